@@ -1,0 +1,48 @@
+"""Deep networks whose weights are generated: sample, train, evaluate.
+
+A weight sampler turns random numbers into the complete weights of N networks; a target, any Keras model,
+runs all N at once; ensembles, diversity and analyses never ask which system made the weights.
+"""
+
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"hypernet_tf needs Keras on TensorFlow, not on {keras.backend.backend()}: "
+        "set KERAS_BACKEND=tensorflow"
+    )
+
+from hypernet_tf import data, diversity  # noqa: E402
+from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation  # noqa: E402
+from hypernet_tf.samplers.base import WeightSampler  # noqa: E402
+from hypernet_tf.samplers.hypernetwork import Hypernetwork  # noqa: E402
+from hypernet_tf.targets import (  # noqa: E402
+    Gauge,
+    Target,
+    TargetLayer,
+    Value,
+    WeightSet,
+    per_network,
+    register_rule,
+    zoo,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Ensemble",
+    "Evaluation",
+    "Gauge",
+    "Hypernetwork",
+    "RegressionEvaluation",
+    "Target",
+    "TargetLayer",
+    "Value",
+    "WeightSampler",
+    "WeightSet",
+    "data",
+    "diversity",
+    "per_network",
+    "register_rule",
+    "zoo",
+]

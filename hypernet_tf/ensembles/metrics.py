@@ -1,0 +1,130 @@
+"""How good an ensemble is: functions of log-probabilities [N, M, C] and labels [M].
+
+`N` networks, `M` examples, `C` classes. Probabilities are given as their logarithms, in nats, so that no
+small one is lost. Accuracies and errors are fractions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+CALIBRATION_BINS = 15
+
+
+def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
+    """log of the mean probability over networks, [M, C]: log(1/N · sum_n exp(log p_n)).
+
+    Args:
+        log_probabilities: [N, M, C].
+    """
+    highest = log_probabilities.max(0)
+    total = np.exp(log_probabilities - highest).sum(0, dtype=np.float64)
+    return highest + np.log(total / len(log_probabilities))
+
+
+def majority_vote(predictions: np.ndarray, classes: int) -> np.ndarray:
+    """The class that most networks choose, [M]; of equally many, the lowest.
+
+    Args:
+        predictions: [N, M] integer classes.
+        classes: C.
+
+    Example:
+        >>> majority_vote(np.array([[0, 1], [2, 1], [2, 0]]), 3)
+        array([2, 1])
+    """
+    return votes(predictions, classes).argmax(-1)
+
+
+def votes(predictions: np.ndarray, classes: int) -> np.ndarray:
+    """How many networks choose each class, [M, C].
+
+    Args:
+        predictions: [N, M] integer classes.
+        classes: C.
+    """
+    networks, examples = predictions.shape
+    places = predictions.astype(np.int64) + classes * np.arange(examples)
+    counts = np.bincount(places.ravel(), minlength=examples * classes)
+    return counts.reshape(examples, classes)
+
+
+def most_confident(log_probabilities: np.ndarray) -> np.ndarray:
+    """The class chosen by the network that gives its choice the highest probability, [M].
+
+    Args:
+        log_probabilities: [N, M, C].
+    """
+    return log_probabilities.max(0).argmax(-1)
+
+
+def negative_log_likelihood(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """-mean over examples of log p(label), in nats; one value, or one per network.
+
+    Args:
+        log_probabilities: [M, C] or [N, M, C].
+        labels: [M].
+    """
+    index = labels.reshape((1,) * (log_probabilities.ndim - 2) + (-1, 1))
+    chosen = np.take_along_axis(log_probabilities, index, -1)[..., 0]
+    return -chosen.mean(-1, dtype=np.float64)
+
+
+def disagreement(predictions: np.ndarray, classes: int) -> float:
+    """Mean over pairs of networks of the share of examples on which the two differ.
+
+    Counted from the votes: c networks with one class make c(c-1)/2 agreeing pairs.
+
+    Args:
+        predictions: [N, M] integer classes, N >= 2.
+        classes: C.
+
+    Raises:
+        ValueError: one network has no pair.
+    """
+    networks = len(predictions)
+    if networks < 2:
+        raise ValueError("disagreement needs at least 2 networks")
+    counts = votes(predictions, classes).astype(np.float64)
+    agreeing = (counts * (counts - 1)).sum(-1) / (networks * (networks - 1))
+    return float(1.0 - agreeing.mean())
+
+
+def expected_calibration_error(
+    log_probabilities: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
+) -> float:
+    """Mean over equal-width bins of confidence of |accuracy - confidence|, weighted by their share.
+
+    Args:
+        log_probabilities: [M, C] of one prediction.
+        labels: [M].
+        bins: how many bins on [0, 1].
+
+    Source: `tfp.stats.expected_calibration_error` (Naeini et al. 2015, Guo et al. 2017).
+    """
+    import tensorflow_probability as tfp  # takes seconds: only for those who use it
+
+    return float(
+        tfp.stats.expected_calibration_error(
+            num_bins=bins,
+            logits=log_probabilities.astype(np.float32),
+            labels_true=labels.astype(np.int32),
+        )
+    )
+
+
+def brier_score(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over examples of sum_c (p_c - [c = label])^2, between 0 and 2.
+
+    Args:
+        log_probabilities: [M, C] of one prediction.
+        labels: [M].
+
+    Source: `tfp.stats.brier_score`, which leaves out the constant 1 (Brier 1950).
+    """
+    import tensorflow_probability as tfp  # takes seconds: only for those who use it
+
+    scores = tfp.stats.brier_score(
+        labels=labels.astype(np.int32), logits=log_probabilities.astype(np.float32)
+    )
+    return float(np.mean(scores.numpy(), dtype=np.float64) + 1.0)

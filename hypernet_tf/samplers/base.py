@@ -1,0 +1,365 @@
+"""`WeightSampler`: what every system that makes weights has in common, as a Keras model."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from hypernet_tf.diversity import Batch, DiversityTerm, NegativeEntropy, NegativeLogPrior
+from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.targets import Gauge, Target, WeightSet
+
+# Streams of random numbers: the same seed gives unrelated numbers for training and for sampling.
+_TRAIN, _EVALUATE, _SAMPLE = range(3)
+
+
+class Draw(NamedTuple):
+    """What a sampler makes of random numbers.
+
+    Attributes:
+        trainable: weights of N networks, one tensor [N, ...] per variable of the target, not gauged.
+        z: [N, d] the latent vectors, where the sampler has them.
+        codes: what stands between z and the weights, where the sampler has it.
+    """
+
+    trainable: list[tf.Tensor]
+    z: tf.Tensor | None = None
+    codes: list[tf.Tensor] | None = None
+
+
+class WeightSampler(keras.Model, abc.ABC):
+    """A Keras model whose examples train N generated networks at once.
+
+    Loss: `lam · accuracy loss + sum of the diversity terms`, the accuracy loss being the compiled Keras
+    loss of the networks' outputs, averaged over networks (Deutsch et al. 2019, eq. 1 and 2). Target and
+    terms see *gauged* weights.
+
+    `fit` and `evaluate` take ordinary data. Each batch is dealt out: its first share to the first
+    network, and so on; `batch_size` counts the images of the whole step, N·B. A batch that does not divide by N
+    is filled up with repeated examples of weight zero, so that each example counts once. `evaluate`
+    deals to N networks that are the same for every batch: it returns the *mean member's* loss and
+    metrics. How an ensemble does is `sample(count).evaluate(x, y)`; `predict` is the mean prediction
+    of a stated number of networks.
+
+    Args:
+        target: the `Target`.
+        networks: N, how many networks a training step draws.
+        lam: factor on the accuracy loss; a variable, `sampler.lam`.
+        lam_growth: lam is multiplied by it after each training step.
+        diversity: a diversity term or a list of them; [] for none.
+        prior: standard deviation of a normal prior on the weights, which adds `NegativeLogPrior`; or None.
+        gauge: whether symmetries are fixed.
+        gauge_epsilon: see `Gauge`.
+        seed: the seed of training. A step is a function of (seed, step, variables, data).
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        networks: int = 32,
+        lam: float = 1.0,
+        lam_growth: float = 1.0,
+        diversity: DiversityTerm | list[DiversityTerm] | None = None,
+        prior: float | None = None,
+        gauge: bool = True,
+        gauge_epsilon: float = 1e-8,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(target, Target):
+            target = Target(target)
+        if networks < 1:
+            raise ValueError(f"a step draws at least one network, not {networks}")
+        if not 0 <= lam < float("inf"):
+            raise ValueError(f"lam is a finite number, not below 0; not {lam}")
+        if diversity is None:
+            diversity = [NegativeEntropy()]
+        self.target = target
+        self.networks = networks
+        self.lam_growth = lam_growth
+        self.diversity = list(diversity) if isinstance(diversity, list | tuple) else [diversity]
+        self.prior = prior
+        self.seed = seed
+        self.gauge_epsilon = gauge_epsilon
+        self._terms = self.diversity + ([] if prior is None else [NegativeLogPrior(prior)])
+        self._initial_lam = float(lam)
+        self._fix = Gauge(target, epsilon=gauge_epsilon) if gauge else None
+        self.lam = self.add_weight(
+            name="lam", initializer=keras.initializers.Constant(lam), trainable=False
+        )
+        self.step = self.add_weight(
+            name="step",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self.accuracy_loss_tracker = keras.metrics.Mean(name="accuracy_loss")
+        self.diversity_tracker = keras.metrics.Mean(name="diversity_loss")
+
+    # ---- what a system provides -----------------------------------------------------------
+
+    @abc.abstractmethod
+    def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
+        """Make the weights of `count` networks from a stateless seed (two integers)."""
+
+    # ---- sampling -------------------------------------------------------------------------
+
+    def gauge(self, weights: WeightSet) -> WeightSet:
+        """The weights that the target runs on."""
+        return weights if self._fix is None else self._fix(weights)
+
+    def _weights(self, drawn: Draw, count: int, seed: tf.Tensor) -> WeightSet:
+        return self.gauge(WeightSet(drawn.trainable, self.target.initial_state(count, seed)))
+
+    def _seed(self, stream: int, number: Any) -> tf.Tensor:
+        """The stateless seed number `number` of a stream."""
+        seed = tf.random.experimental.stateless_fold_in(
+            tf.constant([self.seed, stream], tf.int64), tf.cast(number, tf.int64)
+        )
+        return tf.cast(seed, tf.int64)
+
+    def sample(self, count: int, *, seed: int = 0) -> Ensemble:
+        """Draw networks.
+
+        Args:
+            count: how many.
+            seed: which ones; the same seed gives the same networks.
+
+        Returns:
+            An `Ensemble` of `count` networks in the fixed gauge.
+
+        Example:
+            >>> hyper.sample(200, seed=0).evaluate(x_test, y_test)
+        """
+        if count < 1:
+            raise ValueError(f"an ensemble has at least one network, not {count}")
+
+        @tf.function
+        def draw() -> WeightSet:
+            own = self._seed(_SAMPLE, seed)
+            return self._weights(self.draw(own, count, training=False), count, own)
+
+        return Ensemble(self.target, draw())
+
+    # ---- training -------------------------------------------------------------------------
+
+    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
+        """As `keras.Model.compile`; the loss also tells what the target's outputs mean.
+
+        Raises:
+            ValueError: a classification loss of logits on outputs that are probabilities, or the reverse.
+        """
+        self._read_loss(keras.losses.get(loss) if isinstance(loss, str) else loss)
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def get_compile_config(self):
+        """As `keras.Model.get_compile_config`."""
+        return super().get_compile_config()
+
+    def compile_from_config(self, config):
+        """As `keras.Model.compile_from_config`, which does nothing where `compile` is overridden."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def _read_loss(self, loss: Any) -> None:
+        losses = keras.losses
+        kinds = (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy)
+        one_column = self.target.single_column
+        if not (
+            isinstance(loss, kinds) or (isinstance(loss, losses.BinaryCrossentropy) and one_column)
+        ):
+            return
+        if loss.from_logits and self.target.outputs == "probabilities":
+            raise ValueError(
+                "the loss takes logits (from_logits=True), but the target ends in probabilities: "
+                "drop the target's softmax or from_logits"
+            )
+        if not loss.from_logits and self.target.outputs != "probabilities":
+            raise ValueError(
+                "the loss takes probabilities, but the target does not end in a softmax: "
+                "give the loss from_logits=True"
+            )
+        if loss.from_logits and self.target.outputs == "values":
+            self.target.outputs = "logits"
+            if self._fix is not None:  # logits have a symmetry that values do not have
+                self._fix = Gauge(self.target, epsilon=self.gauge_epsilon)
+
+    def train_step(self, data):
+        """One step on N networks; see the class."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        own = self._seed(_TRAIN, self.step.value)
+        with tf.GradientTape() as tape:
+            drawn = self.draw(own, self.networks, training=True)
+            weights = self._weights(drawn, self.networks, own)
+            objective, metrics = self._objective(weights, drawn, x, y, sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(objective)
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        self.step.assign(self.step + 1)
+        self.lam.assign(self.lam * self.lam_growth)
+        return metrics
+
+    def test_step(self, data):
+        """The objective and the mean member's metrics on one batch, for N fixed networks."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        own = self._seed(_EVALUATE, 0)
+        drawn = self.draw(own, self.networks, training=False)
+        weights = self._weights(drawn, self.networks, own)
+        return self._objective(weights, drawn, x, y, sample_weight, training=False)[1]
+
+    def _objective(self, weights, drawn, x, y, sample_weight, *, training):
+        dealt_x, dealt_y, dealt_weight = deal((x, y, sample_weight), self.networks)
+        outputs, _ = self.target.run(weights, dealt_x, training=training, batch_statistics=True)
+        flat = _map(_fold, (dealt_y, outputs))
+        flat_weight = _map(_fold, dealt_weight)
+        accuracy_loss = self.compute_loss(
+            x=x, y=flat[0], y_pred=flat[1], sample_weight=flat_weight, training=training
+        )
+        diversity_loss = self._diversity_loss(weights, drawn, dealt_x, dealt_y, training)
+        objective = self.lam * accuracy_loss + diversity_loss
+        self._loss_tracker.update_state(objective)
+        self.accuracy_loss_tracker.update_state(accuracy_loss)
+        self.diversity_tracker.update_state(diversity_loss)
+        metrics = self.compute_metrics(x, flat[0], flat[1], sample_weight=flat_weight)
+        return objective, metrics
+
+    def _diversity_loss(self, weights, drawn, dealt_x, dealt_y, training):
+        batch = Batch(self.target.flatten(weights), drawn.z, drawn.codes)
+        if any(term.uses_outputs for term in self._terms):
+            # The images of the first network, shown to all of them.
+            first_x, first_y = _map(lambda t: t[0], (dealt_x, dealt_y))
+            outputs, _ = self.target.run(weights, first_x, training=training, batch_statistics=True)
+            batch = batch._replace(outputs=outputs, y=first_y)
+        total = tf.zeros([])
+        for term in self._terms:
+            total += tf.cast(term(batch), total.dtype)
+        return total
+
+    # ---- prediction -----------------------------------------------------------------------
+
+    def call(self, inputs, training=False):
+        """The mean prediction of N networks (those of `evaluate`) on shared inputs."""
+        own = self._seed(_EVALUATE, 0)
+        weights = self._weights(self.draw(own, self.networks, training=False), self.networks, own)
+        outputs, _ = self.target.run(weights, inputs, batch_statistics=True)
+        return keras.tree.map_structure(
+            lambda t: tf.reduce_mean(self.target.activate(t), 0), outputs
+        )
+
+    def predict(self, x, batch_size=None, *, networks: int = 100, seed: int = 0, **kwargs):
+        """The mean prediction of an ensemble: `sample(networks, seed=seed).predict(x)`.
+
+        Args:
+            x: inputs [M, ...].
+            batch_size: images run at once; None chooses.
+            networks: how many networks vote.
+            seed: which ones.
+            **kwargs: accepted for Keras's sake (`verbose`); without effect.
+
+        Returns:
+            [M, ...] mean probabilities, or mean values.
+        """
+        del kwargs
+        return self.sample(networks, seed=seed).predict(x, batch_size=batch_size)
+
+    # ---- serialisation --------------------------------------------------------------------
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        return super().get_config() | {
+            "target": keras.saving.serialize_keras_object(self.target),
+            "networks": self.networks,
+            "lam": self._initial_lam,
+            "lam_growth": self.lam_growth,
+            "diversity": [keras.saving.serialize_keras_object(t) for t in self.diversity],
+            "prior": self.prior,
+            "gauge": self._fix is not None,
+            "gauge_epsilon": self.gauge_epsilon,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> WeightSampler:
+        """A sampler from `get_config`."""
+        config = dict(config)
+        for name in ("target", "diversity"):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+        return cls(**config)
+
+    def save_own_variables(self, store):
+        """The sampler's own variables, and those of the target's frozen layers."""
+        super().save_own_variables(store)
+        for index, value in enumerate(self.target.frozen):
+            store[f"target_{index}"] = value.numpy()
+
+    def load_own_variables(self, store):
+        """The reverse of `save_own_variables`."""
+        frozen = self.target.frozen
+        values = [store[f"target_{index}"] for index in range(len(frozen))]
+        for variable, value in zip(frozen, values, strict=True):
+            variable.assign(value)
+        own = {name: store[name] for name in store.keys() if not name.startswith("target_")}
+        super().load_own_variables(own)
+
+
+def deal(data: Any, count: int) -> Any:
+    """Deal a batch out to N networks.
+
+    Args:
+        data: (x, y, sample_weight), each a structure of tensors [M, ...] or None.
+        count: N.
+
+    Returns:
+        The same as [N, B, ...] with B = ceil(M / N). Where M does not divide by N, places without an
+        example repeat one with sample weight zero, and the weights of the others are scaled by
+        N·B / M, so that Keras's mean over N·B places is the mean over the M examples.
+    """
+    x, y, sample_weight = data
+    first = keras.tree.flatten(x)[0]
+    size = first.shape[0]
+    if size is not None and size % count == 0:
+
+        def share(tensor):
+            return tf.reshape(tensor, [count, size // count, *tensor.shape[1:]])
+
+        return _map(share, (x, y, sample_weight))
+
+    total = tf.shape(first)[0]
+    share_size = (total + count - 1) // count
+    places = tf.range(count * share_size)
+    real = tf.cast(places < total, keras.backend.floatx())
+    scale = tf.cast(count * share_size, real.dtype) / tf.cast(total, real.dtype)
+
+    def share(tensor):
+        tensor = tf.convert_to_tensor(tensor)
+        filled = tf.gather(tensor, places % total)
+        return tf.reshape(filled, tf.concat([[count, share_size], tf.shape(tensor)[1:]], 0))
+
+    def weigh(tensor):
+        return share(tf.cast(tensor, real.dtype)) * tf.reshape(real * scale, [count, share_size])
+
+    x, y = _map(share, (x, y))
+    if sample_weight is None:
+        return x, y, tf.reshape(real * scale, [count, share_size])
+    return x, y, keras.tree.map_structure(weigh, sample_weight)
+
+
+def _map(function, structure):
+    """`function` of each tensor; None stays None."""
+    return keras.tree.map_structure(
+        lambda leaf: None if leaf is None else function(leaf), structure
+    )
+
+
+def _fold(tensor):
+    """[N, B, ...] -> [N·B, ...]."""
+    shape = tf.shape(tensor)
+    folded = tf.reshape(tensor, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
+    return tf.ensure_shape(folded, [None, *tensor.shape[2:]])

@@ -1,0 +1,111 @@
+"""The parts of which hypernetworks are made, as Keras layers."""
+
+from __future__ import annotations
+
+import keras
+
+
+def initial_weights() -> keras.initializers.Initializer:
+    """The published start: truncated normal of variance 0.01 / fan-in."""
+    return keras.initializers.VarianceScaling(0.01, "fan_in", "truncated_normal")
+
+
+@keras.saving.register_keras_serializable(package="hypernet_tf")
+class MLP(keras.layers.Layer):
+    """Dense without bias, leaky ReLU (0.05), batch normalisation, for each hidden layer; then dense.
+
+    Batch normalisation averages over every axis but the last (momentum 0.98, epsilon 1e-7).
+
+    Args:
+        hidden: the sizes of the hidden layers.
+        outputs: the size of the output.
+
+    Input [..., in], output [..., outputs].
+
+    Reference: Deutsch, Nijkamp, Yang (2019), appendix A, and its published program.
+    """
+
+    def __init__(self, hidden: tuple[int, ...], outputs: int, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = tuple(hidden)
+        self.outputs = outputs
+        self.blocks = [
+            (
+                keras.layers.Dense(size, use_bias=False, kernel_initializer=initial_weights()),
+                keras.layers.LeakyReLU(0.05),
+                keras.layers.BatchNormalization(momentum=0.98, epsilon=1e-7),
+            )
+            for size in self.hidden
+        ]
+        self.last = keras.layers.Dense(
+            outputs, use_bias=False, kernel_initializer=initial_weights()
+        )
+
+    def build(self, input_shape):
+        """Build every sublayer."""
+        shape = tuple(input_shape)
+        for dense, _, norm in self.blocks:
+            dense.build(shape)
+            shape = (*shape[:-1], dense.units)
+            norm.build(shape)
+        self.last.build(shape)
+
+    def call(self, inputs, training=False):
+        """Run the blocks."""
+        for dense, activation, norm in self.blocks:
+            inputs = norm(activation(dense(inputs)), training=training)
+        return self.last(inputs)
+
+    def compute_output_shape(self, input_shape):
+        """The input's shape with the last axis replaced."""
+        return (*input_shape[:-1], self.outputs)
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        return super().get_config() | {"hidden": list(self.hidden), "outputs": self.outputs}
+
+
+@keras.saving.register_keras_serializable(package="hypernet_tf")
+class Extractor(keras.layers.Layer):
+    """z -> one code for each filter of each layer.
+
+    Args:
+        hidden: the sizes of the hidden layers of its MLP.
+        codes: (F, code_dim) of each layer.
+
+    Input z [N, d]; output a list of codes [N, F, code_dim], layer by layer.
+    """
+
+    def __init__(self, hidden: tuple[int, ...], codes: list[tuple[int, int]], **kwargs):
+        super().__init__(**kwargs)
+        self.codes = [tuple(code) for code in codes]
+        self.mlp = MLP(hidden, sum(filters * size for filters, size in self.codes), name="mlp")
+
+    def build(self, input_shape):
+        """Build the MLP."""
+        self.mlp.build(input_shape)
+
+    def call(self, z, training=False):
+        """The codes."""
+        sizes = [filters * size for filters, size in self.codes]
+        ends = [sum(sizes[: place + 1]) for place in range(len(sizes) - 1)]
+        flat = keras.ops.split(self.mlp(z, training=training), ends, axis=-1)
+        return [
+            keras.ops.reshape(part, (-1, filters, size))
+            for part, (filters, size) in zip(flat, self.codes, strict=True)
+        ]
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        return super().get_config() | {
+            "hidden": list(self.mlp.hidden),
+            "codes": [list(code) for code in self.codes],
+        }
+
+
+@keras.saving.register_keras_serializable(package="hypernet_tf")
+class WeightGenerator(MLP):
+    """Code of a filter -> all its weights; one generator serves all filters of a layer.
+
+    Input codes [N, F, code_dim]; output rows [N, F, outputs].
+    """

@@ -1,0 +1,17 @@
+"""The networks whose weights are generated."""
+
+from hypernet_tf.targets import zoo
+from hypernet_tf.targets.gauge import Gauge
+from hypernet_tf.targets.rules import Value, per_network, register_rule
+from hypernet_tf.targets.target import Target, TargetLayer, WeightSet
+
+__all__ = [
+    "Gauge",
+    "Target",
+    "TargetLayer",
+    "Value",
+    "WeightSet",
+    "per_network",
+    "register_rule",
+    "zoo",
+]

@@ -1,0 +1,172 @@
+"""The filters of a weighted layer: how generator rows and weight tensors turn into each other.
+
+A *filter* is everything that makes one output channel: the kernel slice and the bias of a
+convolution's filter, the whole receptive field and the bias of a dense neuron. A *row* is a filter
+written as one vector: its kernel slice in the kernel's own order (height, width, input channel),
+then its bias. A layer whose weights do not split into filters is one filter: all its weights in a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One trainable variable of a layer, as its filters see it.
+
+    Attributes:
+        index: its place among the target's trainable variables.
+        shape: its shape.
+        split: its shape with the filters on one axis; differs from `shape` only where filters are
+            counted by two axes (input channel and multiplier of a depthwise convolution).
+        axis: which axis of `split` counts the filters.
+    """
+
+    index: int
+    shape: tuple[int, ...]
+    split: tuple[int, ...]
+    axis: int
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The shape of one filter's part of the variable."""
+        return self.split[: self.axis] + self.split[self.axis + 1 :]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedLayer:
+    """A layer whose weights are generated.
+
+    Attributes:
+        name: the Keras layer's name.
+        slots: its trainable variables.
+        filters: F, how many filters it has.
+        row_size: how many weights one filter has.
+    """
+
+    name: str
+    slots: tuple[Slot, ...]
+    filters: int
+
+    @property
+    def row_size(self) -> int:
+        """The number of weights of one filter, bias included."""
+        return self.size // self.filters
+
+    @property
+    def size(self) -> int:
+        """The number of weights of the layer."""
+        return sum(math.prod(slot.shape) for slot in self.slots)
+
+    def assemble(self, rows: tf.Tensor) -> list[tf.Tensor]:
+        """Generated rows as weight tensors.
+
+        Args:
+            rows: [N, F, row_size], or [N, 1, size]: the whole layer as one row, which is the kernel
+                flattened in its own order, then the bias.
+
+        Returns:
+            One tensor [N, ...] for each slot.
+
+        Raises:
+            ValueError: the rows have another shape.
+
+        Example:
+            >>> layer = target.layers[0]                          # Conv2D(4, 3) on one channel
+            >>> [t.shape for t in layer.assemble(tf.zeros([6, 4, 10]))]
+            [TensorShape([6, 3, 3, 1, 4]), TensorShape([6, 4])]
+        """
+        shape = (rows.shape[1], rows.shape[2])
+        if shape == (1, self.size):
+            parts = tf.split(rows[:, 0], [math.prod(slot.shape) for slot in self.slots], axis=-1)
+            return [
+                tf.reshape(part, [-1, *slot.shape])
+                for part, slot in zip(parts, self.slots, strict=True)
+            ]
+        if shape != (self.filters, self.row_size):
+            raise ValueError(
+                f"layer '{self.name}' is made of rows [N, {self.filters}, {self.row_size}] or "
+                f"[N, 1, {self.size}], not {tuple(rows.shape)}"
+            )
+        parts = tf.split(rows, [math.prod(slot.row) for slot in self.slots], axis=-1)
+        weights = []
+        for part, slot in zip(parts, self.slots, strict=True):
+            tensor = tf.reshape(part, [-1, self.filters, *slot.row])  # [N, F, ...]
+            rank = len(slot.split)
+            order = list(range(2, rank + 1))
+            order.insert(slot.axis, 1)
+            tensor = tf.transpose(tensor, [0, *order])
+            weights.append(tf.reshape(tensor, [-1, *slot.shape]))
+        return weights
+
+    def rows(self, weights: list[tf.Tensor]) -> tf.Tensor:
+        """Weight tensors as rows [N, F, row_size]: the inverse of `assemble`.
+
+        Args:
+            weights: one tensor [N, ...] for each slot.
+        """
+        parts = []
+        for tensor, slot in zip(weights, self.slots, strict=True):
+            tensor = tf.reshape(tensor, [-1, *slot.split])
+            rank = len(slot.split)
+            order = [axis for axis in range(1, rank + 1) if axis != slot.axis + 1]
+            tensor = tf.transpose(tensor, [0, slot.axis + 1, *order])  # [N, F, ...]
+            parts.append(tf.reshape(tensor, [-1, self.filters, math.prod(slot.row)]))
+        return tf.concat(parts, axis=-1)
+
+
+_CHANNELS_LAST_KERNEL = (
+    keras.layers.Dense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
+_TRANSPOSED_KERNEL = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+_DEPTHWISE_KERNEL = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_VECTORS = (
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+)
+
+
+def describe(layer: Any, indices: dict[int, int]) -> WeightedLayer:
+    """Read the filters of a layer.
+
+    Args:
+        layer: a Keras layer with trainable variables.
+        indices: id of a variable -> its place among the target's trainable variables. A variable
+            that is not among them belongs to an earlier layer.
+    """
+    variables = [v for v in layer.trainable_variables if id(v) in indices]
+    shapes = [tuple(v.shape) for v in variables]
+    splits, axes = list(shapes), [0] * len(shapes)
+    kind = type(layer)
+    names = [v.name for v in variables]
+    if kind in _CHANNELS_LAST_KERNEL and names in (["kernel", "bias"], ["kernel"]):
+        axes[0] = len(shapes[0]) - 1
+    elif kind in _TRANSPOSED_KERNEL and names in (["kernel", "bias"], ["kernel"]):
+        axes[0] = len(shapes[0]) - 2
+    elif kind in _DEPTHWISE_KERNEL and names in (["kernel", "bias"], ["kernel"]):
+        splits[0] = (*shapes[0][:-2], shapes[0][-2] * shapes[0][-1])
+        axes[0] = len(splits[0]) - 1
+    elif not (
+        (kind in _VECTORS and all(len(s) == 1 for s in shapes)) or kind is keras.layers.Embedding
+    ):
+        # No filters of its own: a single filter, on an axis of length one put in front.
+        splits = [(1, *shape) for shape in shapes]
+    slots = tuple(
+        Slot(indices[id(v)], shape, split, axis)
+        for v, shape, split, axis in zip(variables, shapes, splits, axes, strict=True)
+    )
+    return WeightedLayer(layer.name, slots, splits[0][axes[0]])

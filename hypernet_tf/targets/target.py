@@ -1,0 +1,372 @@
+"""`Target`: an ordinary Keras model, run with N weight sets at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from hypernet_tf.targets import rules
+from hypernet_tf.targets.filters import WeightedLayer, describe
+from hypernet_tf.targets.plan import functional, record
+
+OUTPUTS = ("logits", "probabilities", "values")
+
+
+class WeightSet(NamedTuple):
+    """The complete weights of N networks.
+
+    Attributes:
+        trainable: one tensor [N, ...] for each of the model's trainable variables, in its order.
+        state: one tensor [N, ...] for each non-trainable one: batch norm's moving statistics,
+            the seeds of dropout, the weights of frozen layers.
+    """
+
+    trainable: list[tf.Tensor]
+    state: list[tf.Tensor]
+
+
+@keras.saving.register_keras_serializable(package="hypernet_tf")
+class Target:
+    """The network whose weights are generated: a template that runs with any N weight sets.
+
+    Args:
+        model: a built Sequential or Functional Keras model. It is copied and never changed. Its
+            trainable weights are not used; its non-trainable ones (frozen layers, adapted
+            normalisation) are, as every network's state at the start.
+        outputs: what the model returns: "logits" (unnormalised log-probabilities of the classes),
+            "probabilities", or "values" (regression). None reads it off the last layer: probabilities
+            where it ends in a softmax or in one sigmoid, otherwise values, until a sampler is
+            compiled with a classification loss that has `from_logits=True`.
+        convolutions: "unrolled" over networks, "grouped" into one, or "auto": grouped where TensorFlow
+            sees a GPU.
+
+    Attributes:
+        layers: the layers whose weights are generated (`WeightedLayer`), in the order of their first call.
+        weight_count: D, the number of weights of one network.
+        plan: the model's calls (`Plan`).
+
+    Raises:
+        ValueError: the model has no graph, no trainable weights, or regularisers (which would act on
+            trained weights; generated ones are regularised by a sampler's `prior`).
+
+    Example:
+        >>> target = Target(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+        >>> target.weight_count
+        10
+        >>> weights = target.unflatten(tf.ones([3, 10]))          # 3 networks
+        >>> target(weights, tf.ones([5, 4])).shape                # on the same 5 inputs
+        TensorShape([3, 5, 2])
+    """
+
+    def __init__(
+        self, model: keras.Model, *, outputs: str | None = None, convolutions: str = "auto"
+    ):
+        if outputs not in (*OUTPUTS, None):
+            raise ValueError(f"outputs is one of {', '.join(OUTPUTS)}, or None; not {outputs!r}")
+        if convolutions not in ("auto", "unrolled", "grouped"):
+            raise ValueError(f"convolutions is auto, unrolled or grouped, not {convolutions!r}")
+        functional(model)  # raises the one clear error before anything is copied
+        try:
+            template = keras.models.clone_model(model)
+        except (TypeError, NotImplementedError) as error:
+            raise ValueError(
+                f"the model '{model.name}' cannot be copied: give each custom layer a get_config()"
+            ) from error
+        self.plan = record(template)
+        self._template = template
+        self._convolutions = convolutions
+        self._trainable = template.trainable_variables
+        self._state = template.non_trainable_variables
+        for own, given in zip(self._state, model.non_trainable_variables, strict=True):
+            own.assign(given)
+        self.name = model.name
+        self._weighted = self._describe_layers()
+        self.layers = tuple(self._weighted.values())
+        self.weight_count = sum(math.prod(v.shape) for v in self._trainable)
+        self.outputs = outputs or self._read_outputs()
+
+    # ---- reading the template -------------------------------------------------------------
+
+    def _describe_layers(self) -> dict[int, WeightedLayer]:
+        if not self._trainable:
+            raise ValueError(f"the model '{self.name}' has no trainable weights to generate")
+        indices = {id(v): index for index, v in enumerate(self._trainable)}
+        layers = {}
+        for operation in dict.fromkeys(call.operation for call in self.plan.calls):
+            variables = getattr(operation, "trainable_variables", [])
+            regularizers = [getattr(v, "regularizer", None) for v in variables]
+            if any(regularizers) or getattr(operation, "activity_regularizer", None):
+                raise ValueError(
+                    f"layer '{operation.name}' has a regularizer, which acts on trained weights; "
+                    "remove it, and give the sampler a prior instead"
+                )
+            if any(id(v) in indices for v in variables):
+                layers[id(operation)] = layer = describe(operation, indices)
+                for slot in layer.slots:
+                    del indices[id(self._trainable[slot.index])]
+        if indices:
+            raise ValueError(
+                f"the model '{self.name}' has weights that its outputs do not use: remove them"
+            )
+        return layers
+
+    def weighted(self, operation: Any) -> WeightedLayer | None:
+        """The generated weights of a layer of the plan; None where all of them are generated elsewhere."""
+        return self._weighted.get(id(operation))
+
+    def _read_outputs(self) -> str:
+        last = self.plan.calls[-1]
+        activation = getattr(last.operation, "activation", None)
+        if activation is keras.activations.softmax or isinstance(
+            last.operation, keras.layers.Softmax
+        ):
+            return "probabilities"
+        # A sigmoid over several columns is several answers, not one choice among classes.
+        single = keras.tree.flatten(last.outputs)[0]
+        if activation is keras.activations.sigmoid and self.plan.shapes[single][-1:] == (1,):
+            return "probabilities"
+        return "values"
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the outputs tell apart; None for values and for several outputs."""
+        refs = keras.tree.flatten(self.plan.outputs)
+        if self.outputs == "values" or len(refs) != 1:
+            return None
+        size = self.plan.shapes[refs[0]][-1]
+        return 2 if size == 1 else size
+
+    @property
+    def single_column(self) -> bool:
+        """Whether the model has one output of one column."""
+        refs = keras.tree.flatten(self.plan.outputs)
+        return len(refs) == 1 and self.plan.shapes[refs[0]] == (1,)
+
+    @property
+    def frozen(self) -> list:
+        """The template's variables that every network starts with: all state but seeds."""
+        return [v for v in self._state if not is_seed(v)]
+
+    @property
+    def statistics(self) -> list[tuple[int, float]]:
+        """The moving statistics of batch norm: their place in the state, and their momentum."""
+        places = {id(v): place for place, v in enumerate(self._state)}
+        norms = [
+            call.operation
+            for call in self.plan.calls
+            if isinstance(call.operation, keras.layers.BatchNormalization)
+            and call.operation.trainable
+        ]
+        return [
+            (places[id(v)], norm.momentum) for norm in norms for v in norm.non_trainable_variables
+        ]
+
+    def activate(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Outputs as what may be averaged over networks: probabilities of logits, else unchanged."""
+        if self.outputs != "logits":
+            return outputs
+        return tf.sigmoid(outputs) if outputs.shape[-1] == 1 else tf.nn.softmax(outputs)
+
+    @property
+    def activations_per_example(self) -> int:
+        """How many numbers one network computes for one example, all layers together."""
+        return sum(math.prod(d or 1 for d in shape) for shape in self.plan.shapes.values())
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of one input, without the batch; structured as the model's inputs."""
+        return keras.tree.map_structure(lambda ref: self.plan.shapes[ref], self.plan.inputs)
+
+    # ---- weight sets ----------------------------------------------------------------------
+
+    def assemble(self, rows: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Generator rows, one tensor [N, F, row_size] or [N, 1, size] per layer, as weights.
+
+        Returns:
+            One tensor [N, ...] for each trainable variable of the model, in its order.
+        """
+        weights: list[Any] = [None] * len(self._trainable)
+        for layer, layer_rows in zip(self.layers, rows, strict=True):
+            for slot, tensor in zip(layer.slots, layer.assemble(layer_rows), strict=True):
+                weights[slot.index] = tensor
+        return weights
+
+    def rows(self, trainable: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Weights as rows, one tensor [N, F, row_size] per layer: the inverse of `assemble`."""
+        return [layer.rows([trainable[s.index] for s in layer.slots]) for layer in self.layers]
+
+    def flatten(self, weights: WeightSet) -> tf.Tensor:
+        """theta [N, D]: the trainable weights of each network as one vector."""
+        return tf.concat(
+            [tf.reshape(w, [tf.shape(w)[0], math.prod(w.shape[1:])]) for w in weights.trainable], 1
+        )
+
+    def unflatten(self, theta: tf.Tensor) -> WeightSet:
+        """A weight set from theta [N, D], with the state of the start."""
+        shapes = [tuple(v.shape) for v in self._trainable]
+        parts = tf.split(theta, [math.prod(shape) for shape in shapes], axis=1)
+        trainable = [
+            tf.reshape(part, [-1, *shape]) for part, shape in zip(parts, shapes, strict=True)
+        ]
+        return WeightSet(trainable, self.initial_state(theta.shape[0]))
+
+    def initial_state(self, count: int, seed: Any = (0, 0)) -> list[tf.Tensor]:
+        """The state of N networks at the start: the template's; seeds differ between networks.
+
+        Args:
+            count: N.
+            seed: two integers; the seeds of dropout and noise layers derive from it, so that a
+                step's randomness is a function of (seed, step, network).
+        """
+        state = []
+        for place, variable in enumerate(self._state):
+            shape = [count, *variable.shape]
+            if is_seed(variable):
+                own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), place)
+                bits = tf.random.stateless_uniform(
+                    shape, own, minval=None, maxval=None, dtype=tf.uint32
+                )
+                state.append(tf.cast(bits, variable.dtype))
+            else:
+                state.append(tf.broadcast_to(variable.value[None], shape))
+        return state
+
+    # ---- running --------------------------------------------------------------------------
+
+    def __call__(self, weights: WeightSet, inputs: Any, *, training: bool = False) -> Any:
+        """Outputs [N, B, ...] of N networks; see `run`."""
+        return self.run(weights, inputs, training=training)[0]
+
+    def run(
+        self,
+        weights: WeightSet,
+        inputs: Any,
+        *,
+        training: bool = False,
+        batch_statistics: bool = False,
+    ) -> tuple[Any, list[tf.Tensor]]:
+        """Run N networks at once.
+
+        Args:
+            weights: the weight set of N networks.
+            inputs: [N, B, ...], different inputs for each network, or [B, ...], the same for all;
+                structured as the model's inputs.
+            training: whether layers run in training mode.
+            batch_statistics: whether batch norm uses the statistics of the batch outside training
+                too: for networks whose moving statistics nobody has computed.
+
+        Returns:
+            The outputs, each [N, B, ...], structured as the model's, and the new state.
+
+        Raises:
+            ValueError: the inputs do not fit the model.
+        """
+        count = weights.trainable[0].shape[0]
+        grouped = self._convolutions == "grouped" or (
+            self._convolutions == "auto" and bool(tf.config.list_logical_devices("GPU"))
+        )
+        variables = {id(v): w for v, w in zip(self._trainable, weights.trainable, strict=True)}
+        variables |= {id(v): w for v, w in zip(self._state, weights.state, strict=True)}
+        networks = rules.Networks(
+            variables,
+            count,
+            training=training,
+            batch_statistics=batch_statistics,
+            grouped=grouped,
+        )
+        refs = keras.tree.flatten(self.plan.inputs)
+        tensors = keras.tree.flatten(inputs)
+        if len(refs) != len(tensors):
+            raise ValueError(f"the target takes {len(refs)} inputs, {len(tensors)} were given")
+        values = {
+            ref: self._input_value(tensor, self.plan.shapes[ref], count)
+            for ref, tensor in zip(refs, tensors, strict=True)
+        }
+        outputs = rules.run_plan(self.plan, networks, values)
+        state = [networks.new_state.get(id(v), variables[id(v)]) for v in self._state]
+        return keras.tree.map_structure(lambda value: value.stacked, outputs), state
+
+    def _input_value(self, tensor: Any, shape: tuple, count: int) -> rules.Value:
+        tensor = tf.convert_to_tensor(tensor)
+        given = tuple(tensor.shape)
+        if len(given) == len(shape) + 1 and tensor.shape[1:].is_compatible_with(shape):
+            return rules.Value(count, shared=tensor)
+        if len(given) == len(shape) + 2 and tensor.shape[2:].is_compatible_with(shape):
+            if given[0] not in (count, None):
+                raise ValueError(f"inputs for {given[0]} networks, but weights of {count}")
+            return rules.Value(count, stacked=tensor)
+        raise ValueError(
+            f"the target takes inputs [B, {', '.join(map(str, shape))}] or [N, B, ...], not {given}"
+        )
+
+    def to_keras(self, weights: WeightSet) -> keras.Model:
+        """One network as an ordinary Keras model, independent of this target.
+
+        Args:
+            weights: a weight set of one network (N = 1).
+        """
+        network = keras.models.clone_model(self._template)
+        for variables, tensors in (
+            (network.trainable_variables, weights.trainable),
+            (network.non_trainable_variables, weights.state),
+        ):
+            for variable, tensor in zip(variables, tensors, strict=True):
+                variable.assign(tensor[0])
+        return network
+
+    # ---- serialisation --------------------------------------------------------------------
+
+    def get_config(self) -> dict:
+        """The template's architecture, not its weights."""
+        return {
+            "model": keras.saving.serialize_keras_object(self._template),
+            "outputs": self.outputs,
+            "convolutions": self._convolutions,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> Target:
+        """A target from `get_config`."""
+        return cls(keras.saving.deserialize_keras_object(config.pop("model")), **config)
+
+
+def is_seed(variable: Any) -> bool:
+    """Whether a state variable is the state of a `keras.random.SeedGenerator`."""
+    return variable.name == "seed_generator_state"
+
+
+@keras.saving.register_keras_serializable(package="hypernet_tf")
+class TargetLayer(keras.layers.Layer):
+    """The Keras layer face of a `Target`: weights and inputs in, outputs [N, B, ...] out.
+
+    It has no variables; its call takes `(trainable, inputs)`, where `trainable` are the generated
+    weights in the order of the model's trainable variables and the state is that of the start.
+
+    Example:
+        >>> layer = TargetLayer(target)
+        >>> layer((target.unflatten(theta).trainable, images)).shape
+        TensorShape([3, 5, 2])
+    """
+
+    def __init__(self, target: Target, **kwargs):
+        super().__init__(**kwargs)
+        self.target = target
+
+    def call(self, inputs, training=False):
+        """Run the networks; see `Target.run`."""
+        trainable, images = inputs
+        state = self.target.initial_state(trainable[0].shape[0])
+        return self.target(WeightSet(list(trainable), state), images, training=bool(training))
+
+    def get_config(self) -> dict:
+        """The layer's configuration with its target."""
+        return super().get_config() | {"target": keras.saving.serialize_keras_object(self.target)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> TargetLayer:
+        """A layer from `get_config`."""
+        target = keras.saving.deserialize_keras_object(config.pop("target"))
+        return cls(target, **config)
