@@ -38,8 +38,7 @@ _IDX_TIMES = {
 }
 _REMEDY = {
     "mnist": "use mnist_5k, or give a data_dir where TensorFlow Datasets has prepared mnist",
-    "fashion_mnist": "install Debian's package dataset-fashion-mnist, or give a data_dir with the "
-    "four original idx .gz files",
+    "fashion_mnist": "install Debian's dataset-fashion-mnist, or give a data_dir with its files",
 }
 
 
@@ -98,7 +97,7 @@ class Dataset:
 
     def summary(self) -> dict[str, Any]:
         """Name, source and the number of images of each split, ready for a JSON file."""
-        sizes = {split: len(getattr(self, split)) for split in ("train", "validation", "test")}
+        sizes = {part: len(getattr(self, part)) for part in ("train", "validation", "test")}
         return {"name": self.name, "source": self.source, **sizes}
 
 
@@ -186,7 +185,7 @@ def _load_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
     if not prepared:
         _prepare(builder, _find_idx(data_dir) if name == "fashion_mnist" else None)
         builder, _ = _find_builder(name, data_dir)
-    with _guard(f"{builder.data_dir} is damaged: remove it and try again"):
+    with _guard(f"{builder.data_dir} cannot be read: remove it if damaged"):
         parts = tfds.as_numpy(builder.as_dataset(split=list(TFDS_SPLITS), batch_size=-1))
     source = f"TensorFlow Datasets {name} {builder.version}"
     classes = tuple(builder.info.features["label"].names)
@@ -197,9 +196,7 @@ def _find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[A
     """TFDS's builder of a data set, and whether it is prepared."""
     import tensorflow_datasets as tfds
 
-    with _guard(
-        f"{name} in {data_dir or 'the default data_dir'} is damaged: remove it and try again"
-    ):
+    with _guard(f"{name} in {data_dir or 'its folder'} cannot be read: remove it if damaged"):
         builder = tfds.builder(name, data_dir=data_dir)
         return builder, builder.is_prepared()
 
@@ -214,9 +211,7 @@ def _prepare(builder: Any, idx_folder: Path | None) -> None:
     try:
         # Downloads go to the temporary folder too: a broken one leaves nothing in the user's.
         with (
-            _guard(
-                f"{builder.name} cannot be prepared in {target}: try again or give another data_dir"
-            ),
+            _guard(f"cannot prepare {target}: try again or give another data_dir"),
             tempfile.TemporaryDirectory(prefix="hypernet_tf-") as scratch,
         ):
             if idx_folder is not None:

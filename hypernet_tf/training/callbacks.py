@@ -1,0 +1,192 @@
+"""What happens between training steps: watching, validating, recording, keeping."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import sys
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from hypernet_tf.data import Split
+from hypernet_tf.diversity import Batch, NegativeEntropy
+from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf.training.checkpoints import Checkpoints
+
+
+class TrainingDivergedError(ArithmeticError):
+    """The loss is not a number any more; the message is one line that says at which step."""
+
+
+class HaltOnNaN(keras.callbacks.Callback):
+    """Stops as soon as a step's loss is not finite, before anything is written."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Look at the loss; the running mean is not finite from the bad step on."""
+        if not math.isfinite(logs["loss"]):
+            step = int(self.model.step.numpy())
+            raise TrainingDivergedError(f"the loss became {logs['loss']} at step {step}")
+
+
+class Validation(keras.callbacks.Callback):
+    """Every so many steps, samples an ensemble and evaluates it on held-out images.
+
+    Args:
+        split: the validation images.
+        networks: how many networks.
+        every: after how many steps, and after the last one.
+        last: the last step.
+    """
+
+    def __init__(self, split: Split, *, networks: int, every: int, last: int):
+        super().__init__()
+        self.split = split
+        self.networks = networks
+        self.every = every
+        self.last = last
+        self.latest: tuple[Evaluation, float] | None = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Evaluate if it is time; `latest` is None between validations."""
+        step = int(self.model.step.numpy())
+        self.latest = None
+        if step % self.every == 0 or step == self.last:
+            ensemble = self.model.sample(self.networks, seed=0)
+            result = ensemble.evaluate(self.split.x, self.split.y)
+            self.latest = result, ensemble_entropy(ensemble, self.model)
+
+
+def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float:
+    """H of an ensemble's weights in nats, as its sampler's entropy term estimates it.
+
+    A sampler that trains without an entropy term is measured by the default one.
+    """
+    terms = [term for term in sampler.diversity if type(term) is NegativeEntropy]
+    latent = tf.zeros([len(ensemble), sampler.latent_dim])
+    theta = tf.constant(ensemble.theta())
+    return float((terms or [NegativeEntropy()])[0].entropy(Batch(theta, latent)))
+
+
+class Recorder(keras.callbacks.Callback):
+    """Writes the history, the progress line, TensorBoard's files and checkpoints.
+
+    Averages are over the steps since the last record; they restart at each, and a checkpoint is written with each, so
+    that a resumed run records what an uninterrupted one does.
+
+    Args:
+        checkpoints: where to keep the model.
+        validation: the `Validation`, which stands before this in the list of callbacks.
+        every: after how many steps to record and keep, and after the last one.
+        last: the last step.
+        tensorboard: folder of TensorBoard's files.
+        record: of an earlier part of the run: {"history": [...], "seconds": s}.
+        verbose: whether to show progress.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        validation: Validation,
+        *,
+        every: int,
+        last: int,
+        tensorboard: pathlib.Path,
+        record: dict[str, Any] | None = None,
+        verbose: bool = True,
+    ):
+        super().__init__()
+        self.checkpoints = checkpoints
+        self.validation = validation
+        self.every = every
+        self.last = last
+        self.record = record or {"history": [], "seconds": 0.0}
+        self.verbose = verbose
+        self._writer = tf.summary.create_file_writer(str(tensorboard))
+        self._bar: tqdm | None = None
+
+    def on_train_begin(self, logs=None):
+        """Start the clock and the progress bar."""
+        self._start = time.monotonic() - self.record["seconds"]
+        self._bar = tqdm(
+            total=self.last,
+            initial=int(self.model.step.numpy()),
+            disable=not self.verbose,
+            desc="training",
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,  # a log file is not redrawn
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Record and keep if it is time."""
+        step = int(self.model.step.numpy())
+        self._bar.update()
+        if not (step % self.every == 0 or step == self.last or self.validation.latest):
+            return
+        entry: dict[str, Any] = {"step": step, **{name: float(v) for name, v in logs.items()}}
+        entry["lam"] = float(self.model.lam.numpy())
+        entry["learning_rate"] = float(self.model.optimizer.learning_rate)
+        if self.validation.latest:
+            result, entropy = self.validation.latest
+            entry["validation"] = validation_entry(result, entropy)
+            self._bar.write(progress_line(entry))
+        self._bar.set_postfix(loss=f"{entry['loss']:.4g}", accuracy_loss=f"{entry['accuracy_loss']:.4g}")
+        self._write(step, entry)
+        self.record["history"].append(entry)
+        self.record["seconds"] = time.monotonic() - self._start
+        broken = [v.path for v in self.model.variables if not np.isfinite(v.numpy()).all()]
+        if broken:
+            raise TrainingDivergedError(f"{broken[0]} stopped being finite by step {step}")
+        self.checkpoints.save(self.model, step, self.record)
+        self.model.reset_metrics()
+
+    def _write(self, step: int, entry: dict[str, Any]) -> None:
+        with self._writer.as_default(step=step):
+            for name, value in entry.items():
+                if isinstance(value, float):
+                    tf.summary.scalar(f"training/{name}", value)
+            for name, value in entry.get("validation", {}).items():
+                if name == "member_accuracies":
+                    tf.summary.histogram("validation/member_accuracies", value)
+                else:
+                    tf.summary.scalar(f"validation/{name}", value)
+        self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        """Close what is open."""
+        self._bar.close()
+        self._writer.close()
+
+
+def validation_entry(result: Evaluation, entropy: float) -> dict[str, Any]:
+    """What is recorded of a validation."""
+    accuracies = result.member_accuracy
+    return {
+        "member_accuracies": accuracies.tolist(),
+        "member_accuracy_mean": float(accuracies.mean()),
+        "member_accuracy_min": float(accuracies.min()),
+        "member_accuracy_max": float(accuracies.max()),
+        "majority_vote_accuracy": result.majority_vote_accuracy,
+        "mean_probability_accuracy": result.mean_probability_accuracy,
+        "most_confident_accuracy": result.most_confident_accuracy,
+        "negative_log_likelihood": result.negative_log_likelihood,
+        "expected_calibration_error": result.expected_calibration_error,
+        "entropy": entropy,
+    }
+
+
+def progress_line(entry: dict[str, Any]) -> str:
+    """A validation in one line."""
+    v = entry["validation"]
+    return (
+        f"step {entry['step']}: members {v['member_accuracy_mean']:.2%} "
+        f"({v['member_accuracy_min']:.2%} to {v['member_accuracy_max']:.2%}), "
+        f"vote {v['majority_vote_accuracy']:.2%}, mean probability {v['mean_probability_accuracy']:.2%}, "
+        f"most confident {v['most_confident_accuracy']:.2%}, entropy {v['entropy']:.1f} nats, "
+        f"loss {entry['loss']:.4g}, accuracy loss {entry['accuracy_loss']:.4g}, "
+        f"lr {entry['learning_rate']:.3g}, lam {entry['lam']:.4g}"
+    )

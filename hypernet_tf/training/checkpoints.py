@@ -1,0 +1,99 @@
+"""Checkpoints: a folder each, written aside and renamed once, so that a kill leaves a whole one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import keras
+
+_MODEL, _RECORD = "model.keras", "checkpoint.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message is one line that names it."""
+
+
+class Checkpoints:
+    """The checkpoints of one run: the newest `keep` are kept.
+
+    A checkpoint is a folder `step-00001000` with `model.keras`, an ordinary Keras file with the optimizer's state
+    (`keras.saving.load_model` reads it), and `checkpoint.json`: the step, the file's SHA-256, and a record of the
+    caller's.
+
+    Args:
+        folder: where they stand; made if missing. What a kill left half-written there is removed.
+        keep: how many to keep.
+    """
+
+    def __init__(self, folder: str | os.PathLike, keep: int = 2):
+        self.folder = pathlib.Path(folder)
+        self.keep = keep
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for remains in self.folder.glob(".*"):
+            shutil.rmtree(remains, ignore_errors=True)
+
+    def _all(self) -> list[pathlib.Path]:
+        return sorted(self.folder.glob("step-*"))
+
+    def save(self, model: keras.Model, step: int, record: dict[str, Any]) -> None:
+        """Write a checkpoint.
+
+        Args:
+            model: a compiled Keras model.
+            step: how many training steps it has done.
+            record: what else to keep, as JSON.
+        """
+        name = f"step-{step:08d}"
+        aside = self.folder / f".{name}.part"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        model.save(aside / _MODEL)
+        contents = {"step": step, "sha256": _digest(aside / _MODEL), "record": record}
+        (aside / _RECORD).write_text(json.dumps(contents))
+        if (self.folder / name).exists():
+            self._remove(self.folder / name)
+        aside.rename(self.folder / name)
+        for old in self._all()[: -self.keep]:
+            self._remove(old)
+
+    def _remove(self, folder: pathlib.Path) -> None:
+        # Out of sight in one move, so that a kill never leaves half a checkpoint under its name.
+        doomed = self.folder / f".{folder.name}.old"
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+    def latest_step(self) -> int | None:
+        """The step of the newest checkpoint; None where there is none."""
+        every = self._all()
+        return int(every[-1].name.removeprefix("step-")) if every else None
+
+    def load(self) -> tuple[keras.Model, dict[str, Any]]:
+        """The model of the newest checkpoint, and its record.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged. It is never passed over silently.
+        """
+        every = self._all()
+        if not every:
+            raise CheckpointError(f"there is no checkpoint in {self.folder}")
+        newest = every[-1]
+        advice = f"checkpoint {newest} is damaged: delete this folder to go on from the one before"
+        try:
+            contents = json.loads((newest / _RECORD).read_text())
+            whole = contents["sha256"] == _digest(newest / _MODEL)
+            record = contents["record"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(advice) from error
+        if not whole:
+            raise CheckpointError(advice)
+        return keras.saving.load_model(newest / _MODEL), record
+
+
+def _digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,82 @@
+"""A training run of our own: ordered data, validation, records, checkpoints, resume."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+
+from hypernet_tf.data import Dataset
+from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, Validation
+from hypernet_tf.training.checkpoints import Checkpoints
+from hypernet_tf.training.stream import batches
+
+
+def train(
+    make: Callable[[], WeightSampler],
+    dataset: Dataset,
+    folder: pathlib.Path,
+    *,
+    steps: int,
+    images: int,
+    networks: int,
+    validate_every: int,
+    checkpoint_every: int,
+    seed: int,
+    verbose: bool = True,
+) -> tuple[WeightSampler, dict]:
+    """Train a sampler, or go on where the folder's newest checkpoint stands.
+
+    A run that was killed and is started again ends bit for bit as one that was not, on the same machine, where
+    TensorFlow's operations are deterministic (`tf.config.experimental.enable_op_determinism`).
+
+    Args:
+        make: builds and compiles the sampler.
+        dataset: what to train and validate on.
+        folder: the run folder; checkpoints/ and tensorboard/ are made in it.
+        steps: how many steps in all.
+        images: B, images per network and step.
+        networks: how many networks a validation samples.
+        validate_every: steps between validations.
+        checkpoint_every: steps between checkpoints.
+        seed: of the order of the data.
+        verbose: whether to show progress.
+
+    Returns:
+        The trained sampler, and the record of the run: {"history": [...], "seconds": s}.
+
+    Raises:
+        CheckpointError: the newest checkpoint is damaged.
+        TrainingDivergedError: the loss is not finite; the last good checkpoint stays.
+    """
+    checkpoints = Checkpoints(folder / "checkpoints")
+    if checkpoints.latest_step() is None:
+        sampler, record = make(), None
+    else:
+        sampler, record = checkpoints.load()
+    done = int(sampler.step.numpy())
+    if done < steps:
+        batch_size = sampler.networks * images
+        validation = Validation(
+            dataset.validation, networks=networks, every=validate_every, last=steps
+        )
+        recorder = Recorder(
+            checkpoints,
+            validation,
+            every=checkpoint_every,
+            last=steps,
+            tensorboard=folder / "tensorboard",
+            record=record,
+            verbose=verbose,
+        )
+        sampler.fit(
+            batches(dataset.train, batch_size=batch_size, seed=seed, first_step=done),
+            epochs=1,
+            steps_per_epoch=steps - done,
+            callbacks=[HaltOnNaN(), validation, recorder],
+            shuffle=False,
+            verbose=0,
+        )
+        record = recorder.record
+    assert record is not None
+    return sampler, record

@@ -1,0 +1,58 @@
+"""The order of the data: batch `step` is a function of (seed, step), so that a run can be resumed."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from hypernet_tf.data import Split
+
+
+def batch_indices(step: tf.Tensor, *, size: int, batch_size: int, seed: int) -> tf.Tensor:
+    """Which examples make up a batch, [batch_size].
+
+    Examples are counted through all epochs; example i of epoch e is at place pi_e(i), with pi_e a stateless random
+    permutation of the data set that depends on (seed, e). Every epoch uses each example once.
+
+    Args:
+        step: number of the batch, from 0.
+        size: number of examples, at least batch_size.
+        batch_size: examples per batch.
+        seed: the seed of the order.
+    """
+    counter = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
+    epoch = counter // size
+    first = epoch[0]  # a batch no larger than the data set meets at most two epochs
+    this, following = (
+        tf.random.experimental.index_shuffle(
+            counter % size, tf.stack([tf.constant(seed, tf.int64), number]), tf.cast(size - 1, tf.int64)
+        )
+        for number in (first, first + 1)
+    )
+    return tf.where(epoch == first, this, following)
+
+
+def batches(split: Split, *, batch_size: int, seed: int, first_step: int = 0) -> tf.data.Dataset:
+    """Endless batches (x, y) in a fixed order, from step `first_step` on.
+
+    Args:
+        split: the examples.
+        batch_size: examples per batch.
+        seed: the seed of the order.
+        first_step: the first batch to give: a resumed run asks for the step at which it stands.
+
+    Returns:
+        A data set of x [batch_size, H, W, C] float32 in [0, 1] and y [batch_size] int64.
+
+    Raises:
+        ValueError: the split has fewer examples than a batch.
+    """
+    size = len(split)
+    if size < batch_size:
+        raise ValueError(f"a batch of {batch_size} examples, but only {size} to train on")
+    images, labels = tf.constant(split.images), tf.constant(split.labels)
+
+    def gather(step):
+        index = batch_indices(step, size=size, batch_size=batch_size, seed=seed)
+        return tf.cast(tf.gather(images, index), tf.float32) / 255.0, tf.gather(labels, index)
+
+    return tf.data.Dataset.counter(first_step).map(gather).prefetch(2)

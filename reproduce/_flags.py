@@ -1,0 +1,103 @@
+"""Flags that experiments share, and the frame in which an experiment runs."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+from hypernet_tf.data import NAMES, DataError
+from hypernet_tf.training.callbacks import TrainingDivergedError
+from hypernet_tf.training.checkpoints import CheckpointError
+from reproduce._run import RunError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_float(
+    "lam",
+    1e3,
+    "Balance of accuracy and diversity: the loss is lam * accuracy loss - entropy. More lam makes the "
+    "networks more accurate and more alike.",
+)
+flags.DEFINE_string(
+    "dataset",
+    "auto",
+    f"One of {', '.join(NAMES)}. auto is full mnist where it is prepared or can be downloaded, else mnist_5k, "
+    "5,000 real digits that need no network.",
+)
+flags.DEFINE_string(
+    "data_dir", None, "Where data sets are prepared or placed; default: TensorFlow Datasets' own folder."
+)
+flags.DEFINE_string(
+    "run_dir",
+    None,
+    "The run folder: checkpoints, TensorBoard files, figures, metrics.json, report.html. The same command again goes on "
+    "where it stopped. Default: runs/<experiment>-<what differs from the defaults>.",
+)
+flags.DEFINE_integer(
+    "steps", None, "Training steps; a finished run is continued by raising it. Default: the preset's."
+)
+flags.DEFINE_integer("seed", 0, "Seed of weights, latent vectors and the order of the data.")
+flags.DEFINE_integer(
+    "networks", None, "How many networks the evaluated ensemble has. Default: the preset's."
+)
+flags.DEFINE_enum(
+    "preset",
+    "paper",
+    ["paper", "quick"],
+    "paper: the publication's numbers. quick: a few minutes on two cores.",
+)
+flags.register_validator(
+    "lam", lambda value: math.isfinite(value) and value > 0, "lam is a finite number above 0"
+)
+flags.register_validator(
+    "dataset", lambda value: value in NAMES, f"the data sets are {', '.join(NAMES)}"
+)
+flags.register_validator(
+    "steps", lambda value: value is None or value > 0, "at least 1 training step is needed"
+)
+flags.register_validator(
+    "networks",
+    lambda value: value is None or value > 1,
+    "an ensemble needs at least 2 networks: entropy and votes compare them",
+)
+flags.register_validator(
+    "seed", lambda value: 0 <= value < 2**31, "the seed is between 0 and 2147483647"
+)
+
+USER_ERRORS = (DataError, RunError, CheckpointError, TrainingDivergedError)
+
+
+def _name() -> str:
+    return f"reproduce.{pathlib.Path(sys.argv[0]).stem}"
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    try:
+        rest = FLAGS(arguments)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected argument '{rest[1]}': flags are written --name=value")
+    except flags.Error as error:
+        message = " ".join(str(error).split())
+        print(f"{_name()}: {message} (--help tells more)", file=sys.stderr)
+        sys.exit(2)
+    return rest
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parse the command line and run an experiment; a user's error is one line and an exit code."""
+
+    def guarded(_):
+        try:
+            main()
+        except USER_ERRORS as error:
+            print(f"{_name()}: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print(f"{_name()}: stopped; the same command goes on from here", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(guarded, flags_parser=_parse)

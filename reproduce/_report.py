@@ -1,0 +1,64 @@
+"""report.html: one page with numbers beside the published ones and figures inline; needs no network."""
+
+from __future__ import annotations
+
+import base64
+import html
+import pathlib
+from collections.abc import Mapping, Sequence
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1a1a1a; background: #fff; }}
+table {{ border-collapse: collapse; margin: 1rem 0; }}
+th, td {{ border-bottom: 1px solid #ccc; padding: .3rem .8rem; text-align: left; }}
+td.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
+figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} pre {{ overflow-x: auto; background: #f4f4f4; padding: 1rem; }}
+</style></head><body>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table; all columns but the first are numbers."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    lines = [
+        f"<tr><td>{html.escape(first)}</td>"
+        + "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in rest)
+        + "</tr>"
+        for first, *rest in rows
+    ]
+    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+
+
+def page(
+    title: str,
+    paragraphs: Sequence[str],
+    tables: Sequence[str],
+    figures: Mapping[str, pathlib.Path],
+    config: str,
+) -> str:
+    """The whole page.
+
+    Args:
+        title: its heading.
+        paragraphs: plain text.
+        tables: HTML of `table`.
+        figures: caption -> png file, which is put into the page.
+        config: the configuration, shown as it is.
+    """
+    parts = [f"<p>{html.escape(text)}</p>" for text in paragraphs]
+    parts += tables
+    for caption, path in figures.items():
+        data = base64.b64encode(path.read_bytes()).decode()
+        text = html.escape(caption)
+        parts.append(
+            f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+            f"<figcaption>{text}</figcaption></figure>"
+        )
+    parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
+    return _PAGE.format(title=html.escape(title), body="\n".join(parts))
