@@ -38,9 +38,9 @@ class WeightSampler(keras.Model, abc.ABC):
     terms see *gauged* weights.
 
     `fit` and `evaluate` take ordinary data. Each batch is dealt out: its first share to the first
-    network, and so on; `batch_size` counts the images of the whole step, N·B. A batch that does not divide by N
-    is filled up with repeated examples of weight zero, so that each example counts once. `evaluate`
-    deals to N networks that are the same for every batch: it returns the *mean member's* loss and
+    network, and so on; `batch_size` counts the images of the whole step, N·B. Of a batch that does not
+    divide by N each example counts once, as ever; some networks then see fewer of them. `evaluate` deals
+    to N networks that are the same for every batch: it returns the *mean member's* loss and
     metrics. How an ensemble does is `sample(count).evaluate(x, y)`; `predict` is the mean prediction
     of a stated number of networks.
 
@@ -89,6 +89,7 @@ class WeightSampler(keras.Model, abc.ABC):
         self._terms = self.diversity + ([] if prior is None else [NegativeLogPrior(prior)])
         self._initial_lam = float(lam)
         self._fix = Gauge(target, epsilon=gauge_epsilon) if gauge else None
+        self._draw_weights: Any = None
         self.lam = self.add_weight(
             name="lam", initializer=keras.initializers.Constant(lam), trainable=False
         )
@@ -141,12 +142,13 @@ class WeightSampler(keras.Model, abc.ABC):
         if count < 1:
             raise ValueError(f"an ensemble has at least one network, not {count}")
 
-        @tf.function
-        def draw() -> WeightSet:
-            own = self._seed(_SAMPLE, seed)
-            return self._weights(self.draw(own, count, training=False), count, own)
+        if self._draw_weights is None:  # one function, so that the same count is traced once
 
-        return Ensemble(self.target, draw())
+            def draw_weights(own: tf.Tensor, count: int) -> WeightSet:
+                return self._weights(self.draw(own, count, training=False), count, own)
+
+            self._draw_weights = tf.function(draw_weights)
+        return Ensemble(self.target, self._draw_weights(self._seed(_SAMPLE, seed), count))
 
     # ---- training -------------------------------------------------------------------------
 
@@ -156,7 +158,7 @@ class WeightSampler(keras.Model, abc.ABC):
         Raises:
             ValueError: a classification loss of logits on outputs that are probabilities, or the reverse.
         """
-        self._read_loss(keras.losses.get(loss) if isinstance(loss, str) else loss)
+        self._read_loss(loss)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def get_compile_config(self):
@@ -170,26 +172,30 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def _read_loss(self, loss: Any) -> None:
         losses = keras.losses
-        kinds = (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy)
-        one_column = self.target.single_column
-        if not (
-            isinstance(loss, kinds) or (isinstance(loss, losses.BinaryCrossentropy) and one_column)
-        ):
+        loss = losses.get(loss) if isinstance(loss, str) else loss
+        classifying: tuple = (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy)
+        functions = [losses.sparse_categorical_crossentropy, losses.categorical_crossentropy]
+        if self.target.single_column:
+            classifying += (losses.BinaryCrossentropy,)
+            functions.append(losses.binary_crossentropy)
+        if not (isinstance(loss, classifying) or loss in functions):
             return
-        if loss.from_logits and self.target.outputs == "probabilities":
+        from_logits = getattr(loss, "from_logits", False)
+        if from_logits and self.target.outputs == "probabilities":
             raise ValueError(
                 "the loss takes logits (from_logits=True), but the target ends in probabilities: "
                 "drop the target's softmax or from_logits"
             )
-        if not loss.from_logits and self.target.outputs != "probabilities":
+        if not from_logits and self.target.outputs != "probabilities":
             raise ValueError(
                 "the loss takes probabilities, but the target does not end in a softmax: "
                 "give the loss from_logits=True"
             )
-        if loss.from_logits and self.target.outputs == "values":
+        if from_logits and self.target.outputs == "values":
             self.target.outputs = "logits"
             if self._fix is not None:  # logits have a symmetry that values do not have
                 self._fix = Gauge(self.target, epsilon=self.gauge_epsilon)
+                self._draw_weights = None
 
     def train_step(self, data):
         """One step on N networks; see the class."""
@@ -214,29 +220,42 @@ class WeightSampler(keras.Model, abc.ABC):
         weights = self._weights(drawn, self.networks, own)
         return self._objective(weights, drawn, x, y, sample_weight, training=False)[1]
 
-    def _objective(self, weights, drawn, x, y, sample_weight, *, training):
-        dealt_x, dealt_y, dealt_weight = deal((x, y, sample_weight), self.networks)
-        outputs, _ = self.target.run(weights, dealt_x, training=training, batch_statistics=True)
-        flat = _map(_fold, (dealt_y, outputs))
-        flat_weight = _map(_fold, dealt_weight)
+    def _objective(
+        self,
+        weights: WeightSet,
+        drawn: Draw,
+        x: Any,
+        y: Any,
+        sample_weight: Any,
+        *,
+        training: bool,
+    ) -> tuple[tf.Tensor, dict]:
+        dealt = deal(x, self.networks)
+        outputs, _ = self.target.run(weights, dealt, training=training, batch_statistics=True)
+        size = tf.shape(keras.tree.flatten(x)[0])[0]
+        y_pred = keras.tree.map_structure(lambda t: _undeal(t, size), outputs)
         accuracy_loss = self.compute_loss(
-            x=x, y=flat[0], y_pred=flat[1], sample_weight=flat_weight, training=training
+            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
-        diversity_loss = self._diversity_loss(weights, drawn, dealt_x, dealt_y, training)
+        diversity_loss = self._diversity_loss(weights, drawn, dealt, y, training)
         objective = self.lam * accuracy_loss + diversity_loss
         self._loss_tracker.update_state(objective)
         self.accuracy_loss_tracker.update_state(accuracy_loss)
         self.diversity_tracker.update_state(diversity_loss)
-        metrics = self.compute_metrics(x, flat[0], flat[1], sample_weight=flat_weight)
-        return objective, metrics
+        return objective, self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def _diversity_loss(self, weights, drawn, dealt_x, dealt_y, training):
+    def _diversity_loss(
+        self, weights: WeightSet, drawn: Draw, dealt: Any, y: Any, training: bool
+    ) -> tf.Tensor:
         batch = Batch(self.target.flatten(weights), drawn.z, drawn.codes)
         if any(term.uses_outputs for term in self._terms):
             # The images of the first network, shown to all of them.
-            first_x, first_y = _map(lambda t: t[0], (dealt_x, dealt_y))
-            outputs, _ = self.target.run(weights, first_x, training=training, batch_statistics=True)
-            batch = batch._replace(outputs=outputs, y=first_y)
+            first = keras.tree.map_structure(lambda t: t[0], dealt)
+            outputs, _ = self.target.run(weights, first, training=training, batch_statistics=True)
+            share = tf.shape(keras.tree.flatten(first)[0])[0]
+            batch = batch._replace(
+                outputs=outputs, y=keras.tree.map_structure(lambda t: t[:share], y)
+            )
         total = tf.zeros([])
         for term in self._terms:
             total += tf.cast(term(batch), total.dtype)
@@ -253,21 +272,29 @@ class WeightSampler(keras.Model, abc.ABC):
             lambda t: tf.reduce_mean(self.target.activate(t), 0), outputs
         )
 
-    def predict(self, x, batch_size=None, *, networks: int = 100, seed: int = 0, **kwargs):
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        *,
+        networks: int = 100,
+        seed: int = 0,
+    ) -> Any:
         """The mean prediction of an ensemble: `sample(networks, seed=seed).predict(x)`.
 
         Args:
             x: inputs [M, ...].
             batch_size: images run at once; None chooses.
-            networks: how many networks vote.
+            verbose: 1 shows a progress bar.
+            networks: how many networks answer.
             seed: which ones.
-            **kwargs: accepted for Keras's sake (`verbose`); without effect.
 
         Returns:
             [M, ...] mean probabilities, or mean values.
         """
-        del kwargs
-        return self.sample(networks, seed=seed).predict(x, batch_size=batch_size)
+        ensemble = self.sample(networks, seed=seed)
+        return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
 
     # ---- serialisation --------------------------------------------------------------------
 
@@ -309,57 +336,36 @@ class WeightSampler(keras.Model, abc.ABC):
         super().load_own_variables(own)
 
 
-def deal(data: Any, count: int) -> Any:
+def deal(x: Any, count: int) -> Any:
     """Deal a batch out to N networks.
 
     Args:
-        data: (x, y, sample_weight), each a structure of tensors [M, ...] or None.
+        x: a structure of tensors [M, ...].
         count: N.
 
     Returns:
-        The same as [N, B, ...] with B = ceil(M / N). Where M does not divide by N, places without an
-        example repeat one with sample weight zero, and the weights of the others are scaled by
-        N·B / M, so that Keras's mean over N·B places is the mean over the M examples.
+        The same as [N, B, ...] with B = ceil(M / N): the first B examples for the first network, and so
+        on. Where M does not divide by N, the places left over at the end repeat the first examples.
     """
-    x, y, sample_weight = data
-    first = keras.tree.flatten(x)[0]
-    size = first.shape[0]
-    if size is not None and size % count == 0:
+    size = keras.tree.flatten(x)[0].shape[0]
 
-        def share(tensor):
-            return tf.reshape(tensor, [count, size // count, *tensor.shape[1:]])
-
-        return _map(share, (x, y, sample_weight))
-
-    total = tf.shape(first)[0]
-    share_size = (total + count - 1) // count
-    places = tf.range(count * share_size)
-    real = tf.cast(places < total, keras.backend.floatx())
-    scale = tf.cast(count * share_size, real.dtype) / tf.cast(total, real.dtype)
-
-    def share(tensor):
+    def share(tensor: Any) -> tf.Tensor:
         tensor = tf.convert_to_tensor(tensor)
-        filled = tf.gather(tensor, places % total)
-        return tf.reshape(filled, tf.concat([[count, share_size], tf.shape(tensor)[1:]], 0))
+        if size is not None and size % count == 0:
+            return tf.reshape(tensor, [count, size // count, *tensor.shape[1:]])
+        total = tf.shape(tensor)[0]
+        each = (total + count - 1) // count
+        filled = tf.gather(tensor, tf.range(count * each) % total)
+        return _reshape(filled, [count, each], tensor.shape[1:])
 
-    def weigh(tensor):
-        return share(tf.cast(tensor, real.dtype)) * tf.reshape(real * scale, [count, share_size])
-
-    x, y = _map(share, (x, y))
-    if sample_weight is None:
-        return x, y, tf.reshape(real * scale, [count, share_size])
-    return x, y, keras.tree.map_structure(weigh, sample_weight)
+    return keras.tree.map_structure(share, x)
 
 
-def _map(function, structure):
-    """`function` of each tensor; None stays None."""
-    return keras.tree.map_structure(
-        lambda leaf: None if leaf is None else function(leaf), structure
-    )
+def _undeal(outputs: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """[N, B, ...] -> [M, ...]: each example's answer, without the places that were filled up."""
+    return _reshape(outputs, [tf.shape(outputs)[0] * tf.shape(outputs)[1]], outputs.shape[2:])[:size]
 
 
-def _fold(tensor):
-    """[N, B, ...] -> [N·B, ...]."""
-    shape = tf.shape(tensor)
-    folded = tf.reshape(tensor, tf.concat([[shape[0] * shape[1]], shape[2:]], 0))
-    return tf.ensure_shape(folded, [None, *tensor.shape[2:]])
+def _reshape(tensor: tf.Tensor, front: list, rest: tf.TensorShape) -> tf.Tensor:
+    """Reshape to [*front, *rest]; of `rest` one axis may be open."""
+    return tf.reshape(tensor, [*front, *(-1 if axis is None else axis for axis in rest)])
