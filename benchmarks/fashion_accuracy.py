@@ -1,11 +1,14 @@
 """Accuracy on Fashion-MNIST beside the published program's, on the same images and steps.
 
-The published program (lam 1e3) reached, on the first 2,000 test images (in the order of the idx files) with 100
-networks: after 2,000 steps mean member 85.3 %, majority vote 87.4 %; after 4,000 steps 87.2 %, 88.7 %.
+The published program (lam 1e3) reached, on the first 2,000 test images (in the order of the idx
+files) with 100
+networks: after 2,000 steps mean member 85.3 %, majority vote 87.4 %; after 4,000 steps 87.2 %, 88.7
+    %.
 
     python -m benchmarks.fashion_accuracy --seeds 0 1 2
 
-Runs are kept under runs/ and go on where they stopped. Needs the four idx files of Debian's package dataset-fashion-mnist.
+Runs are kept under runs/ and go on where they stopped. Needs the four idx files of Debian's package
+dataset-fashion-mnist.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Every figure: arrays in, matplotlib figure out. Nothing is computed here but what a drawing needs."""
+"""Every figure: arrays in, matplotlib figure out; computes only what a drawing needs."""
 
 from __future__ import annotations
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what TensorFlow writes to stderr while it loads, so that a user's error is one line.
+    """Hold back what TensorFlow writes to stderr while it loads, so that errors are one line.
 
-    Its native code writes notes about CPUs and missing GPUs that no log level stops. They are shown if loading fails.
+    Its native code writes notes about CPUs and missing GPUs that no log level stops. They are shown
+    if loading fails.
     """
     with tempfile.TemporaryFile() as held:
         stderr = os.dup(2)

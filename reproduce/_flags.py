@@ -19,26 +19,32 @@ FLAGS = flags.FLAGS
 flags.DEFINE_float(
     "lam",
     1e3,
-    "Balance of accuracy and diversity: the loss is lam * accuracy loss - entropy. More lam makes the "
-    "networks more accurate and more alike.",
+    "Balance of accuracy and diversity: the loss is lam * accuracy loss - entropy. More lam makes "
+    "the networks more accurate and more alike.",
 )
 flags.DEFINE_string(
     "dataset",
     "auto",
-    f"One of {', '.join(NAMES)}. auto is full mnist where it is prepared or can be downloaded, else mnist_5k, "
+    f"One of {', '.join(NAMES)}. auto is full mnist where it is prepared or "
+    "can be downloaded, else mnist_5k, "
     "5,000 real digits that need no network.",
 )
 flags.DEFINE_string(
-    "data_dir", None, "Where data sets are prepared or placed; default: TensorFlow Datasets' own folder."
+    "data_dir",
+    None,
+    "Where data sets are prepared or placed; default: TensorFlow Datasets' own folder.",
 )
 flags.DEFINE_string(
     "run_dir",
     None,
-    "The run folder: checkpoints, TensorBoard files, figures, metrics.json, report.html. The same command again goes on "
-    "where it stopped. Default: runs/<experiment>-<what differs from the defaults>.",
+    "The run folder: checkpoints, TensorBoard files, figures, metrics.json, report.html. The same "
+    "command again goes on where it stopped. Default: runs/<experiment>-<what differs from the "
+    "defaults>.",
 )
 flags.DEFINE_integer(
-    "steps", None, "Training steps; a finished run is continued by raising it. Default: the preset's."
+    "steps",
+    None,
+    "Training steps; a finished run is continued by raising it. Default: the preset's.",
 )
 flags.DEFINE_integer("seed", 0, "Seed of weights, latent vectors and the order of the data.")
 flags.DEFINE_integer(

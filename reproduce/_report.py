@@ -1,4 +1,4 @@
-"""report.html: one page with numbers beside the published ones and figures inline; needs no network."""
+"""One page with numbers beside the published ones and figures inline; needs no network."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem aut
 table {{ border-collapse: collapse; margin: 1rem 0; }}
 th, td {{ border-bottom: 1px solid #ccc; padding: .3rem .8rem; text-align: left; }}
 td.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
-figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} pre {{ overflow-x: auto; background: #f4f4f4; padding: 1rem; }}
-</style></head><body>
+figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} pre {{ overflow-x: auto; background:
+#f4f4f4; padding: 1rem; }} </style></head><body>
 <h1>{title}</h1>
 {body}
 </body></html>

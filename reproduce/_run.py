@@ -65,8 +65,8 @@ def check(folder: pathlib.Path, config: dict[str, Any]) -> int:
             )
     if config["steps"] < saved["steps"]:
         raise RunError(
-            f"the run in {folder} goes to {saved['steps']} steps, not {config['steps']}: raise --steps "
-            "or choose another --run_dir"
+            f"the run in {folder} goes to {saved['steps']} steps, not {config['steps']}: "
+            "raise --steps or choose another --run_dir"
         )
     with contextlib.suppress(OSError, ValueError, KeyError):
         return json.loads((folder / "metrics.json").read_text())["steps"]

@@ -1,7 +1,7 @@
 """The MNIST experiment: a hypernetwork that generates a classifier's 20,018 weights.
 
-Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019), samples an ensemble, evaluates it on the test images and writes a
-run folder with figures, metrics.json and report.html.
+Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019), samples an ensemble, evaluates it on the
+test images and writes a run folder with figures, metrics.json and report.html.
 
   python -m reproduce.mnist --lam=1e3                          the paper's run, 13,000 steps
   python -m reproduce.mnist --preset=quick                     a few minutes on two cores
@@ -24,10 +24,9 @@ import tensorflow as tf
 from absl import flags
 
 import hypernet_tf as hn
-from hypernet_tf import plots
 from hypernet_tf.training.callbacks import ensemble_entropy
 from hypernet_tf.training.run import train
-from reproduce import _flags, _report, _run, published
+from reproduce import _flags, _mnist_figures, _report, _run, published
 
 flags.adopt_module_key_flags(_flags)
 
@@ -137,7 +136,7 @@ def run(config: Config, folder: pathlib.Path, data_dir: str | None = None) -> di
             "train": round(record["seconds"], 1),
             "evaluate": round(time.monotonic() - start, 1),
         }
-        figures = draw(ensemble, result, record["history"], len(dataset.test))
+        figures = _mnist_figures.draw(ensemble, result, record["history"], len(dataset.test))
         for name, figure in figures.items():
             _run.write(folder / "figures" / f"{name}.png", figure.savefig)
         page = report(metrics, folder)
@@ -187,84 +186,6 @@ def summarise(
     }
 
 
-def draw(
-    ensemble: hn.Ensemble, result: hn.Evaluation, history: list[dict], images: int
-) -> dict:
-    """The figures of the run: accuracy histogram, training curves, filters."""
-    marks = {
-        "mean of the networks": result.member_accuracy.mean(),
-        "majority vote": result.majority_vote_accuracy,
-        "mean probability": result.mean_probability_accuracy,
-        "most confident": result.most_confident_accuracy,
-    }
-    return {
-        "accuracy_histogram": plots.accuracy_histogram(
-            100 * result.member_accuracy,
-            {name: 100 * v for name, v in marks.items()},
-            bin_width=max(0.05, 100 / images),  # one image is the least difference
-        ),
-        "training_curves": plots.training_curves(panels(history)),
-        "filters": plots.filter_grids(filters(ensemble)),
-    }
-
-
-def panels(history: list[dict]) -> list[dict]:
-    """The history as the panels of `plots.training_curves`."""
-    steps = [entry["step"] for entry in history]
-    validated = [entry for entry in history if "validation" in entry]
-    at = [entry["step"] for entry in validated]
-
-    def training(name: str) -> tuple:
-        return steps, [entry[name] for entry in history]
-
-    def validation(name: str, factor: float = 1.0) -> tuple:
-        return at, [factor * entry["validation"][name] for entry in validated]
-
-    return [
-        {
-            "title": "Accuracy on the validation images",
-            "unit": "%",
-            "curves": {
-                "mean of the networks": validation("member_accuracy_mean", 100),
-                "majority vote": validation("majority_vote_accuracy", 100),
-                "mean probability": validation("mean_probability_accuracy", 100),
-                "most confident": validation("most_confident_accuracy", 100),
-            },
-            "low_high": (
-                *validation("member_accuracy_min", 100),
-                validation("member_accuracy_max", 100)[1],
-            ),
-        },
-        {
-            "title": "Accuracy loss (cross-entropy), training",
-            "unit": "nats",
-            "curves": {"accuracy loss": training("accuracy_loss")},
-        },
-        {
-            "title": "Diversity loss (minus entropy), training",
-            "unit": "nats",
-            "curves": {"diversity loss": training("diversity_loss")},
-        },
-        {
-            "title": "Entropy of the validated networks",
-            "unit": "nats",
-            "curves": {"entropy": validation("entropy")},
-        },
-    ]
-
-
-def filters(ensemble: hn.Ensemble, count: int = 25) -> dict[str, np.ndarray]:
-    """One filter of each layer in `count` networks (fewer where the ensemble is smaller), as pictures."""
-    count = min(count, int(len(ensemble) ** 0.5) ** 2)
-    kernels = [w.numpy()[:count] for w in ensemble.weights.trainable[::2]]
-    return {
-        "layer 1: kernel of filter 1": kernels[0][:, :, :, 0, 0],
-        "layer 2: channel 1 of filter 1": kernels[1][:, :, :, 0, 0],
-        "layer 3: channel 1 of neuron 1": kernels[2].reshape(count, 7, 7, 16, 8)[:, :, :, 0, 0],
-        "layer 4: the whole kernel": kernels[3],
-    }
-
-
 def report(metrics: dict, folder: pathlib.Path) -> str:
     """report.html of a run."""
     networks, ensemble = metrics["networks"], metrics["ensemble"]
@@ -301,12 +222,13 @@ def report(metrics: dict, folder: pathlib.Path) -> str:
     return _report.page(
         f"Hypernetwork on {data['name']}, lam {metrics['config']['lam']:g}",
         [
-            f"{networks['count']} networks sampled from a hypernetwork after {metrics['steps']:,} training "
-            f"steps, evaluated on {data['test']:,} test images of {data['name']} ({data['source']}; trained on "
-            f"{data['train']:,}, validated on {data['validation']:,}).",
+            f"{networks['count']} networks sampled from a hypernetwork after {metrics['steps']:,} "
+            f"training steps, evaluated on {data['test']:,} test images of {data['name']} "
+            f"({data['source']}; trained on {data['train']:,}, "
+            f"validated on {data['validation']:,}).",
             f"Training took {seconds['train']:,} s, evaluation {seconds['evaluate']:,} s.",
-            "Published numbers are those of MNIST; they are comparable only where the data set is mnist "
-            "and the preset is paper.",
+            "Published numbers are those of MNIST; they are comparable only where the data set is "
+            "mnist and the preset is paper.",
         ],
         [_report.table(["", "measured", "published"], rows)],
         {
@@ -333,7 +255,8 @@ def main() -> None:
     networks, ensemble = metrics["networks"], metrics["ensemble"]
     print(
         f"{networks['count']} networks: mean {networks['accuracy_mean']:.2%} "
-        f"± {networks['accuracy_std']:.2%}; majority vote {ensemble['majority_vote_accuracy']:.2%}, "
+        f"± {networks['accuracy_std']:.2%}; "
+        f"majority vote {ensemble['majority_vote_accuracy']:.2%}, "
         f"mean probability {ensemble['mean_probability_accuracy']:.2%}, most confident "
         f"{ensemble['most_confident_accuracy']:.2%}\nreport: {folder / 'report.html'}"
     )

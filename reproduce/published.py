@@ -1,7 +1,7 @@
-"""The numbers that were published, as far as they can be cited; None where this project has no copy."""
+"""The published numbers that can be cited; None where this project has no copy."""
 
-# Deutsch, Nijkamp, Yang (2019), arXiv 1905.02898, section 4.1 and appendix A. The accuracies are shown there
-# as histograms; their figures are not available to this project.
+# Deutsch, Nijkamp, Yang (2019), arXiv 1905.02898, section 4.1 and appendix A. The accuracies are
+# shown there as histograms; their figures are not available to this project.
 MNIST: dict[str, float | None] = {
     "weights of the target": 20018,
     "trainable parameters": 633640,

@@ -1,7 +1,8 @@
 """One forward and backward pass of the published program, matched at every stage.
 
 The golden file holds float32 values of the published program at a small size, its bias gauge
-corrected to the mean. Bound, from the file's own description: max|a - b| <= 1e-4 · max|b| per tensor.
+corrected to the mean. Bound, from the file's own description: max|a - b| <= 1e-4 · max|b| per
+tensor.
 """
 
 import pathlib

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 import hypernet_tf as hn
 from hypernet_tf.diversity import EnsembleLoss, NegativeEntropy, NegativeOutputEntropy
-from hypernet_tf.samplers.base import WeightSampler, deal
+from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.dealing import deal
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -113,7 +114,9 @@ class TestContract:
             validation_data=data,
             callbacks=[
                 keras.callbacks.EarlyStopping("val_accuracy_loss", mode="min", patience=5),
-                keras.callbacks.ModelCheckpoint(tmp_path / "best.weights.h5", save_weights_only=True),
+                keras.callbacks.ModelCheckpoint(
+                    tmp_path / "best.weights.h5", save_weights_only=True
+                ),
                 keras.callbacks.TensorBoard(tmp_path / "logs"),
                 keras.callbacks.CSVLogger(tmp_path / "log.csv"),
             ],
@@ -234,7 +237,7 @@ class TestHypernetwork:
         normal = hypernetwork(latent_dim=50, latent="normal").latent_vectors(
             tf.constant([0, 1], tf.int64), 400
         )
-        # 20,000 numbers: standard errors 0.004 and 0.007 of the means, 0.002 and 0.005 of the deviations
+        # 20,000 numbers: standard errors of the means 0.004, 0.007, of the deviations 0.002, 0.005
         assert np.abs(uniform).max() <= 1
         np.testing.assert_allclose(np.mean(uniform), 0, atol=0.02)
         np.testing.assert_allclose(np.std(uniform), 3**-0.5, atol=0.02)
@@ -312,7 +315,10 @@ class TestHypernetwork:
     def test_variational_inference_is_a_special_case(self, blobs):
         """lam = |data|, a prior, no gauge: the loss is the sum of its three parts."""
         sampler = hypernetwork(
-            lam=96.0, prior=2.0, gauge=False, diversity=NegativeEntropy(distance="l2", constants=True)
+            lam=96.0,
+            prior=2.0,
+            gauge=False,
+            diversity=NegativeEntropy(distance="l2", constants=True),
         )
         sampler.compile(optimizer=keras.optimizers.SGD(0.0), loss=LOGITS)
         logs = sampler.test_on_batch(*blobs, return_dict=True)

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from hypernet_tf.diversity import Batch, DiversityTerm, NegativeEntropy, NegativeLogPrior
 from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.samplers.dealing import collect, deal
+from hypernet_tf.samplers.losses import check_loss
 from hypernet_tf.targets import Gauge, Target, WeightSet
 
 # Streams of random numbers: the same seed gives unrelated numbers for training and for sampling.
@@ -20,8 +22,9 @@ class Draw(NamedTuple):
     """What a sampler makes of random numbers.
 
     Attributes:
-        trainable: weights of N networks, one tensor [N, ...] per variable of the target, not gauged.
-        z: [N, d] the latent vectors, where the sampler has them.
+        trainable: weights of N networks, one tensor [N, ...] per variable of the target, not
+            gauged.
+        z: [N, d] the latent vectors, where the sampler has any.
         codes: what stands between z and the weights, where the sampler has it.
     """
 
@@ -33,16 +36,16 @@ class Draw(NamedTuple):
 class WeightSampler(keras.Model, abc.ABC):
     """A Keras model whose examples train N generated networks at once.
 
-    Loss: `lam · accuracy loss + sum of the diversity terms`, the accuracy loss being the compiled Keras
-    loss of the networks' outputs, averaged over networks (Deutsch et al. 2019, eq. 1 and 2). Target and
-    terms see *gauged* weights.
+    Loss: `lam · accuracy loss + sum of the diversity terms`, the accuracy loss being the compiled
+    Keras loss of the networks' outputs, averaged over networks (Deutsch et al. 2019, eq. 1 and 2).
+    Target and terms see *gauged* weights.
 
     `fit` and `evaluate` take ordinary data. Each batch is dealt out: its first share to the first
-    network, and so on; `batch_size` counts the images of the whole step, N·B. Of a batch that does not
-    divide by N each example counts once, as ever; some networks then see fewer of them. `evaluate` deals
-    to N networks that are the same for every batch: it returns the *mean member's* loss and
-    metrics. How an ensemble does is `sample(count).evaluate(x, y)`; `predict` is the mean prediction
-    of a stated number of networks.
+    network, and so on; `batch_size` counts the images of the whole step, N·B. Of a batch that does
+    not divide by N each example counts once, as ever; some networks then see fewer of them.
+    `evaluate` deals to N networks that are the same for every batch: it returns the *mean member's*
+    loss and metrics. How an ensemble does is `sample(count).evaluate(x, y)`; `predict` is the mean
+    prediction of a stated number of networks.
 
     Args:
         target: the `Target`.
@@ -50,7 +53,8 @@ class WeightSampler(keras.Model, abc.ABC):
         lam: factor on the accuracy loss; a variable, `sampler.lam`.
         lam_growth: lam is multiplied by it after each training step.
         diversity: a diversity term or a list of them; [] for none.
-        prior: standard deviation of a normal prior on the weights, which adds `NegativeLogPrior`; or None.
+        prior: standard deviation of a normal prior on the weights, which adds `NegativeLogPrior`;
+            or None.
         gauge: whether symmetries are fixed.
         gauge_epsilon: see `Gauge`.
         seed: the seed of training. A step is a function of (seed, step, variables, data).
@@ -89,7 +93,7 @@ class WeightSampler(keras.Model, abc.ABC):
         self._terms = self.diversity + ([] if prior is None else [NegativeLogPrior(prior)])
         self._initial_lam = float(lam)
         self._fix = Gauge(target, epsilon=gauge_epsilon) if gauge else None
-        self._draw_weights: Any = None
+        self._sampled: Any = None
         self.lam = self.add_weight(
             name="lam", initializer=keras.initializers.Constant(lam), trainable=False
         )
@@ -116,15 +120,19 @@ class WeightSampler(keras.Model, abc.ABC):
         """The weights that the target runs on."""
         return weights if self._fix is None else self._fix(weights)
 
-    def _weights(self, drawn: Draw, count: int, seed: tf.Tensor) -> WeightSet:
-        return self.gauge(WeightSet(drawn.trainable, self.target.initial_state(count, seed)))
-
     def _seed(self, stream: int, number: Any) -> tf.Tensor:
         """The stateless seed number `number` of a stream."""
-        seed = tf.random.experimental.stateless_fold_in(
+        return tf.random.experimental.stateless_fold_in(
             tf.constant([self.seed, stream], tf.int64), tf.cast(number, tf.int64)
         )
-        return tf.cast(seed, tf.int64)
+
+    def _networks(
+        self, seed: tf.Tensor, count: int, *, training: bool = False
+    ) -> tuple[Draw, WeightSet]:
+        """Draw networks and fix their gauge."""
+        drawn = self.draw(seed, count, training=training)
+        state = self.target.initial_state(count, seed)
+        return drawn, self.gauge(WeightSet(drawn.trainable, state))
 
     def sample(self, count: int, *, seed: int = 0) -> Ensemble:
         """Draw networks.
@@ -141,14 +149,9 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         if count < 1:
             raise ValueError(f"an ensemble has at least one network, not {count}")
-
-        if self._draw_weights is None:  # one function, so that the same count is traced once
-
-            def draw_weights(own: tf.Tensor, count: int) -> WeightSet:
-                return self._weights(self.draw(own, count, training=False), count, own)
-
-            self._draw_weights = tf.function(draw_weights)
-        return Ensemble(self.target, self._draw_weights(self._seed(_SAMPLE, seed), count))
+        if self._sampled is None:  # one function, so that the same count is traced once
+            self._sampled = tf.function(lambda own, count: self._networks(own, count)[1])
+        return Ensemble(self.target, self._sampled(self._seed(_SAMPLE, seed), count))
 
     # ---- training -------------------------------------------------------------------------
 
@@ -156,55 +159,29 @@ class WeightSampler(keras.Model, abc.ABC):
         """As `keras.Model.compile`; the loss also tells what the target's outputs mean.
 
         Raises:
-            ValueError: a classification loss of logits on outputs that are probabilities, or the reverse.
+            ValueError: a classification loss of logits on outputs that are probabilities, or the
+                reverse.
         """
-        self._read_loss(loss)
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-
-    def get_compile_config(self):
-        """As `keras.Model.get_compile_config`."""
-        return super().get_compile_config()
-
-    def compile_from_config(self, config):
-        """As `keras.Model.compile_from_config`, which does nothing where `compile` is overridden."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
-
-    def _read_loss(self, loss: Any) -> None:
-        losses = keras.losses
-        loss = losses.get(loss) if isinstance(loss, str) else loss
-        classifying: tuple = (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy)
-        functions = [losses.sparse_categorical_crossentropy, losses.categorical_crossentropy]
-        if self.target.single_column:
-            classifying += (losses.BinaryCrossentropy,)
-            functions.append(losses.binary_crossentropy)
-        if not (isinstance(loss, classifying) or loss in functions):
-            return
-        from_logits = getattr(loss, "from_logits", False)
-        if from_logits and self.target.outputs == "probabilities":
-            raise ValueError(
-                "the loss takes logits (from_logits=True), but the target ends in probabilities: "
-                "drop the target's softmax or from_logits"
-            )
-        if not from_logits and self.target.outputs != "probabilities":
-            raise ValueError(
-                "the loss takes probabilities, but the target does not end in a softmax: "
-                "give the loss from_logits=True"
-            )
-        if from_logits and self.target.outputs == "values":
+        if check_loss(loss, self.target) == "logits":
             self.target.outputs = "logits"
             if self._fix is not None:  # logits have a symmetry that values do not have
                 self._fix = Gauge(self.target, epsilon=self.gauge_epsilon)
-                self._draw_weights = None
+                self._sampled = None
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        # Made here rather than in the first step, which would then be traced twice.
+        self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config):
+        """As Keras's own, which does nothing where `compile` is overridden."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
 
     def train_step(self, data):
         """One step on N networks; see the class."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        data = keras.utils.unpack_x_y_sample_weight(data)
         own = self._seed(_TRAIN, self.step.value)
         with tf.GradientTape() as tape:
-            drawn = self.draw(own, self.networks, training=True)
-            weights = self._weights(drawn, self.networks, own)
-            objective, metrics = self._objective(weights, drawn, x, y, sample_weight, training=True)
+            drawn, weights = self._networks(own, self.networks, training=True)
+            objective, metrics = self._objective(weights, drawn, data, training=True)
             scaled = self.optimizer.scale_loss(objective)
         gradients = tape.gradient(scaled, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
@@ -214,26 +191,18 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def test_step(self, data):
         """The objective and the mean member's metrics on one batch, for N fixed networks."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        own = self._seed(_EVALUATE, 0)
-        drawn = self.draw(own, self.networks, training=False)
-        weights = self._weights(drawn, self.networks, own)
-        return self._objective(weights, drawn, x, y, sample_weight, training=False)[1]
+        data = keras.utils.unpack_x_y_sample_weight(data)
+        drawn, weights = self._networks(self._seed(_EVALUATE, 0), self.networks)
+        return self._objective(weights, drawn, data, training=False)[1]
 
     def _objective(
-        self,
-        weights: WeightSet,
-        drawn: Draw,
-        x: Any,
-        y: Any,
-        sample_weight: Any,
-        *,
-        training: bool,
+        self, weights: WeightSet, drawn: Draw, data: tuple, *, training: bool
     ) -> tuple[tf.Tensor, dict]:
+        x, y, sample_weight = data
         dealt = deal(x, self.networks)
         outputs, _ = self.target.run(weights, dealt, training=training, batch_statistics=True)
         size = tf.shape(keras.tree.flatten(x)[0])[0]
-        y_pred = keras.tree.map_structure(lambda t: _undeal(t, size), outputs)
+        y_pred = keras.tree.map_structure(lambda t: collect(t, size), outputs)
         accuracy_loss = self.compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
@@ -256,17 +225,13 @@ class WeightSampler(keras.Model, abc.ABC):
             batch = batch._replace(
                 outputs=outputs, y=keras.tree.map_structure(lambda t: t[:share], y)
             )
-        total = tf.zeros([])
-        for term in self._terms:
-            total += tf.cast(term(batch), total.dtype)
-        return total
+        return sum((term(batch) for term in self._terms), tf.zeros([]))
 
     # ---- prediction -----------------------------------------------------------------------
 
     def call(self, inputs, training=False):
         """The mean prediction of N networks (those of `evaluate`) on shared inputs."""
-        own = self._seed(_EVALUATE, 0)
-        weights = self._weights(self.draw(own, self.networks, training=False), self.networks, own)
+        _, weights = self._networks(self._seed(_EVALUATE, 0), self.networks)
         outputs, _ = self.target.run(weights, inputs, batch_statistics=True)
         return keras.tree.map_structure(
             lambda t: tf.reduce_mean(self.target.activate(t), 0), outputs
@@ -328,44 +293,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def load_own_variables(self, store):
         """The reverse of `save_own_variables`."""
-        frozen = self.target.frozen
-        values = [store[f"target_{index}"] for index in range(len(frozen))]
-        for variable, value in zip(frozen, values, strict=True):
-            variable.assign(value)
-        own = {name: store[name] for name in store.keys() if not name.startswith("target_")}
+        own = {name: store[name] for name in store.keys()}  # noqa: SIM118 (no dict: no iterator)
+        for index, variable in enumerate(self.target.frozen):
+            variable.assign(own.pop(f"target_{index}"))
         super().load_own_variables(own)
-
-
-def deal(x: Any, count: int) -> Any:
-    """Deal a batch out to N networks.
-
-    Args:
-        x: a structure of tensors [M, ...].
-        count: N.
-
-    Returns:
-        The same as [N, B, ...] with B = ceil(M / N): the first B examples for the first network, and so
-        on. Where M does not divide by N, the places left over at the end repeat the first examples.
-    """
-    size = keras.tree.flatten(x)[0].shape[0]
-
-    def share(tensor: Any) -> tf.Tensor:
-        tensor = tf.convert_to_tensor(tensor)
-        if size is not None and size % count == 0:
-            return tf.reshape(tensor, [count, size // count, *tensor.shape[1:]])
-        total = tf.shape(tensor)[0]
-        each = (total + count - 1) // count
-        filled = tf.gather(tensor, tf.range(count * each) % total)
-        return _reshape(filled, [count, each], tensor.shape[1:])
-
-    return keras.tree.map_structure(share, x)
-
-
-def _undeal(outputs: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """[N, B, ...] -> [M, ...]: each example's answer, without the places that were filled up."""
-    return _reshape(outputs, [tf.shape(outputs)[0] * tf.shape(outputs)[1]], outputs.shape[2:])[:size]
-
-
-def _reshape(tensor: tf.Tensor, front: list, rest: tf.TensorShape) -> tf.Tensor:
-    """Reshape to [*front, *rest]; of `rest` one axis may be open."""
-    return tf.reshape(tensor, [*front, *(-1 if axis is None else axis for axis in rest)])

@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from hypernet_tf.samplers.base import Draw, WeightSampler
 from hypernet_tf.samplers.layers import Extractor, WeightGenerator
@@ -19,7 +18,8 @@ class Hypernetwork(WeightSampler):
     """A generative model of weights: an extractor and one weight generator per layer of the target.
 
     z -> extractor -> a code for each filter -> the layer's generator, shared by its filters -> the
-    filter's weights. A layer named in `whole` has one code, from which all its weights are generated.
+    filter's weights. A layer named in `whole` has one code, from which all its weights are
+    generated.
 
     Args:
         target: the `Target`, or a Keras model.
@@ -38,11 +38,10 @@ class Hypernetwork(WeightSampler):
         >>> target = Target(zoo.mnist(), outputs="logits")
         >>> hyper = Hypernetwork(target, latent_dim=300, code_dim=15, lam=1e3,
         ...     generator_hidden=[(40, 40), (100, 100), (100, 100), (60, 60)])
-        >>> hn.samplers.trainable_parameters(hyper)
-        633640
+        >>> hyper.summary()                                    # 633,640 trainable parameters
 
-    Reference: "A Generative Model for Sampling High-Performance and Diverse Weights for Neural Networks",
-    arXiv 1905.02898.
+    Reference: "A Generative Model for Sampling High-Performance and Diverse Weights for Neural
+    Networks", arXiv 1905.02898.
     """
 
     def __init__(
@@ -105,8 +104,9 @@ class Hypernetwork(WeightSampler):
         return values
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """z [N, d], drawn statelessly."""
-        distributions = tfp.distributions
+        """Latent vectors z [N, d], drawn statelessly."""
+        from tensorflow_probability import distributions  # takes seconds to load
+
         prior = (
             distributions.Uniform(-1.0, 1.0)
             if self.latent == "uniform"

@@ -12,7 +12,7 @@ def initial_weights() -> keras.initializers.Initializer:
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class MLP(keras.layers.Layer):
-    """Dense without bias, leaky ReLU (0.05), batch normalisation, for each hidden layer; then dense.
+    """Per hidden layer dense without bias, leaky ReLU (0.05), batch normalisation; then dense.
 
     Batch normalisation averages over every axis but the last (momentum 0.98, epsilon 1e-7).
 

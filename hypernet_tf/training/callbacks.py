@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -24,13 +23,25 @@ class TrainingDivergedError(ArithmeticError):
 
 
 class HaltOnNaN(keras.callbacks.Callback):
-    """Stops as soon as a step's loss is not finite, before anything is written."""
+    """Stops as soon as a step's loss or a weight is not finite, before anything is written."""
+
+    def on_train_begin(self, logs=None):
+        """Make the check of the weights, a small part of a step."""
+
+        @tf.function
+        def finite() -> tf.Tensor:
+            weights = self.model.trainable_variables
+            return tf.reduce_all([tf.reduce_all(tf.math.is_finite(w)) for w in weights])
+
+        self._finite = finite
 
     def on_train_batch_end(self, batch, logs=None):
-        """Look at the loss; the running mean is not finite from the bad step on."""
+        """Look at loss and weights; a running mean is not finite from the bad step on."""
+        step = int(self.model.step.numpy())
         if not math.isfinite(logs["loss"]):
-            step = int(self.model.step.numpy())
             raise TrainingDivergedError(f"the loss became {logs['loss']} at step {step}")
+        if not self._finite():
+            raise TrainingDivergedError(f"a weight stopped being finite at step {step}")
 
 
 class Validation(keras.callbacks.Callback):
@@ -75,8 +86,8 @@ def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float:
 class Recorder(keras.callbacks.Callback):
     """Writes the history, the progress line, TensorBoard's files and checkpoints.
 
-    Averages are over the steps since the last record; they restart at each, and a checkpoint is written with each, so
-    that a resumed run records what an uninterrupted one does.
+    Averages are over the steps since the last record; they restart at each, and a checkpoint is
+    written with each, so that a resumed run records what an uninterrupted one does.
 
     Args:
         checkpoints: where to keep the model.
@@ -134,13 +145,12 @@ class Recorder(keras.callbacks.Callback):
             result, entropy = self.validation.latest
             entry["validation"] = validation_entry(result, entropy)
             self._bar.write(progress_line(entry))
-        self._bar.set_postfix(loss=f"{entry['loss']:.4g}", accuracy_loss=f"{entry['accuracy_loss']:.4g}")
+        self._bar.set_postfix(
+            loss=f"{entry['loss']:.4g}", accuracy_loss=f"{entry['accuracy_loss']:.4g}"
+        )
         self._write(step, entry)
         self.record["history"].append(entry)
         self.record["seconds"] = time.monotonic() - self._start
-        broken = [v.path for v in self.model.variables if not np.isfinite(v.numpy()).all()]
-        if broken:
-            raise TrainingDivergedError(f"{broken[0]} stopped being finite by step {step}")
         self.checkpoints.save(self.model, step, self.record)
         self.model.reset_metrics()
 
@@ -185,7 +195,8 @@ def progress_line(entry: dict[str, Any]) -> str:
     return (
         f"step {entry['step']}: members {v['member_accuracy_mean']:.2%} "
         f"({v['member_accuracy_min']:.2%} to {v['member_accuracy_max']:.2%}), "
-        f"vote {v['majority_vote_accuracy']:.2%}, mean probability {v['mean_probability_accuracy']:.2%}, "
+        f"vote {v['majority_vote_accuracy']:.2%}, "
+        f"mean probability {v['mean_probability_accuracy']:.2%}, "
         f"most confident {v['most_confident_accuracy']:.2%}, entropy {v['entropy']:.1f} nats, "
         f"loss {entry['loss']:.4g}, accuracy loss {entry['accuracy_loss']:.4g}, "
         f"lr {entry['learning_rate']:.3g}, lam {entry['lam']:.4g}"

@@ -21,9 +21,9 @@ class CheckpointError(ValueError):
 class Checkpoints:
     """The checkpoints of one run: the newest `keep` are kept.
 
-    A checkpoint is a folder `step-00001000` with `model.keras`, an ordinary Keras file with the optimizer's state
-    (`keras.saving.load_model` reads it), and `checkpoint.json`: the step, the file's SHA-256, and a record of the
-    caller's.
+    A checkpoint is a folder `step-00001000` with `model.keras`, an ordinary Keras file with the
+    optimizer's state (`keras.saving.load_model` reads it), and `checkpoint.json`: the step, the
+    file's SHA-256, and a record of the caller's.
 
     Args:
         folder: where they stand; made if missing. What a kill left half-written there is removed.

@@ -27,8 +27,9 @@ def train(
 ) -> tuple[WeightSampler, dict]:
     """Train a sampler, or go on where the folder's newest checkpoint stands.
 
-    A run that was killed and is started again ends bit for bit as one that was not, on the same machine, where
-    TensorFlow's operations are deterministic (`tf.config.experimental.enable_op_determinism`).
+    A run that was killed and is started again ends bit for bit as one that was not, on the same
+    machine, where TensorFlow's operations are deterministic
+    (`tf.config.experimental.enable_op_determinism`).
 
     Args:
         make: builds and compiles the sampler.

@@ -1,4 +1,4 @@
-"""The order of the data: batch `step` is a function of (seed, step), so that a run can be resumed."""
+"""The order of the data: a batch is a function of (seed, step), so that runs resume."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from hypernet_tf.data import Split
 def batch_indices(step: tf.Tensor, *, size: int, batch_size: int, seed: int) -> tf.Tensor:
     """Which examples make up a batch, [batch_size].
 
-    Examples are counted through all epochs; example i of epoch e is at place pi_e(i), with pi_e a stateless random
-    permutation of the data set that depends on (seed, e). Every epoch uses each example once.
+    Examples are counted through all epochs; example i of epoch e is at place pi_e(i), with pi_e a
+    stateless random permutation of the data set that depends on (seed, e). Every epoch uses each
+    example once.
 
     Args:
         step: number of the batch, from 0.
@@ -24,7 +25,9 @@ def batch_indices(step: tf.Tensor, *, size: int, batch_size: int, seed: int) -> 
     first = epoch[0]  # a batch no larger than the data set meets at most two epochs
     this, following = (
         tf.random.experimental.index_shuffle(
-            counter % size, tf.stack([tf.constant(seed, tf.int64), number]), tf.cast(size - 1, tf.int64)
+            counter % size,
+            tf.stack([tf.constant(seed, tf.int64), number]),
+            tf.cast(size - 1, tf.int64),
         )
         for number in (first, first + 1)
     )

@@ -1,0 +1,1 @@
+"""Speed, memory and accuracy, side by side in one run."""

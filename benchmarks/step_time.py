@@ -1,0 +1,62 @@
+"""One hypernetwork training step against its floor, alternated in one run.
+
+The floor is a training step of an ordinary Keras CNN, the same target, on the same 1,024 images.
+The hypernetwork's step is
+whole: z, generators, gauge, 32 networks on 32 images each, entropy, gradients, Adam. Prints the
+ratio of the medians and the median of the ratios of neighbours; times alone mean nothing on a
+shared machine.
+
+    python -m benchmarks.step_time --rounds 40
+"""
+
+import argparse
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import hypernet_tf as hn
+from reproduce import mnist
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=40)
+    rounds = parser.parse_args().rounds
+    split = hn.data.load("mnist_5k").train
+    x, y = tf.constant(split.x[:1024]), tf.constant(split.y[:1024])
+
+    hyper = mnist.build(mnist.Config())
+    cnn = hn.zoo.mnist()
+    cnn.compile(
+        optimizer=keras.optimizers.Adam(3e-4),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    cnn.optimizer.build(cnn.trainable_variables)
+    steps = {
+        "ordinary CNN": tf.function(lambda: cnn.train_step((x, y))),
+        "hypernetwork": tf.function(lambda: hyper.train_step((x, y))),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        for _ in range(3):
+            step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    floor, ours = (np.array(seconds[name]) for name in steps)
+    for name, values in seconds.items():
+        print(f"{name}: median {1e3 * np.median(values):.1f} ms over {rounds} steps")
+    print(
+        f"ratio of medians {np.median(ours) / np.median(floor):.3f}, "
+        f"median of neighbours' ratios {np.median(ours / floor):.3f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

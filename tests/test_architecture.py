@@ -1,0 +1,100 @@
+"""The shape of the package: imports point one way, files stay small, nothing heavy at the start."""
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import hypernet_tf
+import reproduce
+
+PACKAGES = [pathlib.Path(m.__file__).parent for m in (hypernet_tf, reproduce)]
+FILES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
+
+# Each part may import those after it, and itself.
+ORDER = ("reproduce", "training", "samplers", "ensembles", "diversity", "targets")
+ALONE = ("plots", "data")  # import nothing of ours
+
+
+def part(path):
+    relative = path.relative_to(path.parents[len(path.parts) - 1 - _root(path)])
+    return (
+        relative.parts[1].removesuffix(".py") if relative.parts[0] == "hypernet_tf" else "reproduce"
+    )
+
+
+def _root(path):
+    return max(i for i, name in enumerate(path.parts) if name in ("hypernet_tf", "reproduce")) - 1
+
+
+def imports(path):
+    """The modules of ours that a file imports, as dotted names."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return [name for name in names if name.split(".")[0] in ("hypernet_tf", "reproduce")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(p.parts[-2:]))
+def test_imports_point_one_way(path):
+    own = part(path)
+    if own in ("__init__", "reproduce"):
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        assert parts[0] == "hypernet_tf", f"the package imports {name}"
+        assert len(parts) > 1
+        other = parts[1]
+        assert own not in ALONE, f"{own} imports {name}"
+        if other in ALONE:
+            assert own == "training", f"{own} imports {name}"
+            assert other == "data"
+        else:
+            assert ORDER.index(own) <= ORDER.index(other), f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(p.parts[-2:]))
+def test_files_hold_one_idea(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def test_the_package_needs_no_flags_and_no_pytest():
+    for path in FILES:
+        if part(path) != "reproduce":
+            text = path.read_text()
+            assert "import absl" not in text
+            assert "from absl" not in text
+            assert "pytest" not in text
+
+
+def test_every_public_name_is_there():
+    for name in hypernet_tf.__all__:
+        assert getattr(hypernet_tf, name) is not None
+
+
+def test_importing_it_loads_nothing_heavy():
+    script = (
+        "import sys, tensorflow; before = set(sys.modules); import hypernet_tf; "
+        "print([m for m in ('tensorflow_probability.python', 'tensorflow_datasets', 'mlxtend', "
+        "'matplotlib.pyplot', 'sklearn') if m in set(sys.modules) - before])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    loaded = ast.literal_eval(done.stdout)
+    assert loaded == [], done.stderr
+
+
+def test_the_tests_run_against_what_is_installed():
+    if "TOX_ENV_NAME" in os.environ:
+        assert all("site-packages" in str(package) for package in PACKAGES)

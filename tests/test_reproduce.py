@@ -1,0 +1,304 @@
+"""Command lines as a user runs them, run folders, reports."""
+
+import dataclasses
+import html.parser
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+import hypernet_tf as hn
+from hypernet_tf.training.checkpoints import CheckpointError
+from reproduce import _flags, _run, mnist
+
+TINY = mnist.Config(
+    dataset="mnist_5k",
+    steps=4,
+    networks=5,
+    networks_per_step=3,
+    images_per_network=4,
+    validate_every=2,
+    checkpoint_every=2,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_data():
+    """A hundredth of the digits, so that evaluation takes no time; the real ones otherwise."""
+    real = hn.data.load
+
+    def load(name, data_dir=None):
+        whole = real(name, data_dir)
+        parts = {
+            part: hn.data.Split(split.images[:40], split.labels[:40])
+            for part in ("train", "validation", "test")
+            for split in [getattr(whole, part)]
+        }
+        return dataclasses.replace(whole, **parts)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(hn.data, "load", load)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mnist"
+    return folder, mnist.run(TINY, folder)
+
+
+class TestRunFolder:
+    def test_it_holds_what_it_should(self, finished):
+        folder, metrics = finished
+        assert json.loads((folder / "config.json").read_text()) == dataclasses.asdict(TINY)
+        assert json.loads((folder / "metrics.json").read_text()) == metrics
+        for name in ("accuracy_histogram", "training_curves", "filters"):
+            assert (folder / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert any((folder / "tensorboard").iterdir())
+        assert not list(folder.rglob("*.part*"))
+
+    def test_metrics_are_those_of_the_networks(self, finished):
+        _, metrics = finished
+        assert metrics["experiment"] == "mnist"
+        assert metrics["method"] == "hypernetwork"
+        assert metrics["dataset"] == {
+            "name": "mnist_5k",
+            "source": metrics["dataset"]["source"],
+            "train": 40,
+            "validation": 40,
+            "test": 40,
+        }
+        assert metrics["steps"] == 4
+        assert metrics["target_weights"] == 20_018
+        assert metrics["parameters"] == 633_640
+        assert metrics["networks"]["count"] == 5
+        assert set(metrics["networks"]) == {
+            "count",
+            "accuracy_mean",
+            "accuracy_std",
+            "accuracy_min",
+            "accuracy_max",
+            "negative_log_likelihood_mean",
+        }
+        assert set(metrics["ensemble"]) == {
+            "majority_vote_accuracy",
+            "mean_probability_accuracy",
+            "most_confident_accuracy",
+            "negative_log_likelihood",
+            "expected_calibration_error",
+            "brier_score",
+        }
+        assert set(metrics["diversity"]) == {"entropy", "disagreement"}
+        assert set(metrics["seconds"]) == {"train", "evaluate"}
+        low, mean, high = (metrics["networks"][f"accuracy_{k}"] for k in ("min", "mean", "max"))
+        assert 0 <= low <= mean <= high <= 1
+        assert np.isfinite(metrics["diversity"]["entropy"])
+
+    def test_the_report_opens_without_a_network(self, finished):
+        folder, _ = finished
+        text = (folder / "report.html").read_text()
+        assert "20,018" in text
+        assert "633,640" in text
+        assert "not available" in text  # published accuracies that cannot be cited
+        assert text.count("data:image/png;base64,") == 3
+        sources = re.findall(r'(?:src|href)="([^"]{0,30})', text)
+        assert all(source.startswith("data:") for source in sources)
+        opened = []
+
+        class Checker(html.parser.HTMLParser):
+            def handle_starttag(self, tag, attrs):
+                if tag not in ("meta", "img"):
+                    opened.append(tag)
+
+            def handle_endtag(self, tag):
+                assert opened.pop() == tag
+
+        Checker().feed(text)
+        assert not opened
+
+    def test_again_it_says_that_it_is_complete(self, finished, capsys):
+        folder, metrics = finished
+        before = (folder / "metrics.json").stat().st_mtime_ns
+        assert mnist.run(TINY, folder) == metrics
+        assert "complete" in capsys.readouterr().out
+        assert (folder / "metrics.json").stat().st_mtime_ns == before
+
+    def test_more_steps_continue_it(self, tmp_path):
+        mnist.run(dataclasses.replace(TINY, steps=2), tmp_path / "run")
+        metrics = mnist.run(dataclasses.replace(TINY, steps=3), tmp_path / "run")
+        assert metrics["steps"] == 3
+        with pytest.raises(_run.RunError, match="goes to 3 steps, not 2"):
+            mnist.run(dataclasses.replace(TINY, steps=2), tmp_path / "run")
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("lam", 7.0), ("seed", 5), ("dataset", "fashion_mnist")]
+    )
+    def test_another_configuration_is_refused(self, finished, field, value):
+        folder, _ = finished
+        before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+        with pytest.raises(_run.RunError, match=f"{field}=.*, not .*{value}") as error:
+            mnist.run(dataclasses.replace(TINY, **{field: value}), folder)
+        assert "\n" not in str(error.value)
+        assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+    def test_a_folder_of_something_else_is_refused(self, tmp_path):
+        (tmp_path / "letter.txt").write_text("dear")
+        with pytest.raises(_run.RunError, match="not a run folder"):
+            mnist.run(TINY, tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+
+    def test_a_second_process_is_refused(self, tmp_path):
+        folder, fields = tmp_path / "run", dataclasses.asdict(TINY)
+        with (
+            _run.occupy(folder, fields),
+            pytest.raises(_run.RunError, match="another process"),
+            _run.occupy(folder, fields),
+        ):
+            pass
+        with _run.occupy(folder, fields):  # free again
+            pass
+
+    def test_a_damaged_checkpoint_is_named(self, tmp_path):
+        folder = tmp_path / "run"
+        mnist.run(dataclasses.replace(TINY, steps=2), folder)
+        model = folder / "checkpoints" / "step-00000002" / "model.keras"
+        model.write_bytes(model.read_bytes()[:1000])
+        with pytest.raises(CheckpointError, match="step-00000002 is damaged"):
+            mnist.run(TINY, folder)
+
+    def test_every_field_of_the_configuration_is_read(self):
+        source = pathlib.Path(mnist.__file__).read_text()
+        for field in dataclasses.fields(mnist.Config):
+            assert re.search(rf"config\.{field.name}\b", source), field.name
+
+
+class TestFlags:
+    def parsed(self, **flags):
+        if not _flags.FLAGS.is_parsed():
+            _flags.FLAGS(["mnist"])
+        with flagsaver.flagsaver(dataset="mnist_5k", **flags):
+            return mnist.config_from_flags()
+
+    def test_the_paper_is_the_default(self):
+        config = self.parsed()
+        assert config == mnist.Config(dataset="mnist_5k")
+        assert (config.steps, config.networks, config.lam) == (13_000, 200, 1e3)
+
+    def test_flags_win_over_the_preset(self):
+        config = self.parsed(preset="quick", steps=7, lam=5.0, seed=3, networks=9)
+        assert (config.steps, config.networks) == (7, 9)
+        assert (config.lam, config.seed, config.preset) == (5.0, 3, "quick")
+        assert self.parsed(preset="quick").steps == mnist.PRESETS["quick"]["steps"]
+
+    def test_a_folder_is_named_after_what_differs(self):
+        def name(config):
+            return str(_run.default_folder("mnist", config, mnist.defaults(config.preset)))
+
+        assert name(mnist.Config()) == "runs/mnist"
+        assert name(mnist.Config(steps=5)) == "runs/mnist"
+        assert name(mnist.Config(dataset="mnist_5k", lam=1e5)) == (
+            "runs/mnist-dataset=mnist_5k-lam=100000"
+        )
+        quick = self.parsed(preset="quick")
+        assert name(quick) == "runs/mnist-dataset=mnist_5k-preset=quick"
+        assert name(dataclasses.replace(quick, networks=7)).endswith("networks=7-preset=quick")
+
+
+def command(*arguments, cwd, timeout=120):
+    """`python -m reproduce.mnist ...` as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "reproduce.mnist", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+class TestCommand:
+    def test_from_data_to_report(self, tmp_path):
+        done = command(
+            "--dataset=mnist_5k", "--steps=1", "--networks=2", "--run_dir=run", cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert "majority vote" in done.stdout
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert metrics["dataset"]["train"] == 4_000
+        assert metrics["networks"]["count"] == 2
+
+    def test_a_users_error_is_one_line_and_nothing_is_written(self, tmp_path):
+        done = command("--dataset=mnist_5k", "--run_dir=/dev/null/run", cwd=tmp_path)
+        assert done.returncode == 1
+        assert re.fullmatch(r"reproduce\.mnist: the run folder .*\n", done.stderr)
+        assert not list(tmp_path.iterdir())
+
+    # One process tries all of these: only parsing differs between them.
+    def test_bad_flags_are_one_line(self, tmp_path):
+        cases = {
+            "--dataset=imagenet": "the data sets are auto, mnist, mnist_5k, fashion_mnist",
+            "--lam=-1": "lam is a finite number above 0",
+            "--lam=nan": "lam is a finite number above 0",
+            "--lam=inf": "lam is a finite number above 0",
+            "--lam=much": "much",
+            "--steps=0": "at least 1 training step",
+            "--networks=1": "at least 2 networks",
+            "--preset=fast": "paper",
+            "--seed=-1": "seed",
+            "--lamm=1": "lamm",
+            "quick": "unexpected argument 'quick'",
+        }
+        script = (
+            "import json, sys\n"
+            "from reproduce import _flags, mnist\n"
+            "codes = []\n"
+            "for case in json.loads(sys.argv[1]):\n"
+            "    _flags.FLAGS.unparse_flags()\n"
+            "    _flags.FLAGS(['x', '--lam=1', '--steps=5', '--networks=5', '--seed=0',"
+            " '--dataset=auto', '--preset=paper'])\n"
+            "    try:\n"
+            "        _flags._parse(['mnist', case])\n"
+            "    except SystemExit as end:\n"
+            "        codes.append(end.code)\n"
+            "print(codes)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, json.dumps(list(cases))],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.stdout == f"{[2] * len(cases)}\n"
+        lines = done.stderr.splitlines()
+        assert len(lines) == len(cases)
+        for line, expected in zip(lines, cases.values(), strict=True):
+            assert expected in line
+        assert not list(tmp_path.iterdir())
+
+    def test_help_reads_like_a_manual(self, tmp_path):
+        done = command("--help", cwd=tmp_path)
+        text = " ".join(done.stdout.split())
+        for words in ("The MNIST experiment", "--preset=quick", "--lam", "--run_dir", "--networks"):
+            assert words in text
+
+
+@pytest.mark.slow
+def test_the_quick_preset_shows_an_ensemble_better_than_its_mean_member(tmp_path):
+    done = command(
+        "--preset=quick", "--dataset=mnist_5k", "--run_dir=run", cwd=tmp_path, timeout=400
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    mean = metrics["networks"]["accuracy_mean"]
+    assert mean > 0.85
+    assert metrics["ensemble"]["majority_vote_accuracy"] > mean + 0.01
+    assert metrics["ensemble"]["mean_probability_accuracy"] > mean + 0.01

@@ -1,0 +1,315 @@
+"""Data order, checkpoints, records, resume."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hypernet_tf as hn
+from hypernet_tf.data import Dataset, Split
+from hypernet_tf.training import callbacks
+from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
+from hypernet_tf.training.run import train
+from hypernet_tf.training.stream import batch_indices, batches
+
+
+def digits(count, seed=0):
+    """Images 6x6 whose bright row tells their class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = rng.integers(0, 60, [count, 6, 6, 1])
+    images[np.arange(count), 2 * labels] += 150
+    return Split(images.astype(np.uint8), labels.astype(np.int64))
+
+
+DATASET = Dataset("digits", "drawn", ("a", "b", "c"), digits(96), digits(30, 1), digits(30, 2))
+
+
+def make():
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.Conv2D(3, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    hyper = hn.Hypernetwork(
+        model,
+        latent_dim=4,
+        code_dim=3,
+        extractor_hidden=(8,),
+        generator_hidden=(8,),
+        networks=4,
+        lam=50.0,
+    )
+    hyper.compile(
+        optimizer=keras.optimizers.Adam(0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return hyper
+
+
+def run(folder, steps, **kwargs):
+    settings_ = {"images": 4, "networks": 5, "validate_every": 4, "checkpoint_every": 2, "seed": 0}
+    return train(make, DATASET, folder, steps=steps, verbose=False, **settings_ | kwargs)
+
+
+def same_state(one, other):
+    for ours, theirs in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    for ours, theirs in zip(one.optimizer.variables, other.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+
+
+class TestStream:
+    @settings(deadline=None, derandomize=True, max_examples=20)
+    @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31 - 1))
+    def test_every_epoch_uses_each_example_once(self, size, batch_size, seed):
+        batch_size = min(size, batch_size)
+        steps = -(-3 * size // batch_size)
+        order = np.concatenate(
+            [
+                batch_indices(tf.constant(s), size=size, batch_size=batch_size, seed=seed)
+                for s in range(steps)
+            ]
+        )
+        for epoch in range(3):
+            part = order[epoch * size : (epoch + 1) * size]
+            assert sorted(part) == list(range(size))
+
+    def test_epochs_and_seeds_differ(self):
+        def order(seed, step):
+            index = batch_indices(tf.constant(step), size=50, batch_size=50, seed=seed)
+            return index.numpy().tolist()
+
+        assert order(0, 0) != order(0, 1) != order(1, 1)
+        assert order(0, 0) != list(range(50))
+
+    def test_it_starts_where_it_is_told(self):
+        split = digits(20)
+        whole = batches(split, batch_size=6, seed=3).take(9)
+        rest = batches(split, batch_size=6, seed=3, first_step=5).take(4)
+        for (x, y), (x_late, y_late) in zip(list(whole)[5:], rest, strict=True):
+            np.testing.assert_array_equal(x, x_late)
+            np.testing.assert_array_equal(y, y_late)
+
+    def test_images_and_labels_stay_together(self):
+        split = digits(20)
+        x, y = next(iter(batches(split, batch_size=20, seed=0)))
+        assert x.dtype == tf.float32
+        assert x.shape == (20, 6, 6, 1)
+        rows = x.numpy().mean((2, 3))[:, ::2].argmax(1)  # the bright row
+        np.testing.assert_array_equal(rows, y)
+        assert x.numpy().max() <= 1
+
+    def test_a_batch_larger_than_the_data_is_refused(self):
+        with pytest.raises(ValueError, match="only 20 to train on"):
+            batches(digits(20), batch_size=21, seed=0)
+
+
+class TestCheckpoints:
+    def test_the_newest_two_are_kept(self, tmp_path):
+        checkpoints = Checkpoints(tmp_path / "checkpoints")
+        model = make()
+        assert checkpoints.latest_step() is None
+        for step in (2, 10, 100):
+            model.step.assign(step)
+            checkpoints.save(model, step, {"history": [step]})
+        assert sorted(p.name for p in checkpoints.folder.iterdir()) == [
+            "step-00000010",
+            "step-00000100",
+        ]
+        loaded, record = checkpoints.load()
+        assert record == {"history": [100]}
+        assert checkpoints.latest_step() == int(loaded.step.numpy()) == 100
+
+    def test_what_a_kill_left_is_removed(self, tmp_path):
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save(make(), 2, {})
+        shutil.copytree(tmp_path / "step-00000002", tmp_path / ".step-00000004.part")
+        again = Checkpoints(tmp_path)
+        assert again.latest_step() == 2
+        assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
+
+    @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "record", "empty"])
+    def test_a_damaged_one_is_named(self, tmp_path, damage):
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save(make(), 2, {})
+        checkpoints.save(make(), 4, {})
+        file = tmp_path / "step-00000004" / "model.keras"
+        content = bytearray(file.read_bytes())
+        if damage == "cut":
+            file.write_bytes(content[: len(content) // 2])
+        elif damage == "flip":
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
+        elif damage == "missing":
+            file.unlink()
+        else:
+            text = "[]" if damage == "record" else ""
+            (tmp_path / "step-00000004" / "checkpoint.json").write_text(text)
+        with pytest.raises(CheckpointError, match="step-00000004 is damaged") as error:
+            checkpoints.load()
+        assert "\n" not in str(error.value)
+        shutil.rmtree(tmp_path / "step-00000004")  # as the message says
+        assert checkpoints.load()[1] == {}
+
+
+class TestRun:
+    def test_resumed_equals_uninterrupted(self, tmp_path):
+        whole, record = run(tmp_path / "whole", 7)
+        run(tmp_path / "parts", 4)
+        resumed, resumed_record = run(tmp_path / "parts", 7)
+        assert int(whole.step.numpy()) == 7
+        same_state(whole, resumed)
+        assert record["history"] == resumed_record["history"]
+        assert [entry["step"] for entry in record["history"]] == [2, 4, 6, 7]
+        assert [e["step"] for e in record["history"] if "validation" in e] == [4, 7]
+
+    def test_a_finished_run_is_only_loaded(self, tmp_path):
+        first, _ = run(tmp_path, 4)
+        before = (tmp_path / "checkpoints" / "step-00000004" / "model.keras").stat()
+        second, record = run(tmp_path, 4)
+        same_state(first, second)
+        assert (tmp_path / "checkpoints" / "step-00000004" / "model.keras").stat() == before
+        assert record["history"][-1]["step"] == 4
+
+    def test_it_learns_and_records(self, tmp_path):
+        hyper, record = run(tmp_path, 160, validate_every=80, checkpoint_every=80)
+        first, last = record["history"]
+        assert last["accuracy_loss"] < first["accuracy_loss"]
+        assert last["validation"]["majority_vote_accuracy"] > 0.8
+        assert len(last["validation"]["member_accuracies"]) == 5
+        expected = hyper.sample(5, seed=0).evaluate(DATASET.validation.x, DATASET.validation.y)
+        assert last["validation"]["member_accuracies"] == expected.member_accuracy.tolist()
+        assert np.isfinite(last["validation"]["entropy"])
+        assert (last["lam"], last["learning_rate"]) == (50.0, pytest.approx(0.01))
+        assert record["seconds"] > 0
+        json.dumps(record)
+
+    def test_tensorboard_shows_it(self, tmp_path):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        _, record = run(tmp_path, 4)
+        events = EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        tags = set(events.Tags()["tensors"])
+        assert {
+            "training/loss",
+            "training/accuracy_loss",
+            "training/diversity_loss",
+            "training/learning_rate",
+            "training/lam",
+            "validation/member_accuracies",
+            "validation/member_accuracy_mean",
+            "validation/majority_vote_accuracy",
+            "validation/mean_probability_accuracy",
+            "validation/most_confident_accuracy",
+            "validation/entropy",
+        } <= tags
+        shown = [tf.make_ndarray(e.tensor_proto).item() for e in events.Tensors("training/loss")]
+        assert shown == [pytest.approx(entry["loss"]) for entry in record["history"]]
+
+    def test_a_loss_that_is_no_number_stops_the_run(self, tmp_path, monkeypatch):
+        real = hn.Hypernetwork.train_step
+
+        def poisoned(self, data):
+            logs = real(self, data)
+            bad = tf.where(self.step > 4, float("nan"), 1.0)
+            return {name: value * bad for name, value in logs.items()}
+
+        monkeypatch.setattr(hn.Hypernetwork, "train_step", poisoned)
+        with pytest.raises(callbacks.TrainingDivergedError, match="nan at step 5") as error:
+            run(tmp_path, 9)
+        assert "\n" not in str(error.value)
+        assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
+
+    def test_weights_that_are_no_numbers_are_never_kept(self, tmp_path, monkeypatch):
+        real = hn.Hypernetwork.train_step
+
+        def poisoned(self, data):
+            logs = real(self, data)
+            kernel = self.extractor.mlp.last.kernel
+            kernel.assign(tf.where(self.step == 4, float("nan"), kernel))
+            return logs
+
+        monkeypatch.setattr(hn.Hypernetwork, "train_step", poisoned)
+        with pytest.raises(
+            callbacks.TrainingDivergedError, match="weight stopped being finite at step 4"
+        ):
+            run(tmp_path, 4, validate_every=100)
+        assert Checkpoints(tmp_path / "checkpoints").latest_step() == 2
+
+    def test_the_training_step_is_traced_once(self, tmp_path, monkeypatch):
+        traces = []
+        real = hn.Hypernetwork.train_step
+
+        def counted(self, data):
+            traces.append(1)
+            return real(self, data)
+
+        monkeypatch.setattr(hn.Hypernetwork, "train_step", counted)
+        run(tmp_path, 5)
+        assert len(traces) <= 2  # Keras makes the metrics' variables in a first trace
+
+
+KILLED = textwrap.dedent(
+    """
+    import importlib.util, pathlib, sys
+    import tensorflow as tf
+
+    spec = importlib.util.spec_from_file_location("training_tests", sys.argv[1])
+    tests = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tests)
+    tf.config.experimental.enable_op_determinism()
+    tests.run(pathlib.Path(sys.argv[2]), int(sys.argv[3]), checkpoint_every=1, validate_every=1000)
+    """
+)
+
+
+def test_killed_at_any_moment_it_ends_bit_for_bit_alike(tmp_path):
+    """SIGKILL while a checkpoint is written, and again between two of them."""
+    steps = 12
+
+    def start(folder):
+        command = [sys.executable, "-c", KILLED, __file__, str(folder), str(steps)]
+        return subprocess.Popen(command, env=os.environ)
+
+    whole = start(tmp_path / "whole")
+    assert whole.wait(timeout=120) == 0
+    folder = tmp_path / "killed" / "checkpoints"
+    kills = 0
+    for wanted in (".step-00000003.part", "step-00000008"):
+        process = start(tmp_path / "killed")
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not (folder / wanted).exists():
+            assert time.monotonic() < deadline
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        left = sorted(p.name for p in folder.glob("step-*"))
+        assert len(left) <= 3  # two, and one more while the oldest is on its way out
+    assert kills >= 1
+    final = start(tmp_path / "killed")
+    assert final.wait(timeout=120) == 0
+    one, record = Checkpoints(tmp_path / "whole" / "checkpoints").load()
+    other, other_record = Checkpoints(folder).load()
+    assert int(other.step.numpy()) == steps
+    same_state(one, other)
+    assert record["history"] == other_record["history"]
