@@ -1,11 +1,13 @@
 """Diversity terms: how different the N networks of a step are.
 
-A term is a callable on one record of the step, `term(batch) -> scalar`, that is *added* to the loss: the more diverse the networks,
-the smaller. Entropies and distances are in the units of their formula; entropies in nats.
+A term is a callable on one record of the step, `term(batch) -> scalar`, that is *added* to the
+loss: the more diverse the networks, the smaller. Entropies are in nats, the others in the units of
+their formula.
 
     loss = lam · accuracy loss + sum of the terms
 
-Terms that compare what the networks *do* (`uses_outputs`) see the outputs of all networks on the same images.
+Terms that compare what the networks *do* (`uses_outputs`) see the outputs of all networks on the
+same images.
 """
 
 from __future__ import annotations
@@ -15,6 +17,28 @@ from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
+
+from hypernet_tf.entropy import (
+    check_distance,
+    kozachenko_leonenko_entropy,
+    nearest_neighbour_distances,
+    pairwise_distances,
+)
+
+__all__ = [
+    "Batch",
+    "DiversityTerm",
+    "EnsembleLoss",
+    "FeatureVisualisation",
+    "NegativeEntropy",
+    "NegativeLogPrior",
+    "NegativeOutputEntropy",
+    "NegativeWeightVariance",
+    "TextureSynthesis",
+    "kozachenko_leonenko_entropy",
+    "nearest_neighbour_distances",
+    "pairwise_distances",
+]
 
 
 class Batch(NamedTuple):
@@ -34,137 +58,6 @@ class Batch(NamedTuple):
     codes: list[tf.Tensor] | None = None
     outputs: tf.Tensor | None = None
     y: tf.Tensor | None = None
-
-
-# ---- distances ------------------------------------------------------------------------------
-
-
-def pairwise_distances(points: tf.Tensor, distance: str = "l2") -> tf.Tensor:
-    """All distances between N points, [N, N], in O(N·D) memory; not meant to be differentiated.
-
-    Args:
-        points: [N, D].
-        distance: "l2" (Gram matrix of the centred points) or "l1". For L1, |a - b| summed over D is
-            2·max(a, b) - a - b summed: the points are compared with themselves shifted by one place, by
-            two, ..., so that no more than N·D numbers are held, and each pair is met once.
-    """
-    _check_distance(distance)
-    points -= tf.reduce_mean(points, 0, keepdims=True)  # the same distances, better conditioned
-    if distance == "l2":
-        squares = tf.reduce_sum(points**2, -1)
-        squared = (
-            squares[:, None] + squares[None] - 2.0 * tf.matmul(points, points, transpose_b=True)
-        )
-        return tf.sqrt(tf.maximum(squared, 0.0))
-    count = tf.shape(points)[0]
-    sums = tf.reduce_sum(points, -1)
-    index = tf.range(count)
-
-    def shifted(shift, rows):
-        other = (index + shift) % count
-        distances = (
-            2.0 * tf.reduce_sum(tf.maximum(points, tf.roll(points, -shift, 0)), -1)
-            - sums
-            - tf.gather(sums, other)
-        )
-        return shift + 1, rows.write(shift, tf.maximum(distances, 0.0))
-
-    half = count // 2
-    rows = tf.TensorArray(points.dtype, size=half + 1, element_shape=[points.shape[0]])
-    rows = rows.write(0, tf.zeros([count], points.dtype))
-    _, rows = tf.while_loop(
-        lambda shift, _: shift <= half, shifted, (1, rows), parallel_iterations=1
-    )
-    by_shift = rows.stack()  # [half + 1, N]: entry (s, i) is the distance of i and i + s
-    shift = (index[None] - index[:, None]) % count
-    near = tf.minimum(shift, count - shift)
-    start = tf.where(shift <= half, index[:, None], index[None])
-    return tf.gather_nd(by_shift, tf.stack([near, start], -1))
-
-
-def nearest_neighbour_distances(
-    points: tf.Tensor, *, distance: str = "l2", k: int = 1
-) -> tf.Tensor:
-    """The distance of each point to its k-th nearest other point, [N], differentiable.
-
-    Only that one distance has a gradient, so the neighbour is found without gradients and N distances
-    are computed: never N x N x D numbers.
-
-    Args:
-        points: [N, D].
-        distance: "l1" or "l2".
-        k: which neighbour, 1 for the nearest.
-
-    Raises:
-        ValueError: fewer than k + 1 points.
-    """
-    count = points.shape[0]
-    if count is not None and count <= k:
-        raise ValueError(f"{count} points have no neighbour number {k}: use more networks")
-    matrix = pairwise_distances(tf.stop_gradient(points), distance)
-    itself = tf.one_hot(tf.range(tf.shape(points)[0]), tf.shape(points)[0], dtype=points.dtype)
-    matrix = tf.where(itself > 0, tf.constant(math.inf, points.dtype), matrix)
-    _, neighbours = tf.math.top_k(-matrix, k)
-    difference = points - tf.gather(points, neighbours[:, k - 1])
-    if distance == "l1":
-        return tf.reduce_sum(tf.abs(difference), -1)
-    # The root's slope at zero is infinite; two equal points get a zero gradient instead.
-    squared = tf.reduce_sum(difference**2, -1)
-    positive = squared > 0
-    return tf.where(positive, tf.sqrt(tf.where(positive, squared, 1.0)), 0.0)
-
-
-def _check_distance(distance: str) -> None:
-    if distance not in ("l1", "l2"):
-        raise ValueError(f"the distance is 'l1' or 'l2', not {distance!r}")
-
-
-def kozachenko_leonenko_entropy(
-    points: tf.Tensor,
-    dimension: int,
-    *,
-    distance: str = "l2",
-    k: int = 1,
-    constants: bool = False,
-    epsilon: float = 0.0,
-) -> tf.Tensor:
-    """Entropy of a sample, in nats, by nearest neighbours.
-
-    H = psi(N) + d · mean_i log(eps_i + epsilon), with eps_i the distance of point i to its k-th nearest
-    neighbour (Kozachenko and Leonenko 1987; Deutsch et al. 2019, section 3.1). With `constants` the
-    estimate is unbiased as N grows and compares with closed forms:
-    H = psi(N) - psi(k) + log V_d + d · mean_i log eps_i, V_d the volume of the unit ball: pi^(d/2)/Gamma(d/2 + 1)
-    for L2, 2^d/d! for L1.
-
-    Args:
-        points: [N, D].
-        dimension: d, the dimension of the manifold on which the points lie: that of z, not D.
-        distance: "l2", as the paper writes, or "l1", as its program computes.
-        k: which neighbour.
-        constants: whether to add -psi(k) + log V_d.
-        epsilon: added to each distance before the logarithm.
-
-    Returns:
-        A scalar. psi(N) makes estimates from different N comparable.
-
-    Example:
-        >>> points = np.random.default_rng(0).normal(size=(4000, 2))
-        >>> kozachenko_leonenko_entropy(points, 2, constants=True)       # log(2·pi·e) = 2.838
-    """
-    points = tf.convert_to_tensor(points)
-    distances = nearest_neighbour_distances(points, distance=distance, k=k)
-    count = tf.cast(tf.shape(points)[0], points.dtype)
-    entropy = tf.math.digamma(count) + dimension * tf.reduce_mean(tf.math.log(distances + epsilon))
-    if constants:
-        if distance == "l2":
-            volume = dimension / 2 * math.log(math.pi) - math.lgamma(dimension / 2 + 1)
-        else:
-            volume = dimension * math.log(2.0) - math.lgamma(dimension + 1)
-        entropy += tf.cast(volume, points.dtype) - tf.math.digamma(tf.cast(k, points.dtype))
-    return entropy
-
-
-# ---- terms ----------------------------------------------------------------------------------
 
 
 class DiversityTerm:
@@ -210,7 +103,8 @@ class NegativeEntropy(DiversityTerm):
         k: which neighbour.
         constants: see `kozachenko_leonenko_entropy`.
         epsilon: added to the distances.
-        dimension: d; None takes the latent dimension of the sampler.
+        dimension: d; None takes the latent dimension of the sampler, or the number of
+            coordinates where it has no z.
         subset: compute distances on this many weights, drawn once at random, as the paper does for
             large targets; None takes all.
         weight: factor on the term.
@@ -228,7 +122,7 @@ class NegativeEntropy(DiversityTerm):
         weight: float = 1.0,
     ):
         super().__init__(weight=weight)
-        _check_distance(distance)
+        check_distance(distance)
         self.distance = distance
         self.k = k
         self.constants = constants
@@ -243,14 +137,18 @@ class NegativeEntropy(DiversityTerm):
     def entropy(self, batch: Batch) -> tf.Tensor:
         """H in nats."""
         points = tf.reshape(self.points(batch), [batch.theta.shape[0], -1])
-        dimension = self.dimension
-        if dimension is None:
-            dimension = points.shape[-1] if batch.z is None else batch.z.shape[-1]
         if self.subset is not None:
             order = tf.random.experimental.stateless_shuffle(
                 tf.range(tf.shape(points)[-1]), seed=(0, 0)
             )
             points = tf.gather(points, order[: self.subset], axis=-1)
+        dimension = self.dimension
+        if dimension is None:
+            dimension = (points if batch.z is None else batch.z).shape[-1]
+        if dimension is None:
+            raise ValueError(
+                "how many outputs there are differs between batches: give the entropy's dimension="
+            )
         return kozachenko_leonenko_entropy(
             points,
             dimension,
@@ -295,7 +193,8 @@ class EnsembleLoss(DiversityTerm):
 
     Args:
         loss: a Keras loss or its name, on probabilities (or values).
-        activation: what turns one network's output into what is averaged: "softmax" for logits, "linear" otherwise.
+        activation: what turns one network's output into what is averaged: "softmax" for logits,
+            "sigmoid" for one column of them, "linear" otherwise.
         weight: factor on the term.
     """
 
@@ -314,8 +213,11 @@ class EnsembleLoss(DiversityTerm):
 
     def value(self, batch: Batch) -> tf.Tensor:
         """The mean loss of the averaged prediction."""
-        answers = keras.activations.get(self.activation)(batch.outputs)
-        return tf.reduce_mean(self.loss(batch.y, tf.reduce_mean(answers, 0)))
+        answers = tf.reduce_mean(keras.activations.get(self.activation)(batch.outputs), 0)
+        y = tf.convert_to_tensor(batch.y)
+        if answers.shape[-1] == 1 and y.shape.rank == answers.shape.rank - 1:
+            y = y[..., None]  # a loss that is a function does not do this itself
+        return tf.reduce_mean(self.loss(y, answers))
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -324,8 +226,9 @@ class EnsembleLoss(DiversityTerm):
 
 @_register
 class TextureSynthesis(DiversityTerm):
-    """-mean |features - features of a shuffled copy of the batch| (Li et al. 2017, texture synthesis).
+    """-mean |features - features of a shuffled copy of the batch| (Li et al. 2017).
 
+    The term of texture synthesis.
     The features are the outputs on the same inputs. The shuffle is a rotation by one network: no
     network is compared with itself.
     """
@@ -342,8 +245,8 @@ class FeatureVisualisation(DiversityTerm):
     """Mean pairwise cosine of Gram matrices (Olah et al. 2017, feature visualisation).
 
     With G_n = outputs_n^T · outputs_n over the B inputs, the term is the mean over pairs of
-    vec(G_n) · vec(G_m) / (|G_n| |G_m|): least where the networks' answers are least alike. (Olah et al.
-    call its negative the diversity.)
+    vec(G_n) · vec(G_m) / (|G_n| |G_m|): least where the networks' answers are least alike. (Olah et
+    al. call its negative the diversity.)
     """
 
     uses_outputs = True
@@ -351,6 +254,8 @@ class FeatureVisualisation(DiversityTerm):
     def value(self, batch: Batch) -> tf.Tensor:
         """The mean cosine over pairs of networks."""
         count = batch.outputs.shape[0]
+        if count < 2:
+            raise ValueError("one network has no other to be compared with: use more networks")
         features = tf.reshape(
             batch.outputs, [count, tf.shape(batch.outputs)[1], math.prod(batch.outputs.shape[2:])]
         )
@@ -362,10 +267,11 @@ class FeatureVisualisation(DiversityTerm):
 
 @_register
 class NegativeLogPrior(DiversityTerm):
-    """-E log p(theta), with independent normal weights: what variational inference adds (appendices C, D).
+    """-E log p(theta), with independent normal weights (appendices C, D).
 
-    With lam = |data set|, `NegativeEntropy(constants=True)` and no gauge, the loss is the negative evidence
-    lower bound: |data set| · E[-log p(y|x, theta)] - H(theta) - E log p(theta).
+    It is what variational inference adds: with lam = |data set|,
+    `NegativeEntropy(distance="l2", constants=True, epsilon=0.0)` and no gauge, the loss is the
+    negative evidence lower bound, |data set| · E[-log p(y|x, theta)] - H(theta) - E log p(theta).
 
     Args:
         scale: the prior's standard deviation.

@@ -39,7 +39,7 @@ def accuracy_histogram(
     low = np.floor(everything.min() / bin_width) * bin_width
     high = np.ceil(everything.max() / bin_width) * bin_width + bin_width
     bins = np.arange(low, high + bin_width / 2, bin_width)
-    axes.hist(accuracies, bins=bins, color="#8fb7d6", edgecolor="#3f6f95", linewidth=0.5)
+    axes.hist(accuracies, bins=list(bins), color="#8fb7d6", edgecolor="#3f6f95", linewidth=0.5)
     for (name, value), (color, line, _) in zip(marks.items(), _STYLES, strict=False):
         axes.axvline(value, color=color, linestyle=line, label=f"{name}: {value:.2f} %")
     axes.set_xlabel("test accuracy (%)")
@@ -95,7 +95,7 @@ def filter_grids(grids: Mapping[str, np.ndarray]) -> Figure:
     """
     figure = _figure(4.2 * len(grids), 4.6)
     for panel, (title, pictures) in zip(
-        np.atleast_1d(figure.subfigures(1, len(grids))), grids.items(), strict=True
+        figure.subfigures(1, len(grids), squeeze=False)[0], grids.items(), strict=True
     ):
         side = round(len(pictures) ** 0.5)
         limit = float(np.abs(pictures).max())

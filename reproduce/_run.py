@@ -95,7 +95,7 @@ def occupy(folder: pathlib.Path, config: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def write(path: pathlib.Path, save: Callable[[pathlib.Path], None]) -> None:
+def write(path: pathlib.Path, save: Callable[[pathlib.Path], Any]) -> None:
     """Write a file aside with `save(path)`, then move it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -106,4 +106,4 @@ def write(path: pathlib.Path, save: Callable[[pathlib.Path], None]) -> None:
 def write_json(path: pathlib.Path, contents: Any) -> None:
     """Write JSON, aside and then into place."""
     text = json.dumps(contents, indent=2) + "\n"
-    write(path, lambda aside: aside.write_text(text) and None)
+    write(path, lambda aside: aside.write_text(text))

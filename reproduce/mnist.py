@@ -17,6 +17,7 @@ import dataclasses
 import json
 import pathlib
 import time
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,7 +50,7 @@ class Config:
     checkpoint_every: int = 250
 
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "quick": {
         "steps": 600,
@@ -131,6 +132,7 @@ def run(config: Config, folder: pathlib.Path, data_dir: str | None = None) -> di
         start = time.monotonic()
         ensemble = hyper.sample(config.networks, seed=1)
         result = ensemble.evaluate(dataset.test.x, dataset.test.y, verbose=1)
+        assert isinstance(result, hn.Evaluation)
         metrics = summarise(config, dataset, hyper, ensemble, result)
         metrics["seconds"] = {
             "train": round(record["seconds"], 1),
@@ -140,7 +142,7 @@ def run(config: Config, folder: pathlib.Path, data_dir: str | None = None) -> di
         for name, figure in figures.items():
             _run.write(folder / "figures" / f"{name}.png", figure.savefig)
         page = report(metrics, folder)
-        _run.write(folder / "report.html", lambda aside: aside.write_text(page) and None)
+        _run.write(folder / "report.html", lambda aside: aside.write_text(page))
         _run.write_json(folder / "metrics.json", metrics)  # last: it says that the run is complete
     return metrics
 

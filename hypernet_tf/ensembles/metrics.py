@@ -1,7 +1,7 @@
 """How good an ensemble is: functions of log-probabilities [N, M, C] and labels [M].
 
-`N` networks, `M` examples, `C` classes. Probabilities are given as their logarithms, in nats, so that no
-small one is lost. Accuracies and errors are fractions.
+`N` networks, `M` examples, `C` classes. Probabilities are given as their logarithms, in nats,
+so that no small one is lost. Accuracies and errors are fractions.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ CALIBRATION_BINS = 15
 
 
 def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
-    """log of the mean probability over networks, [M, C]: log(1/N · sum_n exp(log p_n)).
+    """Log of the mean probability over networks, [M, C]: log(1/N · sum_n exp(log p_n)).
 
     Args:
         log_probabilities: [N, M, C].
     """
-    highest = log_probabilities.max(0)
+    # A class that every network rules out has -inf, as well as its mean.
+    highest = np.maximum(log_probabilities.max(0), np.finfo(log_probabilities.dtype).min)
     total = np.exp(log_probabilities - highest).sum(0, dtype=np.float64)
-    return highest + np.log(total / len(log_probabilities))
+    with np.errstate(divide="ignore"):
+        return highest + np.log(total / len(log_probabilities))
 
 
 def majority_vote(predictions: np.ndarray, classes: int) -> np.ndarray:
@@ -43,7 +45,7 @@ def votes(predictions: np.ndarray, classes: int) -> np.ndarray:
         predictions: [N, M] integer classes.
         classes: C.
     """
-    networks, examples = predictions.shape
+    examples = predictions.shape[1]
     places = predictions.astype(np.int64) + classes * np.arange(examples)
     counts = np.bincount(places.ravel(), minlength=examples * classes)
     return counts.reshape(examples, classes)
@@ -51,6 +53,8 @@ def votes(predictions: np.ndarray, classes: int) -> np.ndarray:
 
 def most_confident(log_probabilities: np.ndarray) -> np.ndarray:
     """The class chosen by the network that gives its choice the highest probability, [M].
+
+    Of equally confident networks' choices, the lowest.
 
     Args:
         log_probabilities: [N, M, C].

@@ -83,7 +83,7 @@ class Hypernetwork(WeightSampler):
             filters = 1 if index in whole_layers else layer.filters
             codes.append((filters, code))
             sizes.append(layer.size // filters)
-        self.extractor = Extractor(extractor_hidden, codes, name="extractor")
+        self.extractor = Extractor(tuple(extractor_hidden), codes, name="extractor")
         self.generators = [
             WeightGenerator(layer_hidden, size, name=f"weight_generator{place + 1}")
             for place, (layer_hidden, size) in enumerate(zip(hidden, sizes, strict=True))

@@ -2,8 +2,10 @@
 
 from hypernet_tf.targets import zoo
 from hypernet_tf.targets.gauge import Gauge
-from hypernet_tf.targets.rules import Value, per_network, register_rule
-from hypernet_tf.targets.target import Target, TargetLayer, WeightSet
+from hypernet_tf.targets.layer import TargetLayer
+from hypernet_tf.targets.networks import Value, WeightSet
+from hypernet_tf.targets.rules import per_network, register_rule
+from hypernet_tf.targets.target import Target
 
 __all__ = [
     "Gauge",

@@ -3,7 +3,8 @@
 A *filter* is everything that makes one output channel: the kernel slice and the bias of a
 convolution's filter, the whole receptive field and the bias of a dense neuron. A *row* is a filter
 written as one vector: its kernel slice in the kernel's own order (height, width, input channel),
-then its bias. A layer whose weights do not split into filters is one filter: all its weights in a row.
+then its bias. A layer whose weights do not split into filters is one filter: all its weights in a
+row.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ _VECTORS = (
 )
 
 
-def describe(layer: Any, indices: dict[int, int]) -> WeightedLayer:
+def _describe(layer: Any, indices: dict[int, int]) -> WeightedLayer:
     """Read the filters of a layer.
 
     Args:
@@ -170,3 +171,35 @@ def describe(layer: Any, indices: dict[int, int]) -> WeightedLayer:
         for v, shape, split, axis in zip(variables, shapes, splits, axes, strict=True)
     )
     return WeightedLayer(layer.name, slots, splits[0][axes[0]])
+
+
+def describe_layers(operations: list[Any], trainable: list[Any]) -> dict[int, WeightedLayer]:
+    """Read the filters of the layers that share out the trainable variables among them.
+
+    Args:
+        operations: the layers and operations of a plan.
+        trainable: the target's trainable variables; each belongs to the first layer that has it.
+
+    Returns:
+        id of a layer -> its filters, for each layer that owns a variable.
+
+    Raises:
+        ValueError: a layer has a regularizer, or no layer has a variable.
+    """
+    indices = {id(v): index for index, v in enumerate(trainable)}
+    layers = {}
+    for operation in operations:
+        variables = getattr(operation, "trainable_variables", [])
+        regularizers = [getattr(v, "regularizer", None) for v in variables]
+        if any(regularizers) or getattr(operation, "activity_regularizer", None):
+            raise ValueError(
+                f"layer '{operation.name}' has a regularizer, which acts on trained weights; "
+                "remove it, and give the sampler a prior instead"
+            )
+        if any(id(v) in indices for v in variables):
+            layers[id(operation)] = layer = _describe(operation, indices)
+            for slot in layer.slots:
+                del indices[id(trainable[slot.index])]
+    if indices:
+        raise ValueError("the model has weights that its outputs do not use: remove them")
+    return layers

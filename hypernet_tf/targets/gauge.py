@@ -1,14 +1,15 @@
 """Symmetries of a target, read off its plan, and the weights that stand for all their equals.
 
 Many weight sets compute the same function. Diversity must not count them as different, so one of
-them is chosen: the *gauge* is fixed (Deutsch et al. 2019, section 3.2). Two symmetries are known here:
+them is chosen: the *gauge* is fixed (Deutsch et al. 2019, section 3.2). Two symmetries are known
+here:
 
-* **Scale.** Between two weighted layers stand only positively homogeneous steps (f(s·x) = s·f(x) for
-  s > 0: ReLU, leaky ReLU, pooling, flatten, dropout). Then a filter, its kernel slice and its bias,
-  may be multiplied by s if each consumer's weights on that channel are divided by s. Fixed by making
-  the mean square of each filter's elements, bias included, equal to one.
-* **Softmax.** The same number added to all logit biases changes nothing. Fixed by making them sum to
-  zero.
+* **Scale.** Between two weighted layers stand only positively homogeneous steps (f(s·x) = s·f(x)
+  for s > 0: ReLU, leaky ReLU, pooling, flatten, dropout). Then a filter, its kernel slice and its
+  bias, may be multiplied by s if each consumer's weights on that channel are divided by s. Fixed by
+  making the mean square of each filter's elements, bias included, equal to one.
+* **Softmax.** The same number added to all logit biases changes nothing. Fixed by making them sum
+  to zero.
 
 Channels whose scale is tied or not free (the output, non-homogeneous activations, layers called
 twice, frozen layers, anything not listed) are left alone.
@@ -18,13 +19,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from hypernet_tf.targets.filters import WeightedLayer
+from hypernet_tf.targets.networks import WeightSet
 from hypernet_tf.targets.plan import Call, Ref
-from hypernet_tf.targets.target import Target, WeightSet
+from hypernet_tf.targets.target import Target
 
 _WEIGHTED = (
     keras.layers.Dense,
@@ -184,10 +187,12 @@ class Gauge:
         target: the `Target`.
         epsilon: added twice, as in the published program: s = sqrt(mean square + epsilon), filters
             divided by s + epsilon, consumers multiplied by s. 1e-8 reproduces the program; it is
-            noticeable where weights are small (a mean square of 1e-8 and less). 0 is exact.
+            noticeable where weights are small (a mean square of 1e-8 and less). 0 is exact, but
+            makes NaN of a filter whose weights are all zero.
 
     Attributes:
-        scales: the free scales (`ScaleGroup`), first layer first, in the order in which they are fixed.
+        scales: the free scales (`ScaleGroup`), first layer first, in the order in which they are
+            fixed.
         softmax_bias: the index of the variable with the logit biases, or None.
 
     Example:
@@ -195,8 +200,8 @@ class Gauge:
         >>> fixed = gauge(weights)
         >>> tf.reduce_mean(target.rows(fixed.trainable)[0] ** 2, -1)     # all ones
 
-    Reference: Deutsch, Nijkamp, Yang (2019), section 3.2. The published program subtracts the sum of the
-    logit biases; their mean, which is what makes the sum zero, is subtracted here.
+    Reference: Deutsch, Nijkamp, Yang (2019), section 3.2. The published program subtracts the sum
+    of the logit biases; their mean, which is what makes the sum zero, is subtracted here.
     """
 
     def __init__(self, target: Target, *, epsilon: float = 1e-8):
@@ -238,18 +243,27 @@ def _logit_bias(target: Target, reader: _Reader) -> int | None:
     ref = target.plan.outputs
     if not isinstance(ref, Ref) or target.plan.shapes[ref][-1] == 1:
         return None
-    makers = {out: call for call in target.plan.calls for out in keras.tree.flatten(call.outputs)}
-    call = makers[ref]
-    normalisers = (keras.activations.softmax, keras.activations.linear)
-    while target.weighted(call.operation) is None:
-        is_softmax = type(call.operation) is keras.layers.Softmax or (
-            type(call.operation) is keras.layers.Activation
-            and call.operation.activation in normalisers
-        )
-        if not is_softmax or call.inputs[0] not in makers:
+    call, softmax = target.plan.maker(ref), target.outputs == "logits"
+    while call is not None and target.weighted(call.operation) is None:
+        if type(call.operation) not in (keras.layers.Softmax, keras.layers.Activation):
             return None
-        call = makers[call.inputs[0]]
+        if not _is_softmax(call.operation) and not _is_linear(call.operation):
+            return None
+        softmax = softmax or _is_softmax(call.operation)
+        call = target.plan.maker(call.inputs[0])
+    if call is None or not reader.is_weighted(call.operation):
+        return None
     layer = call.operation
-    if not reader.is_weighted(layer) or layer.activation not in normalisers or not layer.use_bias:
+    softmax = softmax or _is_softmax(layer)
+    if not softmax or not layer.use_bias or not (_is_softmax(layer) or _is_linear(layer)):
         return None
     return target.weighted(layer).slots[1].index
+
+
+def _is_softmax(layer: Any) -> bool:
+    activation = getattr(layer, "activation", None)
+    return type(layer) is keras.layers.Softmax or activation is keras.activations.softmax
+
+
+def _is_linear(layer: Any) -> bool:
+    return getattr(layer, "activation", None) is keras.activations.linear

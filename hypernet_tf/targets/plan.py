@@ -59,6 +59,18 @@ class Plan:
     outputs: Any
     shapes: dict[Ref, tuple[int | None, ...]]
 
+    @property
+    def operations(self) -> list[Any]:
+        """Each layer and operation once, in the order of first calls."""
+        return list(dict.fromkeys(call.operation for call in self.calls))
+
+    def maker(self, ref: Ref) -> Call | None:
+        """The call that returns a tensor; None for an input of the model."""
+        for call in self.calls:
+            if ref in keras.tree.flatten(call.outputs):
+                return call
+        return None
+
     def count(self, operation) -> int:
         """How often a layer is called; more than once means that its weights are shared."""
         return sum(call.operation is operation for call in self.calls)
@@ -79,13 +91,97 @@ def functional(model: keras.Model) -> keras.Model:
         raise ValueError(f"a target is a Keras model, not {type(model).__name__}")
     try:
         if isinstance(model, keras.Sequential):
-            return keras.Model(model.inputs[0], model.outputs[0])
-        return keras.Model(model.input, model.output)
-    except (AttributeError, TypeError, ValueError) as error:
+            graph = keras.Model(model.inputs[0], model.outputs[0])
+        else:
+            graph = keras.Model(model.input, model.output)
+        if runs_its_graph(model, type(graph)):
+            return graph
+    except (AttributeError, TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"the model '{model.name}' has no graph to read: a target is a Sequential model that "
+        "starts with keras.Input, or a Functional one (keras.Model(inputs, outputs))"
+    )
+
+
+def runs_its_graph(model: Any, functional_type: type) -> bool:
+    """Whether calling a model runs its graph, rather than a `call` of the model's own."""
+    return isinstance(model, keras.Model) and type(model).call in (
+        keras.Sequential.call,
+        functional_type.call,
+    )
+
+
+def copied(model: keras.Model) -> keras.Model:
+    """A copy of a model, not compiled, with layers and weights of its own.
+
+    Non-trainable values are copied too, and an adapted `Normalization` becomes one with the same
+    constants: Keras computes with constants there, not with the variables.
+
+    Raises:
+        ValueError: the model has no graph, or its layers do not say in `get_config` what they are.
+    """
+    functional_type = type(functional(model))  # raises its one clear error first
+    adapted: set[int] = set()
+
+    def copy_of(layer: Any) -> Any:
+        if runs_its_graph(layer, functional_type):
+            if not isinstance(layer, keras.Sequential):
+                graph = keras.Model(layer.input, layer.output, name=layer.name)
+                return keras.models.clone_model(graph, clone_function=copy_of)
+            (like,) = layer.inputs
+            first = keras.Input(batch_shape=like.shape, dtype=like.dtype, name=like.name)
+            return keras.Sequential([first, *map(copy_of, layer.layers)], name=layer.name)
+        config = layer.get_config()
+        if type(layer) is keras.layers.Normalization and layer.input_mean is None:
+            adapted.update(id(v) for v in layer.variables)
+            config["mean"] = layer.adapt_mean.numpy().tolist()
+            config["variance"] = layer.adapt_variance.numpy().tolist()
+        return type(layer).from_config(config)
+
+    try:
+        copy = copy_of(model)
+    except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
-            f"the model '{model.name}' has no graph to read: a target is a Sequential model that "
-            "starts with keras.Input, or a Functional one (keras.Model(inputs, outputs))"
+            f"the model '{model.name}' cannot be copied: give each custom layer a get_config(), "
+            "and make a layer of each Lambda"
         ) from error
+    given = [v for v in model.variables if id(v) not in adapted]
+    shapes = [
+        [(v.name, tuple(v.shape), v.trainable) for v in some] for some in (given, copy.variables)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"a copy of the model '{model.name}' has other weights: freeze whole layers rather "
+            "than single weights, and share weights by calling one layer twice in one model"
+        )
+    for own, value in zip(copy.variables, given, strict=True):
+        if not own.trainable:
+            own.assign(value)
+    return copy
+
+
+def in_order(tensors: Any, expected: Any, names: list[str]) -> list[Any]:
+    """The tensors given to a model, in the order of its inputs.
+
+    Args:
+        tensors: structured as the model's inputs, or a dict by the names of the inputs.
+        expected: the structure of the model's inputs.
+        names: the name of each input.
+
+    Raises:
+        ValueError: an input is missing.
+    """
+    if isinstance(tensors, dict):
+        keys = list(expected) if isinstance(expected, dict) else names
+        if missing := [key for key in keys if key not in tensors]:
+            raise ValueError(f"the target also takes the inputs {', '.join(missing)}")
+        chosen = {key: tensors[key] for key in keys}
+        tensors = chosen if isinstance(expected, dict) else list(chosen.values())
+    flat = keras.tree.flatten(tensors)
+    if len(flat) != len(names):
+        raise ValueError(f"the target takes {len(names)} inputs, {len(flat)} were given")
+    return flat
 
 
 def record(model: keras.Model) -> Plan:
@@ -111,17 +207,15 @@ def record(model: keras.Model) -> Plan:
         shapes[ref] = tuple(tensor.shape[1:])
         return ref
 
-    def walk(graph: keras.Model, inputs: Any) -> Any:
-        """Record `graph` fed with `inputs` (structure of Ref); returns its outputs as Refs."""
+    def walk(graph: keras.Model, inputs: list[Ref]) -> Any:
+        """Record `graph` fed with a Ref for each input; returns its outputs as Refs."""
         symbolic = keras.tree.map_structure(
-            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype), graph.input
+            lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input
         )
         # Symbolic tensors are told apart by identity, so `alive` keeps every one of them: an id
         # must not be used again while we walk.
         alive: list[Any] = keras.tree.flatten(symbolic)
-        refs = {
-            id(tensor): ref for tensor, ref in zip(alive, keras.tree.flatten(inputs), strict=True)
-        }
+        refs = {id(tensor): ref for tensor, ref in zip(alive, inputs, strict=True)}
 
         def call(operation, *args, **kwargs):
             def place(leaf):
@@ -134,10 +228,13 @@ def record(model: keras.Model) -> Plan:
             keywords = {
                 name: keras.tree.map_structure(place, value)
                 for name, value in kwargs.items()
-                if name != "training" and value is not None
+                if name != "training"
             }
-            if type(operation) in (keras.Sequential, type(graph)):
-                placed = walk(functional(operation), arguments[0])
+            if runs_its_graph(operation, type(graph)):
+                given = arguments[0] if arguments else keywords["inputs"]
+                nested = functional(operation)
+                names = [tensor.name for tensor in nested.inputs]
+                placed = walk(nested, in_order(given, nested.input, names))
             else:
                 placed = keras.tree.map_structure(new_ref, outputs)
                 calls.append(Call(operation, arguments, keywords, placed))
@@ -155,5 +252,5 @@ def record(model: keras.Model) -> Plan:
 
     graph = functional(model)
     inputs = keras.tree.map_structure(new_ref, graph.input)
-    outputs = walk(graph, inputs)
+    outputs = walk(graph, keras.tree.flatten(inputs))
     return Plan(tuple(calls), inputs, outputs, shapes)

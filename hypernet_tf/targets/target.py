@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from hypernet_tf.targets import rules
-from hypernet_tf.targets.filters import WeightedLayer, describe
-from hypernet_tf.targets.plan import functional, record
+from hypernet_tf.targets.filters import WeightedLayer, describe_layers
+from hypernet_tf.targets.networks import Networks, Value, WeightSet
+from hypernet_tf.targets.plan import Ref, copied, in_order, record
 
 OUTPUTS = ("logits", "probabilities", "values")
-
-
-class WeightSet(NamedTuple):
-    """The complete weights of N networks.
-
-    Attributes:
-        trainable: one tensor [N, ...] for each of the model's trainable variables, in its order.
-        state: one tensor [N, ...] for each non-trainable one: batch norm's moving statistics,
-            the seeds of dropout, the weights of frozen layers.
-    """
-
-    trainable: list[tf.Tensor]
-    state: list[tf.Tensor]
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -34,23 +22,25 @@ class Target:
 
     Args:
         model: a built Sequential or Functional Keras model. It is copied and never changed. Its
-            trainable weights are not used; its non-trainable ones (frozen layers, adapted
-            normalisation) are, as every network's state at the start.
+            trainable weights are not used; its non-trainable ones (frozen layers, batch norm's
+            statistics) are, as every network's state at the start.
         outputs: what the model returns: "logits" (unnormalised log-probabilities of the classes),
-            "probabilities", or "values" (regression). None reads it off the last layer: probabilities
-            where it ends in a softmax or in one sigmoid, otherwise values, until a sampler is
-            compiled with a classification loss that has `from_logits=True`.
-        convolutions: "unrolled" over networks, "grouped" into one, or "auto": grouped where TensorFlow
-            sees a GPU.
+            "probabilities", or "values" (regression). None reads it off the last layer (of each
+            output): probabilities where it ends in a softmax or in one sigmoid, otherwise values,
+            until a sampler is compiled with a classification loss that has `from_logits=True`.
+        convolutions: "unrolled" over networks, "grouped" into one, or "auto": grouped where
+            TensorFlow sees a GPU.
 
     Attributes:
-        layers: the layers whose weights are generated (`WeightedLayer`), in the order of their first call.
+        layers: the layers whose weights are generated (`WeightedLayer`), in the order of their
+            first call.
         weight_count: D, the number of weights of one network.
         plan: the model's calls (`Plan`).
 
     Raises:
-        ValueError: the model has no graph, no trainable weights, or regularisers (which would act on
-            trained weights; generated ones are regularised by a sampler's `prior`).
+        ValueError: the model has no graph, cannot be copied, has no trainable weights, or has
+            regularisers (which would act on trained weights; generated ones are regularised by a
+            sampler's `prior`).
 
     Example:
         >>> target = Target(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
@@ -68,67 +58,37 @@ class Target:
             raise ValueError(f"outputs is one of {', '.join(OUTPUTS)}, or None; not {outputs!r}")
         if convolutions not in ("auto", "unrolled", "grouped"):
             raise ValueError(f"convolutions is auto, unrolled or grouped, not {convolutions!r}")
-        functional(model)  # raises the one clear error before anything is copied
-        try:
-            template = keras.models.clone_model(model)
-        except (TypeError, NotImplementedError) as error:
-            raise ValueError(
-                f"the model '{model.name}' cannot be copied: give each custom layer a get_config()"
-            ) from error
+        self._template = template = copied(model)
         self.plan = record(template)
-        self._template = template
         self._convolutions = convolutions
         self._trainable = template.trainable_variables
         self._state = template.non_trainable_variables
-        for own, given in zip(self._state, model.non_trainable_variables, strict=True):
-            own.assign(given)
         self.name = model.name
-        self._weighted = self._describe_layers()
+        if not self._trainable:
+            raise ValueError(f"the model '{self.name}' has no trainable weights to generate")
+        self._weighted = describe_layers(self.plan.operations, self._trainable)
         self.layers = tuple(self._weighted.values())
         self.weight_count = sum(math.prod(v.shape) for v in self._trainable)
         self.outputs = outputs or self._read_outputs()
 
     # ---- reading the template -------------------------------------------------------------
 
-    def _describe_layers(self) -> dict[int, WeightedLayer]:
-        if not self._trainable:
-            raise ValueError(f"the model '{self.name}' has no trainable weights to generate")
-        indices = {id(v): index for index, v in enumerate(self._trainable)}
-        layers = {}
-        for operation in dict.fromkeys(call.operation for call in self.plan.calls):
-            variables = getattr(operation, "trainable_variables", [])
-            regularizers = [getattr(v, "regularizer", None) for v in variables]
-            if any(regularizers) or getattr(operation, "activity_regularizer", None):
-                raise ValueError(
-                    f"layer '{operation.name}' has a regularizer, which acts on trained weights; "
-                    "remove it, and give the sampler a prior instead"
-                )
-            if any(id(v) in indices for v in variables):
-                layers[id(operation)] = layer = describe(operation, indices)
-                for slot in layer.slots:
-                    del indices[id(self._trainable[slot.index])]
-        if indices:
-            raise ValueError(
-                f"the model '{self.name}' has weights that its outputs do not use: remove them"
-            )
-        return layers
-
     def weighted(self, operation: Any) -> WeightedLayer | None:
-        """The generated weights of a layer of the plan; None where all of them are generated elsewhere."""
+        """The generated weights of a layer of the plan; None where it owns none of them."""
         return self._weighted.get(id(operation))
 
     def _read_outputs(self) -> str:
-        last = self.plan.calls[-1]
-        activation = getattr(last.operation, "activation", None)
-        if activation is keras.activations.softmax or isinstance(
-            last.operation, keras.layers.Softmax
-        ):
-            return "probabilities"
+        refs = keras.tree.flatten(self.plan.outputs)
+        return "probabilities" if all(map(self._is_probability, refs)) else "values"
+
+    def _is_probability(self, ref: Ref) -> bool:
+        maker = self.plan.maker(ref)
+        operation = maker and maker.operation
+        activation = getattr(operation, "activation", None)
+        if isinstance(operation, keras.layers.Softmax) or activation is keras.activations.softmax:
+            return True
         # A sigmoid over several columns is several answers, not one choice among classes.
-        single = keras.tree.flatten(last.outputs)[0]
-        if activation is keras.activations.sigmoid and self.plan.shapes[single][-1:] == (1,):
-            return "probabilities"
-        return "values"
+        return activation is keras.activations.sigmoid and self.plan.shapes[ref][-1:] == (1,)
 
     @property
     def classes(self) -> int | None:
@@ -152,20 +112,21 @@ class Target:
 
     @property
     def statistics(self) -> list[tuple[int, float]]:
-        """The moving statistics of batch norm: their place in the state, and their momentum."""
+        """The moving statistics of batch norm: their place in the state, and their momentum.
+
+        The momentum is the part of the old statistics that one run of the model leaves, which calls
+        a layer perhaps more than once.
+        """
         places = {id(v): place for place, v in enumerate(self._state)}
-        norms = [
-            call.operation
-            for call in self.plan.calls
-            if isinstance(call.operation, keras.layers.BatchNormalization)
-            and call.operation.trainable
-        ]
         return [
-            (places[id(v)], norm.momentum) for norm in norms for v in norm.non_trainable_variables
+            (places[id(v)], norm.momentum ** self.plan.count(norm))
+            for norm in self.plan.operations
+            if isinstance(norm, keras.layers.BatchNormalization) and norm.trainable
+            for v in norm.non_trainable_variables
         ]
 
     def activate(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Outputs as what may be averaged over networks: probabilities of logits, else unchanged."""
+        """Outputs as what may be averaged over networks: logits as probabilities."""
         if self.outputs != "logits":
             return outputs
         return tf.sigmoid(outputs) if outputs.shape[-1] == 1 else tf.nn.softmax(outputs)
@@ -199,7 +160,7 @@ class Target:
         return [layer.rows([trainable[s.index] for s in layer.slots]) for layer in self.layers]
 
     def flatten(self, weights: WeightSet) -> tf.Tensor:
-        """theta [N, D]: the trainable weights of each network as one vector."""
+        """The weights as theta [N, D]: the trainable weights of each network as one vector."""
         return tf.concat(
             [tf.reshape(w, [tf.shape(w)[0], math.prod(w.shape[1:])]) for w in weights.trainable], 1
         )
@@ -270,45 +231,37 @@ class Target:
         )
         variables = {id(v): w for v, w in zip(self._trainable, weights.trainable, strict=True)}
         variables |= {id(v): w for v, w in zip(self._state, weights.state, strict=True)}
-        networks = rules.Networks(
+        networks = Networks(
             variables,
             count,
             training=training,
             batch_statistics=batch_statistics,
             grouped=grouped,
         )
-        refs = keras.tree.flatten(self.plan.inputs)
-        tensors = keras.tree.flatten(inputs)
-        if len(refs) != len(tensors):
-            raise ValueError(f"the target takes {len(refs)} inputs, {len(tensors)} were given")
+        own = self._template.inputs
+        tensors = in_order(inputs, self.plan.inputs, [tensor.name for tensor in own])
         values = {
-            ref: self._input_value(tensor, self.plan.shapes[ref], count)
-            for ref, tensor in zip(refs, tensors, strict=True)
+            ref: _input_value(tf.cast(tensor, like.dtype), like.shape[1:], count)
+            for ref, tensor, like in zip(
+                keras.tree.flatten(self.plan.inputs), tensors, own, strict=True
+            )
         }
         outputs = rules.run_plan(self.plan, networks, values)
         state = [networks.new_state.get(id(v), variables[id(v)]) for v in self._state]
         return keras.tree.map_structure(lambda value: value.stacked, outputs), state
-
-    def _input_value(self, tensor: Any, shape: tuple, count: int) -> rules.Value:
-        tensor = tf.convert_to_tensor(tensor)
-        given = tuple(tensor.shape)
-        if len(given) == len(shape) + 1 and tensor.shape[1:].is_compatible_with(shape):
-            return rules.Value(count, shared=tensor)
-        if len(given) == len(shape) + 2 and tensor.shape[2:].is_compatible_with(shape):
-            if given[0] not in (count, None):
-                raise ValueError(f"inputs for {given[0]} networks, but weights of {count}")
-            return rules.Value(count, stacked=tensor)
-        raise ValueError(
-            f"the target takes inputs [B, {', '.join(map(str, shape))}] or [N, B, ...], not {given}"
-        )
 
     def to_keras(self, weights: WeightSet) -> keras.Model:
         """One network as an ordinary Keras model, independent of this target.
 
         Args:
             weights: a weight set of one network (N = 1).
+
+        Raises:
+            ValueError: the weight set is that of several networks.
         """
-        network = keras.models.clone_model(self._template)
+        if weights.trainable[0].shape[0] != 1:
+            raise ValueError(f"one network, not the {weights.trainable[0].shape[0]} given")
+        network = copied(self._template)
         for variables, tensors in (
             (network.trainable_variables, weights.trainable),
             (network.non_trainable_variables, weights.state),
@@ -330,43 +283,22 @@ class Target:
     @classmethod
     def from_config(cls, config: dict) -> Target:
         """A target from `get_config`."""
-        return cls(keras.saving.deserialize_keras_object(config.pop("model")), **config)
+        return cls(**config | {"model": keras.saving.deserialize_keras_object(config["model"])})
+
+
+def _input_value(tensor: tf.Tensor, shape: tuple, count: int) -> Value:
+    """An input as a value: the same for all networks, or one for each."""
+    given = tuple(tensor.shape)
+    if len(given) == len(shape) + 1 and tensor.shape[1:].is_compatible_with(shape):
+        return Value(count, shared=tensor)
+    if len(given) == len(shape) + 2 and tensor.shape[2:].is_compatible_with(shape):
+        if given[0] not in (count, None):
+            raise ValueError(f"inputs for {given[0]} networks, but weights of {count}")
+        return Value(count, stacked=tensor)
+    sizes = ", ".join(["B", *map(str, shape)])
+    raise ValueError(f"the target takes inputs [{sizes}] or [N, {sizes}], not {given}")
 
 
 def is_seed(variable: Any) -> bool:
     """Whether a state variable is the state of a `keras.random.SeedGenerator`."""
     return variable.name == "seed_generator_state"
-
-
-@keras.saving.register_keras_serializable(package="hypernet_tf")
-class TargetLayer(keras.layers.Layer):
-    """The Keras layer face of a `Target`: weights and inputs in, outputs [N, B, ...] out.
-
-    It has no variables; its call takes `(trainable, inputs)`, where `trainable` are the generated
-    weights in the order of the model's trainable variables and the state is that of the start.
-
-    Example:
-        >>> layer = TargetLayer(target)
-        >>> layer((target.unflatten(theta).trainable, images)).shape
-        TensorShape([3, 5, 2])
-    """
-
-    def __init__(self, target: Target, **kwargs):
-        super().__init__(**kwargs)
-        self.target = target
-
-    def call(self, inputs, training=False):
-        """Run the networks; see `Target.run`."""
-        trainable, images = inputs
-        state = self.target.initial_state(trainable[0].shape[0])
-        return self.target(WeightSet(list(trainable), state), images, training=bool(training))
-
-    def get_config(self) -> dict:
-        """The layer's configuration with its target."""
-        return super().get_config() | {"target": keras.saving.serialize_keras_object(self.target)}
-
-    @classmethod
-    def from_config(cls, config: dict) -> TargetLayer:
-        """A layer from `get_config`."""
-        target = keras.saving.deserialize_keras_object(config.pop("target"))
-        return cls(target, **config)

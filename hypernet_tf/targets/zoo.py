@@ -8,8 +8,8 @@ import keras
 def mnist() -> keras.Sequential:
     """The MNIST target of Deutsch et al. (2019): 20,018 weights, logits of 10 classes.
 
-    Conv 5x5x32 'same' and ReLU, max pooling 2, conv 5x5x16 and ReLU, max pooling 2, dense 8 and ReLU, dense
-    10. Weights per layer 832 / 12,816 / 6,280 / 90. The softmax is left to the loss
+    Conv 5x5x32 'same' and ReLU, max pooling 2, conv 5x5x16 and ReLU, max pooling 2, dense 8 and
+    ReLU, dense 10. Weights per layer 832 / 12,816 / 6,280 / 90. The softmax is left to the loss
     (`from_logits=True`), which is the same function and numerically better.
     """
     layers = keras.layers

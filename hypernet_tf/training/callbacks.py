@@ -118,7 +118,6 @@ class Recorder(keras.callbacks.Callback):
         self.record = record or {"history": [], "seconds": 0.0}
         self.verbose = verbose
         self._writer = tf.summary.create_file_writer(str(tensorboard))
-        self._bar: tqdm | None = None
 
     def on_train_begin(self, logs=None):
         """Start the clock and the progress bar."""
