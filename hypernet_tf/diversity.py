@@ -56,8 +56,8 @@ class Batch(NamedTuple):
     theta: tf.Tensor
     z: tf.Tensor | None = None
     codes: list[tf.Tensor] | None = None
-    outputs: tf.Tensor | None = None
-    y: tf.Tensor | None = None
+    outputs: Any = None
+    y: Any = None
 
 
 class DiversityTerm:

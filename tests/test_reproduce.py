@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,12 +15,12 @@ import pytest
 from absl.testing import flagsaver
 
 import hypernet_tf as hn
-from hypernet_tf.training.checkpoints import CheckpointError
+from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 from reproduce import _flags, _run, mnist
 
 TINY = mnist.Config(
     dataset="mnist_5k",
-    steps=4,
+    steps=2,
     networks=5,
     networks_per_step=3,
     images_per_network=4,
@@ -75,7 +76,7 @@ class TestRunFolder:
             "validation": 40,
             "test": 40,
         }
-        assert metrics["steps"] == 4
+        assert metrics["steps"] == 2
         assert metrics["target_weights"] == 20_018
         assert metrics["parameters"] == 633_640
         assert metrics["networks"]["count"] == 5
@@ -130,12 +131,13 @@ class TestRunFolder:
         assert "complete" in capsys.readouterr().out
         assert (folder / "metrics.json").stat().st_mtime_ns == before
 
-    def test_more_steps_continue_it(self, tmp_path):
-        mnist.run(dataclasses.replace(TINY, steps=2), tmp_path / "run")
-        metrics = mnist.run(dataclasses.replace(TINY, steps=3), tmp_path / "run")
+    def test_more_steps_continue_it(self, finished, tmp_path):
+        folder = shutil.copytree(finished[0], tmp_path / "run")
+        metrics = mnist.run(dataclasses.replace(TINY, steps=3), folder)
         assert metrics["steps"] == 3
+        assert (folder / "checkpoints" / "step-00000003").exists()
         with pytest.raises(_run.RunError, match="goes to 3 steps, not 2"):
-            mnist.run(dataclasses.replace(TINY, steps=2), tmp_path / "run")
+            mnist.run(TINY, folder)
 
     @pytest.mark.parametrize(
         ("field", "value"), [("lam", 7.0), ("seed", 5), ("dataset", "fashion_mnist")]
@@ -165,13 +167,15 @@ class TestRunFolder:
         with _run.occupy(folder, fields):  # free again
             pass
 
-    def test_a_damaged_checkpoint_is_named(self, tmp_path):
-        folder = tmp_path / "run"
-        mnist.run(dataclasses.replace(TINY, steps=2), folder)
+    def test_a_damaged_checkpoint_is_named(self, finished, tmp_path):
+        folder = shutil.copytree(finished[0], tmp_path / "run")
         model = folder / "checkpoints" / "step-00000002" / "model.keras"
         model.write_bytes(model.read_bytes()[:1000])
         with pytest.raises(CheckpointError, match="step-00000002 is damaged"):
-            mnist.run(TINY, folder)
+            mnist.run(dataclasses.replace(TINY, steps=3), folder)
+        with pytest.raises(CheckpointError, match="no checkpoint"):
+            shutil.rmtree(folder / "checkpoints")
+            Checkpoints(folder / "checkpoints").load()
 
     def test_every_field_of_the_configuration_is_read(self):
         source = pathlib.Path(mnist.__file__).read_text()

@@ -128,7 +128,7 @@ def batch_statistics(target: Target, weights: WeightSet, x: Any, batch_size: int
     for known, part in _parts(weights, networks):
         for index in computed:
             part.state[index] = tf.zeros_like(part.state[index])
-        totals = dict.fromkeys(computed, 0.0)
+        totals: dict[int, Any] = dict.fromkeys(computed, 0.0)
         for first in range(0, size, batch_size):
             images = _take(inputs, first, batch_size)
             new = state_of(part, images)

@@ -159,21 +159,23 @@ class Ensemble:
         Raises:
             ValueError: the target returns values, which cannot be voted on.
         """
-        self._need_classes("a vote")
+        classes = self._need_classes("a vote")
         parts = [
-            metrics.majority_vote(log_p.argmax(-1), self.target.classes)
+            metrics.majority_vote(log_p.argmax(-1), classes)
             for _, log_p in self._log_probabilities(x, batch_size, verbose)
         ]
         return np.concatenate(parts)
 
-    def _need_classes(self, what: str) -> None:
-        if self.target.classes is None:
+    def _need_classes(self, what: str) -> int:
+        classes = self.target.classes
+        if classes is None:
             raise ValueError(
                 f"{what} needs classes, but the target returns values: use predict(), or say "
                 "Target(model, outputs='logits')"
             )
         if len(self._output_shapes()[0]) != 1:
             raise ValueError(f"{what} needs one choice of class per example: use predict()")
+        return classes
 
     def _output_shapes(self) -> list[tuple]:
         plan = self.target.plan
@@ -206,10 +208,9 @@ class Ensemble:
         if self.target.classes is None:
             outputs = self._outputs(x, batch_size, verbose)
             return evaluate_values(((i, keras.tree.flatten(o)[0]) for i, o in outputs), y)
-        self._need_classes("evaluate")
-        labels = integer_labels(y, self.target.classes)
-        log_p = self._log_probabilities(x, batch_size, verbose)
-        return evaluate_classes(log_p, labels, self.target.classes)
+        classes = self._need_classes("evaluate")
+        labels = integer_labels(y, classes)
+        return evaluate_classes(self._log_probabilities(x, batch_size, verbose), labels, classes)
 
     def calibrate(self, x: Any, *, batch_size: int = 100) -> Ensemble:
         """The same networks with batch norm's moving statistics computed on x in one pass.

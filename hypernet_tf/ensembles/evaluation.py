@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,9 @@ def evaluate_classes(
         labels: [M] integers.
         classes: C.
     """
-    correct, likelihood, differing = 0.0, 0.0, 0.0
+    correct: Any = 0.0
+    likelihood: Any = 0.0
+    differing = 0.0
     means, confident, voted = [], [], []
     for first, log_p in parts:
         part = labels[first : first + log_p.shape[1]]
@@ -124,7 +127,8 @@ def evaluate_values(parts: Iterable[tuple[int, np.ndarray]], y: np.ndarray) -> R
     Raises:
         ValueError: there are not as many values as predictions.
     """
-    errors, mean_error, spread = 0.0, 0.0, 0.0
+    errors: Any = 0.0
+    mean_error, spread = 0.0, 0.0
     for first, outputs in parts:
         outputs = outputs.astype(np.float64)
         part = y[first : first + outputs.shape[1]]

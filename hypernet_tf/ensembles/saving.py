@@ -25,7 +25,7 @@ def write(path: str | os.PathLike, arrays: dict[str, np.ndarray], record: dict[s
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:
-            np.savez(file, **arrays, **{_RECORD: text})
+            np.savez(file, allow_pickle=False, **{_RECORD: text}, **arrays)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 
@@ -25,7 +27,7 @@ class MLP(keras.layers.Layer):
     Reference: Deutsch, Nijkamp, Yang (2019), appendix A, and its published program.
     """
 
-    def __init__(self, hidden: tuple[int, ...], outputs: int, **kwargs):
+    def __init__(self, hidden: tuple[int, ...], outputs: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.hidden = tuple(hidden)
         self.outputs = outputs
@@ -76,7 +78,7 @@ class Extractor(keras.layers.Layer):
     Input z [N, d]; output a list of codes [N, F, code_dim], layer by layer.
     """
 
-    def __init__(self, hidden: tuple[int, ...], codes: list[tuple[int, int]], **kwargs):
+    def __init__(self, hidden: tuple[int, ...], codes: list[tuple[int, int]], **kwargs: Any):
         super().__init__(**kwargs)
         self.codes = [tuple(code) for code in codes]
         self.mlp = MLP(hidden, sum(filters * size for filters, size in self.codes), name="mlp")

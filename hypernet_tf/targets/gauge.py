@@ -136,7 +136,7 @@ class _Reader:
         elif type(operation) is keras.layers.Flatten and operation.data_format != "channels_first":
             if inputs[0] in self.channels:
                 group, repeats = self.channels[inputs[0]]
-                pixels = self.target.plan.shapes[inputs[0]][:-1]
+                pixels: tuple[Any, ...] = self.target.plan.shapes[inputs[0]][:-1]
                 if None in pixels:
                     self._hold(inputs[0])
                 else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from hypernet_tf.targets.networks import WeightSet
@@ -22,7 +24,7 @@ class TargetLayer(keras.layers.Layer):
         TensorShape([3, 5, 2])
     """
 
-    def __init__(self, target: Target, **kwargs):
+    def __init__(self, target: Target, **kwargs: Any):
         super().__init__(**kwargs)
         self.target = target
 

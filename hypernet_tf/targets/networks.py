@@ -32,7 +32,14 @@ class Value:
         each: N tensors [B, ...].
     """
 
-    def __init__(self, count: int, *, shared=None, stacked=None, each: Sequence | None = None):
+    def __init__(
+        self,
+        count: int,
+        *,
+        shared: Any = None,
+        stacked: Any = None,
+        each: Sequence | None = None,
+    ):
         self.count = count
         self.shared = shared
         self._stacked = stacked

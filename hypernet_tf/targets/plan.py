@@ -71,12 +71,12 @@ class Plan:
                 return call
         return None
 
-    def count(self, operation) -> int:
+    def count(self, operation: Any) -> int:
         """How often a layer is called; more than once means that its weights are shared."""
         return sum(call.operation is operation for call in self.calls)
 
 
-def is_ref(leaf) -> bool:
+def is_ref(leaf: Any) -> bool:
     """Whether a leaf of an argument structure stands for a tensor."""
     return isinstance(leaf, Ref)
 
@@ -104,7 +104,7 @@ def functional(model: keras.Model) -> keras.Model:
     )
 
 
-def runs_its_graph(model: Any, functional_type: type) -> bool:
+def runs_its_graph(model: Any, functional_type: Any) -> bool:
     """Whether calling a model runs its graph, rather than a `call` of the model's own."""
     return isinstance(model, keras.Model) and type(model).call in (
         keras.Sequential.call,
@@ -202,7 +202,7 @@ def record(model: keras.Model) -> Plan:
     calls: list[Call] = []
     shapes: dict[Ref, tuple[int | None, ...]] = {}
 
-    def new_ref(tensor) -> Ref:
+    def new_ref(tensor: Any) -> Ref:
         ref = Ref(len(shapes))
         shapes[ref] = tuple(tensor.shape[1:])
         return ref

@@ -24,7 +24,7 @@ import keras
 import tensorflow as tf
 
 from hypernet_tf.targets.networks import Networks, Value
-from hypernet_tf.targets.plan import Call, is_ref
+from hypernet_tf.targets.plan import Call, Plan, is_ref
 
 Rule = Callable[[Networks, Call, tuple, dict], Any]
 _RULES: dict[type, Rule] = {}
@@ -252,6 +252,8 @@ def convolution(networks: Networks, call: Call, args: tuple, kwargs: dict) -> An
         strides=layer.strides,
         padding=layer.padding.upper(),
         dilations=layer.dilation_rate,
+        # The default, which eager gradients in 3D do not know.
+        data_format=("NWC", "NHWC", "NDHWC")[layer.rank - 1],
     )
     if layer.use_bias:
         outputs += tf.reshape(weights[1], [-1])
@@ -260,7 +262,7 @@ def convolution(networks: Networks, call: Call, args: tuple, kwargs: dict) -> An
     return Value(count, stacked=_activate(layer.activation, outputs, count))
 
 
-def run_plan(plan, networks: Networks, inputs: dict) -> Any:
+def run_plan(plan: Plan, networks: Networks, inputs: dict) -> Any:
     """Run every call of a plan; returns the outputs as the model structures them, as `Value`s."""
     values = dict(inputs)
 

@@ -73,7 +73,7 @@ class Target:
 
     # ---- reading the template -------------------------------------------------------------
 
-    def weighted(self, operation: Any) -> WeightedLayer | None:
+    def weighted(self, operation: Any) -> Any:
         """The generated weights of a layer of the plan; None where it owns none of them."""
         return self._weighted.get(id(operation))
 
