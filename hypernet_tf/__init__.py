@@ -1,7 +1,7 @@
 """Deep networks whose weights are generated: sample, train, evaluate.
 
-A weight sampler turns random numbers into the complete weights of N networks; a target, any Keras model,
-runs all N at once; ensembles, diversity and analyses never ask which system made the weights.
+A weight sampler turns random numbers into the complete weights of N networks; a target, any Keras
+model, runs all N at once; ensembles, diversity and analyses never ask which system made the weights.
 """
 
 import keras
@@ -12,11 +12,11 @@ if keras.backend.backend() != "tensorflow":
         "set KERAS_BACKEND=tensorflow"
     )
 
-from hypernet_tf import data, diversity  # noqa: E402
-from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation  # noqa: E402
-from hypernet_tf.samplers.base import WeightSampler  # noqa: E402
-from hypernet_tf.samplers.hypernetwork import Hypernetwork  # noqa: E402
-from hypernet_tf.targets import (  # noqa: E402
+from hypernet_tf import data, diversity
+from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation
+from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.hypernetwork import Hypernetwork
+from hypernet_tf.targets import (
     Gauge,
     Target,
     TargetLayer,

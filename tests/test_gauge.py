@@ -176,7 +176,7 @@ def mean_squares(target, weights, name):
 
 
 def rescaled(group, weights, factor):
-    """The equal weight set whose producer is `factor` [N, F] times as large."""
+    """The equal weight set whose producer is `factor` [N, F] times as large: no code of the gauge."""
     trainable = list(weights.trainable)
     (layer,) = group.producers
     rows = layer.rows([trainable[s.index] for s in layer.slots]) * factor[:, :, None]
@@ -219,7 +219,7 @@ def test_the_same_function_in_the_fixed_gauge(seed, **graph):
 def test_equal_weights_become_one(seed, **graph):
     target, _ = build(**graph)
     gauge = hn.Gauge(target, epsilon=0.0)
-    weights = equal = some_weights(target, seed)
+    weights, equal = some_weights(target, seed), some_weights(target, seed)
     rng = np.random.default_rng(seed)
     for group in gauge.scales:
         factor = np.exp(rng.normal(size=[N, group.producers[0].filters])).astype("float32")
@@ -442,7 +442,7 @@ def test_epsilon_is_not_negative():
 
 
 def published_gauge(trainable, pixels, epsilon):
-    """Conv, conv, dense, dense by hand: s = sqrt(ms + eps), divide by s + eps, consumers times s."""
+    """By hand, conv, conv, dense, dense: s = sqrt(ms + eps), / (s + eps), consumers times s."""
     k1, b1, k2, b2, k3, b3, k4, b4 = (np.asarray(t, np.float64) for t in trainable)
     count = len(k1)
 
@@ -484,5 +484,5 @@ def test_epsilon_enters_as_in_the_published_program(size):
     assert_close(hn.Gauge(target)(weights).trainable, expected)
     exact = published_gauge(weights.trainable, 9, 0.0)
     # Where the mean square is near epsilon, the filters become visibly smaller than one.
-    visible = not np.allclose(expected[0], exact[0], rtol=1e-4)
+    visible = not np.allclose(expected[0], exact[0], rtol=1e-2)
     assert visible == (size <= 1e-4)

@@ -458,7 +458,9 @@ def refused(*words):
 
 @pytest.mark.parametrize(
     ("case", "convolutions"),
-    [(case, "unrolled") for case in CASES] + [(case, "grouped") for case in CONVOLUTIONS],
+    # What compiles for seconds in Keras, a convolution with groups, runs alike both ways.
+    [(case, "unrolled") for case in CASES if case != "conv_2d_groups"]
+    + [(case, "grouped") for case in CONVOLUTIONS],
 )
 def test_run_equals_the_loop(case, convolutions):
     """Outputs, new state and gradients, for inputs of their own and shared, in both modes."""
@@ -764,38 +766,35 @@ def test_depthwise_filters_count_channels_then_multiplier():
     np.testing.assert_array_equal(bias, [[1, 3, 5, 7]])
 
 
-@st.composite
-def weighted_models(draw):
-    size, channels = draw(st.integers(2, 4)), draw(st.integers(1, 3))
-    filters, kernel, bias = draw(st.integers(1, 4)), draw(st.integers(1, 2)), draw(st.booleans())
-    build = draw(
-        st.sampled_from(
-            [
-                lambda: ((size,), layers.Dense(filters, use_bias=bias)),
-                lambda: ((size, channels), layers.Conv1D(filters, kernel, use_bias=bias)),
-                lambda: ((size, size, channels), layers.Conv2D(filters, kernel, use_bias=bias)),
-                lambda: ((size,) * 3 + (channels,), layers.Conv3D(filters, kernel, use_bias=bias)),
-                lambda: (
-                    (size, size, channels),
-                    layers.Conv2DTranspose(filters, kernel, use_bias=bias),
-                ),
-                lambda: (
-                    (size, size, channels),
-                    layers.DepthwiseConv2D(kernel, depth_multiplier=filters, use_bias=bias),
-                ),
-                lambda: ((size, channels), layers.SeparableConv1D(filters, kernel, use_bias=bias)),
-                lambda: ((size, channels), layers.BatchNormalization(center=bias)),
-                lambda: ((size, channels), layers.GRU(filters, use_bias=bias)),
-            ]
-        )
-    )
-    shape, layer = build()
-    return sequential(shape, layer)
+WEIGHTED = {
+    "dense": lambda f, k, c, bias: ((c,), layers.Dense(f, use_bias=bias)),
+    "conv_1d": lambda f, k, c, bias: ((3, c), layers.Conv1D(f, k, use_bias=bias)),
+    "conv_2d": lambda f, k, c, bias: ((2, 3, c), layers.Conv2D(f, k, use_bias=bias)),
+    "conv_3d": lambda f, k, c, bias: ((2, 2, 3, c), layers.Conv3D(f, k, use_bias=bias)),
+    "transpose": lambda f, k, c, bias: ((2, 3, c), layers.Conv2DTranspose(f, k, use_bias=bias)),
+    "depthwise": lambda f, k, c, bias: (
+        (2, 3, c),
+        layers.DepthwiseConv2D(k, depth_multiplier=f, use_bias=bias),
+    ),
+    "separable": lambda f, k, c, bias: ((3, c), layers.SeparableConv1D(f, k, use_bias=bias)),
+    "batch_norm": lambda f, k, c, bias: ((k, c), layers.BatchNormalization(center=bias)),
+    "gru": lambda f, k, c, bias: ((k, c), layers.GRU(f, use_bias=bias)),
+}
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(model=weighted_models(), count=st.integers(1, 3))
-def test_assemble_rows_flatten_and_unflatten_are_inverse(model, count):
+@given(
+    kind=st.sampled_from(sorted(WEIGHTED)),
+    filters=st.integers(1, 4),
+    kernel=st.integers(1, 2),
+    channels=st.integers(1, 3),
+    bias=st.booleans(),
+    count=st.integers(1, 3),
+)
+def test_assemble_rows_flatten_and_unflatten_are_inverse(
+    kind, filters, kernel, channels, bias, count
+):
+    model = sequential(*WEIGHTED[kind](filters, kernel, channels, bias))
     target = hn.Target(model)
     assert target.weight_count == sum(np.prod(v.shape) for v in model.trainable_variables)
     weights = some_weights(target, model, count)

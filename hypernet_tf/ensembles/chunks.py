@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,8 +122,7 @@ def batch_statistics(target: Target, weights: WeightSet, x: Any, batch_size: int
     inputs, size = arrays(x)
     networks, _ = plan(target, weights.trainable[0].shape[0], size, batch_size)
     state_of = tf.function(lambda part, images: target.run(part, images, batch_statistics=True)[1])
-    calls = collections.Counter(target.statistics)
-    computed: dict[int, list] = {index: [] for index, _ in calls}
+    computed: dict[int, list] = {index: [] for index, _ in target.statistics}
     for known, part in _parts(weights, networks):
         for index in computed:
             part.state[index] = tf.zeros_like(part.state[index])
@@ -133,10 +131,9 @@ def batch_statistics(target: Target, weights: WeightSet, x: Any, batch_size: int
             images = _take(inputs, first, batch_size)
             new = state_of(part, images)
             share = len(keras.tree.flatten(images)[0]) / size
-            for (index, momentum), times in calls.items():
-                # From zero, one call leaves (1 - momentum) · statistic of the batch. Divided by
-                # 1 - momentum^c, c calls leave what the moving average would settle at.
-                totals[index] += share * new[index] / (1.0 - momentum**times)
+            for index, momentum in target.statistics:
+                # From zero, one update leaves (1 - momentum) · statistic of the batch.
+                totals[index] += share * new[index] / (1.0 - momentum)
         for index, total in totals.items():
             computed[index].append(total[known:])
     state = list(weights.state)

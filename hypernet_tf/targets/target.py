@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -9,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from hypernet_tf.targets import rules
-from hypernet_tf.targets.filters import WeightedLayer, describe_layers
+from hypernet_tf.targets.filters import describe_layers
 from hypernet_tf.targets.networks import Networks, Value, WeightSet
 from hypernet_tf.targets.plan import Ref, copied, in_order, record
 
@@ -231,13 +232,8 @@ class Target:
         )
         variables = {id(v): w for v, w in zip(self._trainable, weights.trainable, strict=True)}
         variables |= {id(v): w for v, w in zip(self._state, weights.state, strict=True)}
-        networks = Networks(
-            variables,
-            count,
-            training=training,
-            batch_statistics=batch_statistics,
-            grouped=grouped,
-        )
+        mode = {"training": training, "batch_statistics": batch_statistics, "grouped": grouped}
+        networks = Networks(variables, count, **mode)
         own = self._template.inputs
         tensors = in_order(inputs, self.plan.inputs, [tensor.name for tensor in own])
         values = {
@@ -283,7 +279,8 @@ class Target:
     @classmethod
     def from_config(cls, config: dict) -> Target:
         """A target from `get_config`."""
-        return cls(**config | {"model": keras.saving.deserialize_keras_object(config["model"])})
+        model = copy.deepcopy(config["model"])  # which Keras uses up
+        return cls(**config | {"model": keras.saving.deserialize_keras_object(model)})
 
 
 def _input_value(tensor: tf.Tensor, shape: tuple, count: int) -> Value:
