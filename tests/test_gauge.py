@@ -176,7 +176,7 @@ def mean_squares(target, weights, name):
 
 
 def rescaled(group, weights, factor):
-    """The equal weight set whose producer is `factor` [N, F] times as large: no code of the gauge."""
+    """The equal weight set whose producer is `factor` [N, F] times as large."""
     trainable = list(weights.trainable)
     (layer,) = group.producers
     rows = layer.rows([trainable[s.index] for s in layer.slots]) * factor[:, :, None]

@@ -22,10 +22,11 @@ def write(path: str | os.PathLike, arrays: dict[str, np.ndarray], record: dict[s
     """
     path = pathlib.Path(path)
     text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    contents: dict[str, Any] = arrays | {_RECORD: text}
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{_RECORD: text}, **arrays)
+            np.savez(file, **contents)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

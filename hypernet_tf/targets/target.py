@@ -128,9 +128,8 @@ class Target:
 
     def activate(self, outputs: tf.Tensor) -> tf.Tensor:
         """Outputs as what may be averaged over networks: logits as probabilities."""
-        if self.outputs != "logits":
-            return outputs
-        return tf.sigmoid(outputs) if outputs.shape[-1] == 1 else tf.nn.softmax(outputs)
+        probabilities = tf.sigmoid if outputs.shape[-1] == 1 else tf.nn.softmax
+        return probabilities(outputs) if self.outputs == "logits" else outputs
 
     @property
     def activations_per_example(self) -> int:
