@@ -1,8 +1,17 @@
 """What all tests share: a seed, small targets, no network."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def imported_objects_are_kept():
+    """What is imported by now stays: clearing Keras's state after each test collects garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
