@@ -36,9 +36,9 @@ def accuracy_histogram(
     figure = _figure(7, 4)
     axes = figure.subplots()
     everything = np.concatenate([accuracies, list(marks.values())])
-    low = np.floor(everything.min() / bin_width) * bin_width
-    high = np.ceil(everything.max() / bin_width) * bin_width + bin_width
-    bins = np.arange(low, high + bin_width / 2, bin_width)
+    # Bins are centred on multiples of their width: accuracies often are such multiples themselves.
+    first, last = (np.round(limit / bin_width) for limit in (everything.min(), everything.max()))
+    bins = bin_width * (np.arange(first, last + 2) - 0.5)
     axes.hist(accuracies, bins=list(bins), color="#8fb7d6", edgecolor="#3f6f95", linewidth=0.5)
     for (name, value), (color, line, _) in zip(marks.items(), _STYLES, strict=False):
         axes.axvline(value, color=color, linestyle=line, label=f"{name}: {value:.2f} %")
