@@ -6,7 +6,7 @@ form that suits it and returns whichever it makes; `Value` converts only where n
 
 Measured on two CPU cores with the MNIST target (N = B = 32, forward and backward; the floor is
 one ordinary CNN on the same images): convolution, activation and pooling each unrolled over
-networks 1.04 x the floor, convolution alone unrolled 1.11 x. A network's activations stay in the
+networks 0.96 x the floor, convolution alone unrolled 1.13 x. A network's activations stay in the
 cache while it runs, so unrolled is the default form; layers that multiply by a matrix are stacked.
 
 **A layer without a rule runs network by network**, called as Keras calls it, which is right for
