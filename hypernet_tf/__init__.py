@@ -16,6 +16,8 @@ from hypernet_tf import data, diversity
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.hypernetwork import Hypernetwork
+from hypernet_tf.samplers.latent import LatentSampler
+from hypernet_tf.samplers.sgd import DeepEnsemble
 from hypernet_tf.targets import (
     Gauge,
     Target,
@@ -30,10 +32,12 @@ from hypernet_tf.targets import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "DeepEnsemble",
     "Ensemble",
     "Evaluation",
     "Gauge",
     "Hypernetwork",
+    "LatentSampler",
     "RegressionEvaluation",
     "Target",
     "TargetLayer",

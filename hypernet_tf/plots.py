@@ -1,4 +1,8 @@
-"""Every figure: arrays in, matplotlib figure out; computes only what a drawing needs."""
+"""Every figure: arrays in, matplotlib figure out; computes only what a drawing needs.
+
+Figures are at most 7 inches wide with letters of 8 points, for half a page, on white; lines differ
+by dash pattern and marker, and shades by lightness, so that they read the same in grey print.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,8 @@ _STYLES = (
 )
 
 
-def _figure(width: float, height: float) -> Figure:
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+def _figure(height: float) -> Figure:
+    figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
     figure.set_facecolor("white")
     return figure
 
@@ -33,7 +37,7 @@ def accuracy_histogram(
         marks: name -> accuracy in percent, drawn as vertical lines.
         bin_width: in percentage points.
     """
-    figure = _figure(7, 4)
+    figure = _figure(4)
     axes = figure.subplots()
     everything = np.concatenate([accuracies, list(marks.values())])
     # Bins are centred on multiples of their width: accuracies often are such multiples themselves.
@@ -50,6 +54,31 @@ def accuracy_histogram(
     return figure
 
 
+def ensembles(members: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
+    """Accuracy of each ensemble, beside the mean of its networks.
+
+    Args:
+        members: [E], mean accuracy of each ensemble's networks, in percent.
+        kinds: how the ensemble answers -> [E] accuracies in percent.
+    """
+    figure = _figure(3.2)
+    axes = figure.subplots()
+    everything = {"mean of the networks": members} | dict(kinds)
+    for place, (name, values) in enumerate(everything.items()):
+        color, _, marker = _STYLES[place % len(_STYLES)]
+        across = place + np.linspace(-0.2, 0.2, len(values))
+        axes.plot(across, values, color=color, linestyle="", marker=marker, markersize=4)
+        axes.text(
+            place + 0.28, values.mean(), f"{values.mean():.2f} %\n{name}", fontsize=8, va="center"
+        )
+    axes.set_xlim(-0.4, len(everything) - 0.1)
+    axes.set_xticks([])
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_title(f"{len(members)} ensembles, a mark for each", fontsize=10)
+    axes.grid(axis="y", alpha=0.3)
+    return figure
+
+
 def training_curves(panels: Sequence[Mapping]) -> Figure:
     """Curves against training steps, one panel each.
 
@@ -58,7 +87,7 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
             (steps, low, high), drawn as a band.
     """
     rows = -(-len(panels) // 2)
-    figure = _figure(9, 3 * rows)
+    figure = _figure(2.6 * rows)
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(rows, 2, place + 1)
         if "low_high" in panel:
@@ -82,7 +111,7 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
         axes.set_ylabel(panel["unit"])
         axes.grid(alpha=0.3)
         if len(panel["curves"]) > 1 or "low_high" in panel:
-            axes.legend(frameon=False, fontsize=7)
+            axes.legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -93,20 +122,140 @@ def filter_grids(grids: Mapping[str, np.ndarray]) -> Figure:
         grids: title -> [n, height, width] weights, n a square number. Each grid has one symmetric
             grey scale around zero, written beside it.
     """
-    figure = _figure(4.2 * len(grids), 4.6)
-    for panel, (title, pictures) in zip(
-        figure.subfigures(1, len(grids), squeeze=False)[0], grids.items(), strict=True
-    ):
+    rows = -(-len(grids) // 2)
+    figure = _figure(2.6 * rows)
+    panels = np.ravel(figure.subfigures(rows, 2, squeeze=False))
+    for panel, (title, pictures) in zip(panels, grids.items(), strict=False):
         side = round(len(pictures) ** 0.5)
         limit = float(np.abs(pictures).max())
         panel.suptitle(title, fontsize=10)
-        all_axes = panel.subplots(side, side)
+        all_axes = panel.subplots(side, side, squeeze=False)
         image = None
         for axes, picture in zip(np.ravel(all_axes), pictures, strict=True):
             image = axes.imshow(picture, cmap=matplotlib.colormaps["gray"], vmin=-limit, vmax=limit)
             axes.set_xticks([])
             axes.set_yticks([])
-        bar = panel.colorbar(image, ax=all_axes, location="bottom", shrink=0.8, aspect=30)
+        bar = panel.colorbar(image, ax=all_axes, location="right", shrink=0.9, aspect=25)
         bar.set_label("weight", fontsize=8)
-        bar.ax.tick_params(labelsize=7)
+        bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def scatter_matrix(
+    coordinates: np.ndarray,
+    explained: np.ndarray,
+    title: str,
+    *,
+    values: np.ndarray | None = None,
+    label: str = "",
+) -> Figure:
+    """Every pair of principal components of N networks, histograms on the diagonal.
+
+    Args:
+        coordinates: [N, c].
+        explained: [c], the share of variance of each component.
+        title: of the figure.
+        values: [N], shown by the points' shade; None for one shade.
+        label: what the values are, with their unit.
+    """
+    count = coordinates.shape[1]
+    figure = _figure(7 if values is None else 7.5)
+    figure.suptitle(f"{title}\nbelow: each component's share of the variance", fontsize=10)
+    grid = figure.subplots(count, count, squeeze=False)
+    points = None
+    for row in range(count):
+        for column in range(count):
+            axes = grid[row, column]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if row == column:
+                axes.hist(coordinates[:, row], bins=50, color="#5b7f9e")
+            else:
+                points = axes.scatter(
+                    coordinates[:, column],
+                    coordinates[:, row],
+                    s=1.5 if values is None else 2.5,
+                    c="#24445e" if values is None else values,
+                    cmap=None if values is None else matplotlib.colormaps["viridis"],
+                    alpha=0.35 if values is None else 1.0,
+                    linewidths=0,
+                    rasterized=True,  # thousands of points make a slow page otherwise
+                )
+        grid[row, 0].set_ylabel(f"component {row + 1}", fontsize=8)
+        grid[-1, row].set_xlabel(f"{row + 1}: {100 * explained[row]:.1f} %", fontsize=8)
+    if values is not None and points is not None:
+        bar = figure.colorbar(points, ax=grid, location="bottom", shrink=0.6, aspect=40)
+        bar.set_label(label, fontsize=8)
+        bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def paths(t: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
+    """Accuracy along paths between networks: a thin line for each, a thick one for their mean.
+
+    Args:
+        t: [T], from 0 (one network) to 1 (the other).
+        kinds: name -> [P, T] accuracies in percent.
+    """
+    figure = _figure(3.6)
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, (name, accuracies), (color, line, marker) in zip(
+        panels, kinds.items(), _STYLES, strict=False
+    ):
+        axes.plot(t, accuracies.T, color="0.65", linewidth=0.7)
+        axes.plot(
+            t,
+            accuracies.mean(0),
+            color=color,
+            linestyle=line,
+            marker=marker,
+            markersize=3,
+            markevery=3,
+            linewidth=2,
+        )
+        axes.set_title(f"{name}: {len(accuracies)} paths, and their mean", fontsize=10)
+        axes.set_xlabel("t, from one network to the other")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("test accuracy (%)")
+    return figure
+
+
+def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
+    """Success of attacks against their size.
+
+    Args:
+        epsilons: [E], in units of 1/255.
+        curves: name -> [E], in percent of the attacked images.
+    """
+    figure = _figure(4)
+    axes = figure.subplots()
+    for (name, values), (color, line, marker) in zip(curves.items(), _STYLES, strict=False):
+        axes.plot(
+            epsilons, values, color=color, linestyle=line, marker=marker, markersize=3, label=name
+        )
+    axes.set_xlabel("size of the attack (1/255 of the pixel range)")
+    axes.set_ylabel("attacked images misclassified (%)")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def filter_diversity(layers: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Diversity of each filter against the next layer's weights on it, one panel per layer.
+
+    Args:
+        layers: title -> (diversity [F], next layer's weights [F]), both root mean squares.
+    """
+    figure = _figure(3)
+    panels = figure.subplots(1, len(layers), squeeze=False)[0]
+    for axes, (title, (diversity, next_weights)) in zip(panels, layers.items(), strict=True):
+        axes.scatter(next_weights, diversity, s=14, marker="o", color="#24445e", alpha=0.8)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("next layer's weights\n(root mean square)", fontsize=8)
+        axes.set_xlim(0, 1.1 * next_weights.max())
+        axes.set_ylim(0, 1.1 * diversity.max())
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("standard deviation of the\nfilter's weights over networks", fontsize=8)
     return figure

@@ -6,6 +6,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags
 
@@ -81,29 +82,42 @@ def _name() -> str:
     return f"reproduce.{pathlib.Path(sys.argv[0]).stem}"
 
 
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"{_name()}: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
 def _parse(arguments: list[str]) -> list[str]:
     try:
-        rest = FLAGS(arguments)
-        if len(rest) > 1:
-            raise flags.Error(f"unexpected argument '{rest[1]}': flags are written --name=value")
+        return FLAGS(arguments)
     except flags.Error as error:
-        message = " ".join(str(error).split())
-        print(f"{_name()}: {message} (--help tells more)", file=sys.stderr)
-        sys.exit(2)
+        _fail(f"{' '.join(str(error).split())} (--help tells more)", 2)
+
+
+def _parse_flags_only(arguments: list[str]) -> list[str]:
+    rest = _parse(arguments)
+    if len(rest) > 1:
+        _fail(f"unexpected argument '{rest[1]}': flags are written --name=value", 2)
     return rest
+
+
+def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], list[str]]) -> None:
+    def guarded(arguments):
+        try:
+            main(arguments[1:])
+        except USER_ERRORS as error:
+            _fail(str(error), 1)
+        except KeyboardInterrupt:
+            _fail("stopped; the same command goes on from what is written", 130)
+
+    app.run(guarded, flags_parser=parser)
 
 
 def run(main: Callable[[], None]) -> None:
     """Parse the command line and run an experiment; a user's error is one line and an exit code."""
+    _guarded(lambda _: main(), _parse_flags_only)
 
-    def guarded(_):
-        try:
-            main()
-        except USER_ERRORS as error:
-            print(f"{_name()}: {error}", file=sys.stderr)
-            sys.exit(1)
-        except KeyboardInterrupt:
-            print(f"{_name()}: stopped; the same command goes on from here", file=sys.stderr)
-            sys.exit(130)
 
-    app.run(guarded, flags_parser=_parse)
+def run_with_arguments(main: Callable[[list[str]], None]) -> None:
+    """The same for a command that takes arguments beside its flags."""
+    _guarded(main, _parse)

@@ -15,7 +15,8 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem aut
 table {{ border-collapse: collapse; margin: 1rem 0; }}
 th, td {{ border-bottom: 1px solid #ccc; padding: .3rem .8rem; text-align: left; }}
 td.n {{ text-align: right; font-variant-numeric: tabular-nums; }}
-figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} pre {{ overflow-x: auto; background:
+figure {{ margin: 2rem 0; }} .runs {{ display: flex; gap: 1rem; }} .runs figure {{ flex: 1;
+  margin: 1rem 0; }} img {{ max-width: 100%; }} pre {{ overflow-x: auto; background:
 #f4f4f4; padding: 1rem; }} </style></head><body>
 <h1>{title}</h1>
 {body}
@@ -39,7 +40,7 @@ def page(
     title: str,
     paragraphs: Sequence[str],
     tables: Sequence[str],
-    figures: Mapping[str, pathlib.Path],
+    figures: Mapping[str, Mapping[str, pathlib.Path]],
     config: str,
 ) -> str:
     """The whole page.
@@ -48,17 +49,27 @@ def page(
         title: its heading.
         paragraphs: plain text.
         tables: HTML of `table`.
-        figures: caption -> png file, which is put into the page.
+        figures: caption -> label of a run -> png file, which is put into the page. Several runs'
+            stand side by side, each with its label.
         config: the configuration, shown as it is.
     """
     parts = [f"<p>{html.escape(text)}</p>" for text in paragraphs]
     parts += tables
-    for caption, path in figures.items():
-        data = base64.b64encode(path.read_bytes()).decode()
-        text = html.escape(caption)
-        parts.append(
-            f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{text}</figcaption></figure>"
-        )
+    several = len({label for paths in figures.values() for label in paths}) > 1
+    for caption, paths in figures.items():
+        if several:
+            shown = "".join(_figure(label, path) for label, path in paths.items())
+            parts.append(f'<h2>{html.escape(caption)}</h2><div class="runs">{shown}</div>')
+        else:
+            parts += [_figure(caption, path) for path in paths.values()]
     parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
     return _PAGE.format(title=html.escape(title), body="\n".join(parts))
+
+
+def _figure(caption: str, path: pathlib.Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    text = html.escape(caption)
+    return (
+        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )

@@ -8,8 +8,11 @@ import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
 
 
 class RunError(Exception):
@@ -33,8 +36,12 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def check(folder: pathlib.Path, config: dict[str, Any]) -> int:
+def check(folder: pathlib.Path, config: Any) -> int:
     """Whether a folder is free for a run of this configuration; writes nothing.
+
+    Args:
+        folder: the run folder.
+        config: a dataclass. A field that an older run did not know yet has its default there.
 
     Returns:
         The steps that a finished run in it has done; 0 where none is finished.
@@ -48,24 +55,25 @@ def check(folder: pathlib.Path, config: dict[str, Any]) -> int:
         there = any(path.name != ".lock" for path in folder.iterdir()) if folder.exists() else False
         if not there:
             return 0
-        saved = json.loads((folder / "config.json").read_text())
+        ours = dataclasses.asdict(config)
+        saved = _defaults(config) | json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
         raise RunError(
             f"{folder} is not empty and not a run folder: choose another --run_dir"
         ) from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise RunError(f"{folder / 'config.json'} is damaged: choose another --run_dir") from error
     except OSError as error:
         raise RunError(f"the run folder {folder} cannot be read: {error.strerror}") from error
-    for name in config.keys() | saved.keys():
-        ours, theirs = config.get(name), saved.get(name)
-        if name != "steps" and ours != theirs:
+    for name in ours.keys() | saved.keys():
+        if name != "steps" and ours.get(name) != saved.get(name):
             raise RunError(
-                f"the run in {folder} has {name}={theirs}, not {ours}: choose another --run_dir"
+                f"the run in {folder} has {name}={saved.get(name)}, not {ours.get(name)}: "
+                "choose another --run_dir"
             )
-    if config["steps"] < saved["steps"]:
+    if ours["steps"] < saved["steps"]:
         raise RunError(
-            f"the run in {folder} goes to {saved['steps']} steps, not {config['steps']}: "
+            f"the run in {folder} goes to {saved['steps']} steps, not {ours['steps']}: "
             "raise --steps or choose another --run_dir"
         )
     with contextlib.suppress(OSError, ValueError, KeyError):
@@ -73,8 +81,33 @@ def check(folder: pathlib.Path, config: dict[str, Any]) -> int:
     return 0
 
 
+def _defaults(config: Any) -> dict[str, Any]:
+    fields = dataclasses.fields(config)
+    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+
+
+def read_config(folder: pathlib.Path, kind: type) -> Any:
+    """The configuration of the run in a folder.
+
+    Args:
+        folder: the run folder.
+        kind: the dataclass of its experiment.
+
+    Raises:
+        RunError: there is none, or one of another experiment.
+    """
+    try:
+        return kind(**json.loads((folder / "config.json").read_text()))
+    except FileNotFoundError:
+        raise RunError(f"there is no run in {folder}: train one there first") from None
+    except OSError as error:
+        raise RunError(f"the run folder {folder} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{folder / 'config.json'} is damaged, or of another experiment") from error
+
+
 @contextlib.contextmanager
-def occupy(folder: pathlib.Path, config: dict[str, Any]) -> Iterator[None]:
+def occupy(folder: pathlib.Path, config: Any) -> Iterator[None]:
     """Make the folder this run's, for as long as the context is open.
 
     Raises:
@@ -91,7 +124,7 @@ def occupy(folder: pathlib.Path, config: dict[str, Any]) -> Iterator[None]:
         except BlockingIOError:
             raise RunError(f"another process is running in {folder}") from None
         check(folder, config)
-        write_json(folder / "config.json", config)
+        write_json(folder / "config.json", dataclasses.asdict(config))
         yield
 
 
@@ -107,3 +140,15 @@ def write_json(path: pathlib.Path, contents: Any) -> None:
     """Write JSON, aside and then into place."""
     text = json.dumps(contents, indent=2) + "\n"
     write(path, lambda aside: aside.write_text(text))
+
+
+def write_figure(
+    folder: pathlib.Path, name: str, figure: Figure, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Write figures/<name>: a png for the screen, a pdf for print, an npz with the numbers."""
+    path = folder / "figures" / name
+    # numpy's types take every name for its flag `allow_pickle`.
+    numbers: dict[str, Any] = dict(arrays)
+    write(path.with_suffix(".npz"), lambda aside: np.savez_compressed(aside, **numbers))
+    for suffix in (".pdf", ".png"):
+        write(path.with_suffix(suffix), figure.savefig)

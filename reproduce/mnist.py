@@ -1,23 +1,29 @@
-"""The MNIST experiment: a hypernetwork that generates a classifier's 20,018 weights.
+"""The MNIST experiments: networks whose 20,018 weights are generated, and everything asked of them.
 
-Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019), samples an ensemble, evaluates it on the
-test images and writes a run folder with figures, metrics.json and report.html.
+Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019), or the single network beside it, samples
+an ensemble, evaluates it on the test images and writes a run folder with figures (and the numbers
+behind each), metrics.json and report.html.
 
   python -m reproduce.mnist --lam=1e3                          the paper's run, 13,000 steps
+  python -m reproduce.mnist --lam=1e3 --analyses=all           the same with all its figures
   python -m reproduce.mnist --preset=quick                     a few minutes on two cores
   python -m reproduce.mnist --dataset=fashion_mnist --steps=4000
+  python -m reproduce.mnist --method=sgd                       the single network
+  python -m reproduce.mnist --run_dir=runs/mnist --analyses=paths,adversarial
+                                                               a finished run: without training
 
 The same command again goes on where the run stopped; a higher --steps continues a finished one.
-TensorBoard shows it: tensorboard --logdir runs
+`python -m reproduce.report RUN...` sets runs side by side. TensorBoard shows them:
+tensorboard --logdir runs
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
+import shutil
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -25,11 +31,48 @@ import tensorflow as tf
 from absl import flags
 
 import hypernet_tf as hn
+from hypernet_tf import plots
 from hypernet_tf.training.callbacks import ensemble_entropy
+from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.run import train
-from reproduce import _flags, _mnist_figures, _report, _run, published
+from reproduce import _flags, _mnist_history, _mnist_report, _perform, _run
+from reproduce._analyses import ANALYSES
+from reproduce._mnist_methods import METHODS, PRESETS, build
+from reproduce._subject import Settings, Subject
 
 flags.adopt_module_key_flags(_flags)
+flags.DEFINE_enum(
+    "method",
+    "hypernetwork",
+    METHODS,
+    "Who makes the weights. hypernetwork: generated from a random vector. sgd: one network, "
+    "trained in the ordinary way.",
+)
+flags.DEFINE_list(
+    "analyses",
+    [],
+    f"What else to ask of the networks: {', '.join(ANALYSES)}; or all. What was done before with "
+    "the same settings is not done again. With --run_dir and no flag that describes a training, "
+    "the finished run in that folder is analysed and nothing is trained.",
+)
+flags.DEFINE_integer(
+    "ensembles",
+    None,
+    "How many ensembles are compared. Default: 20, or where two cores would need more than about "
+    "eight minutes, fewer (at least 2); the report says how many.",
+    lower_bound=2,
+)
+flags.DEFINE_integer(
+    "scatter_networks", 3_000, "How many networks the scatter matrices show.", lower_bound=7
+)
+flags.DEFINE_bool("colour", False, "Whether scatter matrices show the networks' accuracy.")
+flags.DEFINE_integer(
+    "adversarial_images", 1_000, "How many of the first test images are attacked.", lower_bound=1
+)
+flags.DEFINE_bool("clip", False, "Whether attacked images are clipped to the pixel range.")
+
+# The figures of a run that asks for no analyses.
+BASIC = ("accuracies", "filters")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +80,7 @@ class Config:
     """One run. Defaults are the published values; `networks` is the evaluated ensemble's size."""
 
     dataset: str = "mnist"
+    method: str = "hypernetwork"
     lam: float = 1e3
     steps: int = 13_000
     seed: int = 0
@@ -50,58 +94,58 @@ class Config:
     checkpoint_every: int = 250
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "quick": {
-        "steps": 600,
-        "networks": 50,
-        "learning_rate": 1e-3,
-        "validate_every": 200,
-        "checkpoint_every": 100,
-    },
-}
-
-
 def config_from_flags() -> Config:
-    """The configuration that the flags ask for; says on stdout which data set `auto` became."""
+    """The configuration that the flags ask for; says on stdout which data set `auto` became.
+
+    Raises:
+        RunError: a flag that has no part in the method.
+    """
     values = _flags.FLAGS
+    if values.method != "hypernetwork":
+        for name in ("lam", "networks"):
+            if values[name].present:
+                raise _run.RunError(f"--{name} has no part in --method={values.method}: drop it")
     dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
     if notice:
         print(notice)
     given = {"steps": values.steps, "networks": values.networks}
     return dataclasses.replace(
-        Config(dataset=dataset, lam=values.lam, seed=values.seed, preset=values.preset),
-        **PRESETS[values.preset] | {k: v for k, v in given.items() if v is not None},
+        defaults(values.method, values.preset),
+        dataset=dataset,
+        lam=values.lam,
+        seed=values.seed,
+        **{k: v for k, v in given.items() if v is not None},
     )
 
 
-def build(config: Config) -> hn.Hypernetwork:
-    """The published hypernetwork (633,640 trainable parameters) for the MNIST target, compiled."""
-    hyper = hn.Hypernetwork(
-        hn.Target(hn.zoo.mnist(), outputs="logits"),
-        latent_dim=300,
-        code_dim=15,
-        extractor_hidden=(300, 300),
-        generator_hidden=[(40, 40), (100, 100), (100, 100), (60, 60)],
-        networks=config.networks_per_step,
-        lam=config.lam,
-        seed=config.seed,
-    )
-    hyper.compile(
-        optimizer=keras.optimizers.Adam(
-            keras.optimizers.schedules.ExponentialDecay(
-                config.learning_rate, 1, config.learning_rate_decay
-            ),
-            epsilon=1e-8,
-        ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return hyper
+def defaults(method: str, preset: str) -> Config:
+    """A method's and preset's configuration."""
+    return dataclasses.replace(Config(), method=method, preset=preset, **PRESETS[method, preset])
 
 
-def run(config: Config, folder: pathlib.Path, data_dir: str | None = None) -> dict:
-    """Train, evaluate and write the run folder.
+def default_folder(config: Config) -> pathlib.Path:
+    """Named after method and preset, not after the numbers that these bring along."""
+    brought = defaults(config.method, config.preset)
+    plain = dataclasses.replace(brought, method=Config.method, preset=Config.preset)
+    return _run.default_folder("mnist", config, plain)
+
+
+def run(
+    config: Config,
+    folder: pathlib.Path,
+    data_dir: str | None = None,
+    *,
+    analyses: Sequence[str] = (),
+    settings: Settings | None = None,
+) -> dict:
+    """Train, evaluate, analyse, and write the run folder; what is done already is not done again.
+
+    Args:
+        config: the run's.
+        folder: the run folder.
+        data_dir: see `hypernet_tf.data.load`.
+        analyses: names, or "all".
+        settings: how much of everything the analyses take.
 
     Returns:
         What metrics.json holds.
@@ -109,66 +153,85 @@ def run(config: Config, folder: pathlib.Path, data_dir: str | None = None) -> di
     Raises:
         DataError, RunError, CheckpointError, TrainingDivergedError: each with its one line.
     """
-    fields = dataclasses.asdict(config)
-    if _run.check(folder, fields) == config.steps:
-        print(f"complete: {folder / 'report.html'}")
-        return json.loads((folder / "metrics.json").read_text())
+    names = _perform.names_of(analyses)
+    settings = settings or Settings(networks=config.networks)
+    if not names:
+        settings = dataclasses.replace(settings, ensembles=1)
+    finished = _run.check(folder, config) == config.steps
+    metrics = _perform.read_metrics(folder) if finished else {}
+    page = folder / "report.html"
+    if finished and not names and page.exists():
+        print(f"complete: {page}")
+        return metrics
     dataset = hn.data.load(config.dataset, data_dir)
-    with _run.occupy(folder, fields):
+    with _run.occupy(folder, config):
         # Initial weights come from Keras's global seed, and reruns are the same to the last bit.
         keras.utils.set_random_seed(config.seed)
         tf.config.experimental.enable_op_determinism()
-        hyper, record = train(
-            lambda: build(config),
-            dataset,
-            folder,
-            steps=config.steps,
-            images=config.images_per_network,
-            networks=config.networks,
-            validate_every=config.validate_every,
-            checkpoint_every=config.checkpoint_every,
-            seed=config.seed,
-        )
-        start = time.monotonic()
-        ensemble = hyper.sample(config.networks, seed=1)
-        result = ensemble.evaluate(dataset.test.x, dataset.test.y, verbose=1)
-        assert isinstance(result, hn.Evaluation)
-        metrics = summarise(config, dataset, hyper, ensemble, result)
-        metrics["seconds"] = {
-            "train": round(record["seconds"], 1),
-            "evaluate": round(time.monotonic() - start, 1),
-        }
-        figures = _mnist_figures.draw(ensemble, result, record["history"], len(dataset.test))
-        for name, figure in figures.items():
-            _run.write(folder / "figures" / f"{name}.png", figure.savefig)
-        page = report(metrics, folder)
-        _run.write(folder / "report.html", lambda aside: aside.write_text(page))
-        _run.write_json(folder / "metrics.json", metrics)  # last: it says that the run is complete
+        if finished:
+            sampler, _ = Checkpoints(folder / "checkpoints").load()
+            subject = Subject(sampler, dataset, settings)
+        else:
+            sampler, record = _trained(config, dataset, folder)
+            # What is there from fewer steps is not this run's.
+            page.unlink(missing_ok=True)
+            shutil.rmtree(folder / "figures", ignore_errors=True)
+            subject = Subject(sampler, dataset, settings)
+            start = time.monotonic()
+            metrics = summarise(config, dataset, subject)
+            metrics["seconds"] = {
+                "train": round(record["seconds"], 1),
+                "evaluate": round(time.monotonic() - start, 1),
+            }
+            _run.write_figure(
+                folder,
+                "training_curves",
+                plots.training_curves(_mnist_history.panels(record["history"])),
+                _mnist_history.arrays(record["history"]),
+            )
+        basic = () if page.exists() else BASIC
+        asked = [name for name in ANALYSES if name in (*names, *basic)]
+        asked = _perform.possible(asked, sampler, every="all" in analyses)
+        _perform.perform(asked, subject, folder, metrics)
+        title = f"{metrics['method']} on {dataset.name}, lam {config.lam:g}"
+        text = _mnist_report.page(title, [_mnist_report.Run(folder.name, folder, metrics)])
+        _run.write(page, lambda aside: aside.write_text(text))  # last: the run is complete
     return metrics
 
 
-def summarise(
-    config: Config,
-    dataset: hn.data.Dataset,
-    hyper: hn.Hypernetwork,
-    ensemble: hn.Ensemble,
-    result: hn.Evaluation,
-) -> dict:
-    """What metrics.json holds, but for the seconds."""
-    accuracy = result.member_accuracy
+def _trained(
+    config: Config, dataset: hn.data.Dataset, folder: pathlib.Path
+) -> tuple[hn.WeightSampler, dict]:
+    return train(
+        lambda: build(config),
+        dataset,
+        folder,
+        steps=config.steps,
+        images=config.images_per_network,
+        networks=config.networks,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint_every,
+        seed=config.seed,
+    )
+
+
+def summarise(config: Config, dataset: hn.data.Dataset, subject: Subject) -> dict:
+    """What metrics.json holds of training and of one ensemble, but for the seconds."""
+    sampler, ensemble, result = subject.sampler, subject.ensemble(), subject.evaluation()
+    accuracy, several = result.member_accuracy, len(ensemble) > 1
     return {
         "experiment": "mnist",
-        "method": "hypernetwork",
+        "method": config.method,
         "dataset": dataset.summary(),
         "config": dataclasses.asdict(config),
-        "steps": int(hyper.step.numpy()),
+        "steps": int(sampler.step.numpy()),
         "seconds": {},
-        "target_weights": hyper.target.weight_count,
-        "parameters": sum(int(np.prod(v.shape)) for v in hyper.trainable_variables),
+        "target_weights": sampler.target.weight_count,
+        "parameters": sum(int(np.prod(v.shape)) for v in sampler.trainable_variables),
         "networks": {
             "count": len(ensemble),
             "accuracy_mean": float(accuracy.mean()),
-            "accuracy_std": float(accuracy.std(ddof=1)),
+            "accuracy_std": float(accuracy.std(ddof=1)) if several else None,
             "accuracy_min": float(accuracy.min()),
             "accuracy_max": float(accuracy.max()),
             "negative_log_likelihood_mean": float(result.member_negative_log_likelihood.mean()),
@@ -182,91 +245,40 @@ def summarise(
             "brier_score": result.brier_score,
         },
         "diversity": {
-            "entropy": ensemble_entropy(ensemble, hyper),
-            "disagreement": result.disagreement,
+            "entropy": ensemble_entropy(ensemble, sampler),
+            "disagreement": result.disagreement if several else None,
         },
     }
-
-
-def report(metrics: dict, folder: pathlib.Path) -> str:
-    """report.html of a run."""
-    networks, ensemble = metrics["networks"], metrics["ensemble"]
-    measured = {
-        "weights of the target": metrics["target_weights"],
-        "trainable parameters": metrics["parameters"],
-        "mean accuracy of the networks (%)": 100 * networks["accuracy_mean"],
-        "standard deviation of their accuracies (points)": 100 * networks["accuracy_std"],
-        "lowest accuracy (%)": 100 * networks["accuracy_min"],
-        "highest accuracy (%)": 100 * networks["accuracy_max"],
-        "accuracy of the majority vote (%)": 100 * ensemble["majority_vote_accuracy"],
-        "accuracy of the mean probability (%)": 100 * ensemble["mean_probability_accuracy"],
-        "accuracy of the most confident network (%)": 100 * ensemble["most_confident_accuracy"],
-        "mean negative log-likelihood of the networks (nats)": networks[
-            "negative_log_likelihood_mean"
-        ],
-        "negative log-likelihood of the ensemble (nats)": ensemble["negative_log_likelihood"],
-        "expected calibration error, 15 bins": ensemble["expected_calibration_error"],
-        "Brier score": ensemble["brier_score"],
-        "entropy of the networks' weights (nats)": metrics["diversity"]["entropy"],
-        "disagreement of two networks (share of images)": metrics["diversity"]["disagreement"],
-    }
-
-    def number(value: float | None) -> str:
-        if value is None:
-            return "not available"
-        return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-
-    rows = [
-        [name, number(value), number(published.MNIST[name]) if name in published.MNIST else ""]
-        for name, value in measured.items()
-    ]
-    data, seconds = metrics["dataset"], metrics["seconds"]
-    return _report.page(
-        f"Hypernetwork on {data['name']}, lam {metrics['config']['lam']:g}",
-        [
-            f"{networks['count']} networks sampled from a hypernetwork after {metrics['steps']:,} "
-            f"training steps, evaluated on {data['test']:,} test images of {data['name']} "
-            f"({data['source']}; trained on {data['train']:,}, "
-            f"validated on {data['validation']:,}).",
-            f"Training took {seconds['train']:,} s, evaluation {seconds['evaluate']:,} s.",
-            "Published numbers are those of MNIST; they are comparable only where the data set is "
-            "mnist and the preset is paper.",
-        ],
-        [_report.table(["", "measured", "published"], rows)],
-        {
-            "Accuracies of the networks on the test images, and of their ensemble": folder
-            / "figures"
-            / "accuracy_histogram.png",
-            "Training": folder / "figures" / "training_curves.png",
-            "The same filter in 25 networks": folder / "figures" / "filters.png",
-        },
-        json.dumps(metrics["config"], indent=2),
-    )
 
 
 def main() -> None:
     """What `python -m reproduce.mnist` does."""
-    config = config_from_flags()
     values = _flags.FLAGS
-    folder = (
-        pathlib.Path(values.run_dir)
-        if values.run_dir
-        else _run.default_folder("mnist", config, defaults(config.preset))
+    _perform.names_of(values.analyses)  # a wrong name is said before anything is loaded
+    training = ("dataset", "method", "lam", "steps", "seed", "preset")
+    if values.analyses and values.run_dir and not any(values[name].present for name in training):
+        folder = pathlib.Path(values.run_dir)
+        _perform.read_metrics(folder)
+        config = _run.read_config(folder, Config)
+    else:
+        config = config_from_flags()
+        folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(config)
+    settings = Settings(
+        networks=values.networks or config.networks,
+        ensembles=values.ensembles,
+        scatter_networks=values.scatter_networks,
+        colour=values.colour,
+        adversarial_images=values.adversarial_images,
+        clip=values.clip,
     )
-    metrics = run(config, folder, values.data_dir)
+    metrics = run(config, folder, values.data_dir, analyses=values.analyses, settings=settings)
     networks, ensemble = metrics["networks"], metrics["ensemble"]
     print(
-        f"{networks['count']} networks: mean {networks['accuracy_mean']:.2%} "
-        f"± {networks['accuracy_std']:.2%}; "
+        f"{networks['count']} networks: mean {networks['accuracy_mean']:.2%}; "
         f"majority vote {ensemble['majority_vote_accuracy']:.2%}, "
         f"mean probability {ensemble['mean_probability_accuracy']:.2%}, most confident "
         f"{ensemble['most_confident_accuracy']:.2%}\nreport: {folder / 'report.html'}"
     )
-
-
-def defaults(preset: str) -> Config:
-    """What a folder's name is compared with: a preset's own numbers are not in it, its name is."""
-    return dataclasses.replace(Config(), **PRESETS[preset])
 
 
 if __name__ == "__main__":

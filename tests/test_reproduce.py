@@ -16,7 +16,7 @@ from absl.testing import flagsaver
 
 import hypernet_tf as hn
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
-from reproduce import _flags, _run, mnist
+from reproduce import _flags, _mnist_methods, _run, mnist
 
 TINY = mnist.Config(
     dataset="mnist_5k",
@@ -157,14 +157,14 @@ class TestRunFolder:
         assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
     def test_a_second_process_is_refused(self, tmp_path):
-        folder, fields = tmp_path / "run", dataclasses.asdict(TINY)
+        folder = tmp_path / "run"
         with (
-            _run.occupy(folder, fields),
+            _run.occupy(folder, TINY),
             pytest.raises(_run.RunError, match="another process"),
-            _run.occupy(folder, fields),
+            _run.occupy(folder, TINY),
         ):
             pass
-        with _run.occupy(folder, fields):  # free again
+        with _run.occupy(folder, TINY):  # free again
             pass
 
     def test_a_damaged_checkpoint_is_named(self, finished, tmp_path):
@@ -178,7 +178,7 @@ class TestRunFolder:
             Checkpoints(folder / "checkpoints").load()
 
     def test_every_field_of_the_configuration_is_read(self):
-        source = pathlib.Path(mnist.__file__).read_text()
+        source = "".join(pathlib.Path(m.__file__).read_text() for m in (mnist, _mnist_methods))
         for field in dataclasses.fields(mnist.Config):
             assert re.search(rf"config\.{field.name}\b", source), field.name
 
@@ -199,11 +199,11 @@ class TestFlags:
         config = self.parsed(preset="quick", steps=7, lam=5.0, seed=3, networks=9)
         assert (config.steps, config.networks) == (7, 9)
         assert (config.lam, config.seed, config.preset) == (5.0, 3, "quick")
-        assert self.parsed(preset="quick").steps == mnist.PRESETS["quick"]["steps"]
+        assert self.parsed(preset="quick").steps == mnist.PRESETS["hypernetwork", "quick"]["steps"]
 
     def test_a_folder_is_named_after_what_differs(self):
         def name(config):
-            return str(_run.default_folder("mnist", config, mnist.defaults(config.preset)))
+            return str(mnist.default_folder(config))
 
         assert name(mnist.Config()) == "runs/mnist"
         assert name(mnist.Config(steps=5)) == "runs/mnist"
@@ -213,6 +213,7 @@ class TestFlags:
         quick = self.parsed(preset="quick")
         assert name(quick) == "runs/mnist-dataset=mnist_5k-preset=quick"
         assert name(dataclasses.replace(quick, networks=7)).endswith("networks=7-preset=quick")
+        assert name(self.parsed(method="sgd")) == "runs/mnist-dataset=mnist_5k-method=sgd"
 
 
 def command(*arguments, cwd, timeout=120):
@@ -268,7 +269,7 @@ class TestCommand:
             "    _flags.FLAGS(['x', '--lam=1', '--steps=5', '--networks=5', '--seed=0',"
             " '--dataset=auto', '--preset=paper'])\n"
             "    try:\n"
-            "        _flags._parse(['mnist', case])\n"
+            "        _flags._parse_flags_only(['mnist', case])\n"
             "    except SystemExit as end:\n"
             "        codes.append(end.code)\n"
             "print(codes)\n"

@@ -12,6 +12,7 @@ import hypernet_tf as hn
 from hypernet_tf.diversity import EnsembleLoss, NegativeEntropy, NegativeOutputEntropy
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.dealing import deal
+from hypernet_tf.samplers.draws import EVALUATE, stream_seed
 
 LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -35,7 +36,11 @@ def hypernetwork(model=None, **kwargs):
     return hn.Hypernetwork(hn.Target(model or classifier()), **settings | kwargs)
 
 
-SAMPLERS = {hn.Hypernetwork: hypernetwork}
+def deep_ensemble(model=None, **kwargs):
+    return hn.DeepEnsemble(hn.Target(model or classifier()), **{"networks": 12} | kwargs)
+
+
+SAMPLERS = {hn.Hypernetwork: hypernetwork, hn.DeepEnsemble: deep_ensemble}
 
 
 def fitted(make, x, y, loss=LOGITS, epochs=25, **kwargs):
@@ -137,12 +142,13 @@ class TestContract:
         json.dumps(sampler.get_config())
 
     def test_the_step_counts_and_lam_grows(self, make, blobs):
-        sampler = make(lam=2.0, lam_growth=1.5)
+        sampler = make(lam_growth=1.5)
+        start = float(sampler.lam.numpy())
         sampler.compile(optimizer="sgd", loss=LOGITS)
         for _ in range(3):
             sampler.train_on_batch(*blobs)
         assert int(sampler.step.numpy()) == 3
-        np.testing.assert_allclose(sampler.lam.numpy(), 2.0 * 1.5**3, rtol=1e-6)
+        np.testing.assert_allclose(sampler.lam.numpy(), start * 1.5**3, rtol=1e-6)
 
     def test_regression(self, make, tmp_path):
         layers = keras.layers
@@ -247,7 +253,7 @@ class TestHypernetwork:
 
     def test_weights_of_z_are_those_of_the_sample(self):
         hyper = hypernetwork()
-        z = hyper.latent_vectors(hyper._seed(2, 5), 3)
+        z = hyper.sample_latent(3, seed=5)
         np.testing.assert_allclose(
             hyper.target.flatten(hyper.weights_of(z)), hyper.sample(3, seed=5).theta(), rtol=1e-5
         )
@@ -322,7 +328,7 @@ class TestHypernetwork:
         )
         sampler.compile(optimizer=keras.optimizers.SGD(0.0), loss=LOGITS)
         logs = sampler.test_on_batch(*blobs, return_dict=True)
-        own = sampler._seed(1, 0)
+        own = stream_seed(sampler.seed, EVALUATE, 0)
         theta = sampler.target.flatten(
             hn.WeightSet(sampler.draw(own, 6, training=False).trainable, [])
         )
@@ -330,3 +336,75 @@ class TestHypernetwork:
         log_prior = -0.5 * (theta.numpy() / 2) ** 2 - np.log(2) - 0.5 * np.log(2 * np.pi)
         expected = 96 * logs["accuracy_loss"] - entropy - log_prior.sum(1).mean()
         assert logs["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+class TestDeepEnsemble:
+    @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+    def test_it_is_ordinary_training_of_each_network(self, blobs, optimizer):
+        x, y = blobs
+        sampler = deep_ensemble(networks=4, gauge=False)
+        networks = [member.to_keras() for member in sampler.sample(4)]
+        sampler.compile(optimizer=optimizer, loss=LOGITS)
+        for network in networks:
+            network.compile(optimizer=optimizer, loss=LOGITS)
+        start = sampler.sample(4).theta()
+        for _ in range(5):
+            sampler.train_on_batch(x, y)
+            for n, network in enumerate(networks):
+                network.train_on_batch(x[24 * n : 24 * n + 24], y[24 * n : 24 * n + 24])
+        theta = sampler.sample(4).theta()
+        assert np.abs(theta - start).max(1).min() > 1e-3
+        for row, network in zip(theta, networks, strict=True):
+            expected = np.concatenate([v.numpy().ravel() for v in network.trainable_variables])
+            np.testing.assert_allclose(row, expected, atol=2e-6)
+
+    def test_samples_are_its_networks_in_the_gauge(self):
+        sampler = deep_ensemble()
+        every, plain = sampler.sample(12).theta(), deep_ensemble(gauge=False).sample(12).theta()
+        assert np.abs(every - plain).max() > 0.1
+        some = sampler.sample(3, seed=4).theta()
+        places = [np.flatnonzero(np.abs(every - row).max(1) < 1e-6).tolist() for row in some]
+        assert all(len(place) == 1 for place in places)
+        assert places == sorted(places)
+        assert len({place[0] for place in places}) == 3
+        x = np.random.default_rng(0).normal(size=(5, 2)).astype("float32")
+        np.testing.assert_allclose(
+            sampler.sample(12).outputs(x),
+            deep_ensemble(gauge=False).sample(12).outputs(x),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+    def test_it_is_finite(self, blobs):
+        with pytest.raises(ValueError, match="has 12 networks: 13 are not to be had"):
+            deep_ensemble().sample(13)
+        sampler = deep_ensemble(networks=1)
+        assert sampler.predict(blobs[0]).shape == (96, 3)
+
+    def test_initial_weights_are_those_of_the_model_or_as_given(self):
+        init = keras.initializers
+        model = keras.Sequential(
+            [
+                keras.Input((2,)),
+                keras.layers.Dense(300, kernel_initializer=init.RandomNormal(stddev=3.0)),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dense(3),
+            ]
+        )
+        kernel, bias, gamma, *_ = deep_ensemble(model, gauge=False).sample(12).weights.trainable
+        np.testing.assert_allclose(np.std(kernel), 3.0, rtol=0.05)
+        assert np.abs(kernel[0] - kernel[1]).max() > 1
+        np.testing.assert_array_equal(bias, 0)
+        np.testing.assert_array_equal(gamma, 1)
+        given = {"kernel": init.TruncatedNormal(stddev=0.1), "bias": init.Constant(0.1)}
+        sampler = deep_ensemble(model, gauge=False, initializers=given)
+        kernel, bias, gamma, *_ = sampler.sample(12).weights.trainable
+        np.testing.assert_allclose(np.std(kernel), 0.1, rtol=0.05)  # as Keras corrects it
+        np.testing.assert_array_equal(bias, np.float32(0.1))
+        np.testing.assert_array_equal(gamma, 1)
+        with pytest.raises(ValueError, match="no variable named kernels; its variables are"):
+            deep_ensemble(initializers={"kernels": "zeros"})
+
+    def test_a_network_does_not_depend_on_how_many_there_are(self):
+        few, many = deep_ensemble(networks=2), deep_ensemble(networks=5)
+        np.testing.assert_array_equal(few.sample(2).theta(), many.sample(5).theta()[:2])

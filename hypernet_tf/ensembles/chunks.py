@@ -91,7 +91,6 @@ def run(
     """
     inputs, size = arrays(x)
     networks, examples = plan(target, weights.trainable[0].shape[0], size, batch_size)
-    outputs_of = tf.function(lambda part, images: target(part, images))
     parts = _parts(weights, networks)
     steps = len(parts) * -(-size // examples)
     with tqdm(total=steps, disable=not verbose, desc="networks", leave=False) as bar:
@@ -103,7 +102,7 @@ def run(
                 outputs.append(
                     keras.tree.map_structure(
                         lambda t, n=known, f=first - begin: t.numpy()[n:, f:],
-                        outputs_of(part, images),
+                        target.compiled(part, images),
                     )
                 )
                 bar.update()

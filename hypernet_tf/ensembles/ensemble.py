@@ -19,9 +19,8 @@ from hypernet_tf.ensembles.evaluation import (
     evaluate_values,
     integer_labels,
 )
+from hypernet_tf.ensembles.probabilities import log_probabilities
 from hypernet_tf.targets import Target, WeightSet
-
-_LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
 class Ensemble:
@@ -114,19 +113,7 @@ class Ensemble:
         """Yields (first example, log-probabilities [N, b, C]) over chunks of examples."""
         for first, outputs in self._outputs(x, batch_size, verbose):
             tensor = tf.constant(keras.tree.flatten(outputs)[0])
-            if tensor.dtype.size < 4:
-                tensor = tf.cast(tensor, tf.float32)
-            one_column = tensor.shape[-1] == 1  # of the second of two classes
-            if self.target.outputs == "logits":
-                if one_column:
-                    log_p = tf.math.log_sigmoid(tf.concat([-tensor, tensor], -1))
-                else:
-                    log_p = tf.nn.log_softmax(tensor)
-            else:
-                if one_column:
-                    tensor = tf.concat([1.0 - tensor, tensor], -1)
-                log_p = tf.math.log(tf.maximum(tensor, _LEAST_PROBABILITY))
-            yield first, log_p.numpy()
+            yield first, log_probabilities(self.target, tensor).numpy()
 
     def log_probabilities(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,26 +11,9 @@ import tensorflow as tf
 from hypernet_tf.diversity import Batch, DiversityTerm, NegativeEntropy, NegativeLogPrior
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.samplers.dealing import collect, deal
+from hypernet_tf.samplers.draws import EVALUATE, SAMPLE, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.losses import check_loss
 from hypernet_tf.targets import Gauge, Target, WeightSet
-
-# Streams of random numbers: the same seed gives unrelated numbers for training and for sampling.
-_TRAIN, _EVALUATE, _SAMPLE = range(3)
-
-
-class Draw(NamedTuple):
-    """What a sampler makes of random numbers.
-
-    Attributes:
-        trainable: weights of N networks, one tensor [N, ...] per variable of the target, not
-            gauged.
-        z: [N, d] the latent vectors, where the sampler has any.
-        codes: what stands between z and the weights, where the sampler has it.
-    """
-
-    trainable: list[tf.Tensor]
-    z: tf.Tensor | None = None
-    codes: list[tf.Tensor] | None = None
 
 
 class WeightSampler(keras.Model, abc.ABC):
@@ -58,7 +41,14 @@ class WeightSampler(keras.Model, abc.ABC):
         gauge: whether symmetries are fixed.
         gauge_epsilon: see `Gauge`.
         seed: the seed of training. A step is a function of (seed, step, variables, data).
+
+    Attributes:
+        size: how many networks a finite sampler has; None where there is no end to them.
+        trains_in_gauge: whether training steps run on gauged weights, as samples always do.
     """
+
+    size: int | None = None
+    trains_in_gauge = True
 
     def __init__(
         self,
@@ -120,11 +110,9 @@ class WeightSampler(keras.Model, abc.ABC):
         """The weights that the target runs on."""
         return weights if self._fix is None else self._fix(weights)
 
-    def _seed(self, stream: int, number: Any) -> tf.Tensor:
-        """The stateless seed number `number` of a stream."""
-        return tf.random.experimental.stateless_fold_in(
-            tf.constant([self.seed, stream], tf.int64), tf.cast(number, tf.int64)
-        )
+    def sampling_seed(self, seed: int) -> tf.Tensor:
+        """The stateless seed from which `sample(count, seed=seed)` draws."""
+        return stream_seed(self.seed, SAMPLE, seed)
 
     def _networks(
         self, seed: tf.Tensor, count: int, *, training: bool = False
@@ -132,7 +120,8 @@ class WeightSampler(keras.Model, abc.ABC):
         """Draw networks and fix their gauge."""
         drawn = self.draw(seed, count, training=training)
         state = self.target.initial_state(count, seed)
-        return drawn, self.gauge(WeightSet(drawn.trainable, state))
+        weights = WeightSet(drawn.trainable, state)
+        return drawn, self.gauge(weights) if self.trains_in_gauge or not training else weights
 
     def sample(self, count: int, *, seed: int = 0) -> Ensemble:
         """Draw networks.
@@ -149,9 +138,11 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         if count < 1:
             raise ValueError(f"an ensemble has at least one network, not {count}")
+        if self.size is not None and count > self.size:
+            raise ValueError(f"this sampler has {self.size} networks: {count} are not to be had")
         if self._sampled is None:  # one function, so that the same count is traced once
             self._sampled = tf.function(lambda own, count: self._networks(own, count)[1])
-        return Ensemble(self.target, self._sampled(self._seed(_SAMPLE, seed), count))
+        return Ensemble(self.target, self._sampled(self.sampling_seed(seed), count))
 
     # ---- training -------------------------------------------------------------------------
 
@@ -178,7 +169,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def train_step(self, data):
         """One step on N networks; see the class."""
         data = keras.utils.unpack_x_y_sample_weight(data)
-        own = self._seed(_TRAIN, self.step.value)
+        own = stream_seed(self.seed, TRAIN, self.step.value)
         with tf.GradientTape() as tape:
             drawn, weights = self._networks(own, self.networks, training=True)
             objective, metrics = self._objective(weights, drawn, data, training=True)
@@ -192,7 +183,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def test_step(self, data):
         """The objective and the mean member's metrics on one batch, for N fixed networks."""
         data = keras.utils.unpack_x_y_sample_weight(data)
-        drawn, weights = self._networks(self._seed(_EVALUATE, 0), self.networks)
+        drawn, weights = self._networks(stream_seed(self.seed, EVALUATE, 0), self.networks)
         return self._objective(weights, drawn, data, training=False)[1]
 
     def _objective(
@@ -231,7 +222,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def call(self, inputs, training=False):
         """The mean prediction of N networks (those of `evaluate`) on shared inputs."""
-        _, weights = self._networks(self._seed(_EVALUATE, 0), self.networks)
+        _, weights = self._networks(stream_seed(self.seed, EVALUATE, 0), self.networks)
         outputs, _ = self.target.run(weights, inputs, batch_statistics=True)
         return keras.tree.map_structure(
             lambda t: tf.reduce_mean(self.target.activate(t), 0), outputs
@@ -243,7 +234,7 @@ class WeightSampler(keras.Model, abc.ABC):
         batch_size: int | None = None,
         verbose: int | str = 0,
         *,
-        networks: int = 100,
+        networks: int | None = None,
         seed: int = 0,
     ) -> Any:
         """The mean prediction of an ensemble: `sample(networks, seed=seed).predict(x)`.
@@ -252,13 +243,13 @@ class WeightSampler(keras.Model, abc.ABC):
             x: inputs [M, ...].
             batch_size: images run at once; None chooses.
             verbose: 1 shows a progress bar.
-            networks: how many networks answer.
+            networks: how many networks answer; None for 100, or all of a finite sampler.
             seed: which ones.
 
         Returns:
             [M, ...] mean probabilities, or mean values.
         """
-        ensemble = self.sample(networks, seed=seed)
+        ensemble = self.sample(networks or self.size or 100, seed=seed)
         return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
 
     # ---- serialisation --------------------------------------------------------------------
@@ -281,7 +272,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def from_config(cls, config: dict) -> WeightSampler:
         """A sampler from `get_config`."""
         config = dict(config)
-        for name in ("target", "diversity"):
+        for name in {"target", "diversity"} & config.keys():
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
 

@@ -8,13 +8,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.base import Draw, WeightSampler
+from hypernet_tf.samplers.draws import Draw
+from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.layers import Extractor, WeightGenerator
-from hypernet_tf.targets import Target, WeightSet
+from hypernet_tf.targets import Target
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
-class Hypernetwork(WeightSampler):
+class Hypernetwork(LatentSampler):
     """A generative model of weights: an extractor and one weight generator per layer of the target.
 
     z -> extractor -> a code for each filter -> the layer's generator, shared by its filters -> the
@@ -127,20 +128,6 @@ class Hypernetwork(WeightSampler):
             for generator, code in zip(self.generators, codes, strict=True)
         ]
         return Draw(self.target.assemble(rows), z, codes)
-
-    def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
-        """Weights of `count` networks from a stateless seed."""
-        return self.generate(self.latent_vectors(seed, count), training=training)
-
-    def weights_of(self, z: tf.Tensor) -> WeightSet:
-        """Gauged weights of the networks of N latent vectors: theta(z).
-
-        Args:
-            z: [N, d].
-        """
-        z = tf.convert_to_tensor(z, tf.float32)
-        state = self.target.initial_state(z.shape[0])
-        return self.gauge(WeightSet(self.generate(z).trainable, state))
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""

@@ -27,12 +27,16 @@ class Slot:
         split: its shape with the filters on one axis; differs from `shape` only where filters are
             counted by two axes (input channel and multiplier of a depthwise convolution).
         axis: which axis of `split` counts the filters.
+        name: what its layer calls it: "kernel", "bias", "gamma", ...
+        initializer: the Keras initializer of the user's model, for those who train the weights.
     """
 
     index: int
     shape: tuple[int, ...]
     split: tuple[int, ...]
     axis: int
+    name: str
+    initializer: Any = dataclasses.field(compare=False)
 
     @property
     def row(self) -> tuple[int, ...]:
@@ -167,10 +171,16 @@ def _describe(layer: Any, indices: dict[int, int]) -> WeightedLayer:
         # No filters of its own: a single filter, on an axis of length one put in front.
         splits = [(1, *shape) for shape in shapes]
     slots = tuple(
-        Slot(indices[id(v)], shape, split, axis)
+        Slot(indices[id(v)], shape, split, axis, v.name, _initializer(layer, v.name))
         for v, shape, split, axis in zip(variables, shapes, splits, axes, strict=True)
     )
     return WeightedLayer(layer.name, slots, splits[0][axes[0]])
+
+
+def _initializer(layer: Any, name: str) -> Any:
+    """The initializer of a layer's variable, by Keras's convention; else Keras's default."""
+    given = getattr(layer, f"{name}_initializer", None)
+    return keras.initializers.get("glorot_uniform" if given is None else given)
 
 
 def describe_layers(operations: list[Any], trainable: list[Any]) -> dict[int, WeightedLayer]:

@@ -78,6 +78,19 @@ class Value:
         return self.shared is None and self._each is None
 
 
+def input_value(tensor: tf.Tensor, shape: tuple, count: int) -> Value:
+    """An input as a value: the same for all networks, or one for each."""
+    given = tuple(tensor.shape)
+    if len(given) == len(shape) + 1 and tensor.shape[1:].is_compatible_with(shape):
+        return Value(count, shared=tensor)
+    if len(given) == len(shape) + 2 and tensor.shape[2:].is_compatible_with(shape):
+        if given[0] not in (count, None):
+            raise ValueError(f"inputs for {given[0]} networks, but weights of {count}")
+        return Value(count, stacked=tensor)
+    sizes = ", ".join(["B", *map(str, shape)])
+    raise ValueError(f"the target takes inputs [{sizes}] or [N, {sizes}], not {given}")
+
+
 class Networks:
     """One run of N weight sets: gives each layer its weights and gathers its new state.
 

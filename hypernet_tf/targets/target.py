@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from hypernet_tf.targets import rules
 from hypernet_tf.targets.filters import describe_layers
-from hypernet_tf.targets.networks import Networks, Value, WeightSet
+from hypernet_tf.targets.networks import Networks, WeightSet, input_value
 from hypernet_tf.targets.plan import Ref, copied, in_order, record
 
 OUTPUTS = ("logits", "probabilities", "values")
@@ -201,6 +202,11 @@ class Target:
         """Outputs [N, B, ...] of N networks; see `run`."""
         return self.run(weights, inputs, training=training)[0]
 
+    @functools.cached_property
+    def compiled(self) -> Any:
+        """`__call__` as one tf.function, so that the same shapes are traced once."""
+        return tf.function(lambda weights, inputs: self(weights, inputs))
+
     def run(
         self,
         weights: WeightSet,
@@ -236,7 +242,7 @@ class Target:
         own = self._template.inputs
         tensors = in_order(inputs, self.plan.inputs, [tensor.name for tensor in own])
         values = {
-            ref: _input_value(tf.cast(tensor, like.dtype), like.shape[1:], count)
+            ref: input_value(tf.cast(tensor, like.dtype), like.shape[1:], count)
             for ref, tensor, like in zip(
                 keras.tree.flatten(self.plan.inputs), tensors, own, strict=True
             )
@@ -280,19 +286,6 @@ class Target:
         """A target from `get_config`."""
         model = copy.deepcopy(config["model"])  # which Keras uses up
         return cls(**config | {"model": keras.saving.deserialize_keras_object(model)})
-
-
-def _input_value(tensor: tf.Tensor, shape: tuple, count: int) -> Value:
-    """An input as a value: the same for all networks, or one for each."""
-    given = tuple(tensor.shape)
-    if len(given) == len(shape) + 1 and tensor.shape[1:].is_compatible_with(shape):
-        return Value(count, shared=tensor)
-    if len(given) == len(shape) + 2 and tensor.shape[2:].is_compatible_with(shape):
-        if given[0] not in (count, None):
-            raise ValueError(f"inputs for {given[0]} networks, but weights of {count}")
-        return Value(count, stacked=tensor)
-    sizes = ", ".join(["B", *map(str, shape)])
-    raise ValueError(f"the target takes inputs [{sizes}] or [N, {sizes}], not {given}")
 
 
 def is_seed(variable: Any) -> bool:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from hypernet_tf.data import Split
 from hypernet_tf.diversity import Batch, NegativeEntropy
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.training.checkpoints import Checkpoints
 
 
@@ -60,7 +61,7 @@ class Validation(keras.callbacks.Callback):
         self.networks = networks
         self.every = every
         self.last = last
-        self.latest: tuple[Evaluation, float] | None = None
+        self.latest: tuple[Evaluation, float | None] | None = None
 
     def on_train_batch_end(self, batch, logs=None):
         """Evaluate if it is time; `latest` is None between validations."""
@@ -72,11 +73,14 @@ class Validation(keras.callbacks.Callback):
             self.latest = result, ensemble_entropy(ensemble, self.model)
 
 
-def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float:
+def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
     """H of an ensemble's weights in nats, as its sampler's entropy term estimates it.
 
-    A sampler that trains without an entropy term is measured by the default one.
+    A sampler that trains without an entropy term is measured by the default one. Where there is no
+    latent space, and so no dimension of the manifold of weights, it is None.
     """
+    if not isinstance(sampler, LatentSampler):
+        return None
     terms = [term for term in sampler.diversity if type(term) is NegativeEntropy]
     latent = tf.zeros([len(ensemble), sampler.latent_dim])
     theta = tf.constant(ensemble.theta())
@@ -171,8 +175,8 @@ class Recorder(keras.callbacks.Callback):
         self._writer.close()
 
 
-def validation_entry(result: Evaluation, entropy: float) -> dict[str, Any]:
-    """What is recorded of a validation."""
+def validation_entry(result: Evaluation, entropy: float | None) -> dict[str, Any]:
+    """What is recorded of a validation; without entropy where there is none."""
     accuracies = result.member_accuracy
     return {
         "member_accuracies": accuracies.tolist(),
@@ -184,8 +188,7 @@ def validation_entry(result: Evaluation, entropy: float) -> dict[str, Any]:
         "most_confident_accuracy": result.most_confident_accuracy,
         "negative_log_likelihood": result.negative_log_likelihood,
         "expected_calibration_error": result.expected_calibration_error,
-        "entropy": entropy,
-    }
+    } | ({} if entropy is None else {"entropy": entropy})
 
 
 def progress_line(entry: dict[str, Any]) -> str:
@@ -196,7 +199,8 @@ def progress_line(entry: dict[str, Any]) -> str:
         f"({v['member_accuracy_min']:.2%} to {v['member_accuracy_max']:.2%}), "
         f"vote {v['majority_vote_accuracy']:.2%}, "
         f"mean probability {v['mean_probability_accuracy']:.2%}, "
-        f"most confident {v['most_confident_accuracy']:.2%}, entropy {v['entropy']:.1f} nats, "
-        f"loss {entry['loss']:.4g}, accuracy loss {entry['accuracy_loss']:.4g}, "
+        f"most confident {v['most_confident_accuracy']:.2%}, "
+        + (f"entropy {v['entropy']:.1f} nats, " if "entropy" in v else "")
+        + f"loss {entry['loss']:.4g}, accuracy loss {entry['accuracy_loss']:.4g}, "
         f"lr {entry['learning_rate']:.3g}, lam {entry['lam']:.4g}"
     )

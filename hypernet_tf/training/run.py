@@ -37,7 +37,7 @@ def train(
         folder: the run folder; checkpoints/ and tensorboard/ are made in it.
         steps: how many steps in all.
         images: B, images per network and step.
-        networks: how many networks a validation samples.
+        networks: how many networks a validation samples; of a finite sampler at most all.
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
         seed: of the order of the data.
@@ -59,7 +59,10 @@ def train(
     if done < steps:
         batch_size = sampler.networks * images
         validation = Validation(
-            dataset.validation, networks=networks, every=validate_every, last=steps
+            dataset.validation,
+            networks=min(networks, sampler.size or networks),
+            every=validate_every,
+            last=steps,
         )
         recorder = Recorder(
             checkpoints,

@@ -1,0 +1,114 @@
+"""Networks trained in the ordinary way: a single one, or a deep ensemble, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.draws import Draw
+from hypernet_tf.targets import Target
+
+
+@keras.saving.register_keras_serializable(package="hypernet_tf")
+class DeepEnsemble(WeightSampler):
+    """N independently trained networks, all trained in one step (Lakshminarayanan et al. 2017).
+
+    Each network starts from its own initial weights and sees its own share of every batch. The
+    objective is the *sum* of the networks' losses, so that each is trained as it would be alone.
+    With `networks=1` this is ordinary training of one network.
+
+    It is finite: `sample(count)` takes `count` of the N networks, which ones the seed decides, and
+    refuses more than N. Training steps run on the weights as they are; samples are gauge-fixed.
+
+    Args:
+        target: the `Target`, or a Keras model.
+        networks: N, how many networks it consists of.
+        initializers: name of a variable ("kernel", "bias", ...) -> Keras initializer, or its name;
+            variables not named here start as in the user's model.
+        **kwargs: see `WeightSampler`: prior, gauge, gauge_epsilon, seed. `lam` is N, and there is
+            no diversity term.
+
+    Example:
+        >>> ensemble = DeepEnsemble(Target(zoo.mnist()), networks=10)
+        >>> ensemble.compile(optimizer="adam", loss=SparseCategoricalCrossentropy(from_logits=True))
+        >>> ensemble.fit(x, y, batch_size=10 * 128, epochs=10)
+        >>> ensemble.sample(10).evaluate(x_test, y_test)
+
+    Reference: "Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles",
+    arXiv 1612.01474.
+    """
+
+    trains_in_gauge = False
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        networks: int = 10,
+        initializers: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(target, networks=networks, lam=float(networks), diversity=[], **kwargs)
+        self.size = networks
+        given = {k: keras.initializers.get(v) for k, v in (initializers or {}).items()}
+        slots = sorted((s for layer in self.target.layers for s in layer.slots), key=_index)
+        unknown = set(given) - {slot.name for slot in slots}
+        if unknown:
+            raise ValueError(
+                f"the target has no variable named {', '.join(sorted(unknown))}; its variables are "
+                f"named {', '.join(sorted({slot.name for slot in slots}))}"
+            )
+        self.initializers = given
+        self.theta = [
+            self.add_weight(
+                name=f"weights_{slot.index}",
+                shape=(networks, *slot.shape),
+                initializer=_Stacked(given.get(slot.name, slot.initializer), self.seed, slot.index),
+            )
+            for slot in slots
+        ]
+        self.built = True
+
+    def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
+        """All networks in training; otherwise `count` of them, chosen by the seed, in order."""
+        if training or count == self.size:
+            return Draw([weights.value for weights in self.theta])
+        places = tf.random.experimental.stateless_shuffle(tf.range(self.size), seed)[:count]
+        return Draw([tf.gather(weights.value, tf.sort(places)) for weights in self.theta])
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        config = super().get_config()
+        for name in ("lam", "diversity"):
+            del config[name]
+        serialised = {
+            k: keras.saving.serialize_keras_object(v) for k, v in self.initializers.items()
+        }
+        return config | {"initializers": serialised}
+
+
+def _index(slot: Any) -> int:
+    return slot.index
+
+
+class _Stacked(keras.initializers.Initializer):
+    """Initial values of one variable in N networks, each from a seed of its own."""
+
+    def __init__(self, initializer: Any, seed: int, index: int):
+        self.initializer, self.seed, self.index = initializer, seed, index
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        """[N, ...]."""
+        return tf.stack([self._one(place, shape[1:], dtype) for place in range(shape[0])])
+
+    def _one(self, place: int, shape: Any, dtype: Any) -> Any:
+        config = self.initializer.get_config()
+        if "seed" in config:
+            words = (self.seed, place, self.index)
+            config["seed"] = int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+        return type(self.initializer).from_config(config)(shape, dtype=dtype)

@@ -1,0 +1,107 @@
+"""Performing analyses in a run folder: which, in what order, what is done already, what is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import hypernet_tf as hn
+from reproduce import _run
+from reproduce._analyses import ANALYSES
+from reproduce._run import RunError
+from reproduce._subject import Subject
+
+
+def names_of(asked: Sequence[str]) -> list[str]:
+    """The analyses asked for, in the order of the experiment.
+
+    Args:
+        asked: names, or "all".
+
+    Raises:
+        RunError: one of them is unknown.
+    """
+    unknown = [name for name in asked if name not in (*ANALYSES, "all")]
+    if unknown:
+        raise RunError(
+            f"there is no analysis '{unknown[0]}': the analyses are {', '.join(ANALYSES)}, or all"
+        )
+    return [name for name in ANALYSES if name in asked or "all" in asked]
+
+
+def possible(names: Sequence[str], sampler: hn.WeightSampler, *, every: bool) -> list[str]:
+    """Those of the analyses that a sampler has networks enough for.
+
+    Args:
+        names: analyses.
+        sampler: what is analysed.
+        every: whether all analyses were asked for; then those that cannot be are said and left out.
+
+    Raises:
+        RunError: an analysis asked for by name needs more networks than the sampler has.
+    """
+    size = sampler.size
+    short = [name for name in names if size is not None and ANALYSES[name].needs > size]
+    for name in short:
+        line = (
+            f"the analysis '{name}' needs at least {ANALYSES[name].needs} networks, and this "
+            f"sampler has {size}"
+        )
+        if not every:
+            raise RunError(f"{line}: leave it out")
+        print(f"left out: {line}")
+    return [name for name in names if name not in short]
+
+
+def perform(
+    names: Sequence[str], subject: Subject, folder: pathlib.Path, metrics: dict[str, Any]
+) -> None:
+    """Perform analyses; what was done before with the same settings is not done again.
+
+    Args:
+        names: analyses.
+        subject: what is analysed.
+        folder: the run folder: figures/ gets a png, a pdf for print, and an npz with the numbers.
+        metrics: of the run; gets an entry under "analyses" for each, and is written after each.
+    """
+    done = metrics.setdefault("analyses", {})
+    for place, name in enumerate(names, 1):
+        settings = settings_of(name, subject)
+        if name in done and done[name]["settings"] == settings:
+            continue
+        print(f"analysis {place} of {len(names)}: {name}")
+        start = time.monotonic()
+        result = ANALYSES[name].run(subject)
+        for title, drawing in result.drawings.items():
+            _run.write_figure(folder, title, drawing.figure, drawing.arrays)
+        done[name] = result.metrics | {
+            "settings": settings,
+            "figures": list(result.drawings),
+            "seconds": round(time.monotonic() - start, 1),
+        }
+        _run.write_json(folder / "metrics.json", metrics)
+
+
+def settings_of(name: str, subject: Subject) -> dict[str, Any]:
+    """What an analysis's result depends on, but for the run's configuration."""
+    everything = dataclasses.asdict(subject.settings)
+    settings = {field: everything[field] for field in ANALYSES[name].uses}
+    return settings | {"steps": int(subject.sampler.step.numpy())}
+
+
+def read_metrics(folder: pathlib.Path) -> dict[str, Any]:
+    """metrics.json of a finished run.
+
+    Raises:
+        RunError: there is no finished run in the folder.
+    """
+    try:
+        return json.loads((folder / "metrics.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"there is no finished run in {folder}: train it first") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / 'metrics.json'} cannot be read or is damaged") from error

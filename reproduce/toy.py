@@ -1,0 +1,296 @@
+"""The toy problem: a hypernetwork that bends a line through the peaks of a score on the plane.
+
+theta, two numbers, is itself what a small network generates from z in [-1, 1]. It is trained for a
+high score of theta and for distant thetas (Deutsch, Nijkamp, Yang 2019), so that its curve goes
+through the score's peaks and is sparse where the score is low.
+
+  python -m reproduce.toy                          three seeds, 60,000 steps, in about a minute
+  python -m reproduce.toy --seeds=3,4 --steps=20000
+
+Each seed is trained anew from its first step, also when --steps of a finished run is raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+import sys
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from scipy.stats import spearmanr  # type: ignore[import, unused-ignore]
+from tqdm import tqdm
+
+from hypernet_tf.entropy import nearest_neighbour_distances
+from reproduce import _flags, _run, _toy_figures
+
+flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, one hypernetwork each, separated by commas.")
+flags.register_validator(
+    "seeds",
+    lambda values: (
+        all(value.isdecimal() and int(value) < 2**31 for value in values)
+        and len({int(value) for value in values}) == len(values) > 0
+    ),
+    "the seeds are different numbers between 0 and 2147483647, separated by commas",
+)
+# Of the shared flags only these mean something here.
+SHARED_FLAGS = ("run_dir", "steps")
+for _flag in SHARED_FLAGS:
+    flags.declare_key_flag(_flag)
+
+STEPS_PER_CALL = 500  # of the training loop; the progress bar moves as often
+MEASURES = {
+    "components_visited": "components i with a point of the curve within sigma_i of mu_i",
+    "rank_correlation": "Spearman's rank correlation of the score at a point of the curve and "
+    "the point's distance to the nearest other one",
+    "score_mean": "mean score of the points of the curve",
+    "loss": f"mean training loss of the last {STEPS_PER_CALL} steps",
+    "steps": "training steps",
+    "seconds": "seconds of training",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run. Defaults are published, but for the steps: after 60,000 curves hardly change."""
+
+    seeds: str = "0,1,2"  # as the flag has them
+    steps: int = 60_000
+    points_per_step: int = 5
+    diversity_weight: float = 2.2
+    norm_weight: float = 0.05
+    learning_rate: float = 1e-3
+    learning_rate_decay: float = 0.99996
+    points: int = 400  # of a curve, where it is drawn and measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """The score: K bells on the plane."""
+
+    mu: np.ndarray  # [K, 2]
+    sigma: np.ndarray  # [K]
+    p: np.ndarray  # [K]
+
+    def score(self, theta: Any) -> tf.Tensor:
+        """f(theta) = sum_i p_i · 2πσ_i² · exp(-|theta - mu_i|² / 2σ_i²), [N].
+
+        The factor multiplies, as published: f is no density.
+
+        Args:
+            theta: [N, 2].
+        """
+        theta = tf.convert_to_tensor(theta)
+        mu, sigma, p = (tf.cast(x, theta.dtype) for x in (self.mu, self.sigma, self.p))
+        squared = tf.reduce_sum((theta[:, None] - mu) ** 2, -1)  # [N, K]
+        bells = tf.exp(-squared / (2 * sigma**2))
+        return tf.reduce_sum(2 * math.pi * p * sigma**2 * bells, -1)
+
+
+def published_mixture() -> Mixture:
+    """The published score; the order of the draws is part of it."""
+    random = np.random.RandomState(69319)
+    count = random.randint(10, 11)
+    mu = random.uniform(-5, 5, (count, 2))
+    sigma = random.uniform(1, 1.1, count)
+    p = random.uniform(1, 3, count)
+    return Mixture(mu, sigma, p / p.sum())
+
+
+def build(seed: int) -> keras.Model:
+    """The generator z -> theta; biases are drawn like kernels, their fan-in is their number."""
+    draw = keras.initializers.VarianceScaling(
+        scale=6.0,
+        mode="fan_in",
+        distribution="truncated_normal",
+        seed=keras.random.SeedGenerator(seed),
+    )
+    dense = functools.partial(keras.layers.Dense, kernel_initializer=draw, bias_initializer=draw)
+    hidden = [dense(units, activation="tanh") for units in (30, 10, 10)]
+    return keras.Sequential([keras.Input((1,)), *hidden, dense(2)])
+
+
+def diversity_loss(theta: tf.Tensor) -> tf.Tensor:
+    """Minus the entropy of N points on a curve (d = 1), in nats, with all its constants."""
+    count = tf.cast(tf.shape(theta)[0], theta.dtype)
+    # 1e-7 is added under the root as published; `kozachenko_leonenko_entropy` adds it outside.
+    distances = tf.sqrt(nearest_neighbour_distances(theta) ** 2 + 1e-7)
+    entropy = tf.math.digamma(count) + tf.reduce_mean(tf.math.log(distances))
+    return -(entropy - tf.math.digamma(tf.ones_like(count)) + math.log(2.0))
+
+
+def loss(config: Config, mixture: Mixture, theta: tf.Tensor) -> tf.Tensor:
+    """-mean f + 2.2 · L_diversity + 0.05 · mean |theta|², with the weights of `config`."""
+    return (
+        -tf.reduce_mean(mixture.score(theta))
+        + config.diversity_weight * diversity_loss(theta)
+        + config.norm_weight * tf.reduce_mean(tf.reduce_sum(theta**2, -1))
+    )
+
+
+def train(config: Config, seed: int, mixture: Mixture, bar: tqdm) -> tuple[keras.Model, np.ndarray]:
+    """Train one generator; equal seeds give equal ones.
+
+    Args:
+        config: the configuration.
+        seed: of initial weights and of all z.
+        mixture: the score.
+        bar: what shows progress.
+
+    Returns:
+        The generator, and the mean loss of each STEPS_PER_CALL steps.
+    """
+    model = build(seed)
+    optimizer = keras.optimizers.Adam(
+        keras.optimizers.schedules.ExponentialDecay(
+            config.learning_rate, 1, config.learning_rate_decay
+        ),
+        epsilon=1e-8,
+    )
+    variables = model.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function
+    def advance(first, count):
+        total = tf.constant(0.0)
+        shape = [config.points_per_step, 1]
+        for step in tf.range(first, first + count):
+            z = tf.random.stateless_uniform(shape, [seed, step], minval=-1.0, maxval=1.0)
+            with tf.GradientTape() as tape:
+                value = loss(config, mixture, model(z))
+            optimizer.apply(tape.gradient(value, variables), variables)
+            total += value
+        return total / tf.cast(count, total.dtype)
+
+    losses = []
+    for first in range(0, config.steps, STEPS_PER_CALL):
+        count = min(STEPS_PER_CALL, config.steps - first)
+        losses.append(float(advance(tf.constant(first), tf.constant(count))))
+        bar.set_postfix(seed=seed, loss=f"{losses[-1]:.4g}", refresh=False)
+        bar.update(count)
+    return model, np.array(losses)
+
+
+def measure(mixture: Mixture, curve: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What MEASURES says of a curve, but for its training; and the curve, its score and spacing.
+
+    Args:
+        mixture: the score.
+        curve: [P, 2] in the order of z.
+    """
+    curve = curve.astype(np.float64)
+    to_centres = np.linalg.norm(curve[:, None] - mixture.mu, axis=-1)  # [P, K]
+    score = mixture.score(curve).numpy()
+    spacing = nearest_neighbour_distances(curve).numpy()
+    return {
+        "components_visited": int((to_centres.min(0) < mixture.sigma).sum()),
+        "rank_correlation": float(spearmanr(spacing, score).statistic),
+        "score_mean": float(score.mean()),
+    }, {"curve": curve, "score": score, "spacing": spacing}
+
+
+def arrays(
+    mixture: Mixture, z: np.ndarray, seeds: list[int], lines: list[dict[str, np.ndarray]]
+) -> dict[str, dict[str, Any]]:
+    """What each figure draws and its npz holds; `lines` has curve, score and spacing by seed."""
+    curves, score, spacing = (
+        np.stack([line[name] for line in lines]) for name in ("curve", "score", "spacing")
+    )
+    limit = np.ceil(max(6.5, np.abs(curves).max()))  # holds all peaks and curves
+    axis = np.linspace(-limit, limit, 201)
+    grid = np.stack(np.meshgrid(axis, axis), -1)  # [G, G, 2]
+    plane = mixture.score(grid.reshape(-1, 2)).numpy().reshape(grid.shape[:2])
+    of = {"seeds": np.array(seeds)}
+    return {
+        "curve": of | {"curves": curves, "mu": mixture.mu, "axis": axis, "plane": plane},
+        "score": of | {"z": z, "score": score},
+        "spacing": of | {"z": z, "spacing": spacing, "score": score},
+    }
+
+
+def run(config: Config, folder: pathlib.Path) -> dict:
+    """Train, measure, draw and write the run folder.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        RunError: the folder cannot be used.
+    """
+    if _run.check(folder, config) == config.steps:
+        print(f"complete: {folder / 'report.html'}")
+        return json.loads((folder / "metrics.json").read_text())
+    with _run.occupy(folder, config):
+        tf.config.experimental.enable_op_determinism()  # reruns are the same to the last bit
+        mixture = published_mixture()
+        z = np.linspace(-1, 1, config.points)
+        seeds = [int(seed) for seed in config.seeds.split(",")]
+        rows, lines = [], []
+        total = config.steps * len(seeds)
+        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file is not redrawn
+        with tqdm(total=total, desc="training", unit="step", mininterval=every) as bar:
+            for seed in seeds:
+                start = time.monotonic()
+                model, losses = train(config, seed, mixture, bar)
+                seconds = round(time.monotonic() - start, 1)
+                values, line = measure(mixture, model(z[:, None].astype("float32")).numpy())
+                lines.append(line)
+                training = {"loss": losses[-1], "steps": config.steps, "seconds": seconds}
+                rows.append({"seed": seed, **values, **training})
+        metrics = {
+            "experiment": "toy",
+            "method": "hypernetwork",
+            "config": dataclasses.asdict(config),
+            "steps": config.steps,
+            "components": len(mixture.mu),
+            "measures": MEASURES,
+            "seeds": rows,
+            "mean": {name: float(np.mean([row[name] for row in rows])) for name in MEASURES},
+        }
+        for name, numbers in arrays(mixture, z, seeds, lines).items():
+            _run.write_figure(folder, name, _toy_figures.FIGURES[name](**numbers), numbers)
+        page = _toy_figures.page(metrics, folder / "figures")
+        _run.write(folder / "report.html", lambda aside: aside.write_text(page))
+        _run.write_json(folder / "metrics.json", metrics)  # last: it says that the run is complete
+    return metrics
+
+
+def refuse_other_flags() -> None:
+    """End with one line if a shared flag is given that means nothing here."""
+    for flag in _flags.FLAGS.flags_by_module_dict()[_flags.__name__]:
+        if flag.present and flag.name not in SHARED_FLAGS:
+            print(
+                f"reproduce.toy: the toy problem has no --{flag.name} (--help tells more)",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+
+
+def main() -> None:
+    """What `python -m reproduce.toy` does."""
+    refuse_other_flags()
+    values = _flags.FLAGS
+    seeds = ",".join(str(int(seed)) for seed in values.seeds)
+    config = Config(seeds=seeds, steps=values.steps or Config.steps)
+    folder = (
+        pathlib.Path(values.run_dir)
+        if values.run_dir
+        else _run.default_folder("toy", config, Config())
+    )
+    mean = run(config, folder)["mean"]
+    print(
+        f"mean of seeds {seeds}: {mean['components_visited']:.3g} components visited, "
+        f"rank correlation of spacing and score {mean['rank_correlation']:.2f}, "
+        f"score {mean['score_mean']:.3f}\nreport: {folder / 'report.html'}"
+    )
+
+
+if __name__ == "__main__":
+    _flags.run(main)
