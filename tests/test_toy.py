@@ -240,7 +240,7 @@ class TestCommand:
             "    for flag in _flags.FLAGS.get_flags_for_module(_flags.__name__):\n"
             "        flag.unparse()\n"
             "    try:\n"
-            "        _flags._parse(['toy', case])\n"
+            "        _flags._parse_flags_only(['toy', case])\n"
             "        toy.main()\n"
             "    except SystemExit as end:\n"
             "        codes.append(end.code)\n"
