@@ -193,7 +193,8 @@ def run(
         asked = [name for name in ANALYSES if name in (*names, *basic)]
         asked = _perform.possible(asked, sampler, every="all" in analyses)
         _perform.perform(asked, subject, folder, metrics)
-        title = f"{metrics['method']} on {dataset.name}, lam {config.lam:g}"
+        lam = f", lam {config.lam:g}" if config.method == "hypernetwork" else ""
+        title = f"{config.method} on {dataset.name}{lam}"
         text = _mnist_report.page(title, [_mnist_report.Run(folder.name, folder, metrics)])
         _run.write(page, lambda aside: aside.write_text(text))  # last: the run is complete
     return metrics
@@ -251,6 +252,22 @@ def summarise(config: Config, dataset: hn.data.Dataset, subject: Subject) -> dic
     }
 
 
+def settings_from_flags(config: Config) -> Settings:
+    """How much of everything the flags ask for.
+
+    Raises:
+        RunError: a flag that has no part in the analyses asked for.
+    """
+    values = _flags.FLAGS
+    used = {field for name in _perform.names_of(values.analyses) for field in ANALYSES[name].uses}
+    names = ("ensembles", "scatter_networks", "colour", "adversarial_images", "clip")
+    for name in names:
+        if values[name].present and name not in used:
+            raise _run.RunError(f"--{name} has no part in the analyses asked for: drop it")
+    given = {name: values[name].value for name in names}
+    return Settings(networks=values.networks or config.networks, **given)
+
+
 def main() -> None:
     """What `python -m reproduce.mnist` does."""
     values = _flags.FLAGS
@@ -263,14 +280,7 @@ def main() -> None:
     else:
         config = config_from_flags()
         folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(config)
-    settings = Settings(
-        networks=values.networks or config.networks,
-        ensembles=values.ensembles,
-        scatter_networks=values.scatter_networks,
-        colour=values.colour,
-        adversarial_images=values.adversarial_images,
-        clip=values.clip,
-    )
+    settings = settings_from_flags(config)
     metrics = run(config, folder, values.data_dir, analyses=values.analyses, settings=settings)
     networks, ensemble = metrics["networks"], metrics["ensemble"]
     print(

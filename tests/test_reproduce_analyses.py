@@ -294,6 +294,26 @@ class TestCommand:
             with pytest.raises(_run.RunError, match=r"--lam has no part in --method=sgd"):
                 mnist.config_from_flags()
 
+    @pytest.mark.parametrize("flag", ["--ensembles=3", "--colour", "--scatter_networks=9"])
+    def test_a_flag_that_has_no_part_in_the_analyses(self, flag):
+        flags = _flags.FLAGS
+        with flagsaver.flagsaver():
+            flags(["mnist", "--analyses=paths,adversarial", flag])
+            with pytest.raises(_run.RunError, match="has no part in the analyses asked for"):
+                mnist.settings_from_flags(TINY)
+        for value in flags.flags_by_module_dict()[mnist.__name__]:
+            value.unparse()
+
+    def test_settings_come_from_flags(self):
+        flags = _flags.FLAGS
+        with flagsaver.flagsaver():
+            flags(["mnist", "--analyses=all", "--ensembles=3", "--colour", "--networks=7"])
+            settings = mnist.settings_from_flags(TINY)
+        for module in (mnist, _flags):
+            for value in flags.flags_by_module_dict()[module.__name__]:
+                value.unparse()
+        assert settings == Settings(networks=7, ensembles=3, colour=True)
+
 
 class TestSideBySide:
     def test_several_runs_on_one_page(self, analysed, single, tmp_path):
