@@ -18,9 +18,10 @@ from hypernet_tf.targets import Target
 class DeepEnsemble(WeightSampler):
     """N independently trained networks, all trained in one step (Lakshminarayanan et al. 2017).
 
-    Each network starts from its own initial weights and sees its own share of every batch. The
-    objective is the *sum* of the networks' losses, so that each is trained as it would be alone.
-    With `networks=1` this is ordinary training of one network.
+    Each network starts from its own initial weights and sees its own share of every batch. What is
+    minimised is the *sum* over networks of what each would minimise alone, so that training them
+    together changes nothing; the reported losses are means. With `networks=1` this is ordinary
+    training of one network.
 
     It is finite: `sample(count)` takes `count` of the N networks, which ones the seed decides, and
     refuses more than N. Training steps run on the weights as they are; samples are gauge-fixed.
@@ -30,8 +31,7 @@ class DeepEnsemble(WeightSampler):
         networks: N, how many networks it consists of.
         initializers: name of a variable ("kernel", "bias", ...) -> Keras initializer, or its name;
             variables not named here start as in the user's model.
-        **kwargs: see `WeightSampler`: prior, gauge, gauge_epsilon, seed. `lam` is N, and there is
-            no diversity term.
+        **kwargs: see `WeightSampler`: lam, prior, gauge, seed, ... There is no diversity term.
 
     Example:
         >>> ensemble = DeepEnsemble(Target(zoo.mnist()), networks=10)
@@ -53,7 +53,7 @@ class DeepEnsemble(WeightSampler):
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(target, networks=networks, lam=float(networks), diversity=[], **kwargs)
+        super().__init__(target, networks=networks, diversity=[], **kwargs)
         self.size = networks
         given = {k: keras.initializers.get(v) for k, v in (initializers or {}).items()}
         slots = sorted((s for layer in self.target.layers for s in layer.slots), key=_index)
@@ -81,11 +81,14 @@ class DeepEnsemble(WeightSampler):
         places = tf.random.experimental.stateless_shuffle(tf.range(self.size), seed)[:count]
         return Draw([tf.gather(weights.value, tf.sort(places)) for weights in self.theta])
 
+    def _objective(self, *args: Any, **kwargs: Any) -> tuple[tf.Tensor, dict]:
+        mean, metrics = super()._objective(*args, **kwargs)
+        return self.networks * mean, metrics
+
     def get_config(self) -> dict:
         """The arguments of the constructor."""
         config = super().get_config()
-        for name in ("lam", "diversity"):
-            del config[name]
+        del config["diversity"]
         serialised = {
             k: keras.saving.serialize_keras_object(v) for k, v in self.initializers.items()
         }
