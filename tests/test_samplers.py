@@ -40,7 +40,15 @@ def deep_ensemble(model=None, **kwargs):
     return hn.DeepEnsemble(hn.Target(model or classifier()), **{"networks": 12} | kwargs)
 
 
-SAMPLERS = {hn.Hypernetwork: hypernetwork, hn.DeepEnsemble: deep_ensemble}
+def noise_control(model=None, **kwargs):
+    return hn.NoiseControl(hn.Target(model or classifier()), **{"scale": 0.05} | kwargs)
+
+
+SAMPLERS = {
+    hn.Hypernetwork: hypernetwork,
+    hn.DeepEnsemble: deep_ensemble,
+    hn.NoiseControl: noise_control,
+}
 
 
 def fitted(make, x, y, loss=LOGITS, epochs=25, **kwargs):
@@ -156,7 +164,7 @@ class TestContract:
         )
         x = np.linspace(-1, 1, 64, dtype="float32")[:, None]
         y = np.sin(3 * x)
-        sampler, history = fitted(lambda: make(model), x, y, loss="mse")
+        sampler, history = fitted(lambda: make(model), x, y, loss="mse", epochs=60)
         assert history["accuracy_loss"][-1] < 0.5 * history["accuracy_loss"][0]
         result = sampler.sample(10).evaluate(x, y)
         assert result.mean_squared_error < y.var()
@@ -420,3 +428,44 @@ class TestDeepEnsemble:
     def test_a_network_does_not_depend_on_how_many_there_are(self):
         few, many = deep_ensemble(networks=2), deep_ensemble(networks=5)
         np.testing.assert_array_equal(few.sample(2).theta(), many.sample(5).theta()[:2])
+
+
+class TestNoiseControl:
+    def test_samples_are_noise_around_the_trained_network(self, blobs):
+        sampler, _ = fitted(lambda: noise_control(gauge=False, scale=0.3), *blobs)
+        theta = sampler.sample(4000).theta()
+        trained = np.concatenate([v.numpy().ravel() for v in sampler.theta])
+        np.testing.assert_allclose(theta.mean(0), trained, atol=0.03)
+        np.testing.assert_allclose(theta.std(0), 0.3, rtol=0.06)
+        gauged, _ = fitted(noise_control, *blobs)
+        centre = hn.DeepEnsemble(gauged.target, networks=1)
+        for own, value in zip(centre.theta, gauged.theta, strict=True):
+            own.assign(value)
+        gauged.scale.assign(1e-6)
+        np.testing.assert_allclose(
+            gauged.sample(1).theta(), centre.sample(1).theta(), rtol=1e-3, atol=1e-4
+        )
+
+    def test_matched_networks_are_as_far_apart(self, blobs):
+        other = deep_ensemble(networks=12).sample(12)
+        sampler, _ = fitted(noise_control, *blobs)
+        scale = sampler.match(other)
+        assert scale == float(sampler.scale.numpy()) != pytest.approx(0.05, rel=0.1)
+
+        def distance(ensemble):
+            near = hn.diversity.nearest_neighbour_distances(tf.constant(ensemble.theta()))
+            return float(np.log(near).mean())
+
+        np.testing.assert_allclose(distance(sampler.sample(12)), distance(other), atol=1e-4)
+
+    def test_what_cannot_be_matched_is_refused_and_changes_nothing(self):
+        sampler = noise_control(scale=0.05)
+        theta = 1e6 * np.random.default_rng(0).normal(size=(5, sampler.target.weight_count))
+        far = hn.Ensemble(
+            sampler.target, sampler.target.unflatten(tf.constant(theta.astype("float32")))
+        )
+        with pytest.raises(ValueError, match="no noise makes networks as far apart"):
+            sampler.match(far)
+        assert float(sampler.scale.numpy()) == pytest.approx(0.05)
+        with pytest.raises(ValueError, match="positive number, not 0"):
+            noise_control(scale=0)

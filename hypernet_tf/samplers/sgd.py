@@ -55,23 +55,8 @@ class DeepEnsemble(WeightSampler):
     ):
         super().__init__(target, networks=networks, diversity=[], **kwargs)
         self.size = networks
-        given = {k: keras.initializers.get(v) for k, v in (initializers or {}).items()}
-        slots = sorted((s for layer in self.target.layers for s in layer.slots), key=_index)
-        unknown = set(given) - {slot.name for slot in slots}
-        if unknown:
-            raise ValueError(
-                f"the target has no variable named {', '.join(sorted(unknown))}; its variables are "
-                f"named {', '.join(sorted({slot.name for slot in slots}))}"
-            )
-        self.initializers = given
-        self.theta = [
-            self.add_weight(
-                name=f"weights_{slot.index}",
-                shape=(networks, *slot.shape),
-                initializer=_Stacked(given.get(slot.name, slot.initializer), self.seed, slot.index),
-            )
-            for slot in slots
-        ]
+        self.initializers = dict(initializers or {})
+        self.theta = trained_weights(self, networks, self.initializers)
         self.built = True
 
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
@@ -89,14 +74,47 @@ class DeepEnsemble(WeightSampler):
         """The arguments of the constructor."""
         config = super().get_config()
         del config["diversity"]
-        serialised = {
-            k: keras.saving.serialize_keras_object(v) for k, v in self.initializers.items()
-        }
-        return config | {"initializers": serialised}
+        return config | {"initializers": initializer_config(self.initializers)}
 
 
-def _index(slot: Any) -> int:
-    return slot.index
+def trained_weights(
+    sampler: WeightSampler, networks: int, initializers: Mapping[str, Any]
+) -> list[Any]:
+    """Variables of a sampler that are the weights themselves: [N, ...] for each of the target's.
+
+    Args:
+        sampler: whose they are.
+        networks: N.
+        initializers: name of a variable -> Keras initializer; see `DeepEnsemble`.
+
+    Raises:
+        ValueError: the target has no variable of such a name.
+    """
+    slots = [slot for layer in sampler.target.layers for slot in layer.slots]
+    names = {slot.name for slot in slots}
+    unknown = set(initializers) - names
+    if unknown:
+        raise ValueError(
+            f"the target has no variable named {', '.join(sorted(unknown))}; its variables are "
+            f"named {', '.join(sorted(names))}"
+        )
+    given = {name: keras.initializers.get(value) for name, value in initializers.items()}
+    return [
+        sampler.add_weight(
+            name=f"weights_{slot.index}",
+            shape=(networks, *slot.shape),
+            initializer=_Stacked(given.get(slot.name, slot.initializer), sampler.seed, slot.index),
+        )
+        for slot in sorted(slots, key=lambda slot: slot.index)
+    ]
+
+
+def initializer_config(initializers: Mapping[str, Any]) -> dict[str, Any]:
+    """Initializers as JSON, of which the constructor makes initializers again."""
+    return {
+        name: keras.saving.serialize_keras_object(keras.initializers.get(value))
+        for name, value in initializers.items()
+    }
 
 
 class _Stacked(keras.initializers.Initializer):
