@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 # Lines are told apart by dash pattern and marker as well as by colour, for printed pages.
@@ -48,9 +49,8 @@ def accuracy_histogram(
         axes.axvline(value, color=color, linestyle=line, label=f"{name}: {value:.2f} %")
     axes.set_xlabel("test accuracy (%)")
     axes.set_ylabel(f"networks per {bin_width:g} points")
-    axes.set_title(f"Accuracies of {len(accuracies)} generated networks")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
-    axes.margins(y=0.25)
+    axes.set_title(f"Accuracies of {len(accuracies):,} networks", fontsize=10)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
     return figure
 
 
@@ -64,17 +64,17 @@ def ensembles(members: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
     figure = _figure(3.2)
     axes = figure.subplots()
     everything = {"mean of the networks": members} | dict(kinds)
-    for place, (name, values) in enumerate(everything.items()):
+    for place, values in enumerate(everything.values()):
         color, _, marker = _STYLES[place % len(_STYLES)]
         across = place + np.linspace(-0.2, 0.2, len(values))
         axes.plot(across, values, color=color, linestyle="", marker=marker, markersize=4)
-        axes.text(
-            place + 0.28, values.mean(), f"{values.mean():.2f} %\n{name}", fontsize=8, va="center"
-        )
-    axes.set_xlim(-0.4, len(everything) - 0.1)
-    axes.set_xticks([])
+    axes.set_xticks(
+        range(len(everything)),
+        [f"{name}\n{values.mean():.2f} %" for name, values in everything.items()],
+        fontsize=8,
+    )
     axes.set_ylabel("test accuracy (%)")
-    axes.set_title(f"{len(members)} ensembles, a mark for each", fontsize=10)
+    axes.set_title(f"{len(members)} ensembles, a mark for each; below, their mean", fontsize=10)
     axes.grid(axis="y", alpha=0.3)
     return figure
 
@@ -159,8 +159,10 @@ def scatter_matrix(
         label: what the values are, with their unit.
     """
     count = coordinates.shape[1]
-    figure = _figure(7 if values is None else 7.5)
-    figure.suptitle(f"{title}\nbelow: each component's share of the variance", fontsize=10)
+    figure = _figure(5.2 if values is None else 5.8)
+    figure.suptitle(
+        f"{title}\nbelow: each one's share of the variance, standard deviation", fontsize=10
+    )
     grid = figure.subplots(count, count, squeeze=False)
     points = None
     for row in range(count):
@@ -169,7 +171,7 @@ def scatter_matrix(
             axes.set_xticks([])
             axes.set_yticks([])
             if row == column:
-                axes.hist(coordinates[:, row], bins=50, color="#5b7f9e")
+                axes.hist(coordinates[:, row], bins=50, histtype="stepfilled", color="#5b7f9e")
             else:
                 points = axes.scatter(
                     coordinates[:, column],
@@ -181,8 +183,11 @@ def scatter_matrix(
                     linewidths=0,
                     rasterized=True,  # thousands of points make a slow page otherwise
                 )
-        grid[row, 0].set_ylabel(f"component {row + 1}", fontsize=8)
-        grid[-1, row].set_xlabel(f"{row + 1}: {100 * explained[row]:.1f} %", fontsize=8)
+        spread = coordinates[:, row].std(ddof=1)
+        grid[row, 0].set_ylabel(f"{row + 1}", fontsize=9)
+        grid[-1, row].set_xlabel(
+            f"{row + 1}: {100 * explained[row]:.1f} %\n± {spread:.2g}", fontsize=8
+        )
     if values is not None and points is not None:
         bar = figure.colorbar(points, ax=grid, location="bottom", shrink=0.6, aspect=40)
         bar.set_label(label, fontsize=8)
@@ -235,7 +240,7 @@ def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Fi
         )
     axes.set_xlabel("size of the attack (1/255 of the pixel range)")
     axes.set_ylabel("attacked images misclassified (%)")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 102)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -253,6 +258,8 @@ def filter_diversity(layers: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Fig
         axes.scatter(next_weights, diversity, s=14, marker="o", color="#24445e", alpha=0.8)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("next layer's weights\n(root mean square)", fontsize=8)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(3))
+        axes.xaxis.set_major_formatter("{x:.2g}")
         axes.set_xlim(0, 1.1 * next_weights.max())
         axes.set_ylim(0, 1.1 * diversity.max())
         axes.tick_params(labelsize=8)

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 import hypernet_tf as hn
 from hypernet_tf import plots
-from hypernet_tf.ensembles.attacks import adversarial_success
+from hypernet_tf.ensembles.attacks import NothingToAttackError, adversarial_success
 from hypernet_tf.ensembles.filter_diversity import filter_diversity
+from hypernet_tf.ensembles.filter_pictures import filter_pictures
 from hypernet_tf.ensembles.paths import direct_path, interpolated_path
 from hypernet_tf.ensembles.scatter import principal_components, weight_views
 from hypernet_tf.samplers.latent import LatentSampler
@@ -49,7 +50,8 @@ def accuracies(subject: Subject) -> Result:
         "highest": float(networks.max()),
         "bin_width_points": width,
     }
-    arrays = {"accuracies": networks, "marks": np.array(list(marks.values()))}
+    arrays = {name.replace(" ", "_"): np.array(value) for name, value in percent.items()}
+    arrays |= {"accuracies": networks, "bin_width": np.array(width)}
     return Result(metrics, {"accuracy_histogram": Drawing(figure, arrays)})
 
 
@@ -76,14 +78,8 @@ def filters(subject: Subject) -> Result:
     most = subject.sampler.size or 25
     count = int(min(25, most) ** 0.5) ** 2
     ensemble = subject.sampler.sample(count, seed=_FILTERS)
-    kernels = [w.numpy() for w in ensemble.weights.trainable[::2]]
-    grids = {
-        "layer 1: kernel of filter 1": kernels[0][:, :, :, 0, 0],
-        "layer 2: channel 1 of filter 1": kernels[1][:, :, :, 0, 0],
-        "layer 3: channel 1 of neuron 1": kernels[2].reshape(count, 7, 7, 16, 8)[:, :, :, 0, 0],
-        "layer 4: the whole kernel": kernels[3],
-    }
-    arrays = {f"layer_{place}": grid for place, grid in enumerate(grids.values(), 1)}
+    grids = filter_pictures(ensemble)
+    arrays = {name.split(":")[0].replace(" ", "_"): grid for name, grid in grids.items()}
     return Result({"networks": count}, {"filters": Drawing(plots.filter_grids(grids), arrays)})
 
 
@@ -152,21 +148,26 @@ def adversarial(subject: Subject) -> Result:
     """Success of the fast gradient method against one network and against ensembles."""
     sampler, settings, test = subject.sampler, subject.settings, subject.test
     images = settings.adversarial_images
-    found = adversarial_success(
-        lambda count, seed: sampler.sample(count, seed=seed),
-        test.x[:images],
-        np.asarray(test.y[:images], np.int64),
-        networks=settings.adversarial_networks,
-        clip=(0.0, 1.0) if settings.clip else None,
-        at_once=min(32, sampler.size or 32),
-        seed=_ADVERSARIAL,
-        verbose=1,
-    )
+    try:
+        found = adversarial_success(
+            lambda count, seed: sampler.sample(count, seed=seed),
+            test.x[:images],
+            np.asarray(test.y[:images], np.int64),
+            networks=settings.adversarial_networks,
+            clip=(0.0, 1.0) if settings.clip else None,
+            at_once=min(32, sampler.size or 32),
+            seed=_ADVERSARIAL,
+            verbose=1,
+        )
+    except NothingToAttackError as error:
+        print(f"no attacks: {error}")
+        return Result({"images": images, "attacked": 0, "networks": 0}, {})
     arrays = {name: value for name, value in found._asdict().items() if value is not None}
     curves = {"one network": 100 * found.network}
     if found.ensemble is not None:
         size = settings.adversarial_networks
-        curves[f"vote of {size} fresh networks"] = 100 * found.ensemble
+        which = f"{size} fresh" if sampler.size is None else f"{size} of the sampler's"
+        curves[f"vote of {which} networks"] = 100 * found.ensemble
     metrics = {
         "images": found.images,
         "attacked": found.attacked,
@@ -189,9 +190,10 @@ def diversity_of_filters(subject: Subject) -> Result:
     found = filter_diversity(ensemble)
     metrics: dict[str, Any] = {"networks": len(ensemble), "layers": {}}
     arrays, panels = {}, {}
-    for place, layer in enumerate(found, 1):
+    for layer in found:
+        place = layer.layer
         correlation = spearmanr(layer.diversity, layer.next_weights).statistic
-        title = f"layer {place} ({layer.layer})"
+        title = f"layer {place}"
         metrics["layers"][title] = {
             "diversity_mean": float(layer.diversity.mean()),
             "rank_correlation": float(correlation),
@@ -199,6 +201,9 @@ def diversity_of_filters(subject: Subject) -> Result:
         arrays[f"diversity_{place}"] = layer.diversity
         arrays[f"next_weights_{place}"] = layer.next_weights
         panels[f"{title}\nrank correlation {correlation:.2f}"] = layer[1:]
+    if not panels:
+        print("no diversity of filters: the gauge scales no filter of this target")
+        return Result(metrics, {})
     figure = plots.filter_diversity(panels)
     return Result(metrics, {"filter_diversity": Drawing(figure, arrays)})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags
@@ -13,7 +13,7 @@ from absl import app, flags
 from hypernet_tf.data import NAMES, DataError
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError
-from reproduce._run import RunError
+from reproduce._run import RunError, UsageError
 
 FLAGS = flags.FLAGS
 
@@ -106,9 +106,9 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
         try:
             main(arguments[1:])
         except USER_ERRORS as error:
-            _fail(str(error), 1)
+            _fail(str(error), 2 if isinstance(error, UsageError) else 1)
         except KeyboardInterrupt:
-            _fail("stopped; the same command goes on from what is written", 130)
+            _fail("stopped; run the same command again", 130)
 
     app.run(guarded, flags_parser=parser)
 
@@ -121,3 +121,18 @@ def run(main: Callable[[], None]) -> None:
 def run_with_arguments(main: Callable[[list[str]], None]) -> None:
     """The same for a command that takes arguments beside its flags."""
     _guarded(main, _parse)
+
+
+def accept_only(names: Sequence[str], where: str) -> None:
+    """Refuse shared flags that mean nothing in an experiment.
+
+    Args:
+        names: those that do.
+        where: what the experiment is called.
+
+    Raises:
+        UsageError: another one was given.
+    """
+    for flag in FLAGS.flags_by_module_dict()[__name__]:
+        if flag.present and flag.name not in names:
+            raise UsageError(f"{where} has no --{flag.name} (--help tells more)")

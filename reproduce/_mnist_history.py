@@ -61,6 +61,9 @@ def arrays(history: list[dict]) -> dict[str, np.ndarray]:
     """The numbers behind the curves: "<curve>" [T] beside "<curve>, step" [T]."""
     found: dict[str, np.ndarray] = {}
     for panel in panels(history):
+        if "low_high" in panel:
+            names = ("members, step", "members, lowest", "members, highest")
+            found |= {n: np.array(v) for n, v in zip(names, panel["low_high"], strict=True)}
         for name, (steps, values) in panel["curves"].items():
             found |= {name: np.array(values), f"{name}, step": np.array(steps)}
     return found

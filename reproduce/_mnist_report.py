@@ -15,7 +15,7 @@ CAPTIONS = {
     "ensembles": "Each ensemble, by how it answers, beside the mean of its networks",
     "training_curves": "Training",
     "filters": "The same filter in 25 networks, or as many as there are",
-    "scatter": "Principal components of the weights",
+    "scatter": "Principal components of the weights (of filters: the first of each layer)",
     "paths": "Accuracy along paths between pairs of networks",
     "adversarial": "Attacks by the fast gradient method: success against their size",
     "filter_diversity": "Diversity of each filter against the next layer's weights on it",
@@ -55,11 +55,16 @@ def page(title: str, runs: list[Run]) -> str:
         title,
         [
             *(_sentences(run, len(runs) > 1) for run in runs),
-            "Published numbers are those of MNIST; they are comparable only where the data set is "
-            "mnist and the preset is paper.",
+            "Published numbers are those of the hypernetwork on MNIST; they are comparable only "
+            "where the data set is mnist and the preset is paper. Where fewer ensembles or images "
+            "than published were looked at, two cores would have taken too long; --ensembles, "
+            "--path_images and --adversarial_images raise them.",
         ],
         [_report.table(["", *(_heading(run, len(runs)) for run in runs), "published"], table)],
-        {_caption(name): figures[name] for name in kinds},
+        {
+            _caption(name): figures[name] if len(runs) > 1 else {"": figures[name][runs[0].label]}
+            for name in kinds
+        },
         json.dumps(configs if len(runs) > 1 else runs[0].metrics["config"], indent=2),
     )
 
@@ -151,6 +156,8 @@ def _adversarial(found: Mapping[str, Any]) -> dict:
         "of these attacked: classified rightly": found["attacked"],
         "networks in the ensemble under attack": found["networks"],
     }
+    if not found["attacked"]:
+        return rows
     for size in (16, 32):
         if size in found["epsilons"]:
             place = found["epsilons"].index(size)
@@ -185,7 +192,9 @@ def _percent(fraction: float | None) -> float | None:
 def _number(value: float | None, expected: bool = True) -> str:
     if value is None:
         return "not available" if expected else ""
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    if isinstance(value, int) or abs(value) >= 1_000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def _kind(name: str) -> str:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import hypernet_tf as hn
 from reproduce import _run
 from reproduce._analyses import ANALYSES
-from reproduce._run import RunError
+from reproduce._run import UsageError
 from reproduce._subject import Subject
 
 
@@ -23,36 +21,35 @@ def names_of(asked: Sequence[str]) -> list[str]:
         asked: names, or "all".
 
     Raises:
-        RunError: one of them is unknown.
+        UsageError: one of them is unknown.
     """
     unknown = [name for name in asked if name not in (*ANALYSES, "all")]
     if unknown:
-        raise RunError(
+        raise UsageError(
             f"there is no analysis '{unknown[0]}': the analyses are {', '.join(ANALYSES)}, or all"
         )
     return [name for name in ANALYSES if name in asked or "all" in asked]
 
 
-def possible(names: Sequence[str], sampler: hn.WeightSampler, *, every: bool) -> list[str]:
-    """Those of the analyses that a sampler has networks enough for.
+def possible(asked: Sequence[str], size: int | None) -> list[str]:
+    """The analyses asked for that a sampler has networks enough for.
 
     Args:
-        names: analyses.
-        sampler: what is analysed.
-        every: whether all analyses were asked for; then those that cannot be are said and left out.
+        asked: names, or "all": of all analyses, those that cannot be are said and left out.
+        size: how many networks the sampler has; None where there is no end to them.
 
     Raises:
-        RunError: an analysis asked for by name needs more networks than the sampler has.
+        UsageError: one of them is unknown, or one that is named needs more networks.
     """
-    size = sampler.size
+    names = names_of(asked)
     short = [name for name in names if size is not None and ANALYSES[name].needs > size]
     for name in short:
         line = (
             f"the analysis '{name}' needs at least {ANALYSES[name].needs} networks, and this "
             f"sampler has {size}"
         )
-        if not every:
-            raise RunError(f"{line}: leave it out")
+        if name in asked:
+            raise UsageError(f"{line}: leave it out")
         print(f"left out: {line}")
     return [name for name in names if name not in short]
 
@@ -74,6 +71,10 @@ def perform(
         if name in done and done[name]["settings"] == settings:
             continue
         print(f"analysis {place} of {len(names)}: {name}")
+        # From here on the old figures may be gone, and with them what was said of them.
+        (folder / "report.html").unlink(missing_ok=True)
+        if done.pop(name, None):
+            _run.write_json(folder / "metrics.json", metrics)
         start = time.monotonic()
         result = ANALYSES[name].run(subject)
         for title, drawing in result.drawings.items():
@@ -91,17 +92,3 @@ def settings_of(name: str, subject: Subject) -> dict[str, Any]:
     everything = dataclasses.asdict(subject.settings)
     settings = {field: everything[field] for field in ANALYSES[name].uses}
     return settings | {"steps": int(subject.sampler.step.numpy())}
-
-
-def read_metrics(folder: pathlib.Path) -> dict[str, Any]:
-    """metrics.json of a finished run.
-
-    Raises:
-        RunError: there is no finished run in the folder.
-    """
-    try:
-        return json.loads((folder / "metrics.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f"there is no finished run in {folder}: train it first") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / 'metrics.json'} cannot be read or is damaged") from error

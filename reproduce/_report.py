@@ -49,27 +49,30 @@ def page(
         title: its heading.
         paragraphs: plain text.
         tables: HTML of `table`.
-        figures: caption -> label of a run -> png file, which is put into the page. Several runs'
-            stand side by side, each with its label.
+        figures: caption -> label of a run -> png file, which is put into the page. Those with
+            labels stand side by side; a single one, of no label, has the caption alone.
         config: the configuration, shown as it is.
     """
     parts = [f"<p>{html.escape(text)}</p>" for text in paragraphs]
     parts += tables
-    several = len({label for paths in figures.values() for label in paths}) > 1
     for caption, paths in figures.items():
-        if several:
-            shown = "".join(_figure(label, path) for label, path in paths.items())
-            parts.append(f'<h2>{html.escape(caption)}</h2><div class="runs">{shown}</div>')
-        else:
-            parts += [_figure(caption, path) for path in paths.values()]
+        shown = [
+            _figure(label or caption, f"{caption}: {label}" if label else caption, path)
+            for label, path in paths.items()
+        ]
+        parts += (
+            shown
+            if "" in paths
+            else [f'<h2>{html.escape(caption)}</h2><div class="runs">{"".join(shown)}</div>']
+        )
     parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
     return _PAGE.format(title=html.escape(title), body="\n".join(parts))
 
 
-def _figure(caption: str, path: pathlib.Path) -> str:
+def _figure(caption: str, described: str, path: pathlib.Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     text = html.escape(caption)
     return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
+        f'<figure><img alt="{html.escape(described)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{text}</figcaption></figure>"
     )

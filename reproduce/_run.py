@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,11 @@ from matplotlib.figure import Figure
 
 
 class RunError(Exception):
-    """A run folder that cannot be used; the message is one line that says what to do."""
+    """A run that cannot be had; the message is one line that says what to do."""
+
+
+class UsageError(RunError):
+    """Flags that do not fit each other or the run."""
 
 
 def default_folder(experiment: str, config: Any, defaults: Any) -> pathlib.Path:
@@ -53,18 +58,14 @@ def check(folder: pathlib.Path, config: Any) -> int:
         if folder.exists() and not folder.is_dir():
             raise RunError(f"the run folder {folder} is a file: choose another --run_dir")
         there = any(path.name != ".lock" for path in folder.iterdir()) if folder.exists() else False
-        if not there:
-            return 0
-        ours = dataclasses.asdict(config)
-        saved = _defaults(config) | json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        raise RunError(
-            f"{folder} is not empty and not a run folder: choose another --run_dir"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{folder / 'config.json'} is damaged: choose another --run_dir") from error
     except OSError as error:
         raise RunError(f"the run folder {folder} cannot be read: {error.strerror}") from error
+    if not there:
+        return 0
+    if not (folder / "config.json").exists():
+        raise RunError(f"{folder} is not empty and not a run folder: choose another --run_dir")
+    ours = dataclasses.asdict(config)
+    saved = _saved(folder, type(config))
     for name in ours.keys() | saved.keys():
         if name != "steps" and ours.get(name) != saved.get(name):
             raise RunError(
@@ -76,34 +77,75 @@ def check(folder: pathlib.Path, config: Any) -> int:
             f"the run in {folder} goes to {saved['steps']} steps, not {ours['steps']}: "
             "raise --steps or choose another --run_dir"
         )
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        return json.loads((folder / "metrics.json").read_text())["steps"]
-    return 0
+    try:
+        return read_metrics(folder)["steps"]
+    except RunError:
+        return 0
 
 
-def _defaults(config: Any) -> dict[str, Any]:
-    fields = dataclasses.fields(config)
-    return {f.name: f.default for f in fields if f.default is not dataclasses.MISSING}
+def _saved(folder: pathlib.Path, kind: type) -> dict[str, Any]:
+    """What config.json says, with the defaults of fields that an older run did not know."""
+    path = folder / "config.json"
+    try:
+        saved = json.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: choose another --run_dir") from error
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}
+    if not isinstance(saved, dict) or not all(
+        _like(value, fields[name]) for name, value in saved.items() if name in fields
+    ):
+        raise RunError(f"{path} is damaged: choose another --run_dir")
+    return {name: value for name, value in fields.items()} | saved
 
 
-def read_config(folder: pathlib.Path, kind: type) -> Any:
-    """The configuration of the run in a folder.
+def _like(value: Any, default: Any) -> bool:
+    number = isinstance(default, float) and type(value) is int
+    return number or type(value) is type(default)
+
+
+def read_metrics(folder: pathlib.Path) -> dict[str, Any]:
+    """metrics.json of a run.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    path = folder / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(f"there is no finished run in {folder}: train it first") from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: delete it and run the same command again") from error
+    if not isinstance(metrics, dict) or type(metrics.get("steps")) is not int:
+        raise RunError(f"{path} is damaged: delete it and run the same command again")
+    return metrics
+
+
+def finished(folder: pathlib.Path, kind: type) -> tuple[Any, dict[str, Any]]:
+    """The configuration and the metrics of a finished run.
 
     Args:
         folder: the run folder.
         kind: the dataclass of its experiment.
 
     Raises:
-        RunError: there is none, or one of another experiment.
+        RunError: there is none, or one that was continued and has not come to its end.
     """
-    try:
-        return kind(**json.loads((folder / "config.json").read_text()))
-    except FileNotFoundError:
-        raise RunError(f"there is no run in {folder}: train one there first") from None
-    except OSError as error:
-        raise RunError(f"the run folder {folder} cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{folder / 'config.json'} is damaged, or of another experiment") from error
+    metrics = read_metrics(folder)
+    saved = _saved(folder, kind)
+    if saved.keys() != {field.name for field in dataclasses.fields(kind)}:
+        raise RunError(f"the run in {folder} is of another experiment")
+    config = kind(**saved)
+    if config.steps != metrics["steps"]:
+        raise RunError(
+            f"the run in {folder} has done {metrics['steps']} of its {config.steps} steps: finish "
+            "it first"
+        )
+    return config, metrics
 
 
 @contextlib.contextmanager
@@ -129,17 +171,34 @@ def occupy(folder: pathlib.Path, config: Any) -> Iterator[None]:
 
 
 def write(path: pathlib.Path, save: Callable[[pathlib.Path], Any]) -> None:
-    """Write a file aside with `save(path)`, then move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.part{path.suffix}")
-    save(aside)
-    os.replace(aside, path)
+    """Write a file aside with `save(path)`, then move it into place.
+
+    Raises:
+        RunError: it cannot be written; nothing is left behind.
+    """
+    aside = path.parent / f".{path.stem}.part{path.suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(aside)
+        os.replace(aside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def write_json(path: pathlib.Path, contents: Any) -> None:
-    """Write JSON, aside and then into place."""
-    text = json.dumps(contents, indent=2) + "\n"
+    """Write JSON, aside and then into place; a number that is none (NaN) becomes null."""
+    text = json.dumps(_finite(contents), indent=2, allow_nan=False) + "\n"
     write(path, lambda aside: aside.write_text(text))
+
+
+def _finite(contents: Any) -> Any:
+    if isinstance(contents, dict):
+        return {name: _finite(value) for name, value in contents.items()}
+    if isinstance(contents, list | tuple):
+        return [_finite(value) for value in contents]
+    return None if isinstance(contents, float) and not math.isfinite(contents) else contents
 
 
 def write_figure(

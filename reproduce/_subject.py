@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import hypernet_tf as hn
+from reproduce._run import UsageError
 
 # One network on one image is one run. So many take two cores about eight minutes.
 _RUNS = 8_000_000
@@ -43,41 +44,45 @@ class Settings:
     adversarial_networks: int = 100
     clip: bool = False
 
-    def resolved(self, sampler: hn.WeightSampler, images: int) -> Settings:
-        """The settings with every number known: what two cores, or a finite sampler, allow."""
-        most = sampler.size
-        networks = self.networks if most is None else min(self.networks, most)
-        ensembles = self.ensembles
-        if most is not None:
-            ensembles = 1  # all its networks, once
-        elif ensembles is None:
-            ensembles = min(20, max(2, _RUNS // (networks * images)))
-        limited = (
-            self
-            if most is None
-            else dataclasses.replace(
-                self,
-                scatter_networks=min(self.scatter_networks, most),
-                pairs=max(1, min(self.pairs, most // 2)),
-                adversarial_networks=min(self.adversarial_networks, most) if most > 1 else 0,
-            )
-        )
-        return dataclasses.replace(
-            limited,
-            networks=networks,
-            ensembles=ensembles,
+    def resolved(self, most: int | None, images: int) -> Settings:
+        """The settings with every number known: what two cores, or a finite sampler, allow.
+
+        Args:
+            most: how many networks the sampler has; None where there is no end to them.
+            images: how many test images there are.
+
+        Raises:
+            UsageError: more networks in an ensemble, or other ensembles, than a finite sampler has.
+        """
+        settings = dataclasses.replace(
+            self,
             path_images=min(self.path_images, images),
             adversarial_images=min(self.adversarial_images, images),
+        )
+        if most is None:
+            count = min(20, max(2, _RUNS // (self.networks * images)))
+            return dataclasses.replace(settings, ensembles=self.ensembles or count)
+        if self.networks > most or (self.ensembles or 1) > 1:
+            raise UsageError(
+                f"{self.ensembles or 1} ensemble(s) of {self.networks} networks are not to be had: "
+                f"this sampler has {most} in all"
+            )
+        return dataclasses.replace(
+            settings,
+            ensembles=1,
+            scatter_networks=min(self.scatter_networks, most),
+            pairs=max(1, min(self.pairs, most // 2)),
+            adversarial_networks=min(self.adversarial_networks, most) if most > 1 else 0,
         )
 
 
 class Subject:
-    """A sampler to be analysed, and what several analyses of it share."""
+    """A sampler to be analysed, the settings (resolved), and what several analyses share."""
 
     def __init__(self, sampler: hn.WeightSampler, dataset: hn.data.Dataset, settings: Settings):
         self.sampler = sampler
         self.test = dataset.test
-        self.settings = settings.resolved(sampler, len(dataset.test))
+        self.settings = settings
         self._evaluations: dict[int, hn.Evaluation] = {}
 
     def ensemble(self, number: int = 0) -> hn.Ensemble:

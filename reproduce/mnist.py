@@ -35,12 +35,13 @@ from hypernet_tf import plots
 from hypernet_tf.training.callbacks import ensemble_entropy
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.run import train
-from reproduce import _flags, _mnist_history, _mnist_report, _perform, _run
+from reproduce import _analysis_flags, _flags, _mnist_history, _mnist_report, _perform, _run
 from reproduce._analyses import ANALYSES
 from reproduce._mnist_methods import METHODS, PRESETS, build
 from reproduce._subject import Settings, Subject
 
-flags.adopt_module_key_flags(_flags)
+for _module in (_flags, _analysis_flags):
+    flags.adopt_module_key_flags(_module)
 flags.DEFINE_enum(
     "method",
     "hypernetwork",
@@ -48,29 +49,6 @@ flags.DEFINE_enum(
     "Who makes the weights. hypernetwork: generated from a random vector. sgd: one network, "
     "trained in the ordinary way.",
 )
-flags.DEFINE_list(
-    "analyses",
-    [],
-    f"What else to ask of the networks: {', '.join(ANALYSES)}; or all. What was done before with "
-    "the same settings is not done again. With --run_dir and no flag that describes a training, "
-    "the finished run in that folder is analysed and nothing is trained.",
-)
-flags.DEFINE_integer(
-    "ensembles",
-    None,
-    "How many ensembles are compared. Default: 20, or where two cores would need more than about "
-    "eight minutes, fewer (at least 2); the report says how many.",
-    lower_bound=2,
-)
-flags.DEFINE_integer(
-    "scatter_networks", 3_000, "How many networks the scatter matrices show.", lower_bound=7
-)
-flags.DEFINE_bool("colour", False, "Whether scatter matrices show the networks' accuracy.")
-flags.DEFINE_integer(
-    "adversarial_images", 1_000, "How many of the first test images are attacked.", lower_bound=1
-)
-flags.DEFINE_bool("clip", False, "Whether attacked images are clipped to the pixel range.")
-
 # The figures of a run that asks for no analyses.
 BASIC = ("accuracies", "filters")
 
@@ -98,13 +76,13 @@ def config_from_flags() -> Config:
     """The configuration that the flags ask for; says on stdout which data set `auto` became.
 
     Raises:
-        RunError: a flag that has no part in the method.
+        UsageError: a flag that has no part in the method.
     """
     values = _flags.FLAGS
     if values.method != "hypernetwork":
         for name in ("lam", "networks"):
             if values[name].present:
-                raise _run.RunError(f"--{name} has no part in --method={values.method}: drop it")
+                raise _run.UsageError(f"--{name} has no part in --method={values.method}: drop it")
     dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
     if notice:
         print(notice)
@@ -153,17 +131,20 @@ def run(
     Raises:
         DataError, RunError, CheckpointError, TrainingDivergedError: each with its one line.
     """
-    names = _perform.names_of(analyses)
-    settings = settings or Settings(networks=config.networks)
-    if not names:
-        settings = dataclasses.replace(settings, ensembles=1)
     finished = _run.check(folder, config) == config.steps
-    metrics = _perform.read_metrics(folder) if finished else {}
+    metrics = _run.read_metrics(folder) if finished else {}
     page = folder / "report.html"
-    if finished and not names and page.exists():
+    if finished and not analyses and page.exists():
         print(f"complete: {page}")
         return metrics
+    # What cannot be had is said before anything is trained.
+    size = build(config).size
+    names = _perform.possible(analyses, size)
     dataset = hn.data.load(config.dataset, data_dir)
+    settings = settings or Settings(networks=config.networks)
+    if not {"accuracies", "ensembles"} & set(names):
+        settings = dataclasses.replace(settings, ensembles=1)
+    settings = settings.resolved(size, len(dataset.test))
     with _run.occupy(folder, config):
         # Initial weights come from Keras's global seed, and reruns are the same to the last bit.
         keras.utils.set_random_seed(config.seed)
@@ -174,7 +155,8 @@ def run(
         else:
             sampler, record = _trained(config, dataset, folder)
             # What is there from fewer steps is not this run's.
-            page.unlink(missing_ok=True)
+            for old in (folder / "metrics.json", page):
+                old.unlink(missing_ok=True)
             shutil.rmtree(folder / "figures", ignore_errors=True)
             subject = Subject(sampler, dataset, settings)
             start = time.monotonic()
@@ -189,9 +171,8 @@ def run(
                 plots.training_curves(_mnist_history.panels(record["history"])),
                 _mnist_history.arrays(record["history"]),
             )
-        basic = () if page.exists() else BASIC
-        asked = [name for name in ANALYSES if name in (*names, *basic)]
-        asked = _perform.possible(asked, sampler, every="all" in analyses)
+        done = metrics.setdefault("analyses", {})
+        asked = [n for n in ANALYSES if n in names or (n in BASIC and n not in done)]
         _perform.perform(asked, subject, folder, metrics)
         lam = f", lam {config.lam:g}" if config.method == "hypernetwork" else ""
         title = f"{config.method} on {dataset.name}{lam}"
@@ -252,36 +233,20 @@ def summarise(config: Config, dataset: hn.data.Dataset, subject: Subject) -> dic
     }
 
 
-def settings_from_flags(config: Config) -> Settings:
-    """How much of everything the flags ask for.
-
-    Raises:
-        RunError: a flag that has no part in the analyses asked for.
-    """
-    values = _flags.FLAGS
-    used = {field for name in _perform.names_of(values.analyses) for field in ANALYSES[name].uses}
-    names = ("ensembles", "scatter_networks", "colour", "adversarial_images", "clip")
-    for name in names:
-        if values[name].present and name not in used:
-            raise _run.RunError(f"--{name} has no part in the analyses asked for: drop it")
-    given = {name: values[name].value for name in names}
-    return Settings(networks=values.networks or config.networks, **given)
-
-
 def main() -> None:
     """What `python -m reproduce.mnist` does."""
     values = _flags.FLAGS
-    _perform.names_of(values.analyses)  # a wrong name is said before anything is loaded
+    analyses = _analysis_flags.asked()
     training = ("dataset", "method", "lam", "steps", "seed", "preset")
-    if values.analyses and values.run_dir and not any(values[name].present for name in training):
-        folder = pathlib.Path(values.run_dir)
-        _perform.read_metrics(folder)
-        config = _run.read_config(folder, Config)
-    else:
+    trains = not (analyses and values.run_dir and not any(values[n].present for n in training))
+    if trains:
         config = config_from_flags()
         folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(config)
-    settings = settings_from_flags(config)
-    metrics = run(config, folder, values.data_dir, analyses=values.analyses, settings=settings)
+    else:
+        folder = pathlib.Path(values.run_dir)
+        config, _ = _run.finished(folder, Config)
+    settings = _analysis_flags.settings(config.networks, trains=trains)
+    metrics = run(config, folder, values.data_dir, analyses=analyses, settings=settings)
     networks, ensemble = metrics["networks"], metrics["ensemble"]
     print(
         f"{networks['count']} networks: mean {networks['accuracy_mean']:.2%}; "

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from reproduce import _flags, _mnist_report, _perform, _run
+from reproduce import _flags, _mnist_report, _run, mnist
 
 flags.DEFINE_string("output", "runs/report.html", "The page to write.")
 
@@ -29,19 +29,20 @@ def write(folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
             written.
     """
     if not folders:
-        raise _run.RunError("name the folders of the runs to set side by side")
-    labels = _labels(folders)
+        raise _run.UsageError("name the folders of the runs to set side by side")
     runs = []
-    for label, folder in zip(labels, folders, strict=True):
-        metrics = _perform.read_metrics(folder)
+    for label, folder in zip(_labels(folders), folders, strict=True):
+        metrics = _run.read_metrics(folder)
         if metrics.get("experiment") != "mnist":
             raise _run.RunError(f"{folder} is not a run of reproduce.mnist")
+        _run.finished(folder, mnist.Config)
         runs.append(_mnist_report.Run(label, folder, metrics))
-    text = _mnist_report.page("Runs side by side", runs)
     try:
-        _run.write(output, lambda aside: aside.write_text(text))
-    except OSError as error:
-        raise _run.RunError(f"{output} cannot be written: {error.strerror}") from error
+        text = _mnist_report.page("Runs side by side", runs)
+    except (KeyError, TypeError) as error:
+        names = " or ".join(str(folder / "metrics.json") for folder in folders)
+        raise _run.RunError(f"{names} is damaged: it lacks {error}") from error
+    _run.write(output, lambda aside: aside.write_text(text))
 
 
 def _labels(folders: Sequence[pathlib.Path]) -> list[str]:
@@ -49,13 +50,16 @@ def _labels(folders: Sequence[pathlib.Path]) -> list[str]:
     names = [folder.resolve().name for folder in folders]
     whole = [str(folder) for folder in folders]
     if len(set(whole)) < len(whole):
-        raise _run.RunError("the same run is named twice")
+        raise _run.UsageError("the same run is named twice")
     return whole if len(set(names)) < len(names) else names
 
 
 def main(arguments: Sequence[str]) -> None:
     """What `python -m reproduce.report` does."""
+    _flags.accept_only((), "a report")
     output = pathlib.Path(_flags.FLAGS.output)
+    if not output.name or output.is_dir():
+        raise _run.UsageError("--output names the page to write, a file")
     write([pathlib.Path(name) for name in arguments], output)
     print(f"report: {output}")
 

@@ -51,7 +51,7 @@ MEASURES = {
     "rank_correlation": "Spearman's rank correlation of the score at a point of the curve and "
     "the point's distance to the nearest other one",
     "score_mean": "mean score of the points of the curve",
-    "loss": f"mean training loss of the last {STEPS_PER_CALL} steps",
+    "loss": f"mean training loss of the last steps, at most {STEPS_PER_CALL}",
     "steps": "training steps",
     "seconds": "seconds of training",
 }
@@ -262,20 +262,9 @@ def run(config: Config, folder: pathlib.Path) -> dict:
     return metrics
 
 
-def refuse_other_flags() -> None:
-    """End with one line if a shared flag is given that means nothing here."""
-    for flag in _flags.FLAGS.flags_by_module_dict()[_flags.__name__]:
-        if flag.present and flag.name not in SHARED_FLAGS:
-            print(
-                f"reproduce.toy: the toy problem has no --{flag.name} (--help tells more)",
-                file=sys.stderr,
-            )
-            sys.exit(2)
-
-
 def main() -> None:
     """What `python -m reproduce.toy` does."""
-    refuse_other_flags()
+    _flags.accept_only(SHARED_FLAGS, "the toy problem")
     values = _flags.FLAGS
     seeds = ",".join(str(int(seed)) for seed in values.seeds)
     config = Config(seeds=seeds, steps=values.steps or Config.steps)

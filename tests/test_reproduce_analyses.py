@@ -1,36 +1,68 @@
 """Analyses of runs, and runs side by side, as the commands perform them."""
 
 import dataclasses
+import inspect
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
-from absl.testing import flagsaver
+import tensorflow as tf
 from matplotlib import image
+from matplotlib.figure import Figure
 
 import hypernet_tf as hn
-from reproduce import _analyses, _flags, _perform, _run, _subject, mnist, report
+from hypernet_tf.ensembles.attacks import NothingToAttackError
+from hypernet_tf.samplers.draws import Draw
+from hypernet_tf.training.checkpoints import Checkpoints
+from reproduce import _analyses, _analysis_flags, _flags, _perform, _run, _subject, mnist, report
 from reproduce._subject import Settings
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Bent(hn.NoiseControl):
+    """Networks around a trained one, on a bent manifold: little training makes them accurate."""
+
+    def generate(self, z, *, training=False):
+        if training:
+            return super().generate(z, training=True)
+        centre = super().generate(tf.zeros_like(z)).trainable
+        bends = self.target.unflatten(1.0 + self.scale * tf.sin(3.0 * z)).trainable
+        return Draw([own * bend for own, bend in zip(centre, bends, strict=True)], z)
+
+
+def bent(config):
+    sampler = Bent(hn.Target(hn.zoo.mnist(), outputs="logits"), scale=0.7, seed=config.seed)
+    sampler.compile(
+        optimizer=keras.optimizers.Adam(config.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return sampler
+
 
 TINY = mnist.Config(
     dataset="mnist_5k",
-    steps=2,
+    steps=60,
     networks=5,
-    networks_per_step=3,
-    images_per_network=4,
-    validate_every=2,
-    checkpoint_every=2,
+    images_per_network=40,
+    learning_rate=3e-3,
+    validate_every=60,
+    checkpoint_every=60,
 )
+ALONE = Settings(networks=1, adversarial_images=60)
 SMALL = Settings(
     networks=3,
     ensembles=2,
     scatter_networks=8,
     pairs=2,
     points=3,
-    path_images=10,
-    adversarial_images=30,
+    path_images=30,
+    adversarial_images=60,
     adversarial_networks=3,
 )
 FIGURES = {
@@ -39,14 +71,14 @@ FIGURES = {
     "filters": ["filters"],
     "scatter": [
         "scatter_all_weights",
-        "scatter_layer_1_conv2d",
-        "scatter_layer_2_conv2d_1",
-        "scatter_layer_3_dense",
-        "scatter_layer_4_dense_1",
-        "scatter_layer_1_conv2d_filter_1",
-        "scatter_layer_2_conv2d_1_filter_1",
-        "scatter_layer_3_dense_filter_1",
-        "scatter_layer_4_dense_1_filter_1",
+        "scatter_layer_1",
+        "scatter_layer_2",
+        "scatter_layer_3",
+        "scatter_layer_4",
+        "scatter_layer_1_filter_1",
+        "scatter_layer_2_filter_1",
+        "scatter_layer_3_filter_1",
+        "scatter_layer_4_filter_1",
     ],
     "paths": ["paths"],
     "adversarial": ["adversarial"],
@@ -56,15 +88,14 @@ FIGURES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def small_data():
-    """Forty digits of each part, so that evaluation takes no time."""
+    """Eighty digits, the same in each part, so that little training takes one far."""
     real = hn.data.load
 
     def load(name, data_dir=None):
         whole = real(name, data_dir)
         parts = {
-            part: hn.data.Split(split.images[:40], split.labels[:40])
+            part: hn.data.Split(whole.train.images[:80], whole.train.labels[:80])
             for part in ("train", "validation", "test")
-            for split in [getattr(whole, part)]
         }
         return dataclasses.replace(whole, **parts)
 
@@ -76,15 +107,30 @@ def small_data():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """A run of a sampler that the analyses were not written for."""
     folder = tmp_path_factory.mktemp("runs") / "generated"
-    mnist.run(TINY, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mnist, "build", bent)
+        mnist.run(TINY, folder)
     return folder
+
+
+@pytest.fixture
+def as_bent(monkeypatch):
+    """Where training goes on."""
+    monkeypatch.setattr(mnist, "build", bent)
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch):
+    """Where figures are not what is tested: drawing scatter matrices takes ten seconds."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: path.write_bytes(b"a picture"))
 
 
 @pytest.fixture(scope="module")
 def analysed(finished, tmp_path_factory):
     folder = shutil.copytree(finished, tmp_path_factory.mktemp("runs") / "analysed")
-    checkpoint = folder / "checkpoints" / "step-00000002" / "model.keras"
+    checkpoint = folder / "checkpoints" / "step-00000060" / "model.keras"
     before = checkpoint.stat().st_mtime_ns
     metrics = mnist.run(TINY, folder, analyses=["all"], settings=SMALL)
     assert checkpoint.stat().st_mtime_ns == before  # nothing was trained
@@ -103,7 +149,21 @@ def single(tmp_path_factory):
         validate_every=30,
         checkpoint_every=30,
     )
-    return folder, mnist.run(config, folder, analyses=["all"], settings=SMALL)
+    return folder, mnist.run(config, folder, analyses=["all"], settings=ALONE)
+
+
+def sampler_of(folder):
+    return Checkpoints(folder / "checkpoints").load()[0]
+
+
+def digits():
+    test = hn.data.load("mnist_5k").test
+    return test.x, test.y
+
+
+def arrays(folder, name):
+    with np.load(folder / "figures" / f"{name}.npz") as saved:
+        return dict(saved)
 
 
 def times(folder):
@@ -115,16 +175,20 @@ class TestAnalyses:
         assert set(FIGURES) == set(_analyses.ANALYSES)
 
     def test_settings_say_what_an_analysis_depends_on(self):
-        fields = {field.name for field in dataclasses.fields(Settings)}
-        used = [name for analysis in _analyses.ANALYSES.values() for name in analysis.uses]
-        assert set(used) == fields
+        """Each analysis names the settings that its code reads, and no other."""
+        for name, analysis in _analyses.ANALYSES.items():
+            source = inspect.getsource(analysis.run)
+            read = set(re.findall(r"settings\.(\w+)", source))
+            if "evaluations()" in source:
+                read |= {"networks", "ensembles"}
+            assert read == set(analysis.uses), name
 
     @pytest.mark.parametrize("name", FIGURES)
     def test_it_writes_its_figures_and_the_numbers_behind_them(self, analysed, name):
         folder, metrics = analysed
         found = metrics["analyses"][name]
         assert found["figures"] == FIGURES[name]
-        assert found["settings"]["steps"] == 2
+        assert found["settings"]["steps"] == 60
         assert found["seconds"] >= 0
         for figure in FIGURES[name]:
             path = folder / "figures" / figure
@@ -134,50 +198,116 @@ class TestAnalyses:
             assert height <= 7.6 * 150
             assert picture[..., :3].std() > 0.02
             assert path.with_suffix(".pdf").read_bytes()[:4] == b"%PDF"
-            with np.load(path.with_suffix(".npz")) as arrays:
-                assert all(np.isfinite(arrays[key]).all() for key in arrays.files)
-                assert arrays.files
+            numbers = arrays(folder, figure)
+            assert numbers
+            assert all(np.isfinite(values).all() for values in numbers.values())
 
-    def test_metrics_summarise_the_saved_numbers(self, analysed):
+    def test_accuracies_and_ensembles(self, analysed):
         folder, metrics = analysed
-        assert json.loads((folder / "metrics.json").read_text()) == metrics
-        found = metrics["analyses"]
-
-        def arrays(name):
-            return np.load(folder / "figures" / f"{name}.npz")
-
-        accuracies = arrays("accuracy_histogram")["accuracies"]
-        assert accuracies.shape == (6,)
-        np.testing.assert_allclose(found["accuracies"]["mean"], accuracies.mean())
-        ensembles = arrays("ensembles")
-        assert ensembles["members"].shape == (2, 3)
-        vote = found["ensembles"]["majority_vote"]
-        np.testing.assert_allclose(vote["mean"], ensembles["majority_vote"].mean())
-        np.testing.assert_allclose(vote["std"], ensembles["majority_vote"].std(ddof=1))
-        paths = arrays("paths")
-        assert paths["direct"].shape == paths["interpolated"].shape == (2, 3)
-        # Both kinds of path have the same ends.
-        np.testing.assert_allclose(paths["direct"][:, ::2], paths["interpolated"][:, ::2])
-        np.testing.assert_allclose(
-            found["paths"]["direct"]["lowest_of_each_path"], paths["direct"].min(1).mean()
+        found, sampler, test = metrics["analyses"], sampler_of(folder), digits()
+        members = np.stack(
+            [
+                [n.evaluate(*test).member_accuracy[0] for n in sampler.sample(3, seed=k)]
+                for k in (1, 2)
+            ]
         )
-        attack = arrays("adversarial")
-        np.testing.assert_allclose(found["adversarial"]["network"], attack["network"])
-        assert found["adversarial"]["epsilons"] == list(range(0, 60, 2))
-        assert found["adversarial"]["network"][0] == 0
-        assert 0 < found["adversarial"]["attacked"] <= found["adversarial"]["images"] == 30
-        scatter = arrays("scatter_all_weights")
-        assert scatter["coordinates"].shape == (8, 6)
+        assert 0.3 < members.mean() < 0.99
+        assert members.std() > 0.01
+        saved = arrays(folder, "accuracy_histogram")
+        np.testing.assert_allclose(saved["accuracies"], members.ravel())
+        np.testing.assert_allclose(saved["mean_of_the_networks"], 100 * members.mean())
+        assert saved["bin_width"] == 100 / 80  # one image; 0.05 points would be less
+        spread = {"mean": members.mean(), "std": members.std(ddof=1)}
+        for value in (found["accuracies"], found["ensembles"]["member"]):
+            for name, expected in spread.items():
+                np.testing.assert_allclose(value[name], expected)
+        assert found["accuracies"]["lowest"] == members.min()
+        assert found["accuracies"]["highest"] == members.max()
+        saved = arrays(folder, "ensembles")
+        np.testing.assert_allclose(saved["members"], members)
+        results = [sampler.sample(3, seed=k).evaluate(*test) for k in (1, 2)]
+        for name in ("majority_vote", "mean_probability", "most_confident"):
+            expected = np.array([getattr(r, f"{name}_accuracy") for r in results])
+            np.testing.assert_allclose(saved[name], expected)
+            np.testing.assert_allclose(found["ensembles"][name]["mean"], expected.mean())
+            np.testing.assert_allclose(found["ensembles"][name]["std"], expected.std(ddof=1))
+
+    def test_paths(self, analysed):
+        folder, metrics = analysed
+        found, saved = metrics["analyses"]["paths"], arrays(folder, "paths")
+        sampler, (x, y) = sampler_of(folder), digits()
+        z = sampler.sample_latent(4, seed=_analyses._PATHS).numpy()
+        between = np.concatenate([z[:2], (z[:2] + z[2:]) / 2, z[2:]])  # two paths, three points
+        middle = hn.Ensemble(sampler.target, sampler.weights_of(between))
+        expected = middle.evaluate(x[:30], y[:30]).member_accuracy.reshape(3, 2).T
+        np.testing.assert_allclose(saved["interpolated"], expected)
+        theta = sampler.target.flatten(sampler.weights_of(z)).numpy()
+        line = sampler.target.unflatten((theta[:2] + theta[2:]) / 2)
+        straight = hn.Ensemble(sampler.target, line).evaluate(x[:30], y[:30]).member_accuracy
+        np.testing.assert_allclose(saved["direct"][:, 1], straight)
+        np.testing.assert_allclose(saved["direct"][:, ::2], expected[:, ::2])
+        assert (saved["direct"] != saved["interpolated"]).any()
+        for kind in ("direct", "interpolated"):
+            along = saved[kind]
+            ends = (along[:, 0] + along[:, 2]) / 2
+            assert found[kind] == pytest.approx(
+                {
+                    "ends": ends.mean(),
+                    "lowest_of_each_path": along.min(1).mean(),
+                    "mean_along": along.mean(),
+                    "dip": (ends - along.min(1)).mean(),
+                }
+            )
+
+    def test_attacks(self, analysed, finished, tmp_path):
+        folder, metrics = analysed
+        found, saved = metrics["analyses"]["adversarial"], arrays(folder, "adversarial")
+        assert found["epsilons"] == list(range(0, 60, 2))
+        assert found["images"] == 60
+        assert 20 < found["attacked"] <= 60
+        assert found["network"][0] == 0
+        assert found["network"][-1] > 0.5
+        for name in ("network", "ensemble", "network_reached", "ensemble_reached"):
+            np.testing.assert_allclose(found[name], saved[name])
+            assert len(found[name]) == 30
+        assert found["network"] != found["ensemble"]
+        clipped = shutil.copytree(finished, tmp_path / "run")
+        settings = dataclasses.replace(SMALL, clip=True)
+        other = mnist.run(TINY, clipped, analyses=["adversarial"], settings=settings)
+        assert other["analyses"]["adversarial"]["attacked"] == found["attacked"]
+        assert other["analyses"]["adversarial"]["network"] != found["network"]
+
+    def test_scatter_and_filters(self, analysed):
+        folder, metrics = analysed
+        found, sampler = metrics["analyses"], sampler_of(folder)
+        vectors = sampler.sample(8, seed=_analyses._SCATTER).theta().astype("float64")
+        vectors -= vectors.mean(0)
+        singular = np.linalg.svd(vectors, compute_uv=False) ** 2
         view = found["scatter"]["views"]["all weights"]
         assert view["weights"] == 20_018
-        np.testing.assert_allclose(view["explained"], scatter["explained"])
-        assert arrays("filters")["layer_3"].shape == (25, 7, 7)
-        assert arrays("filter_diversity")["diversity_1"].shape == (32,)
-        assert set(found["filter_diversity"]["layers"]) == {
-            "layer 1 (conv2d)",
-            "layer 2 (conv2d_1)",
-            "layer 3 (dense)",
-        }
+        np.testing.assert_allclose(view["explained"], (singular / singular.sum())[:6], rtol=1e-3)
+        saved = arrays(folder, "scatter_all_weights")
+        np.testing.assert_allclose(saved["explained"], view["explained"])
+        np.testing.assert_allclose((saved["coordinates"] ** 2).sum(0), singular[:6], rtol=1e-3)
+        pictures = arrays(folder, "filters")
+        first, _, _, _, third, *_ = sampler.sample(25, seed=_analyses._FILTERS).weights.trainable
+        np.testing.assert_array_equal(pictures["layer_1"], first[..., 0, 0])
+        # Neuron 1 reads channel 1 of the 16 at each of the 7 x 7 pixels.
+        np.testing.assert_array_equal(pictures["layer_3"].reshape(25, 49), third[:, ::16, 0])
+        assert pictures["layer_4"].shape == (25, 8, 10)
+
+    def test_filter_diversity(self, analysed):
+        folder, metrics = analysed
+        found = metrics["analyses"]["filter_diversity"]["layers"]
+        assert list(found) == ["layer 1", "layer 2", "layer 3"]
+        saved = arrays(folder, "filter_diversity")
+        for place, layer in enumerate(found.values(), 1):
+            diversity, read = saved[f"diversity_{place}"], saved[f"next_weights_{place}"]
+            np.testing.assert_allclose(layer["diversity_mean"], diversity.mean())
+            ranks = [np.argsort(np.argsort(values)) for values in (diversity, read)]
+            expected = np.corrcoef(*ranks)[0, 1]
+            np.testing.assert_allclose(layer["rank_correlation"], expected, rtol=1e-6)
+            assert abs(expected) < 0.999
 
     def test_the_report_shows_them(self, analysed):
         folder, _ = analysed
@@ -192,7 +322,7 @@ class TestAnalyses:
         ):
             assert words in text
 
-    def test_what_is_done_is_not_done_again(self, analysed, tmp_path):
+    def test_what_is_done_is_not_done_again(self, analysed, tmp_path, quick_pictures):
         folder = shutil.copytree(analysed[0], tmp_path / "run")
         before = times(folder)
         again = mnist.run(TINY, folder, analyses=["all"], settings=SMALL)
@@ -209,16 +339,21 @@ class TestAnalyses:
         assert changed["analyses"]["paths"]["points"] == 4
         assert changed["analyses"]["adversarial"] == analysed[1]["analyses"]["adversarial"]
 
-    def test_colour_on_request(self, finished, tmp_path):
+    def test_colour_on_request(self, finished, tmp_path, quick_pictures):
         folder = shutil.copytree(finished, tmp_path / "run")
         settings = dataclasses.replace(SMALL, colour=True)
         mnist.run(TINY, folder, analyses=["scatter"], settings=settings)
-        with np.load(folder / "figures" / "scatter_all_weights.npz") as arrays:
-            assert arrays["accuracy_percent"].shape == (8,)
+        networks = sampler_of(folder).sample(8, seed=_analyses._SCATTER)
+        np.testing.assert_allclose(
+            arrays(folder, "scatter_all_weights")["accuracy_percent"],
+            100 * networks.evaluate(*digits()).member_accuracy,
+        )
 
-    def test_more_training_drops_what_was_found_before(self, analysed, tmp_path):
+    def test_more_training_drops_what_was_found_before(
+        self, analysed, tmp_path, quick_pictures, as_bent
+    ):
         folder = shutil.copytree(analysed[0], tmp_path / "run")
-        metrics = mnist.run(dataclasses.replace(TINY, steps=3), folder)
+        metrics = mnist.run(dataclasses.replace(TINY, steps=61), folder)
         assert set(metrics["analyses"]) == set(mnist.BASIC)
         assert not (folder / "figures" / "paths.png").exists()
 
@@ -235,37 +370,138 @@ class TestAnalyses:
 
     def test_an_analysis_of_more_networks_than_there_are(self, single, capsys):
         folder, _ = single
-        config = _run.read_config(folder, mnist.Config)
+        config = _run.finished(folder, mnist.Config)[0]
         for name, needs in (("scatter", 7), ("paths", 2), ("ensembles", 2)):
-            with pytest.raises(_run.RunError) as error:
-                mnist.run(config, folder, analyses=[name])
+            for place in (folder, folder.parent / "fresh"):
+                with pytest.raises(_run.UsageError) as error:
+                    mnist.run(config, place, analyses=[name, "all"])
+            assert not place.exists()  # refused before anything is trained
             assert str(error.value) == (
                 f"the analysis '{name}' needs at least {needs} networks, and this sampler has 1: "
                 "leave it out"
             )
-        mnist.run(config, folder, analyses=["all"], settings=SMALL)
+        capsys.readouterr()
+        mnist.run(config, folder, analyses=["all"], settings=ALONE)
         assert capsys.readouterr().out.count("left out: the analysis") == 4
 
     def test_smaller_numbers_where_the_published_ones_take_too_long(self):
-        class Sampler:
-            size = None
-
-        assert Settings().resolved(Sampler, 500).ensembles == 20
-        many = Settings().resolved(Sampler, 10_000)
+        assert Settings().resolved(None, 500).ensembles == 20
+        many = Settings().resolved(None, 10_000)
         assert many.ensembles * many.networks * 10_000 <= _subject._RUNS
         assert many.ensembles >= 2
-        assert Settings(ensembles=20).resolved(Sampler, 10_000).ensembles == 20
-        Sampler.size = 10
-        finite = Settings().resolved(Sampler, 500)
-        assert (finite.networks, finite.ensembles, finite.pairs) == (10, 1, 5)
+        assert Settings(ensembles=20).resolved(None, 10_000).ensembles == 20
+        finite = Settings(networks=10).resolved(10, 500)
+        assert (finite.ensembles, finite.pairs, finite.scatter_networks) == (1, 5, 10)
+        for more in (Settings(networks=11), Settings(networks=10, ensembles=2)):
+            with pytest.raises(_run.UsageError, match="this sampler has 10 in all"):
+                more.resolved(10, 500)
+
+    def test_nothing_to_attack_ends_no_run(self, finished, tmp_path, monkeypatch, capsys):
+        def success(*_, **__):
+            raise NothingToAttackError("none of the 60 images is classified rightly")
+
+        monkeypatch.setattr(_analyses, "adversarial_success", success)
+        folder = shutil.copytree(finished, tmp_path / "run")
+        metrics = mnist.run(TINY, folder, analyses=["adversarial"], settings=SMALL)
+        assert metrics["analyses"]["adversarial"]["attacked"] == 0
+        assert "no attacks: none of the 60 images" in capsys.readouterr().out
+        assert "classified rightly" in (folder / "report.html").read_text()
+
+    def test_a_target_of_another_kind(self):
+        """Analyses know no target: a dense one without a scale symmetry goes through all."""
+        model = keras.Sequential(
+            [
+                keras.Input((28, 28, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(6, activation="tanh"),
+                keras.layers.Dense(10),
+            ]
+        )
+        sampler = hn.DeepEnsemble(hn.Target(model, outputs="logits"), networks=8)
+        settings = dataclasses.replace(SMALL, networks=8, ensembles=None).resolved(8, 80)
+        subject = _subject.Subject(sampler, hn.data.load("mnist_5k"), settings)
+        for name, analysis in _analyses.ANALYSES.items():
+            result = analysis.run(subject)
+            assert bool(result.drawings) != (name == "filter_diversity"), name
+        pictures = _analyses.filters(subject).drawings["filters"].arrays
+        assert {k: v.shape for k, v in pictures.items()} == {
+            "layer_1": (4, 28, 28),
+            "layer_2": (4, 6, 10),
+        }
+
+
+class TestKilled:
+    """A kill in the middle: the same command again comes to the same end."""
+
+    @pytest.fixture
+    def killed(self, monkeypatch):
+        """Kills the writing of a figure of this name, once."""
+
+        def at(figure):
+            real = _run.write_figure
+
+            def write(folder, name, *rest):
+                if name == figure:
+                    monkeypatch.setattr(_run, "write_figure", real)
+                    raise KeyboardInterrupt
+                real(folder, name, *rest)
+
+            monkeypatch.setattr(_run, "write_figure", write)
+
+        return at
+
+    def test_while_an_analysis_is_done_again(self, analysed, tmp_path, killed, quick_pictures):
+        folder = shutil.copytree(analysed[0], tmp_path / "run")
+        more = dataclasses.replace(SMALL, scatter_networks=9)
+        killed("scatter_layer_2")
+        with pytest.raises(KeyboardInterrupt):
+            mnist.run(TINY, folder, analyses=["scatter"], settings=more)
+        assert "scatter" not in json.loads((folder / "metrics.json").read_text())["analyses"]
+        assert not (folder / "report.html").exists()
+        again = mnist.run(TINY, folder, analyses=["scatter"], settings=SMALL)
+        again["analyses"]["scatter"]["seconds"] = 0
+        expected = dict(analysed[1]["analyses"]["scatter"], seconds=0)
+        assert again["analyses"]["scatter"] == expected
+        for name in FIGURES["scatter"]:
+            assert len(arrays(folder, name)["coordinates"]) == 8
+        assert (folder / "report.html").exists()
+
+    def test_after_more_training(self, analysed, tmp_path, killed, quick_pictures, as_bent):
+        folder = shutil.copytree(analysed[0], tmp_path / "run")
+        longer = dataclasses.replace(TINY, steps=61)
+        killed("accuracy_histogram")
+        with pytest.raises(KeyboardInterrupt):
+            mnist.run(longer, folder)
+        assert not (folder / "metrics.json").exists()  # it would be of fewer steps
+        with pytest.raises(_run.RunError, match="no finished run"):
+            report.write([folder], tmp_path / "page.html")
+        assert mnist.run(longer, folder)["steps"] == 61
+        assert set(times(folder)) >= {"accuracy_histogram.png", "filters.png"}
+
+    def test_a_run_that_was_continued_and_stopped_is_not_analysed(self, finished, tmp_path):
+        folder = shutil.copytree(finished, tmp_path / "run")
+        _run.write_json(folder / "config.json", dataclasses.asdict(TINY) | {"steps": 3000})
+        with pytest.raises(_run.RunError, match="has done 60 of its 3000 steps: finish it first"):
+            TestCommand().main(run_dir=str(folder), analyses=["filters"])
+        with pytest.raises(_run.RunError, match="has done 60 of its 3000 steps"):
+            report.write([folder], tmp_path / "page.html")
 
 
 class TestCommand:
+    @pytest.fixture(autouse=True)
+    def as_given(self):
+        """Flags of a test are not those of the next."""
+        yield
+        for module in (mnist, _flags, _analysis_flags):
+            for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
+                flag.unparse()
+
     def main(self, **values):
-        if not _flags.FLAGS.is_parsed():
-            _flags.FLAGS(["mnist"])
-        with flagsaver.flagsaver(**values):
-            mnist.main()
+        arguments = (
+            f"--{name}={v if isinstance(v, str) else ','.join(v)}" for name, v in values.items()
+        )
+        _flags.FLAGS(["mnist", *arguments])
+        mnist.main()
 
     def test_a_finished_run_is_analysed_by_its_folder_alone(self, finished, tmp_path, capsys):
         folder = shutil.copytree(finished, tmp_path / "run")
@@ -281,38 +517,61 @@ class TestCommand:
                 self.main(run_dir=str(folder), analyses=["paths"])
         assert not (tmp_path / "nothing").exists()
 
-    def test_an_unknown_analysis(self, finished):
-        with pytest.raises(_run.RunError, match="there is no analysis 'pathes': the analyses are"):
+    def test_analyses_that_are_none(self, finished):
+        with pytest.raises(
+            _run.UsageError, match="there is no analysis 'pathes': the analyses are"
+        ):
             self.main(run_dir=str(finished), analyses=["paths", "pathes"])
+        with pytest.raises(_run.UsageError, match="--analyses is empty"):
+            self.main(run_dir=str(finished), analyses=[])
 
     def test_a_flag_that_has_no_part_in_the_method(self):
-        flags = _flags.FLAGS
-        if not flags.is_parsed():
-            flags(["mnist"])
-        with flagsaver.flagsaver():
-            flags(["mnist", "--method=sgd", "--lam=5", "--dataset=mnist_5k"])
-            with pytest.raises(_run.RunError, match=r"--lam has no part in --method=sgd"):
-                mnist.config_from_flags()
+        _flags.FLAGS(["mnist", "--method=sgd", "--lam=5", "--dataset=mnist_5k"])
+        with pytest.raises(_run.UsageError, match=r"--lam has no part in --method=sgd"):
+            mnist.config_from_flags()
 
-    @pytest.mark.parametrize("flag", ["--ensembles=3", "--colour", "--scatter_networks=9"])
+    @pytest.mark.parametrize(
+        "flag", ["--ensembles=3", "--colour", "--scatter_networks=9", "--networks=9"]
+    )
     def test_a_flag_that_has_no_part_in_the_analyses(self, flag):
-        flags = _flags.FLAGS
-        with flagsaver.flagsaver():
-            flags(["mnist", "--analyses=paths,adversarial", flag])
-            with pytest.raises(_run.RunError, match="has no part in the analyses asked for"):
-                mnist.settings_from_flags(TINY)
-        for value in flags.flags_by_module_dict()[mnist.__name__]:
-            value.unparse()
+        for analyses in ("--analyses=paths,adversarial", "--seed=0"):
+            _flags.FLAGS(["mnist", analyses, flag])
+            with pytest.raises(_run.UsageError, match="has no part in the analyses asked for"):
+                _analysis_flags.settings(200, trains=False)
+            self.as_given_again()
+
+    def as_given_again(self):
+        for module in (mnist, _flags, _analysis_flags):
+            for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
+                flag.unparse()
 
     def test_settings_come_from_flags(self):
-        flags = _flags.FLAGS
-        with flagsaver.flagsaver():
-            flags(["mnist", "--analyses=all", "--ensembles=3", "--colour", "--networks=7"])
-            settings = mnist.settings_from_flags(TINY)
-        for module in (mnist, _flags):
-            for value in flags.flags_by_module_dict()[module.__name__]:
-                value.unparse()
+        _flags.FLAGS(["mnist", "--analyses=all", "--ensembles=3", "--colour", "--networks=7"])
+        settings = _analysis_flags.settings(200, trains=True)
         assert settings == Settings(networks=7, ensembles=3, colour=True)
+
+    def test_bad_input_is_one_line(self, tmp_path):
+        """As a user sees it: one line, an exit code, nothing written."""
+        (tmp_path / "empty").mkdir()
+        cases = {
+            ("mnist", "--run_dir=empty", "--analyses=all"): (
+                1,
+                "there is no finished run in empty",
+            ),
+            ("report", "empty", "--output=page.html"): (1, "there is no finished run in empty"),
+        }
+        for (module, *arguments), (code, words) in cases.items():
+            done = subprocess.run(
+                [sys.executable, "-m", f"reproduce.{module}", *arguments],
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            assert done.returncode == code, done.stderr
+            assert re.fullmatch(rf"reproduce\.{module}: {words}.*\n", done.stderr)
+        assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
 class TestSideBySide:
@@ -324,7 +583,7 @@ class TestSideBySide:
         assert header == "<tr><th></th><th>analysed</th><th>single</th><th>published</th></tr>"
         row = re.search(r"<tr><td>trainable parameters</td>.*?</tr>", text)[0]
         cells = re.findall(r'<td class="n">(.*?)</td>', row)
-        assert cells == ["633,640", "20,018", "633,640"]
+        assert cells == ["20,018", "20,018", "633,640"]
         shared = 2 * 4  # curves, accuracies, filters, attacks; the others are of one run only
         assert text.count("data:image/png;base64,") == shared + sum(map(len, FIGURES.values())) - 3
         assert text.count("<figcaption>single</figcaption>") == 4
@@ -341,11 +600,16 @@ class TestSideBySide:
                 report.write(folders, tmp_path / "page.html")
         toy = tmp_path / "toy"
         toy.mkdir()
-        (toy / "metrics.json").write_text('{"experiment": "toy"}')
+        (toy / "metrics.json").write_text('{"experiment": "toy", "steps": 1}')
         with pytest.raises(_run.RunError, match=r"not a run of reproduce\.mnist"):
             report.write([toy], tmp_path / "page.html")
-        (toy / "metrics.json").write_text("{")
-        with pytest.raises(_run.RunError, match="damaged"):
+        for damaged in ("{", "[]", "{}"):
+            (toy / "metrics.json").write_text(damaged)
+            with pytest.raises(_run.RunError, match="damaged"):
+                report.write([toy], tmp_path / "page.html")
+        (toy / "metrics.json").write_text('{"experiment": "mnist", "steps": 60}')
+        shutil.copy(folder / "config.json", toy)
+        with pytest.raises(_run.RunError, match="damaged: it lacks"):
             report.write([toy], tmp_path / "page.html")
         with pytest.raises(_run.RunError, match="cannot be written"):
             report.write([folder], folder / "metrics.json" / "page.html")

@@ -231,7 +231,7 @@ class TestCommand:
         }
         script = (
             "import json, sys\n"
-            "from reproduce import _flags, toy\n"
+            "from reproduce import _flags, _run, toy\n"
             "toy.run = lambda *_: print('ran')\n"
             "codes = []\n"
             "for case in json.loads(sys.argv[1]):\n"
@@ -244,6 +244,9 @@ class TestCommand:
             "        toy.main()\n"
             "    except SystemExit as end:\n"
             "        codes.append(end.code)\n"
+            "    except _run.UsageError as error:\n"
+            "        print(error, file=sys.stderr)\n"
+            "        codes.append(2)\n"
             "print(codes)\n"
         )
         done = python("-c", script, json.dumps(list(cases)), cwd=tmp_path)

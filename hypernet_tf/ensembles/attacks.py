@@ -55,6 +55,10 @@ def fast_gradient_method(
     return changed if clip is None else tf.clip_by_value(changed, *clip)
 
 
+class NothingToAttackError(ValueError):
+    """No image is classified rightly by the network that it meets."""
+
+
 class AdversarialSuccess(NamedTuple):
     """Success of attacks against their size; fractions of the attacked images.
 
@@ -108,7 +112,8 @@ def adversarial_success(
         verbose: 1 shows a progress bar.
 
     Raises:
-        ValueError: no image was classified rightly.
+        NothingToAttackError: no image is classified rightly.
+        ValueError: the target returns values, not classes.
     """
     rng, seeds = np.random.default_rng(seed), itertools.count(seed)
     first = sample(1, next(seeds))
@@ -122,10 +127,8 @@ def adversarial_success(
     def attack(weights: WeightSet, images: tf.Tensor, chosen: tf.Tensor) -> tuple:
         moved = fast_gradient_method(target, weights, images, chosen, sizes, clip=clip)
         shown = tf.concat([images[:, None], moved], 1)
-        return moved, predictions(target(weights, shown))  # [N, 1 + E], the first unchanged
-
-    def predictions(outputs: tf.Tensor) -> tf.Tensor:
-        return tf.argmax(log_probabilities(target, outputs), -1)
+        answers = log_probabilities(target, target(weights, shown))
+        return moved, tf.argmax(answers, -1)  # [N, 1 + E], the first unchanged
 
     rows = []
     with tqdm(total=len(x), disable=not verbose, desc="attacked images", leave=False) as bar:
@@ -141,12 +144,12 @@ def adversarial_success(
                     continue
                 votes = answers
                 if networks:
-                    members = sample(networks, next(seeds)).weights
-                    choices = predictions(target.compiled(members, images)).numpy()
+                    members = sample(networks, next(seeds))
+                    choices = members.log_probabilities(images).argmax(-1)  # [N, E]
                     votes = metrics.majority_vote(choices, classes)
                 rows.append((answers != label, votes != label, answers == aim, votes == aim))
     if not rows:
-        raise ValueError(f"none of the {len(x)} images was classified rightly: nothing to attack")
+        raise NothingToAttackError(f"none of the {len(x)} images is classified rightly")
     network, ensemble, reached, ensemble_reached = np.mean(rows, axis=0)
     return AdversarialSuccess(
         np.asarray(epsilons),

@@ -14,14 +14,14 @@ class FilterDiversity(NamedTuple):
     """How much the filters of one layer vary, and how much the next layer makes of them.
 
     Attributes:
-        layer: the layer's name.
+        layer: the layer's place among `ensemble.target.layers`, counted from 1.
         diversity: [F] root mean square, over the filter's weights, of the standard deviation over
             networks. In the fixed gauge a filter's weights have a mean square of one.
         next_weights: [F] root mean square of the weights by which the next layer reads the filter,
             over networks and weights.
     """
 
-    layer: str
+    layer: int
     diversity: np.ndarray
     next_weights: np.ndarray
 
@@ -57,7 +57,7 @@ def filter_diversity(ensemble: Ensemble) -> list[FilterDiversity]:
             variance = rows.astype(np.float64).var(axis=0, ddof=1)
             results.append(
                 FilterDiversity(
-                    layer.name,
+                    ensemble.target.layers.index(layer) + 1,
                     np.sqrt(variance.mean(-1)),
                     np.sqrt(read / len(group.consumers)),
                 )

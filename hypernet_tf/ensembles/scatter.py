@@ -58,14 +58,14 @@ def weight_views(ensemble: Ensemble) -> dict[str, np.ndarray]:
     """The parts of the weights that are looked at: name -> [N, K].
 
     All weights together, those of each layer, and those of the first filter of each layer that has
-    several.
+    several. Layers are counted as in `ensemble.target.layers`.
     """
     target = ensemble.target
     views = {"all weights": ensemble.theta()}
     rows = target.rows(ensemble.weights.trainable)
-    for place, (layer, tensor) in enumerate(zip(target.layers, rows, strict=True), 1):
-        views[f"layer {place} ({layer.name})"] = tensor.numpy().reshape(len(ensemble), -1)
+    for place, tensor in enumerate(rows, 1):
+        views[f"layer {place}"] = tensor.numpy().reshape(len(ensemble), -1)
     for place, (layer, tensor) in enumerate(zip(target.layers, rows, strict=True), 1):
         if layer.filters > 1:
-            views[f"layer {place} ({layer.name}), filter 1"] = tensor.numpy()[:, 0]
+            views[f"layer {place}, filter 1"] = tensor.numpy()[:, 0]
     return views

@@ -30,7 +30,8 @@ class DeepEnsemble(WeightSampler):
         target: the `Target`, or a Keras model.
         networks: N, how many networks it consists of.
         initializers: name of a variable ("kernel", "bias", ...) -> Keras initializer, or its name;
-            variables not named here start as in the user's model.
+            variables not named here start as in the user's model: by the initializers of its
+            layers, or where a layer does not tell its own, with the model's values.
         **kwargs: see `WeightSampler`: lam, prior, gauge, seed, ... There is no diversity term.
 
     Example:
@@ -128,8 +129,9 @@ class _Stacked(keras.initializers.Initializer):
         return tf.stack([self._one(place, shape[1:], dtype) for place in range(shape[0])])
 
     def _one(self, place: int, shape: Any, dtype: Any) -> Any:
+        if not hasattr(self.initializer, "seed"):
+            return self.initializer(shape, dtype=dtype)
         config = self.initializer.get_config()
-        if "seed" in config:
-            words = (self.seed, place, self.index)
-            config["seed"] = int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+        words = (self.seed, place, self.index)
+        config["seed"] = int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
         return type(self.initializer).from_config(config)(shape, dtype=dtype)

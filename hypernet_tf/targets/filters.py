@@ -29,6 +29,7 @@ class Slot:
         axis: which axis of `split` counts the filters.
         name: what its layer calls it: "kernel", "bias", "gamma", ...
         initializer: the Keras initializer of the user's model, for those who train the weights.
+            Where its layer does not tell, one that returns the model's own values.
     """
 
     index: int
@@ -171,16 +172,21 @@ def _describe(layer: Any, indices: dict[int, int]) -> WeightedLayer:
         # No filters of its own: a single filter, on an axis of length one put in front.
         splits = [(1, *shape) for shape in shapes]
     slots = tuple(
-        Slot(indices[id(v)], shape, split, axis, v.name, _initializer(layer, v.name))
+        Slot(indices[id(v)], shape, split, axis, v.name, _initializer(layer, v))
         for v, shape, split, axis in zip(variables, shapes, splits, axes, strict=True)
     )
     return WeightedLayer(layer.name, slots, splits[0][axes[0]])
 
 
-def _initializer(layer: Any, name: str) -> Any:
-    """The initializer of a layer's variable, by Keras's convention; else Keras's default."""
-    given = getattr(layer, f"{name}_initializer", None)
-    return keras.initializers.get("glorot_uniform" if given is None else given)
+def _initializer(layer: Any, variable: Any) -> Any:
+    """The initializer of a layer's variable, by the name that Keras's layers give it."""
+    given = getattr(layer, f"{variable.name}_initializer", None)
+    if given is not None:
+        return keras.initializers.get(given)
+    for inner in vars(layer).values():
+        if isinstance(inner, keras.Layer) and any(v is variable for v in inner.variables):
+            return _initializer(inner, variable)
+    return keras.initializers.Constant(variable.numpy())
 
 
 def describe_layers(operations: list[Any], trainable: list[Any]) -> dict[int, WeightedLayer]:
