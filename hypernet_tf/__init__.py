@@ -15,7 +15,6 @@ if keras.backend.backend() != "tensorflow":
 from hypernet_tf import data, diversity
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.samplers.chains import SGLD, SGDChains
 from hypernet_tf.samplers.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.noise import NoiseControl
@@ -34,7 +33,6 @@ from hypernet_tf.targets import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "SGLD",
     "DeepEnsemble",
     "Ensemble",
     "Evaluation",
@@ -43,7 +41,6 @@ __all__ = [
     "LatentSampler",
     "NoiseControl",
     "RegressionEvaluation",
-    "SGDChains",
     "Target",
     "TargetLayer",
     "Value",

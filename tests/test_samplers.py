@@ -44,20 +44,10 @@ def noise_control(model=None, **kwargs):
     return hn.NoiseControl(hn.Target(model or classifier()), **{"scale": 0.05} | kwargs)
 
 
-def sgd_chains(model=None, **kwargs):
-    return hn.SGDChains(hn.Target(model or classifier()), **{"chains": 12} | kwargs)
-
-
-def sgld(model=None, **kwargs):
-    return hn.SGLD(hn.Target(model or classifier()), **{"chains": 12, "data_size": 96} | kwargs)
-
-
 SAMPLERS = {
     hn.Hypernetwork: hypernetwork,
     hn.DeepEnsemble: deep_ensemble,
     hn.NoiseControl: noise_control,
-    hn.SGDChains: sgd_chains,
-    hn.SGLD: sgld,
 }
 
 
