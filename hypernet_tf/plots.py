@@ -186,7 +186,7 @@ def scatter_matrix(
         spread = coordinates[:, row].std(ddof=1)
         grid[row, 0].set_ylabel(f"{row + 1}", fontsize=9)
         grid[-1, row].set_xlabel(
-            f"{row + 1}: {100 * explained[row]:.1f} %\n± {spread:.2g}", fontsize=8
+            f"{row + 1}: {100 * explained[row]:.1f} %\n± {spread:.3g}", fontsize=8
         )
     if values is not None and points is not None:
         bar = figure.colorbar(points, ax=grid, location="bottom", shrink=0.6, aspect=40)
