@@ -18,7 +18,7 @@ _RUNS = 8_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How much of everything; the defaults are the published numbers.
+    """How much of everything; the defaults are the published numbers, but for images (10,000).
 
     Attributes:
         networks: of an ensemble.
