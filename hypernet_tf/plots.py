@@ -22,7 +22,8 @@ _STYLES = (
 )
 
 
-def _figure(height: float) -> Figure:
+def new_figure(height: float) -> Figure:
+    """An empty figure for half a page: 7 inches wide, on white."""
     figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
     figure.set_facecolor("white")
     return figure
@@ -38,7 +39,7 @@ def accuracy_histogram(
         marks: name -> accuracy in percent, drawn as vertical lines.
         bin_width: in percentage points.
     """
-    figure = _figure(4)
+    figure = new_figure(4)
     axes = figure.subplots()
     everything = np.concatenate([accuracies, list(marks.values())])
     # Bins are centred on multiples of their width: accuracies often are such multiples themselves.
@@ -61,7 +62,7 @@ def ensembles(members: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
         members: [E], mean accuracy of each ensemble's networks, in percent.
         kinds: how the ensemble answers -> [E] accuracies in percent.
     """
-    figure = _figure(3.2)
+    figure = new_figure(3.2)
     axes = figure.subplots()
     everything = {"mean of the networks": members} | dict(kinds)
     for place, values in enumerate(everything.values()):
@@ -87,7 +88,7 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
             (steps, low, high), drawn as a band.
     """
     rows = -(-len(panels) // 2)
-    figure = _figure(2.6 * rows)
+    figure = new_figure(2.6 * rows)
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(rows, 2, place + 1)
         if "low_high" in panel:
@@ -123,7 +124,7 @@ def filter_grids(grids: Mapping[str, np.ndarray]) -> Figure:
             grey scale around zero, written beside it.
     """
     rows = -(-len(grids) // 2)
-    figure = _figure(2.6 * rows)
+    figure = new_figure(2.6 * rows)
     panels = np.ravel(figure.subfigures(rows, 2, squeeze=False))
     for panel, (title, pictures) in zip(panels, grids.items(), strict=False):
         side = round(len(pictures) ** 0.5)
@@ -159,7 +160,7 @@ def scatter_matrix(
         label: what the values are, with their unit.
     """
     count = coordinates.shape[1]
-    figure = _figure(5.2 if values is None else 5.8)
+    figure = new_figure(5.2 if values is None else 5.8)
     figure.suptitle(
         f"{title}\nbelow: each one's share of the variance, standard deviation", fontsize=10
     )
@@ -202,7 +203,7 @@ def paths(t: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
         t: [T], from 0 (one network) to 1 (the other).
         kinds: name -> [P, T] accuracies in percent.
     """
-    figure = _figure(3.6)
+    figure = new_figure(3.6)
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, (name, accuracies), (color, line, marker) in zip(
         panels, kinds.items(), _STYLES, strict=False
@@ -232,7 +233,7 @@ def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Fi
         epsilons: [E], in units of 1/255.
         curves: name -> [E], in percent of the attacked images.
     """
-    figure = _figure(4)
+    figure = new_figure(4)
     axes = figure.subplots()
     for (name, values), (color, line, marker) in zip(curves.items(), _STYLES, strict=False):
         axes.plot(
@@ -252,7 +253,7 @@ def filter_diversity(layers: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Fig
     Args:
         layers: title -> (diversity [F], next layer's weights [F]), both root mean squares.
     """
-    figure = _figure(3)
+    figure = new_figure(3)
     panels = figure.subplots(1, len(layers), squeeze=False)[0]
     for axes, (title, (diversity, next_weights)) in zip(panels, layers.items(), strict=True):
         axes.scatter(next_weights, diversity, s=14, marker="o", color="#24445e", alpha=0.8)

@@ -158,7 +158,7 @@ def _adversarial(found: Mapping[str, Any]) -> dict:
     }
     if not found["attacked"]:
         return rows
-    for size in (16, 32):
+    for size in (8, 16, 32):
         if size in found["epsilons"]:
             place = found["epsilons"].index(size)
             for who in ("network", "ensemble"):

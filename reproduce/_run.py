@@ -97,7 +97,7 @@ def _saved(folder: pathlib.Path, kind: type) -> dict[str, Any]:
         _like(value, fields[name]) for name, value in saved.items() if name in fields
     ):
         raise RunError(f"{path} is damaged: choose another --run_dir")
-    return {name: value for name, value in fields.items()} | saved
+    return fields | saved
 
 
 def _like(value: Any, default: Any) -> bool:

@@ -1,6 +1,6 @@
 """What a run of the toy problem shows: its figures and its page; nothing is computed here.
 
-Each figure takes what the npz beside it holds, and is 7 inches wide.
+Each figure takes what the npz beside it holds.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hypernet_tf.plots import new_figure
 from reproduce import _report
 
 _POINTS = 8  # of the letters
-_WIDTH = 7.0  # inches
 
 
 def _panels(rows: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
     """A figure and its panels, which share their axes and are named by the caller."""
-    figure = Figure(figsize=(_WIDTH, height), dpi=200, layout="constrained")
-    figure.set_facecolor("white")
+    figure = new_figure(height)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat:
         axes.tick_params(labelsize=_POINTS)

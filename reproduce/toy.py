@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import sys
@@ -25,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from scipy.stats import spearmanr  # type: ignore[import, unused-ignore]
+from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from hypernet_tf.entropy import nearest_neighbour_distances
@@ -226,7 +225,7 @@ def run(config: Config, folder: pathlib.Path) -> dict:
     """
     if _run.check(folder, config) == config.steps:
         print(f"complete: {folder / 'report.html'}")
-        return json.loads((folder / "metrics.json").read_text())
+        return _run.read_metrics(folder)
     with _run.occupy(folder, config):
         tf.config.experimental.enable_op_determinism()  # reruns are the same to the last bit
         mixture = published_mixture()

@@ -1,10 +1,13 @@
 """What all tests share: a seed, small targets, no network."""
 
+import dataclasses
 import gc
 
 import keras
 import numpy as np
 import pytest
+
+import hypernet_tf as hn
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +23,21 @@ def seed():
     keras.utils.set_random_seed(1234)
     yield
     keras.backend.clear_session()
+
+
+@pytest.fixture(scope="module")
+def few_digits():
+    """Eighty real digits, the same in each part of a data set, so that runs take little time."""
+    real = hn.data.load
+
+    def load(name, data_dir=None):
+        whole = real(name, data_dir)
+        part = hn.data.Split(whole.train.images[:80], whole.train.labels[:80])
+        return dataclasses.replace(whole, train=part, validation=part, test=part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hn.data, "load", load)
+        yield
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from absl.testing import flagsaver
 
-import hypernet_tf as hn
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 from reproduce import _flags, _mnist_methods, _run, mnist
 
@@ -29,28 +28,11 @@ TINY = mnist.Config(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_data():
-    """A hundredth of the digits, so that evaluation takes no time; the real ones otherwise."""
-    real = hn.data.load
-
-    def load(name, data_dir=None):
-        whole = real(name, data_dir)
-        parts = {
-            part: hn.data.Split(split.images[:40], split.labels[:40])
-            for part in ("train", "validation", "test")
-            for split in [getattr(whole, part)]
-        }
-        return dataclasses.replace(whole, **parts)
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(hn.data, "load", load)
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("few_digits")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, few_digits):
     folder = tmp_path_factory.mktemp("runs") / "mnist"
     return folder, mnist.run(TINY, folder)
 
@@ -72,9 +54,9 @@ class TestRunFolder:
         assert metrics["dataset"] == {
             "name": "mnist_5k",
             "source": metrics["dataset"]["source"],
-            "train": 40,
-            "validation": 40,
-            "test": 40,
+            "train": 80,
+            "validation": 80,
+            "test": 80,
         }
         assert metrics["steps"] == 2
         assert metrics["target_weights"] == 20_018

@@ -86,27 +86,11 @@ FIGURES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def small_data():
-    """Eighty digits, the same in each part, so that little training takes one far."""
-    real = hn.data.load
-
-    def load(name, data_dir=None):
-        whole = real(name, data_dir)
-        parts = {
-            part: hn.data.Split(whole.train.images[:80], whole.train.labels[:80])
-            for part in ("train", "validation", "test")
-        }
-        return dataclasses.replace(whole, **parts)
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(hn.data, "load", load)
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("few_digits")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, few_digits):
     """A run of a sampler that the analyses were not written for."""
     folder = tmp_path_factory.mktemp("runs") / "generated"
     with pytest.MonkeyPatch.context() as patch:
@@ -138,7 +122,7 @@ def analysed(finished, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory):
+def single(tmp_path_factory, few_digits):
     """A finished run of the single network, with all the analyses that one network can have."""
     folder = tmp_path_factory.mktemp("runs") / "single"
     config = dataclasses.replace(
@@ -487,14 +471,18 @@ class TestKilled:
             report.write([folder], tmp_path / "page.html")
 
 
+def forget_flags():
+    for module in (mnist, _flags, _analysis_flags):
+        for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
+            flag.unparse()
+
+
 class TestCommand:
     @pytest.fixture(autouse=True)
     def as_given(self):
         """Flags of a test are not those of the next."""
         yield
-        for module in (mnist, _flags, _analysis_flags):
-            for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
-                flag.unparse()
+        forget_flags()
 
     def main(self, **values):
         arguments = (
@@ -538,12 +526,7 @@ class TestCommand:
             _flags.FLAGS(["mnist", analyses, flag])
             with pytest.raises(_run.UsageError, match="has no part in the analyses asked for"):
                 _analysis_flags.settings(200, trains=False)
-            self.as_given_again()
-
-    def as_given_again(self):
-        for module in (mnist, _flags, _analysis_flags):
-            for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
-                flag.unparse()
+            forget_flags()
 
     def test_settings_come_from_flags(self):
         _flags.FLAGS(["mnist", "--analyses=all", "--ensembles=3", "--colour", "--networks=7"])
