@@ -40,7 +40,11 @@ def deep_ensemble(model=None, **kwargs):
     return hn.DeepEnsemble(hn.Target(model or classifier()), **{"networks": 12} | kwargs)
 
 
-SAMPLERS = {hn.Hypernetwork: hypernetwork, hn.DeepEnsemble: deep_ensemble}
+def mnf(model=None, **kwargs):
+    return hn.MNF(hn.Target(model or classifier()), **{"networks": 6, "data_size": 96} | kwargs)
+
+
+SAMPLERS = {hn.Hypernetwork: hypernetwork, hn.DeepEnsemble: deep_ensemble, hn.MNF: mnf}
 
 
 def fitted(make, x, y, loss=LOGITS, epochs=25, **kwargs):
