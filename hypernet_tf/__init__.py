@@ -17,6 +17,7 @@ from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvalu
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
+from hypernet_tf.samplers.mnf import MNF
 from hypernet_tf.samplers.noise import NoiseControl
 from hypernet_tf.samplers.sgd import DeepEnsemble
 from hypernet_tf.targets import (
@@ -33,6 +34,7 @@ from hypernet_tf.targets import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "MNF",
     "DeepEnsemble",
     "Ensemble",
     "Evaluation",

@@ -40,6 +40,10 @@ def deep_ensemble(model=None, **kwargs):
     return hn.DeepEnsemble(hn.Target(model or classifier()), **{"networks": 12} | kwargs)
 
 
+def mnf(model=None, **kwargs):
+    return hn.MNF(hn.Target(model or classifier()), **{"networks": 6, "data_size": 96} | kwargs)
+
+
 def noise_control(model=None, **kwargs):
     return hn.NoiseControl(hn.Target(model or classifier()), **{"scale": 0.05} | kwargs)
 
@@ -48,6 +52,7 @@ SAMPLERS = {
     hn.Hypernetwork: hypernetwork,
     hn.DeepEnsemble: deep_ensemble,
     hn.NoiseControl: noise_control,
+    hn.MNF: mnf,
 }
 
 

@@ -20,8 +20,8 @@ class WeightSampler(keras.Model, abc.ABC):
     """A Keras model whose examples train N generated networks at once.
 
     Loss: `lam · accuracy loss + sum of the diversity terms`, the accuracy loss being the compiled
-    Keras loss of the networks' outputs, averaged over networks (Deutsch et al. 2019, eq. 1 and 2).
-    Target and terms see *gauged* weights.
+    Keras loss of the networks' outputs, averaged over networks (Deutsch et al. 2019, eq. 1 and 2);
+    a system may add a term of its own (`own_loss`). Target and terms see *gauged* weights.
 
     `fit` and `evaluate` take ordinary data. Each batch is dealt out: its first share to the first
     network, and so on; `batch_size` counts the images of the whole step, N·B. Of a batch that does
@@ -103,6 +103,10 @@ class WeightSampler(keras.Model, abc.ABC):
     @abc.abstractmethod
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
         """Make the weights of `count` networks from a stateless seed (two integers)."""
+
+    def own_loss(self, drawn: Draw) -> tf.Tensor:
+        """What the system itself adds to the objective of a step: a scalar, here 0."""
+        return tf.zeros([])
 
     # ---- sampling -------------------------------------------------------------------------
 
@@ -198,7 +202,7 @@ class WeightSampler(keras.Model, abc.ABC):
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
         diversity_loss = self._diversity_loss(weights, drawn, dealt, y, training)
-        objective = self.lam * accuracy_loss + diversity_loss
+        objective = self.lam * accuracy_loss + diversity_loss + self.own_loss(drawn)
         self._loss_tracker.update_state(objective)
         self.accuracy_loss_tracker.update_state(accuracy_loss)
         self.diversity_tracker.update_state(diversity_loss)
