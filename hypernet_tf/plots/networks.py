@@ -1,8 +1,4 @@
-"""Every figure: arrays in, matplotlib figure out; computes only what a drawing needs.
-
-Figures are at most 7 inches wide with letters of 8 points, for half a page, on white; lines differ
-by dash pattern and marker, and shades by lightness, so that they read the same in grey print.
-"""
+"""Figures of networks' weights, their training and their accuracies."""
 
 from __future__ import annotations
 
@@ -12,19 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-# Lines are told apart by dash pattern and marker as well as by colour, for printed pages.
-_STYLES = (
-    ("#0072b2", "-", "o"),
-    ("#d55e00", "--", "s"),
-    ("#009e73", "-.", "^"),
-    ("#cc79a7", ":", "D"),
-)
-
-
-def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
-    figure.set_facecolor("white")
-    return figure
+from hypernet_tf.plots.style import STYLES, new_figure
 
 
 def accuracy_histogram(
@@ -37,14 +21,14 @@ def accuracy_histogram(
         marks: name -> accuracy in percent, drawn as vertical lines.
         bin_width: in percentage points.
     """
-    figure = _figure(4)
+    figure = new_figure(4)
     axes = figure.subplots()
     everything = np.concatenate([accuracies, list(marks.values())])
     # Bins are centred on multiples of their width: accuracies often are such multiples themselves.
     first, last = (np.round(limit / bin_width) for limit in (everything.min(), everything.max()))
     bins = bin_width * (np.arange(first, last + 2) - 0.5)
     axes.hist(accuracies, bins=list(bins), color="#8fb7d6", edgecolor="#3f6f95", linewidth=0.5)
-    for (name, value), (color, line, _) in zip(marks.items(), _STYLES, strict=False):
+    for (name, value), (color, line, _) in zip(marks.items(), STYLES, strict=False):
         axes.axvline(value, color=color, linestyle=line, label=f"{name}: {value:.2f} %")
     axes.set_xlabel("test accuracy (%)")
     axes.set_ylabel(f"networks per {bin_width:g} points")
@@ -61,11 +45,11 @@ def ensembles(members: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
         members: [E], mean accuracy of each ensemble's networks, in percent.
         kinds: how the ensemble answers -> [E] accuracies in percent.
     """
-    figure = _figure(3.2)
+    figure = new_figure(3.2)
     axes = figure.subplots()
     everything = {"mean of the networks": members} | dict(kinds)
     for place, (name, values) in enumerate(everything.items()):
-        color, _, marker = _STYLES[place % len(_STYLES)]
+        color, _, marker = STYLES[place % len(STYLES)]
         across = place + np.linspace(-0.2, 0.2, len(values))
         axes.plot(across, values, color=color, linestyle="", marker=marker, markersize=4)
         axes.text(
@@ -87,7 +71,7 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
             (steps, low, high), drawn as a band.
     """
     rows = -(-len(panels) // 2)
-    figure = _figure(2.6 * rows)
+    figure = new_figure(2.6 * rows)
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(rows, 2, place + 1)
         if "low_high" in panel:
@@ -95,7 +79,7 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
                 *panel["low_high"], color="#0072b2", alpha=0.18, label="members, lowest to highest"
             )
         for (name, (steps, values)), (color, line, marker) in zip(
-            panel["curves"].items(), _STYLES, strict=False
+            panel["curves"].items(), STYLES, strict=False
         ):
             axes.plot(
                 steps,
@@ -123,7 +107,7 @@ def filter_grids(grids: Mapping[str, np.ndarray]) -> Figure:
             grey scale around zero, written beside it.
     """
     rows = -(-len(grids) // 2)
-    figure = _figure(2.6 * rows)
+    figure = new_figure(2.6 * rows)
     panels = np.ravel(figure.subfigures(rows, 2, squeeze=False))
     for panel, (title, pictures) in zip(panels, grids.items(), strict=False):
         side = round(len(pictures) ** 0.5)
@@ -159,7 +143,7 @@ def scatter_matrix(
         label: what the values are, with their unit.
     """
     count = coordinates.shape[1]
-    figure = _figure(7 if values is None else 7.5)
+    figure = new_figure(7 if values is None else 7.5)
     figure.suptitle(f"{title}\nbelow: each component's share of the variance", fontsize=10)
     grid = figure.subplots(count, count, squeeze=False)
     points = None
@@ -197,10 +181,10 @@ def paths(t: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
         t: [T], from 0 (one network) to 1 (the other).
         kinds: name -> [P, T] accuracies in percent.
     """
-    figure = _figure(3.6)
+    figure = new_figure(3.6)
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, (name, accuracies), (color, line, marker) in zip(
-        panels, kinds.items(), _STYLES, strict=False
+        panels, kinds.items(), STYLES, strict=False
     ):
         axes.plot(t, accuracies.T, color="0.65", linewidth=0.7)
         axes.plot(
@@ -227,9 +211,9 @@ def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Fi
         epsilons: [E], in units of 1/255.
         curves: name -> [E], in percent of the attacked images.
     """
-    figure = _figure(4)
+    figure = new_figure(4)
     axes = figure.subplots()
-    for (name, values), (color, line, marker) in zip(curves.items(), _STYLES, strict=False):
+    for (name, values), (color, line, marker) in zip(curves.items(), STYLES, strict=False):
         axes.plot(
             epsilons, values, color=color, linestyle=line, marker=marker, markersize=3, label=name
         )
@@ -247,7 +231,7 @@ def filter_diversity(layers: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Fig
     Args:
         layers: title -> (diversity [F], next layer's weights [F]), both root mean squares.
     """
-    figure = _figure(3)
+    figure = new_figure(3)
     panels = figure.subplots(1, len(layers), squeeze=False)[0]
     for axes, (title, (diversity, next_weights)) in zip(panels, layers.items(), strict=True):
         axes.scatter(next_weights, diversity, s=14, marker="o", color="#24445e", alpha=0.8)
