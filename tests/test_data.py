@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from hypernet_tf import data
+from hypernet_tf.data import glyphs, noise, splits
 
 PARTS = ("train", "validation", "test")
 IDX_FILES = (
@@ -206,8 +207,9 @@ def test_x_is_the_fraction_of_white(mnist_5k):
 
 
 def test_examples_of_the_docstrings():
-    result = doctest.testmod(data)
-    assert result.attempted >= 5 and result.failed == 0
+    results = [doctest.testmod(module) for module in (data, noise, splits)]
+    assert [result.attempted for result in results] == [3, 2, 2]
+    assert all(result.failed == 0 for result in results)
 
 
 # --- data sets that TFDS has prepared
@@ -572,24 +574,138 @@ def test_preparation_that_breaks_leaves_nothing(tmp_path, offline, monkeypatch, 
     assert "Generating" not in capfd.readouterr().err
 
 
+# --- drawn at each call
+
+
+@pytest.fixture(scope="module")
+def letters():
+    return data.load("glyphs")
+
+
+def test_glyphs_are_test_images_only(letters):
+    assert letters.summary() == {
+        "name": "glyphs",
+        "source": letters.source,
+        "train": 0,
+        "validation": 0,
+        "test": 2_200,
+    }
+    assert letters.source.startswith("letters drawn in 22 fonts of matplotlib ")
+    assert letters.classes == tuple("ABCDEFGHIJ")
+    assert "glyphs" not in data.NAMES
+    assert letters.train.x.shape == letters.validation.x.shape == (0, 28, 28, 1)
+    split = letters.test
+    assert split.images.shape == (2_200, 28, 28, 1)
+    assert split.images.dtype == np.uint8 and split.labels.dtype == np.int64
+    assert np.bincount(split.labels).tolist() == [220] * 10
+    assert len(set(rows(split.images, split.labels))) == 2_200
+    assert len(set(split.labels[:30].tolist())) > 5  # in no order that a batch would notice
+
+
+def test_glyphs_are_drawn_in_fonts_that_have_the_letters():
+    names = [path.stem for path in glyphs.find_fonts()]
+    assert len(names) == len(set(names)) == 22
+    assert {"DejaVuSans", "STIXGeneral", "cmr10", "cmtt10"} <= set(names)
+    assert not {"cmex10", "cmsy10", "LastResortHE-Regular", "STIXNonUni"} & set(names)
+
+
+def test_glyphs_are_white_on_black_and_not_cut_off(letters):
+    images = letters.test.images[..., 0]
+    border = np.ones([28, 28], bool)
+    border[1:-1, 1:-1] = False
+    assert images[:, border].max() == 0
+    assert images.max((1, 2)).min() > 150
+    # 16 to 22 pixels on the longer side, and what their edges touch of the next ones.
+    lit = images > 0
+    longer = np.maximum(lit.any(1).sum(1), lit.any(2).sum(1))
+    assert longer.min() >= 16 and longer.max() <= 24
+    # Recorded with matplotlib 3.11.2, of 255; another one's rounding may differ a little.
+    assert images.mean() == pytest.approx(34.99, abs=0.1)
+
+
+def test_glyphs_are_the_letters_they_are_called(letters):
+    """Without variation a glyph is what Pillow draws of the same font: almost the same."""
+    from matplotlib.textpath import TextPath
+    from PIL import Image, ImageDraw, ImageFont
+
+    def pillow(letter, path):
+        page = Image.new("L", (400, 400))
+        ImageDraw.Draw(page).text((100, 100), letter, 255, ImageFont.truetype(path, 160))
+        page = page.crop(page.getbbox())
+        longer = 8 * 19  # at eight times the size, so that rounding is an eighth of a pixel
+        page = page.resize([round(longer * side / max(page.size)) for side in page.size])
+        image = Image.new("L", (8 * 28, 8 * 28))
+        image.paste(page, tuple((8 * 28 - side) // 2 for side in page.size))
+        return np.asarray(image.reduce(8), float).ravel()
+
+    class Middle:
+        """Stands for a generator whose every number is in the middle of its range."""
+
+        def uniform(self, low, high, size=None):
+            return np.full(size or (), (low + high) / 2)
+
+    canvas = glyphs.RendererAgg(28, 28, 72)
+    for path in glyphs.find_fonts():
+        font = glyphs.font_manager.FontProperties(fname=path)
+        outlines = [TextPath((0, 0), letter, prop=font) for letter in glyphs.LETTERS]
+        drawn = [glyphs._draw(canvas, glyphs._vary(outline, Middle())) for outline in outlines]
+        ours = np.stack([image.ravel() for image in drawn]).astype(float)
+        theirs = np.stack([pillow(letter, path) for letter in glyphs.LETTERS])
+        alike = np.corrcoef(ours, theirs)[:10, 10:]
+        np.testing.assert_array_equal(alike.argmax(1), np.arange(10), err_msg=path.stem)
+        assert np.diag(alike).min() > 0.98, path.stem
+
+
+def test_glyphs_are_always_the_same_and_soon_there(letters, tmp_path, offline, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start = time.monotonic()
+    again = data.load("glyphs")
+    assert time.monotonic() - start < 10
+    np.testing.assert_array_equal(again.test.images, letters.test.images)
+    np.testing.assert_array_equal(again.test.labels, letters.test.labels)
+    assert listing(tmp_path) == listing(offline) == {}
+
+
+def test_noise_is_uniform_and_seeded():
+    images = data.uniform_noise(200, (8, 9, 3), seed=1)
+    assert images.summary() == {
+        "name": "noise",
+        "source": "independent uniform pixels, seed 1",
+        "train": 0,
+        "validation": 0,
+        "test": 200,
+    }
+    assert images.classes == () and images.test.labels.dtype == np.int64
+    assert set(images.test.y.tolist()) == {-1}
+    pixels = images.test.images
+    assert pixels.shape == (200, 8, 9, 3) and pixels.dtype == np.uint8
+    counts = np.bincount(pixels.ravel(), minlength=256)
+    expected = pixels.size / 256  # 169
+    assert ((counts - expected) ** 2 / expected).sum() < 340  # chi-squared: 255 ± 23
+    np.testing.assert_array_equal(pixels, data.uniform_noise(200, (8, 9, 3), 1).test.images)
+    assert not np.array_equal(pixels, data.uniform_noise(200, (8, 9, 3), 2).test.images)
+    with pytest.raises(ValueError, match=r"^0 images of noise: at least 1 is needed$"):
+        data.uniform_noise(0, (2, 2, 1))
+
+
 # --- what the user gives
 
 
 @pytest.mark.parametrize("name", ["", "MNIST", "mnist5k", "cifar10", "auto "])
 def test_unknown_name_is_refused_with_the_names(name):
     for ask in (data.load, data.resolve):
-        with refused(repr(name), "auto, mnist, mnist_5k, fashion_mnist"):
+        with refused(repr(name), "auto, mnist, mnist_5k, fashion_mnist, glyphs"):
             ask(name)
 
 
-@pytest.mark.parametrize("name", data.NAMES)
+@pytest.mark.parametrize("name", data.NAMES + data.TEST_NAMES)
 def test_every_name_but_auto_stands_for_itself(name, tmp_path, offline):
     own_name, notice = data.resolve(name, tmp_path)
     assert own_name == ("mnist_5k" if name == "auto" else name)
     assert (notice is None) == (name != "auto")
 
 
-@pytest.mark.parametrize("name", data.NAMES)
+@pytest.mark.parametrize("name", data.NAMES + data.TEST_NAMES)
 def test_data_dir_must_be_a_folder(name, tmp_path, offline):
     file = tmp_path / "file"
     file.touch()
@@ -612,7 +728,7 @@ def test_data_dir_must_be_readable(tmp_path):
 
 def run(program):
     """What a new Python process prints."""
-    paths = [str(Path(data.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    paths = [str(Path(data.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-c", program]
     return subprocess.run(

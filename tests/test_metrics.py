@@ -48,7 +48,7 @@ def test_every_metric_is_tested():
         if inspect.isfunction(value) and value.__module__ == metrics.__name__
     ]
     here = inspect.getsource(inspect.getmodule(predictions))
-    assert len(ours) == 8
+    assert len(ours) == 7
     assert all(f"metrics.{name}(" in here for name in ours)
 
 
@@ -159,57 +159,7 @@ def test_disagreement_by_hand():
         metrics.disagreement(np.array([[0, 1]]), 2)
 
 
-# ---- calibration ----------------------------------------------------------------------------
-
-
-def calibration_error(log_p, labels, bins):
-    """Bin by bin."""
-    p = np.exp(log_p)
-    confidence, correct = p.max(-1), p.argmax(-1) == labels
-    error = 0.0
-    for low in range(bins):
-        inside = (confidence >= low / bins) & (confidence < (low + 1) / bins)
-        if low == bins - 1:
-            inside |= confidence == 1.0
-        if inside.any():
-            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
-    return error
-
-
-@moderately
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    examples=st.integers(1, 200),
-    classes=st.integers(2, 10),
-    bins=st.sampled_from((None, 1, 10)),
-)
-def test_calibration_error_equals_a_loop_over_bins(seed, examples, classes, bins):
-    rng = np.random.default_rng(seed)
-    log_p = log_softmax(3 * rng.normal(size=(examples, classes)))
-    labels = rng.integers(0, classes, examples)
-    given_bins = {} if bins is None else {"bins": bins}
-    ours = metrics.expected_calibration_error(log_p, labels, **given_bins)
-    assert ours == pytest.approx(calibration_error(log_p, labels, bins or 15), abs=1e-5)
-
-
-def test_calibration_error_by_hand():
-    """15 bins: 0.61 and 0.65 are in [9/15, 10/15), 0.9 is in [13/15, 14/15), 1 is in the last."""
-    p = np.array([[0.61, 0.39], [0.35, 0.65], [0.9, 0.1], [1e-300, 1.0], [1e-300, 1.0]])
-    labels = np.array([0, 0, 0, 1, 0])
-    exact = 2 / 5 * abs(1 / 2 - 0.63) + 1 / 5 * abs(1 - 0.9) + 2 / 5 * abs(1 / 2 - 1.0)
-    ours = metrics.expected_calibration_error(np.log(p), labels)
-    assert ours == pytest.approx(exact, abs=1e-6)
-    assert metrics.expected_calibration_error(np.log(p), labels, 1) == pytest.approx(
-        abs(3 / 5 - np.mean([0.61, 0.65, 0.9, 1, 1])), abs=1e-6
-    )
-
-
-def test_calibration_error_of_the_sure_and_the_wrong():
-    sure = np.array([[0.0, -200.0]] * 4)
-    assert metrics.expected_calibration_error(sure, np.zeros(4, int)) == pytest.approx(0.0)
-    assert metrics.expected_calibration_error(sure, np.ones(4, int)) == pytest.approx(1.0)
-    coin = np.log(np.full([4, 2], 0.5))  # half of the labels are the lower class
-    assert metrics.expected_calibration_error(coin, np.array([0, 1, 0, 1])) == pytest.approx(0.0)
+# ---- Brier score -----------------------------------------------------------------------------
 
 
 @moderately

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hypernet_tf.ensembles import metrics
+from hypernet_tf.ensembles import calibration, metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def evaluate_classes(
         mean_probability_accuracy=float(np.mean(mean.argmax(-1) == labels)),
         most_confident_accuracy=float(np.mean(np.concatenate(confident) == labels)),
         negative_log_likelihood=float(metrics.negative_log_likelihood(mean, labels)),
-        expected_calibration_error=metrics.expected_calibration_error(mean, labels),
+        expected_calibration_error=calibration.expected_calibration_error(mean, labels),
         brier_score=metrics.brier_score(mean, labels),
         disagreement=differing / len(labels),
     )

@@ -1,14 +1,13 @@
 """How good an ensemble is: functions of log-probabilities [N, M, C] and labels [M].
 
 `N` networks, `M` examples, `C` classes. Probabilities are given as their logarithms, in nats,
-so that no small one is lost. Accuracies and errors are fractions.
+so that no small one is lost. Accuracies and errors are fractions. Whether confidence is deserved is
+in `calibration`, uncertainty in `uncertainty` and `detection`, likeness in `similarity`.
 """
 
 from __future__ import annotations
 
 import numpy as np
-
-CALIBRATION_BINS = 15
 
 
 def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
@@ -92,29 +91,6 @@ def disagreement(predictions: np.ndarray, classes: int) -> float:
     counts = votes(predictions, classes).astype(np.float64)
     agreeing = (counts * (counts - 1)).sum(-1) / (networks * (networks - 1))
     return float(1.0 - agreeing.mean())
-
-
-def expected_calibration_error(
-    log_probabilities: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
-) -> float:
-    """Mean over equal-width bins of confidence of |accuracy - confidence|, weighted by their share.
-
-    Args:
-        log_probabilities: [M, C] of one prediction.
-        labels: [M].
-        bins: how many bins on [0, 1].
-
-    Source: `tfp.stats.expected_calibration_error` (Naeini et al. 2015, Guo et al. 2017).
-    """
-    import tensorflow_probability as tfp  # takes seconds: only for those who use it
-
-    return float(
-        tfp.stats.expected_calibration_error(
-            num_bins=bins,
-            logits=log_probabilities.astype(np.float32),
-            labels_true=labels.astype(np.int32),
-        )
-    )
 
 
 def brier_score(log_probabilities: np.ndarray, labels: np.ndarray) -> float:

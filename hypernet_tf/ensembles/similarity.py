@@ -1,0 +1,95 @@
+"""How alike N networks' answers are, over pairs of networks. No array of N x N x M x C numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import entr
+
+
+def pairwise_kl_divergence(log_probabilities: np.ndarray) -> np.ndarray:
+    """Mean over ordered pairs of networks of KL(p_n || p_m), in nats, [M].
+
+    1/(N(N-1)) sum_n sum_m KL(p_n || p_m) = 1/(N-1) sum_n sum_c p_nc (log p_nc - l_c), where l is
+    the mean of the log-probabilities: O(NMC). Infinite where a network gives 0 to a class that
+    another does not rule out.
+
+    Args:
+        log_probabilities: [N, M, C], N >= 2.
+
+    Raises:
+        ValueError: one network has no pair.
+
+    Source: Malinin 2019, "Uncertainty Estimation in Deep Learning", as expected pairwise
+    Kullback-Leibler divergence.
+    """
+    networks = _count(log_probabilities, "pairwise KL divergence")
+    log_p = log_probabilities.astype(np.float64)
+    p = np.exp(log_p)
+    with np.errstate(invalid="ignore"):  # -inf - -inf, where p is 0
+        terms = np.where(p > 0, p * (log_p - log_p.mean(0)), 0.0)
+    return np.maximum(terms.sum((0, -1)) / (networks - 1), 0.0)  # rounding
+
+
+def pairwise_js_divergence(log_probabilities: np.ndarray) -> np.ndarray:
+    """Mean over pairs of networks of the Jensen-Shannon divergence, in nats, [M].
+
+    JS(p, q) = H((p + q)/2) - H(p)/2 - H(q)/2, between 0 and log 2. Takes time O(N²MC) and memory
+    O(NMC). All networks' joint one is `uncertainty.mutual_information`, in time O(NMC).
+
+    Args:
+        log_probabilities: [N, M, C], N >= 2.
+
+    Raises:
+        ValueError: one network has no pair.
+
+    Source: Lin 1991, "Divergence measures based on the Shannon entropy".
+    """
+    networks = _count(log_probabilities, "pairwise Jensen-Shannon divergence")
+    p = np.exp(log_probabilities, dtype=np.float64)
+    total = np.zeros(p.shape[1])
+    # Networks beside themselves shifted by 1, 2, ..., N/2 places: each pair once.
+    for shift in range(1, networks // 2 + 1):
+        first = networks // 2 if 2 * shift == networks else networks
+        middle = (p[:first] + np.roll(p, -shift, 0)[:first]) / 2
+        total += entr(middle).sum((0, -1))
+    mean = total / (networks * (networks - 1) / 2)
+    return np.maximum(mean - entr(p).sum(-1).mean(0), 0.0)  # rounding
+
+
+def linear_cka(outputs: np.ndarray) -> float:
+    """Mean over pairs of networks of linear centred kernel alignment, between 0 and 1.
+
+    CKA(X, Y) = |Y'X|² / (|X'X| |Y'Y|), Frobenius norms, columns centred over examples. It is 1 for
+    outputs that agree up to rotation, scale and shift. Takes time O(N²MF²).
+
+    Args:
+        outputs: [N, M, F], N >= 2, M >= 2: logits, log-probabilities or features; finite.
+
+    Raises:
+        ValueError: one network has no pair; or a network returns the same for all examples, or
+            infinite values, for which CKA is not defined.
+
+    Source: Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited",
+    section 3, with a linear kernel.
+    """
+    networks = _count(outputs, "centred kernel alignment")
+    if not np.isfinite(outputs).all():
+        raise ValueError("centred kernel alignment needs finite outputs")
+    if (np.ptp(outputs, 1) == 0).all(-1).any():
+        raise ValueError("centred kernel alignment needs outputs that differ between examples")
+    x = outputs - outputs.mean(1, keepdims=True, dtype=np.float64)
+    x /= np.abs(x).max((1, 2), keepdims=True)  # CKA has no scale: no square can overflow
+    side_by_side = np.moveaxis(x, 0, 1).reshape(x.shape[1], -1)  # [M, N·F]
+    # Row n: the squared norms of X_n'X_m for every m.
+    squares = np.stack(
+        [((one.T @ side_by_side) ** 2).reshape(-1, *x.shape[::2]).sum((0, 2)) for one in x]
+    )
+    own = np.sqrt(np.diag(squares))
+    similarity = squares / np.outer(own, own)
+    return float((similarity.sum() - networks) / (networks * (networks - 1)))
+
+
+def _count(array: np.ndarray, what: str) -> int:
+    if len(array) < 2:
+        raise ValueError(f"{what} needs at least 2 networks")
+    return len(array)

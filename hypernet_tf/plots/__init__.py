@@ -1,0 +1,39 @@
+"""Every figure: arrays in, matplotlib figure out; computes only what a drawing needs.
+
+Figures are at most 7 inches wide with letters of 8 points, for half a page, on white; lines differ
+by dash pattern and marker, and shades by lightness, so that they read the same in grey print.
+"""
+
+from hypernet_tf.plots.networks import (
+    accuracy_histogram,
+    ensembles,
+    filter_diversity,
+    filter_grids,
+    paths,
+    scatter_matrix,
+    success_curves,
+    training_curves,
+)
+from hypernet_tf.plots.style import new_figure
+from hypernet_tf.plots.uncertainty import (
+    reliability_diagram,
+    risk_coverage,
+    roc_curves,
+    score_histograms,
+)
+
+__all__ = [
+    "accuracy_histogram",
+    "ensembles",
+    "filter_diversity",
+    "filter_grids",
+    "new_figure",
+    "paths",
+    "reliability_diagram",
+    "risk_coverage",
+    "roc_curves",
+    "scatter_matrix",
+    "score_histograms",
+    "success_curves",
+    "training_curves",
+]

@@ -1,0 +1,24 @@
+"""What all figures share: their width, and how lines are told apart."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+# Lines are told apart by dash pattern and marker as well as by colour, for printed pages.
+STYLES = (
+    ("#0072b2", "-", "o"),
+    ("#d55e00", "--", "s"),
+    ("#009e73", "-.", "^"),
+    ("#cc79a7", ":", "D"),
+)
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure, 7 inches wide.
+
+    Args:
+        height: in inches.
+    """
+    figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
+    figure.set_facecolor("white")
+    return figure

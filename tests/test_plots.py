@@ -1,0 +1,80 @@
+"""Figures of uncertainty: their size, and that what they draw is what they are given."""
+
+import io
+
+import numpy as np
+import pytest
+
+from hypernet_tf import plots
+
+CURVES = {
+    name: (np.array([0.0, 0.2, 1.0]), np.array([0.0, height, 1.0]))
+    for name, height in (("entropy", 0.9), ("variance", 0.7), ("KL", 0.5), ("JS", 0.3))
+}
+
+
+def reliability():
+    gap = np.nan
+    accuracy = np.array([gap, 0.5, 0.7, gap, 1.0])
+    confidence = np.array([gap, 0.3, 0.5, gap, 0.9])
+    share = np.array([0, 0.1, 0.3, 0, 0.6])
+    return plots.reliability_diagram(confidence, accuracy, share, np.linspace(0, 1, 6))
+
+
+def histograms():
+    rng = np.random.default_rng(0)
+    outside = {"glyphs": rng.normal(2, 1, 500), "noise": rng.normal(3, 1, 50)}
+    return plots.score_histograms(rng.normal(size=1_000), outside, "entropy (nats)")
+
+
+def roc():
+    return plots.roc_curves({name: (*curve, 0.9) for name, curve in CURVES.items()})
+
+
+def risk():
+    return plots.risk_coverage(CURVES)
+
+
+@pytest.mark.parametrize("draw", (reliability, histograms, roc, risk))
+def test_figures_fit_a_page_and_can_be_read(draw):
+    figure = draw()
+    file = io.BytesIO()
+    figure.savefig(file)  # warns, which is an error here, where text does not fit
+    assert file.getvalue().startswith(b"\x89PNG")
+    assert figure.get_size_inches()[0] == 7
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        texts = [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels()]
+        texts += [] if legend is None else legend.get_texts()
+        assert min(text.get_fontsize() for text in texts) >= 8
+    assert figure.axes[0].get_ylabel().endswith("(%)")
+
+
+def test_reliability_leaves_out_empty_bins_and_draws_percent():
+    above, below = reliability().axes
+    line = above.get_lines()[1]
+    np.testing.assert_allclose(line.get_xydata(), [[30, 50], [50, 70], [90, 100]])
+    np.testing.assert_allclose([bar.get_height() for bar in below.patches], [0, 10, 30, 0, 60])
+    np.testing.assert_allclose([bar.get_x() for bar in below.patches], [0, 20, 40, 60, 80])
+
+
+def test_histograms_of_sets_of_any_size_add_up_to_100_percent():
+    axes = histograms().axes[0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["in distribution (1000)", "glyphs (500)", "noise (50)"]
+    for outline in axes.patches:
+        x, y = outline.get_xy()[:-1].T
+        steps = np.unique(np.stack([x, y], 1), axis=0)
+        assert len(steps) > 10
+        heights = y[1:-1:2][:40]
+        assert heights.sum() == pytest.approx(100)
+
+
+@pytest.mark.parametrize("draw", (roc, risk))
+def test_curves_differ_by_more_than_colour(draw):
+    lines = [line for line in draw().axes[0].get_lines() if line.get_marker() != "None"]
+    assert len(lines) == 4
+    assert len({line.get_linestyle() for line in lines}) == 4
+    assert len({line.get_marker() for line in lines}) == 4
+    for line, (x, y) in zip(lines, CURVES.values(), strict=True):
+        np.testing.assert_allclose(line.get_xydata(), 100 * np.stack([x, y], 1))
