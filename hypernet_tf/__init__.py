@@ -15,6 +15,7 @@ if keras.backend.backend() != "tensorflow":
 from hypernet_tf import data, diversity
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation
 from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.chains import SGLD, SGDChains
 from hypernet_tf.samplers.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf import MNF
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MNF",
+    "SGLD",
     "DeepEnsemble",
     "Ensemble",
     "Evaluation",
@@ -43,6 +45,7 @@ __all__ = [
     "LatentSampler",
     "NoiseControl",
     "RegressionEvaluation",
+    "SGDChains",
     "Target",
     "TargetLayer",
     "Value",

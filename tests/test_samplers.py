@@ -48,17 +48,35 @@ def noise_control(model=None, **kwargs):
     return hn.NoiseControl(hn.Target(model or classifier()), **{"scale": 0.05} | kwargs)
 
 
+def chains(model=None, **kwargs):
+    settings = {"chains": 10, "snapshots": 2, "every": 2}
+    return hn.SGDChains(hn.Target(model or classifier()), **settings | kwargs)
+
+
+def langevin(model=None, **kwargs):
+    settings = {"chains": 12, "lam": 96.0}
+    return hn.SGLD(hn.Target(model or classifier()), **settings | kwargs)
+
+
 SAMPLERS = {
     hn.Hypernetwork: hypernetwork,
     hn.DeepEnsemble: deep_ensemble,
     hn.NoiseControl: noise_control,
     hn.MNF: mnf,
+    hn.SGDChains: chains,
+    hn.SGLD: langevin,
 }
+
+
+def optimizer(sampler):
+    """One that suits the sampler: Langevin dynamics follow plain SGD."""
+    langevin = isinstance(sampler, hn.SGLD)
+    return keras.optimizers.SGD(2e-3) if langevin else keras.optimizers.Adam(0.02)
 
 
 def fitted(make, x, y, loss=LOGITS, epochs=25, **kwargs):
     sampler = make(**kwargs)
-    sampler.compile(optimizer=keras.optimizers.Adam(0.02), loss=loss, metrics=["accuracy"])
+    sampler.compile(optimizer=optimizer(sampler), loss=loss, metrics=["accuracy"])
     history = sampler.fit(x, y, batch_size=48, epochs=epochs, verbose=0)
     return sampler, history.history
 
@@ -122,7 +140,7 @@ class TestContract:
 
     def test_keras_users_expectations(self, make, blobs, tmp_path):
         sampler = make()
-        sampler.compile(optimizer="adam", loss=LOGITS, metrics=["accuracy"])
+        sampler.compile(optimizer=optimizer(sampler), loss=LOGITS, metrics=["accuracy"])
         data = tf.data.Dataset.from_tensor_slices(blobs).batch(40)  # 40, 40, 16
         history = sampler.fit(
             data,

@@ -110,6 +110,10 @@ class WeightSampler(keras.Model, abc.ABC):
 
     # ---- sampling -------------------------------------------------------------------------
 
+    def size_after(self, steps: int) -> int | None:
+        """What `size` is after so many training steps."""
+        return self.size
+
     def gauge(self, weights: WeightSet) -> WeightSet:
         """The weights that the target runs on."""
         return weights if self._fix is None else self._fix(weights)

@@ -1,0 +1,115 @@
+"""Chains of SGD and of Langevin dynamics."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import hypernet_tf as hn
+
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+layers = keras.layers
+
+
+def classifier():
+    model = [keras.Input((2,)), layers.Dense(8, activation="relu"), layers.Dense(3)]
+    return hn.Target(keras.Sequential(model))
+
+
+def chains(cls=hn.SGDChains, optimizer=None, **kwargs):
+    sampler = cls(classifier(), **kwargs)
+    sampler.compile(optimizer=optimizer or keras.optimizers.SGD(0.1), loss=LOGITS)
+    return sampler
+
+
+def test_independent_chains_are_a_deep_ensemble_at_constant_rate(blobs):
+    several, ensemble = chains(chains=4), hn.DeepEnsemble(classifier(), networks=4)
+    ensemble.compile(optimizer=keras.optimizers.SGD(0.1), loss=LOGITS)
+    for _ in range(3):
+        several.train_on_batch(*blobs)
+        ensemble.train_on_batch(*blobs)
+    np.testing.assert_allclose(several.sample(4).theta(), ensemble.sample(4).theta(), atol=1e-6)
+
+
+def test_snapshots_of_one_chain_are_the_newest_in_their_turn(blobs):
+    chain = chains(chains=1, snapshots=3, every=2, gauge=False)
+    passed = []
+    for _ in range(10):
+        chain.train_on_batch(*blobs)
+        passed.append(np.concatenate([v.numpy().ravel() for v in chain.theta]))
+    kept = chain.sample(3).theta()
+    expected = {0: passed[7], 1: passed[9], 2: passed[5]}  # steps 8, 10, 6: the buffer goes round
+    for place, theta in expected.items():
+        np.testing.assert_allclose(kept[place], theta, atol=1e-7)
+    assert np.abs(kept[0] - kept[1]).max() > 1e-4
+
+
+def test_there_are_as_many_as_were_kept(blobs):
+    sampler = chains(chains=2, snapshots=3, every=2)
+    sizes = []
+    for _ in range(8):
+        sizes.append(sampler.size)
+        sampler.train_on_batch(*blobs)
+    assert sizes == [2, 2, 2, 2, 4, 4, 6, 6]
+    assert sizes == [sampler.size_after(step) for step in range(8)]
+    assert len(sampler.sample(6)) == 6
+    with pytest.raises(ValueError, match="has 6 networks: 7 are not to be had"):
+        sampler.sample(7)
+    start = chains(chains=2, every=5, gauge=False)
+    start.train_on_batch(*blobs)  # before the first snapshot: as they stand
+    np.testing.assert_array_equal(start.sample(2).theta()[:, :16].ravel(), np.ravel(start.theta[0]))
+    # Of the same count, more kept networks are other networks: nothing old is remembered.
+    early = chains(chains=2, snapshots=3, every=1)
+    early.train_on_batch(*blobs)
+    first = early.sample(2).theta()
+    for _ in range(5):
+        early.train_on_batch(*blobs)
+    assert np.abs(early.sample(2).theta() - first).max() > 1e-4
+
+
+def test_langevin_dynamics_sample_the_posterior():
+    """Linear regression, y = a·x + noise: the posterior is normal, in closed form."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 1)).astype("float32")
+    y = (0.7 * x + 0.3 * rng.normal(size=(20, 1))).astype("float32")
+
+    @keras.saving.register_keras_serializable(package="tests")
+    def negative_log_likelihood(truth, prediction):
+        return tf.reduce_sum((truth - prediction) ** 2, -1) / (2 * 0.3**2)
+
+    precision = (x**2).sum() / 0.3**2 + 1 / 2.0**2
+    mean = (x * y).sum() / 0.3**2 / precision
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+    count = 400
+    sampler = hn.SGLD(hn.Target(model), chains=count, lam=20, prior=2.0, gauge=False)
+    sampler.compile(
+        optimizer=keras.optimizers.SGD(float(0.02 / precision)), loss=negative_log_likelihood
+    )
+    everything = np.tile(x, (count, 1)), np.tile(y, (count, 1))
+    for _ in range(250):
+        sampler.train_on_batch(*everything)
+    theta = sampler.sample(count).theta()[:, 0]
+    deviation = precision**-0.5
+    # 400 samples: the mean is known to deviation/20, the deviation itself to 4 %; the step size
+    # makes it 1 % too wide.
+    assert abs(theta.mean() - mean) < 4 * deviation / 20
+    np.testing.assert_allclose(theta.std(), deviation, rtol=0.14)
+
+
+def test_noise_is_a_function_of_seed_and_step(blobs):
+    def after_two_steps(seed):
+        sampler = chains(hn.SGLD, keras.optimizers.SGD(1e-5), chains=2, lam=96, seed=seed)
+        for _ in range(2):
+            sampler.train_on_batch(*blobs)
+        return sampler.sample(2).theta()
+
+    np.testing.assert_array_equal(after_two_steps(0), after_two_steps(0))
+    assert np.abs(after_two_steps(0) - after_two_steps(1)).max() > 1e-3
+
+
+def test_what_makes_no_chain_is_refused():
+    with pytest.raises(ValueError, match="at least one snapshot"):
+        chains(snapshots=0)
+    for optimizer in (keras.optimizers.Adam(), keras.optimizers.SGD(0.1, momentum=0.9)):
+        with pytest.raises(ValueError, match="SGD without momentum"):
+            chains(hn.SGLD, optimizer, lam=9)
