@@ -28,7 +28,7 @@ def main():
     split = hn.data.load("mnist_5k").train
     x, y = tf.constant(split.x[:1024]), tf.constant(split.y[:1024])
 
-    hyper = mnist.build(mnist.Config())
+    hyper = mnist.build(mnist.Config(), 55_000)
     cnn = hn.zoo.mnist()
     cnn.compile(
         optimizer=keras.optimizers.Adam(3e-4),

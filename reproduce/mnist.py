@@ -1,43 +1,44 @@
 """The MNIST experiments: networks whose 20,018 weights are generated, and everything asked of them.
 
-Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019), or the single network beside it, samples
-an ensemble, evaluates it on the test images and writes a run folder with figures (and the numbers
-behind each), metrics.json and report.html.
+Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019), or another system that makes weights,
+samples an ensemble, evaluates it on the test images and writes a run folder with figures (and the
+numbers behind each), metrics.json and report.html.
 
   python -m reproduce.mnist --lam=1e3                          the paper's run, 13,000 steps
   python -m reproduce.mnist --lam=1e3 --analyses=all           the same with all its figures
   python -m reproduce.mnist --preset=quick                     a few minutes on two cores
   python -m reproduce.mnist --dataset=fashion_mnist --steps=4000
-  python -m reproduce.mnist --method=sgd                       the single network
+  python -m reproduce.mnist --method=mnf                       another system
+  python -m reproduce.mnist --method=noise --match=runs/mnist  noise as far apart as that run
   python -m reproduce.mnist --run_dir=runs/mnist --analyses=paths,adversarial
                                                                a finished run: without training
 
 The same command again goes on where the run stopped; a higher --steps continues a finished one.
-`python -m reproduce.report RUN...` sets runs side by side. TensorBoard shows them:
-tensorboard --logdir runs
+`python -m reproduce.report RUN...` sets runs side by side, `python -m reproduce.compare` trains
+several methods at the same cost. TensorBoard shows them: tensorboard --logdir runs
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
+import resource
 import shutil
 import time
 from collections.abc import Sequence
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import flags
 
 import hypernet_tf as hn
 from hypernet_tf import plots
-from hypernet_tf.training.callbacks import ensemble_entropy
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.run import train
 from reproduce import _analysis_flags, _flags, _mnist_history, _mnist_report, _perform, _run
 from reproduce._analyses import ANALYSES
 from reproduce._mnist_methods import METHODS, PRESETS, build
+from reproduce._mnist_summary import seconds_to_sample, summarise
 from reproduce._subject import Settings, Subject
 
 for _module in (_flags, _analysis_flags):
@@ -45,9 +46,16 @@ for _module in (_flags, _analysis_flags):
 flags.DEFINE_enum(
     "method",
     "hypernetwork",
-    METHODS,
-    "Who makes the weights. hypernetwork: generated from a random vector. sgd: one network, "
-    "trained in the ordinary way.",
+    list(METHODS),
+    "Who makes the weights. "
+    + "; ".join(f"{name}: {what}" for name, what in METHODS.items())
+    + ".",
+)
+flags.DEFINE_string(
+    "match",
+    None,
+    "For --method=noise: the folder of a finished run. The noise is made as strong as it takes for "
+    "networks to be as far from their nearest neighbours as that run's.",
 )
 # The figures of a run that asks for no analyses.
 BASIC = ("accuracies", "filters")
@@ -55,7 +63,12 @@ BASIC = ("accuracies", "filters")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run. Defaults are the published values; `networks` is the evaluated ensemble's size."""
+    """One run. Defaults are the published values of the hypernetwork.
+
+    Attributes:
+        networks: of the evaluated ensemble.
+        match: the run folder whose distances a noise control has; "" for other methods.
+    """
 
     dataset: str = "mnist"
     method: str = "hypernetwork"
@@ -70,6 +83,12 @@ class Config:
     learning_rate_decay: float = 0.99998
     validate_every: int = 1_000
     checkpoint_every: int = 250
+    match: str = ""
+
+    @property
+    def passes_per_step(self) -> int:
+        """Images that go through a target network, forth and back, in a training step."""
+        return self.networks_per_step * self.images_per_network
 
 
 def config_from_flags() -> Config:
@@ -79,18 +98,28 @@ def config_from_flags() -> Config:
         UsageError: a flag that has no part in the method.
     """
     values = _flags.FLAGS
-    if values.method != "hypernetwork":
-        for name in ("lam", "networks"):
-            if values[name].present:
-                raise _run.UsageError(f"--{name} has no part in --method={values.method}: drop it")
+    brought = defaults(values.method, values.preset)
+    parts = {
+        "lam": values.method == "hypernetwork",
+        "match": values.method == "noise",
+        "networks": brought.networks > 1,
+    }
+    for name, has_part in parts.items():
+        if values[name].present and not has_part:
+            raise _run.UsageError(f"--{name} has no part in --method={values.method}: drop it")
+    if parts["match"] and not values.match:
+        raise _run.UsageError(
+            "--method=noise needs --match, the folder of a finished run to be as far apart as"
+        )
     dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
     if notice:
         print(notice)
-    given = {"steps": values.steps, "networks": values.networks}
+    given = {"steps": values.steps, "networks": values.networks, "match": values.match}
+    if parts["lam"]:
+        given["lam"] = values.lam
     return dataclasses.replace(
-        defaults(values.method, values.preset),
+        brought,
         dataset=dataset,
-        lam=values.lam,
         seed=values.seed,
         **{k: v for k, v in given.items() if v is not None},
     )
@@ -105,7 +134,8 @@ def default_folder(config: Config) -> pathlib.Path:
     """Named after method and preset, not after the numbers that these bring along."""
     brought = defaults(config.method, config.preset)
     plain = dataclasses.replace(brought, method=Config.method, preset=Config.preset)
-    return _run.default_folder("mnist", config, plain)
+    named = dataclasses.replace(config, match=pathlib.Path(config.match).name)  # no slashes
+    return _run.default_folder("mnist", named, plain)
 
 
 def run(
@@ -138,9 +168,10 @@ def run(
         print(f"complete: {page}")
         return metrics
     # What cannot be had is said before anything is trained.
-    size = build(config).size
-    names = _perform.possible(analyses, size)
     dataset = hn.data.load(config.dataset, data_dir)
+    size = build(config, len(dataset.train)).size_after(config.steps)
+    names = _perform.possible(analyses, size)
+    matched = _matched(config) if config.match and not finished else None
     settings = settings or Settings(networks=config.networks)
     if not {"accuracies", "ensembles"} & set(names):
         settings = dataclasses.replace(settings, ensembles=1)
@@ -154,6 +185,10 @@ def run(
             subject = Subject(sampler, dataset, settings)
         else:
             sampler, record = _trained(config, dataset, folder)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            if matched is not None:
+                _match(sampler, matched)
+                Checkpoints(folder / "checkpoints").save(sampler, config.steps, record)
             # What is there from fewer steps is not this run's.
             for old in (folder / "metrics.json", page):
                 old.unlink(missing_ok=True)
@@ -164,7 +199,9 @@ def run(
             metrics["seconds"] = {
                 "train": round(record["seconds"], 1),
                 "evaluate": round(time.monotonic() - start, 1),
+                "sample": seconds_to_sample(sampler, settings.networks),
             }
+            metrics["peak_memory_mib"] = round(peak)
             _run.write_figure(
                 folder,
                 "training_curves",
@@ -185,7 +222,7 @@ def _trained(
     config: Config, dataset: hn.data.Dataset, folder: pathlib.Path
 ) -> tuple[hn.WeightSampler, dict]:
     return train(
-        lambda: build(config),
+        lambda: build(config, len(dataset.train)),
         dataset,
         folder,
         steps=config.steps,
@@ -197,47 +234,35 @@ def _trained(
     )
 
 
-def summarise(config: Config, dataset: hn.data.Dataset, subject: Subject) -> dict:
-    """What metrics.json holds of training and of one ensemble, but for the seconds."""
-    sampler, ensemble, result = subject.sampler, subject.ensemble(), subject.evaluation()
-    accuracy, several = result.member_accuracy, len(ensemble) > 1
-    return {
-        "experiment": "mnist",
-        "method": config.method,
-        "dataset": dataset.summary(),
-        "config": dataclasses.asdict(config),
-        "steps": int(sampler.step.numpy()),
-        "seconds": {},
-        "target_weights": sampler.target.weight_count,
-        "parameters": sum(int(np.prod(v.shape)) for v in sampler.trainable_variables),
-        "networks": {
-            "count": len(ensemble),
-            "accuracy_mean": float(accuracy.mean()),
-            "accuracy_std": float(accuracy.std(ddof=1)) if several else None,
-            "accuracy_min": float(accuracy.min()),
-            "accuracy_max": float(accuracy.max()),
-            "negative_log_likelihood_mean": float(result.member_negative_log_likelihood.mean()),
-        },
-        "ensemble": {
-            "majority_vote_accuracy": result.majority_vote_accuracy,
-            "mean_probability_accuracy": result.mean_probability_accuracy,
-            "most_confident_accuracy": result.most_confident_accuracy,
-            "negative_log_likelihood": result.negative_log_likelihood,
-            "expected_calibration_error": result.expected_calibration_error,
-            "brier_score": result.brier_score,
-        },
-        "diversity": {
-            "entropy": ensemble_entropy(ensemble, sampler),
-            "disagreement": result.disagreement if several else None,
-        },
-    }
+def _matched(config: Config) -> hn.Ensemble:
+    """The networks that a noise control is to be as far apart as.
+
+    Raises:
+        RunError: there is no such run, or it has one network, or is of another data set.
+    """
+    folder = pathlib.Path(config.match)
+    other, _ = _run.finished(folder, Config)
+    if other.dataset != config.dataset:
+        raise _run.RunError(f"the run in {folder} is on {other.dataset}, not {config.dataset}")
+    sampler, _ = Checkpoints(folder / "checkpoints").load()
+    count = min(config.networks, sampler.size or config.networks)
+    if count < 2:
+        raise _run.RunError(f"the run in {folder} has one network, and so no distances to match")
+    return sampler.sample(count, seed=1)
+
+
+def _match(control: hn.NoiseControl, ensemble: hn.Ensemble) -> None:
+    try:
+        control.match(ensemble)
+    except ValueError as error:
+        raise _run.RunError(f"the noise cannot be matched: {error}") from error
 
 
 def main() -> None:
     """What `python -m reproduce.mnist` does."""
     values = _flags.FLAGS
     analyses = _analysis_flags.asked()
-    training = ("dataset", "method", "lam", "steps", "seed", "preset")
+    training = ("dataset", "method", "match", "lam", "steps", "seed", "preset")
     trains = not (analyses and values.run_dir and not any(values[n].present for n in training))
     if trains:
         config = config_from_flags()

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles import chunks, metrics, saving
+from hypernet_tf.ensembles import chunks, metrics, saving, uncertainty
 from hypernet_tf.ensembles.evaluation import (
     Evaluation,
     RegressionEvaluation,
@@ -198,6 +198,27 @@ class Ensemble:
         classes = self._need_classes("evaluate")
         labels = integer_labels(y, classes)
         return evaluate_classes(self._log_probabilities(x, batch_size, verbose), labels, classes)
+
+    def uncertainty(
+        self, x: Any, *, batch_size: int | None = None, verbose: int = 0
+    ) -> uncertainty.Uncertainty:
+        """How unsure the networks are of each example.
+
+        Args:
+            x: inputs [M, ...].
+            batch_size: examples run at once; None keeps activations under 1 GiB.
+            verbose: 1 shows a progress bar.
+
+        Raises:
+            ValueError: the target returns values, not classes.
+
+        Example:
+            >>> unsure = ensemble.uncertainty(x).entropy > 0.5
+            >>> detect(ensemble.uncertainty(x).entropy, ensemble.uncertainty(x_strange).entropy)
+        """
+        self._need_classes("uncertainty")
+        parts = self._log_probabilities(x, batch_size, verbose)
+        return uncertainty.measure(part for _, part in parts)
 
     def calibrate(self, x: Any, *, batch_size: int = 100) -> Ensemble:
         """The same networks with batch norm's moving statistics computed on x in one pass.

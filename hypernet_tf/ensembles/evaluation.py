@@ -22,7 +22,8 @@ class Evaluation:
         mean_probability_accuracy: of the class with the highest mean probability.
         most_confident_accuracy: of the most confident network's choice.
         negative_log_likelihood: of the mean probability, nats.
-        expected_calibration_error: of the mean probability, 15 bins.
+        expected_calibration_error: of the mean probability, 15 bins of equal width.
+        adaptive_calibration_error: of the mean probability, 15 bins of equally many examples.
         brier_score: of the mean probability, between 0 and 2.
         disagreement: mean over pairs of networks of the share of examples on which they differ;
             NaN for one network.
@@ -35,6 +36,7 @@ class Evaluation:
     most_confident_accuracy: float
     negative_log_likelihood: float
     expected_calibration_error: float
+    adaptive_calibration_error: float
     brier_score: float
     disagreement: float
 
@@ -112,6 +114,7 @@ def evaluate_classes(
         most_confident_accuracy=float(np.mean(np.concatenate(confident) == labels)),
         negative_log_likelihood=float(metrics.negative_log_likelihood(mean, labels)),
         expected_calibration_error=calibration.expected_calibration_error(mean, labels),
+        adaptive_calibration_error=calibration.adaptive_calibration_error(mean, labels),
         brier_score=metrics.brier_score(mean, labels),
         disagreement=differing / len(labels),
     )

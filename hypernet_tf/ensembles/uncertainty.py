@@ -6,10 +6,51 @@ plus what the networks do not agree on (`mutual_information`). A class of probab
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.special import entr
 
 from hypernet_tf.ensembles import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Uncertainty:
+    """How unsure N networks are of each of M examples, several ways: [M] each, more is less sure.
+
+    Attributes:
+        entropy: of the mean prediction, in nats: the whole uncertainty.
+        expected_entropy: in nats: the part of it that each network has by itself.
+        mutual_information: in nats: the part of it that is disagreement of the networks.
+        variance: of the probabilities over networks, summed over classes.
+        error_probability: 1 - the highest mean probability.
+    """
+
+    entropy: np.ndarray
+    expected_entropy: np.ndarray
+    mutual_information: np.ndarray
+    variance: np.ndarray
+    error_probability: np.ndarray
+
+
+def measure(parts: Iterable[np.ndarray]) -> Uncertainty:
+    """Every measure of this file.
+
+    Args:
+        parts: log-probabilities [N, b, C] over chunks of examples, in order.
+    """
+    found = [
+        (
+            predictive_entropy(part),
+            expected_entropy(part),
+            mutual_information(part),
+            probability_variance(part),
+            -np.expm1(np.minimum(metrics.mean_log_probabilities(part).max(-1), 0.0)),
+        )
+        for part in parts
+    ]
+    return Uncertainty(*(np.concatenate(values) for values in zip(*found, strict=True)))
 
 
 def predictive_entropy(log_probabilities: np.ndarray) -> np.ndarray:
