@@ -17,6 +17,7 @@ from hypernet_tf.ensembles.paths import direct_path, interpolated_path
 from hypernet_tf.ensembles.scatter import principal_components, weight_views
 from hypernet_tf.samplers.latent import LatentSampler
 from reproduce._subject import Drawing, Result, Subject
+from reproduce._uncertainty import out_of_distribution, uncertainty
 
 # Seeds of `sampler.sample`: ensembles take 1, 2, ...; attacks take theirs from the last one on.
 _FILTERS, _SCATTER, _PATHS, _FILTER_DIVERSITY, _ADVERSARIAL = (
@@ -234,4 +235,6 @@ ANALYSES = {
     "paths": Analysis(paths, 2, ("pairs", "points", "path_images")),
     "adversarial": Analysis(adversarial, 1, ("adversarial_images", "adversarial_networks", "clip")),
     "filter_diversity": Analysis(diversity_of_filters, 2, ()),
+    "uncertainty": Analysis(uncertainty, 1, ("networks",)),
+    "out_of_distribution": Analysis(out_of_distribution, 1, ("networks", "outside")),
 }

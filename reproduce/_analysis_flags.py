@@ -39,8 +39,22 @@ flags.DEFINE_integer(
     "adversarial_images", 1_000, "How many of the first test images are attacked.", lower_bound=1
 )
 flags.DEFINE_bool("clip", False, "Whether attacked images are clipped to the pixel range.")
+flags.DEFINE_list(
+    "outside",
+    None,
+    "Up to 3 data sets that networks are to find strange. Default: of digits fashion_mnist, glyphs "
+    "(letters), noise; of fashion_mnist mnist_5k, glyphs, noise.",
+)
 
-_SETTINGS = ("ensembles", "scatter_networks", "colour", "path_images", "adversarial_images", "clip")
+_SETTINGS = (
+    "ensembles",
+    "scatter_networks",
+    "colour",
+    "path_images",
+    "adversarial_images",
+    "clip",
+    "outside",
+)
 
 
 def asked() -> list[str]:
@@ -71,4 +85,5 @@ def settings(networks: int, *, trains: bool) -> Settings:
         if FLAGS[name].present and name not in used:
             raise UsageError(f"--{name} has no part in the analyses asked for: drop it")
     given = {name: FLAGS[name].value for name in _SETTINGS}
+    given["outside"] = ",".join(given["outside"] or ())
     return Settings(networks=FLAGS.networks or networks, **given)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from reproduce import _report, published
+from reproduce._uncertainty import SCORES
 
 # Figure -> caption, in the order of the page; scatter matrices have their view's name at the end.
 CAPTIONS = {
@@ -19,6 +20,10 @@ CAPTIONS = {
     "paths": "Accuracy along paths between pairs of networks",
     "adversarial": "Attacks by the fast gradient method: success against their size",
     "filter_diversity": "Diversity of each filter against the next layer's weights on it",
+    "reliability": "Whether the ensemble is as often right as it is sure",
+    "risk_coverage": "Errors of the ensemble where it answers only what it is sure of",
+    "ood_roc": "Finding images of something else by the",
+    "ood": "Images of something else, and the test images, by the",
 }
 
 
@@ -81,6 +86,7 @@ def rows(metrics: Mapping[str, Any]) -> dict[str, float | None]:
     seconds, analyses = metrics["seconds"], metrics.get("analyses", {})
     found = {
         "training steps": metrics["steps"],
+        "image passes in training": metrics.get("image_passes"),
         "weights of the target": metrics["target_weights"],
         "trainable parameters": metrics["parameters"],
         "networks": networks["count"],
@@ -99,8 +105,13 @@ def rows(metrics: Mapping[str, Any]) -> dict[str, float | None]:
         "Brier score": ensemble["brier_score"],
         "entropy of the networks' weights (nats)": metrics["diversity"]["entropy"],
         "disagreement of two networks (share of images)": metrics["diversity"]["disagreement"],
+        "mean distance to the nearest of 10 networks' weights": metrics["diversity"].get(
+            "nearest_neighbour_distance"
+        ),
         "training (s)": seconds["train"],
         "evaluation (s)": seconds["evaluate"],
+        "sampling the networks (s)": seconds.get("sample"),
+        "peak memory of training (MiB)": metrics.get("peak_memory_mib"),
     }
     for name, read in _ANALYSES.items():
         if name in analyses:
@@ -176,12 +187,58 @@ def _filter_diversity(found: Mapping[str, Any]) -> dict:
     }
 
 
+def _uncertainty(found: Mapping[str, Any]) -> dict:
+    rows: dict[str, Any] = {}
+    for name, title in (
+        ("expected_calibration_error", "expected calibration error, 15 equal widths"),
+        ("adaptive_calibration_error", "expected calibration error, 15 equal counts"),
+        ("brier_score", "Brier score"),
+    ):
+        rows[f"{title}, mean of the networks"] = found[name]["member_mean"]
+        rows[f"{title}, ensemble"] = found[name]["ensemble"]
+    for name, title in (
+        ("entropy", "entropy of the mean prediction (nats)"),
+        ("expected_entropy", "mean entropy of the networks' predictions (nats)"),
+        ("mutual_information", "mutual information of class and network (nats)"),
+        ("variance", "variance of the probabilities"),
+    ):
+        for key, images in (("right", "rightly"), ("wrong", "wrongly")):
+            rows[f"{title}, images classified {images}"] = found[name][f"mean_of_{key}"]
+    for name, title in (
+        ("kl_divergence", "Kullback-Leibler divergence of two networks (nats)"),
+        ("js_divergence", "Jensen-Shannon divergence of two networks (nats)"),
+        ("cka_of_log_probabilities", "alignment (CKA) of two networks' log-probabilities"),
+    ):
+        if "pairs" in found:
+            rows[title] = found["pairs"][name]
+    for name, area in found["area_under_risk_coverage"].items():
+        rows[f"errors, mean over coverages, by {name} (%)"] = 100 * area
+    return rows
+
+
+def _out_of_distribution(found: Mapping[str, Any]) -> dict:
+    rows: dict[str, Any] = {}
+    for name, data in found["sets"].items():
+        rows[f"images of {name}"] = data["images"]
+        for score in SCORES:
+            for measure, title in (
+                ("auroc", "area under ROC"),
+                ("aupr_out", "average precision"),
+                ("fpr95_out", "false alarms where 95 % are found"),
+            ):
+                words = score.replace("_", " ")
+                rows[f"{name} by {words}: {title} (%)"] = 100 * data[score][measure]
+    return rows
+
+
 _ANALYSES = {
     "ensembles": _ensembles,
     "scatter": _scatter,
     "paths": _paths,
     "adversarial": _adversarial,
     "filter_diversity": _filter_diversity,
+    "uncertainty": _uncertainty,
+    "out_of_distribution": _out_of_distribution,
 }
 
 
@@ -198,12 +255,16 @@ def _number(value: float | None, expected: bool = True) -> str:
 
 
 def _kind(name: str) -> str:
-    return "scatter" if name.startswith("scatter_") else name
+    """What kind of figure one of several alike is: `scatter_layer_1`, `ood_entropy`, ..."""
+    several = (kind for kind in ("scatter", "ood_roc", "ood") if name.startswith(f"{kind}_"))
+    return next(several, name)
 
 
 def _caption(name: str) -> str:
-    view = name.removeprefix("scatter_").replace("_", " ") if _kind(name) == "scatter" else ""
-    return f"{CAPTIONS[_kind(name)]}{': ' if view else ''}{view}"
+    kind = _kind(name)
+    which = name.removeprefix(kind).replace("_", " ").strip()
+    between = ": " if kind == "scatter" else " "
+    return f"{CAPTIONS[kind]}{between if which else ''}{which}"
 
 
 def _heading(run: Run, count: int) -> str:

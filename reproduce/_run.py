@@ -75,7 +75,7 @@ def check(folder: pathlib.Path, config: Any) -> int:
     if ours["steps"] < saved["steps"]:
         raise RunError(
             f"the run in {folder} goes to {saved['steps']} steps, not {ours['steps']}: "
-            "raise --steps or choose another --run_dir"
+            "ask for more steps or choose another --run_dir"
         )
     try:
         return read_metrics(folder)["steps"]

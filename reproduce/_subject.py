@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import hypernet_tf as hn
+from hypernet_tf.ensembles.uncertainty import Uncertainty
 from reproduce._run import UsageError
 
 # One network on one image is one run. So many take two cores about eight minutes.
@@ -31,6 +32,7 @@ class Settings:
         adversarial_images: how many of the first test images are attacked.
         adversarial_networks: of the ensemble that looks at an attacked image.
         clip: whether attacked images are clipped to the pixel range.
+        outside: data sets that networks are to find strange, with commas between; "" for the usual.
     """
 
     networks: int = 200
@@ -43,6 +45,7 @@ class Settings:
     adversarial_images: int = 1_000
     adversarial_networks: int = 100
     clip: bool = False
+    outside: str = ""
 
     def resolved(self, most: int | None, images: int) -> Settings:
         """The settings with every number known: what two cores, or a finite sampler, allow.
@@ -79,11 +82,20 @@ class Settings:
 class Subject:
     """A sampler to be analysed, the settings (resolved), and what several analyses share."""
 
-    def __init__(self, sampler: hn.WeightSampler, dataset: hn.data.Dataset, settings: Settings):
+    def __init__(
+        self,
+        sampler: hn.WeightSampler,
+        dataset: hn.data.Dataset,
+        settings: Settings,
+        data_dir: str | None = None,
+    ):
         self.sampler = sampler
+        self.dataset = dataset
         self.test = dataset.test
         self.settings = settings
+        self.data_dir = data_dir
         self._evaluations: dict[int, hn.Evaluation] = {}
+        self._uncertainty: Uncertainty | None = None
 
     def ensemble(self, number: int = 0) -> hn.Ensemble:
         """Ensemble number 0, 1, ... of the run."""
@@ -96,6 +108,12 @@ class Subject:
             assert isinstance(result, hn.Evaluation)
             self._evaluations[number] = result
         return self._evaluations[number]
+
+    def uncertainty(self) -> Uncertainty:
+        """How unsure ensemble 0 is of each test image; computed once."""
+        if self._uncertainty is None:
+            self._uncertainty = self.ensemble().uncertainty(self.test.x, verbose=1)
+        return self._uncertainty
 
     def evaluations(self) -> list[hn.Evaluation]:
         """How all ensembles do."""

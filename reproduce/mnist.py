@@ -40,6 +40,7 @@ from reproduce._analyses import ANALYSES
 from reproduce._mnist_methods import METHODS, PRESETS, build
 from reproduce._mnist_summary import seconds_to_sample, summarise
 from reproduce._subject import Settings, Subject
+from reproduce._uncertainty import outside_names
 
 for _module in (_flags, _analysis_flags):
     flags.adopt_module_key_flags(_module)
@@ -176,13 +177,15 @@ def run(
     if not {"accuracies", "ensembles"} & set(names):
         settings = dataclasses.replace(settings, ensembles=1)
     settings = settings.resolved(size, len(dataset.test))
+    if "out_of_distribution" in names:
+        outside_names(settings.outside, dataset.name)
     with _run.occupy(folder, config):
         # Initial weights come from Keras's global seed, and reruns are the same to the last bit.
         keras.utils.set_random_seed(config.seed)
         tf.config.experimental.enable_op_determinism()
         if finished:
             sampler, _ = Checkpoints(folder / "checkpoints").load()
-            subject = Subject(sampler, dataset, settings)
+            subject = Subject(sampler, dataset, settings, data_dir)
         else:
             sampler, record = _trained(config, dataset, folder)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -193,7 +196,7 @@ def run(
             for old in (folder / "metrics.json", page):
                 old.unlink(missing_ok=True)
             shutil.rmtree(folder / "figures", ignore_errors=True)
-            subject = Subject(sampler, dataset, settings)
+            subject = Subject(sampler, dataset, settings, data_dir)
             start = time.monotonic()
             metrics = summarise(config, dataset, subject)
             metrics["seconds"] = {

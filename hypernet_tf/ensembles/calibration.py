@@ -7,6 +7,8 @@ are looked at one by one, an ensemble by `metrics.mean_log_probabilities`.
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -96,15 +98,30 @@ def adaptive_calibration_error(
     Source: `tfp.stats.expected_calibration_error_quantiles` (Nguyen and O'Connor 2015, "Posterior
     calibration and exploratory analysis for natural language processing models").
     """
+    log_confidence, correct = _confidence(log_probabilities, labels)
+    return float(_calibration_of_quantiles()(log_confidence, correct, bins))
+
+
+@functools.cache
+def _calibration_of_quantiles() -> Callable:
+    """TFP's function as one graph: eagerly it traces an inner one at every call."""
     import tensorflow as tf
     import tensorflow_probability as tfp  # takes seconds: only for those who use it
 
-    log_confidence, correct = _confidence(log_probabilities, labels)
-    # Quantiles of logarithms: through exp and back, TFP's rounding drops the least sure example.
-    error, *_ = tfp.stats.expected_calibration_error_quantiles(
-        correct, tf.constant(log_confidence), num_buckets=bins, log_space_buckets=True
+    @tf.function(
+        input_signature=(
+            tf.TensorSpec([None], tf.float64),
+            tf.TensorSpec([None], tf.bool),
+            tf.TensorSpec([], tf.int32),
+        )
     )
-    return float(error)
+    def error(log_confidence: tf.Tensor, correct: tf.Tensor, bins: tf.Tensor) -> tf.Tensor:
+        # Quantiles of logarithms: through exp and back, TFP's rounding drops the least sure one.
+        return tfp.stats.expected_calibration_error_quantiles(
+            correct, log_confidence, num_buckets=bins, log_space_buckets=True
+        )[0]
+
+    return error
 
 
 def _confidence(log_probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ Figures are at most 7 inches wide with letters of 8 points, for half a page, on 
 by dash pattern and marker, and shades by lightness, so that they read the same in grey print.
 """
 
+from hypernet_tf.plots.comparison import comparison
 from hypernet_tf.plots.networks import (
     accuracy_histogram,
     ensembles,
@@ -24,6 +25,7 @@ from hypernet_tf.plots.uncertainty import (
 
 __all__ = [
     "accuracy_histogram",
+    "comparison",
     "ensembles",
     "filter_diversity",
     "filter_grids",

@@ -1,0 +1,169 @@
+"""What a comparison shows: one table over methods and seeds, and the figure of its main numbers."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hypernet_tf import plots
+from reproduce import _mnist_report, _report
+
+# Rows of `_mnist_report.rows`, in the order of the table; those of strange images are added.
+_ROWS = (
+    "image passes in training",
+    "training steps",
+    "trainable parameters",
+    "networks",
+    "mean accuracy of the networks (%)",
+    "standard deviation of their accuracies (points)",
+    "accuracy of the majority vote (%)",
+    "accuracy of the mean probability (%)",
+    "mean negative log-likelihood of the networks (nats)",
+    "negative log-likelihood of the ensemble (nats)",
+    "expected calibration error, 15 equal widths, mean of the networks",
+    "expected calibration error, 15 equal widths, ensemble",
+    "Brier score, mean of the networks",
+    "Brier score, ensemble",
+    "disagreement of two networks (share of images)",
+    "mutual information of class and network (nats), images classified rightly",
+    "mutual information of class and network (nats), images classified wrongly",
+    "alignment (CKA) of two networks' log-probabilities",
+    "entropy of the networks' weights (nats)",
+    "mean distance to the nearest of 10 networks' weights",
+    "training (s)",
+    "sampling the networks (s)",
+    "peak memory of training (MiB)",
+)
+_STRANGE = ("by entropy: area under ROC", "by mutual information: area under ROC")
+# Panels of the figure: title, unit, what is shown of members and ensembles.
+_PANELS = (
+    (
+        "Accuracy on the test images",
+        "%",
+        {
+            "mean of the networks": "mean accuracy of the networks (%)",
+            "majority vote": "accuracy of the majority vote (%)",
+        },
+    ),
+    (
+        "Negative log-likelihood",
+        "nats",
+        {
+            "mean of the networks": "mean negative log-likelihood of the networks (nats)",
+            "ensemble": "negative log-likelihood of the ensemble (nats)",
+        },
+    ),
+    (
+        "Expected calibration error",
+        "15 bins of equal width",
+        {
+            "mean of the networks": (
+                "expected calibration error, 15 equal widths, mean of the networks"
+            ),
+            "ensemble": "expected calibration error, 15 equal widths, ensemble",
+        },
+    ),
+    (
+        "Disagreement of two networks",
+        "share of the test images",
+        {"two networks": "disagreement of two networks (share of images)"},
+    ),
+)
+
+
+def table(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, dict]]:
+    """Row -> method -> {"mean", "std", "values"}; None where a number cannot be had.
+
+    Args:
+        runs: method -> metrics.json of its runs, one for each seed.
+    """
+    rows = {m: [_mnist_report.rows(metrics) for metrics in found] for m, found in runs.items()}
+    every = dict.fromkeys(name for several in rows.values() for one in several for name in one)
+    names = [name for name in _ROWS if name in every]
+    names += [name for name in every if any(part in name for part in _STRANGE)]
+    return {
+        name: {m: _over_seeds([one.get(name) for one in found]) for m, found in rows.items()}
+        for name in names
+    }
+
+
+def _over_seeds(values: list[float | None]) -> dict[str, Any]:
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        return {"mean": None, "std": None, "values": values}
+    deviation = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+    return {"mean": float(np.mean(numbers)), "std": deviation, "values": values}
+
+
+def html_table(rows: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """The table as HTML: mean ± standard deviation over seeds."""
+    methods = list(next(iter(rows.values())))
+    lines = [[name, *(_cell(row[method]) for method in methods)] for name, row in rows.items()]
+    return _report.table(["", *methods], lines)
+
+
+def text_table(rows: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """The table in Markdown, which a terminal shows as well."""
+    methods = list(next(iter(rows.values())))
+    lines = [
+        f"| {' | '.join(['', *methods])} |",
+        f"|---|{'---:|' * len(methods)}",
+        *(f"| {' | '.join([n, *(_cell(row[m]) for m in methods)])} |" for n, row in rows.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    mean, deviation = found["mean"], found["std"]
+    if mean is None:
+        return ""
+    if mean == round(mean) and not deviation:
+        return f"{mean:,.0f}"
+    return f"{mean:.4g}" + (f" ± {deviation:.2g}" if deviation is not None else "")
+
+
+def figure(rows: Mapping[str, Mapping[str, Mapping]]) -> tuple[Figure, dict[str, np.ndarray]]:
+    """The figure of the main numbers, and what is in it."""
+    methods = list(next(iter(rows.values())))
+    panels = [*_PANELS]
+    for part in _STRANGE:
+        named = {name.split(" by ")[0]: name for name in rows if part in name}
+        title = f"Strange images found {part.split(':')[0]}"
+        panels.append((title, "area under ROC (%), chance 50", named))
+    drawn, arrays = [], {"methods": np.array(methods)}
+    for title, unit, wanted in panels:
+        series = {}
+        for label, row in wanted.items():
+            if row in rows:
+                series[label] = tuple(
+                    np.array([rows[row][m][key] for m in methods], float) for key in ("mean", "std")
+                )
+                for key, values in zip(("mean", "std"), series[label], strict=True):
+                    arrays[f"{title}, {label}, {key}"] = values
+        if series:
+            drawn.append({"title": title, "unit": unit, "series": series})
+    return plots.comparison(methods, drawn), arrays
+
+
+def page(comparison: Mapping[str, Any], picture: pathlib.Path, config: str) -> str:
+    """The HTML of the page."""
+    return _report.page(
+        f"Methods side by side on {comparison['dataset']}",
+        [
+            f"Each method trained the same target on the same images, for "
+            f"{comparison['passes']:,} image passes (an image forth and back through one target "
+            f"network) or the next whole step; seeds {', '.join(map(str, comparison['seeds']))}. "
+            "Mean ± standard deviation over seeds. An ensemble of N networks that share a budget "
+            "gives each of them an N-th of it.",
+            "Entropy is minus the diversity term of samplers with a latent space, whose dimension "
+            "it multiplies: it compares seeds, not methods. The distance to the nearest of ten "
+            "networks compares methods.",
+        ],
+        [html_table(comparison["rows"])],
+        {"Means and standard deviations over seeds": {"": picture}},
+        config,
+    )

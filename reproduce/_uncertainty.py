@@ -1,0 +1,187 @@
+"""Analyses of how sure the networks are: on the test images, and on images of something else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import hypernet_tf as hn
+from hypernet_tf import plots
+from hypernet_tf.ensembles import calibration, metrics, similarity
+from hypernet_tf.ensembles.detection import detect, risk_coverage, roc_curve
+from reproduce._run import UsageError
+from reproduce._subject import Drawing, Result, Subject
+
+# Pairs of networks are compared on so many of the first test images: it takes O(N²) time.
+_PAIR_IMAGES = 1_000
+_NOISE_IMAGES = 1_000
+# What is strange to networks that learned a data set.
+_DIGITS = ("fashion_mnist", "glyphs", "noise")
+OUTSIDE = {
+    "mnist": _DIGITS,
+    "mnist_5k": _DIGITS,
+    "fashion_mnist": ("mnist_5k", "glyphs", "noise"),
+}
+# Scores of `Uncertainty` -> their name on figures.
+SCORES = {
+    "entropy": "entropy of the mean prediction (nats)",
+    "mutual_information": "mutual information of class and network (nats)",
+    "variance": "variance of the probabilities, summed over classes",
+}
+
+
+def uncertainty(subject: Subject) -> Result:
+    """Calibration, the parts of the uncertainty, how alike the networks are, and risk-coverage."""
+    x, labels = subject.test.x, np.asarray(subject.test.y)
+    ensemble = subject.ensemble()
+    log_p = ensemble.log_probabilities(x, verbose=1)
+    mean = metrics.mean_log_probabilities(log_p)
+    scores = subject.uncertainty()
+    wrong = mean.argmax(-1) != labels
+    found: dict[str, Any] = {
+        "networks": len(ensemble),
+        "images": len(labels),
+        "expected_calibration_error": _member_and_ensemble(
+            calibration.expected_calibration_error, log_p, mean, labels
+        ),
+        "adaptive_calibration_error": _member_and_ensemble(
+            calibration.adaptive_calibration_error, log_p, mean, labels
+        ),
+        "brier_score": _member_and_ensemble(metrics.brier_score, log_p, mean, labels),
+    }
+    for field in dataclasses.fields(scores):
+        values = getattr(scores, field.name)
+        found[field.name] = {
+            "mean": float(values.mean()),
+            "mean_of_right": _mean(values[~wrong]),
+            "mean_of_wrong": _mean(values[wrong]),
+        }
+    if len(ensemble) > 1:
+        few = log_p[:, :_PAIR_IMAGES]
+        found["pairs"] = {
+            "images": few.shape[1],
+            "kl_divergence": float(similarity.pairwise_kl_divergence(few).mean()),
+            "js_divergence": float(similarity.pairwise_js_divergence(few).mean()),
+            "cka_of_log_probabilities": _cka(few),
+        }
+    curves = {
+        name: risk_coverage(getattr(scores, score), wrong.astype(np.float64))
+        for name, score in {
+            "1 - highest probability": "error_probability",
+            "entropy": "entropy",
+            "mutual information": "mutual_information",
+            "variance": "variance",
+        }.items()
+    }
+    found["area_under_risk_coverage"] = {
+        name: float(risk.mean()) for name, (_, risk) in curves.items()
+    }
+    bins = calibration.reliability(mean, labels)
+    arrays = dataclasses.asdict(bins)
+    drawings = {
+        "reliability": Drawing(plots.reliability_diagram(**arrays), arrays),
+        "risk_coverage": Drawing(
+            plots.risk_coverage(curves),
+            _points(curves),
+        ),
+    }
+    return Result(found, drawings)
+
+
+def out_of_distribution(subject: Subject) -> Result:
+    """How well scores of uncertainty tell the test images from images of something else."""
+    ensemble, inside = subject.ensemble(), subject.uncertainty()
+    outside = {
+        name: (data, ensemble.uncertainty(data.test.x, verbose=1))
+        for name, data in _strange(subject)
+    }
+    found: dict[str, Any] = {
+        "networks": len(ensemble),
+        "images": len(subject.test),
+        "sets": {
+            name: {"images": len(data.test), "source": data.source}
+            for name, (data, _) in outside.items()
+        },
+    }
+    drawings: dict[str, Drawing] = {}
+    for score, label in SCORES.items():
+        here = getattr(inside, score)
+        there: dict[str, np.ndarray] = {
+            name: getattr(values, score) for name, (_, values) in outside.items()
+        }
+        curves: dict[str, tuple[np.ndarray, np.ndarray, float]] = {}
+        for name, values in there.items():
+            detection = detect(here, values)
+            found["sets"][name][score] = dataclasses.asdict(detection)
+            curves[name] = (*roc_curve(here, values), detection.auroc)
+        if not there:
+            continue
+        drawings[f"ood_{score}"] = Drawing(
+            plots.score_histograms(here, there, label), {"in distribution": here} | there
+        )
+        drawings[f"ood_roc_{score}"] = Drawing(plots.roc_curves(curves), _points(curves))
+    return Result(found, drawings)
+
+
+def outside_names(asked: str, dataset: str) -> list[str]:
+    """The sets asked for, or what is strange to networks that learned a data set.
+
+    Args:
+        asked: names with commas between them; "" for the usual ones.
+        dataset: what the networks learned.
+
+    Raises:
+        UsageError: one is unknown, or is what the networks learned.
+    """
+    known = (*hn.data.NAMES[1:], *hn.data.TEST_NAMES, "noise")
+    names = asked.split(",") if asked else list(OUTSIDE[dataset])
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no data set '{name}': --outside takes {', '.join(known)}")
+        if name == dataset or {name, dataset} == {"mnist", "mnist_5k"}:
+            raise UsageError(f"--outside={name} is what networks of {dataset} have learned")
+    if len(names) > 3 or len(set(names)) < len(names):
+        raise UsageError("--outside takes up to 3 data sets, each once")
+    return names
+
+
+def _strange(subject: Subject) -> Iterator[tuple[str, hn.data.Dataset]]:
+    """The data sets; a usual one that cannot be had is said and left out."""
+    asked = subject.settings.outside
+    for name in outside_names(asked, subject.dataset.name):
+        if name == "noise":
+            yield name, hn.data.uniform_noise(_NOISE_IMAGES, subject.test.images.shape[1:])
+            continue
+        try:
+            yield name, hn.data.load(name, subject.data_dir)
+        except hn.data.DataError as error:
+            if asked:
+                raise
+            print(f"left out: {error}")
+
+
+def _points(curves: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
+    """The numbers behind curves: "<curve>, x" beside "<curve>, y"."""
+    return {f"{name}, {axis}": c[k] for name, c in curves.items() for k, axis in enumerate("xy")}
+
+
+def _member_and_ensemble(
+    measure: Any, log_p: np.ndarray, mean: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    members = [measure(one, labels) for one in log_p]
+    return {"member_mean": float(np.mean(members)), "ensemble": float(measure(mean, labels))}
+
+
+def _cka(outputs: np.ndarray) -> float | None:
+    """None where a network answers the same on all images: alignment is not defined."""
+    try:
+        return similarity.linear_cka(outputs)
+    except ValueError:
+        return None
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if len(values) else None

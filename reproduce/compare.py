@@ -1,0 +1,196 @@
+"""Methods side by side: same target, same images, same cost of training, one table.
+
+  python -m reproduce.compare --dataset=mnist_5k --preset=quick --seeds=0,1,2
+  python -m reproduce.compare --dataset=fashion_mnist --methods=hypernetwork,noise,sgd
+
+Each method and seed is a run of `reproduce.mnist` of its own, in a folder below the comparison's,
+and is analysed like any other. What is finished is not run again when a comparison is repeated, or
+widened by methods and seeds; one that was killed goes on where it stopped. A run of all methods
+with the preset `quick` takes about 20 minutes for each seed on two cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+from absl import flags
+
+import hypernet_tf as hn
+from reproduce import _comparison, _flags, _run, mnist
+from reproduce._mnist_methods import METHODS
+
+flags.adopt_module_key_flags(_flags)
+flags.DEFINE_list("methods", list(METHODS), f"Some of {', '.join(METHODS)}.")
+flags.DEFINE_list("seeds", ["0"], "Seeds, with commas between them: each method is run with each.")
+flags.DEFINE_integer(
+    "passes",
+    None,
+    "The cost of a training: how many images go through one target network, forth and back. "
+    "Default: those of the hypernetwork's published run, 13,312,000; of --preset=quick 1,024,000.",
+    lower_bound=1,
+)
+
+PASSES = {"paper": 13_312_000, "quick": 1_024_000}
+ANALYSES = ("uncertainty", "out_of_distribution")
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What is compared: data set, preset, image passes of a training, methods, seeds."""
+
+    dataset: str
+    preset: str
+    passes: int
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+def from_flags() -> Comparison:
+    """The comparison that the flags ask for; says on stdout which data set `auto` became.
+
+    Raises:
+        UsageError: an unknown method, no seed, something twice, or noise without what it matches.
+    """
+    values = _flags.FLAGS
+    _flags.accept_only(("dataset", "data_dir", "run_dir", "preset"), "a comparison")
+    methods, seeds = values.methods, values.seeds
+    for what, given in (("methods", methods), ("seeds", seeds)):
+        if not given or len(set(given)) < len(given):
+            raise _run.UsageError(f"--{what} names at least one, and each once")
+    for name in methods:
+        if name not in METHODS:
+            raise _run.UsageError(f"there is no method '{name}': there are {', '.join(METHODS)}")
+    if not all(seed.isdecimal() and int(seed) < 2**31 for seed in seeds):
+        raise _run.UsageError("--seeds are numbers between 0 and 2147483647: --seeds=0,1,2")
+    if "noise" in methods and "hypernetwork" not in methods:
+        raise _run.UsageError("noise is as far apart as the hypernetwork: add it to --methods")
+    dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
+    if notice:
+        print(notice)
+    return Comparison(
+        dataset,
+        values.preset,
+        values.passes or PASSES[values.preset],
+        tuple(name for name in METHODS if name in methods),
+        tuple(sorted(map(int, seeds))),
+    )
+
+
+def default_folder(comparison: Comparison) -> pathlib.Path:
+    """Named after data set and preset; more passes, methods or seeds go on in the same folder."""
+    parts = {"dataset": (comparison.dataset, "mnist"), "preset": (comparison.preset, "paper")}
+    named = [f"{name}={value}" for name, (value, usual) in parts.items() if value != usual]
+    return pathlib.Path("runs", "-".join(["compare", *named]))
+
+
+def config_of(comparison: Comparison, method: str, seed: int, folder: pathlib.Path) -> mnist.Config:
+    """The run of one method and seed: as many whole steps as it takes for the passes."""
+    config = mnist.defaults(method, comparison.preset)
+    other = run_folder(folder, "hypernetwork", seed) if method == "noise" else ""
+    return dataclasses.replace(
+        config,
+        dataset=comparison.dataset,
+        seed=seed,
+        steps=-(-comparison.passes // config.passes_per_step),
+        match=str(other),
+    )
+
+
+def run_folder(folder: pathlib.Path, method: str, seed: int) -> pathlib.Path:
+    """The folder of one run."""
+    return folder / f"{method}-seed={seed}"
+
+
+def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = None) -> dict:
+    """Train and analyse what is not there yet, then write table, figure and page.
+
+    Args:
+        comparison: what to compare.
+        folder: of the comparison, and of its runs.
+        data_dir: see `hypernet_tf.data.load`.
+
+    Returns:
+        What metrics.json holds.
+
+    Raises:
+        RunError: a folder holds another run, or a run failed.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise _run.RunError(f"the folder {folder} is a file: choose another --run_dir")
+    if (folder / "config.json").exists():
+        raise _run.RunError(f"{folder} is the folder of a single run: choose another --run_dir")
+    runs = [
+        (method, config_of(comparison, method, seed, folder))
+        for seed in comparison.seeds
+        for method in comparison.methods
+    ]
+    for method, config in runs:  # what stands in the way is said before anything is trained
+        _run.check(run_folder(folder, method, config.seed), config)
+    found: dict[str, list[dict]] = {method: [] for method in comparison.methods}
+    for place, (method, config) in enumerate(runs, 1):
+        where = run_folder(folder, method, config.seed)
+        complete = _complete(where, config)
+        state = "is complete" if complete else f"{config.steps:,} steps"
+        print(f"run {place} of {len(runs)}: {method}, seed {config.seed}: {state}", flush=True)
+        if not complete:
+            _train(config, where, data_dir)
+        found[method].append(_run.read_metrics(where))
+    rows = _comparison.table(found)
+    metrics = {"experiment": "compare", **dataclasses.asdict(comparison), "rows": rows}
+    figure, arrays = _comparison.figure(rows)
+    _run.write_figure(folder, "comparison", figure, arrays)
+    _run.write_json(folder / "metrics.json", metrics)
+    _run.write(folder / "table.md", lambda aside: aside.write_text(_comparison.text_table(rows)))
+    configs = {method: several[0]["config"] for method, several in found.items()}
+    text = _comparison.page(
+        metrics, folder / "figures" / "comparison.png", json.dumps(configs, indent=2)
+    )
+    _run.write(folder / "report.html", lambda aside: aside.write_text(text))
+    return metrics
+
+
+def _complete(folder: pathlib.Path, config: mnist.Config) -> bool:
+    if _run.check(folder, config) != config.steps or not (folder / "report.html").exists():
+        return False
+    return set(ANALYSES) <= set(_run.read_metrics(folder).get("analyses", {}))
+
+
+def _train(config: mnist.Config, folder: pathlib.Path, data_dir: str | None) -> None:
+    """One run in a process of its own, whose peak memory is then its own as well.
+
+    Raises:
+        RunError: it failed; what it said of it stands above.
+    """
+    wanted = {
+        "dataset": config.dataset,
+        "method": config.method,
+        "preset": config.preset,
+        "seed": config.seed,
+        "steps": config.steps,
+        "run_dir": folder,
+        "analyses": ",".join(ANALYSES),
+        "match": config.match,
+        "data_dir": data_dir,
+    }
+    given = [f"--{name}={value}" for name, value in wanted.items() if value not in ("", None)]
+    done = subprocess.run([sys.executable, "-m", "reproduce.mnist", *given], check=False)
+    if done.returncode:
+        raise _run.RunError(f"{config.method} with seed {config.seed} did not come to its end")
+
+
+def main() -> None:
+    """What `python -m reproduce.compare` does."""
+    comparison = from_flags()
+    values = _flags.FLAGS
+    folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(comparison)
+    metrics = run(comparison, folder, values.data_dir)
+    print(_comparison.text_table(metrics["rows"]))
+    print(f"report: {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    _flags.run(main)
