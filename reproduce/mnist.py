@@ -169,9 +169,9 @@ def run(
         print(f"complete: {page}")
         return metrics
     # What cannot be had is said before anything is trained.
-    dataset = hn.data.load(config.dataset, data_dir)
-    size = build(config, len(dataset.train)).size_after(config.steps)
+    size = build(config, data_size=1).size_after(config.steps)  # which no data has a part in
     names = _perform.possible(analyses, size)
+    dataset = hn.data.load(config.dataset, data_dir)
     matched = _matched(config) if config.match and not finished else None
     settings = settings or Settings(networks=config.networks)
     if not {"accuracies", "ensembles"} & set(names):

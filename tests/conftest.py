@@ -27,12 +27,13 @@ def seed():
 
 @pytest.fixture(scope="module")
 def few_digits():
-    """Eighty real digits, the same in each part of a data set, so that runs take little time."""
+    """Eighty real images, the same in each part of a data set, so that runs take little time."""
     real = hn.data.load
 
     def load(name, data_dir=None):
         whole = real(name, data_dir)
-        part = hn.data.Split(whole.train.images[:80], whole.train.labels[:80])
+        first = whole.train if len(whole.train) else whole.test
+        part = hn.data.Split(first.images[:80], first.labels[:80])
         return dataclasses.replace(whole, train=part, validation=part, test=part)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -40,10 +41,13 @@ def few_digits():
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def blobs():
     """Three well separated classes in the plane: x [96, 2], y [96]."""
     rng = np.random.default_rng(0)
     y = np.arange(96) % 3
     centres = np.array([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]])
-    return (centres[y] + 0.3 * rng.normal(size=(96, 2))).astype("float32"), y
+    x = (centres[y] + 0.3 * rng.normal(size=(96, 2))).astype("float32")
+    for array in (x, y):
+        array.flags.writeable = False
+    return x, y

@@ -76,10 +76,17 @@ class TestRunFolder:
             "most_confident_accuracy",
             "negative_log_likelihood",
             "expected_calibration_error",
+            "adaptive_calibration_error",
             "brier_score",
         }
-        assert set(metrics["diversity"]) == {"entropy", "disagreement"}
-        assert set(metrics["seconds"]) == {"train", "evaluate"}
+        assert metrics["image_passes"] == 2 * 3 * 4
+        assert set(metrics["diversity"]) == {
+            "entropy",
+            "disagreement",
+            "nearest_neighbour_distance",
+        }
+        assert set(metrics["seconds"]) == {"train", "evaluate", "sample"}
+        assert metrics["peak_memory_mib"] > 100
         low, mean, high = (metrics["networks"][f"accuracy_{k}"] for k in ("min", "mean", "max"))
         assert 0 <= low <= mean <= high <= 1
         assert np.isfinite(metrics["diversity"]["entropy"])

@@ -17,7 +17,9 @@ from matplotlib import image
 from matplotlib.figure import Figure
 
 import hypernet_tf as hn
+from hypernet_tf.ensembles import similarity
 from hypernet_tf.ensembles.attacks import NothingToAttackError
+from hypernet_tf.ensembles.detection import detect
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce import _analyses, _analysis_flags, _flags, _perform, _run, _subject, mnist, report
@@ -36,7 +38,7 @@ class Bent(hn.NoiseControl):
         return Draw([own * bend for own, bend in zip(centre, bends, strict=True)], z)
 
 
-def bent(config):
+def bent(config, data_size):
     sampler = Bent(hn.Target(hn.zoo.mnist(), outputs="logits"), scale=0.7, seed=config.seed)
     sampler.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate),
@@ -54,7 +56,7 @@ TINY = mnist.Config(
     validate_every=60,
     checkpoint_every=60,
 )
-ALONE = Settings(networks=1, adversarial_images=60)
+ALONE = Settings(networks=1, adversarial_images=60, outside="glyphs,noise")
 SMALL = Settings(
     networks=3,
     ensembles=2,
@@ -64,6 +66,7 @@ SMALL = Settings(
     path_images=30,
     adversarial_images=60,
     adversarial_networks=3,
+    outside="glyphs,noise",
 )
 FIGURES = {
     "accuracies": ["accuracy_histogram"],
@@ -83,6 +86,15 @@ FIGURES = {
     "paths": ["paths"],
     "adversarial": ["adversarial"],
     "filter_diversity": ["filter_diversity"],
+    "uncertainty": ["reliability", "risk_coverage"],
+    "out_of_distribution": [
+        "ood_entropy",
+        "ood_roc_entropy",
+        "ood_mutual_information",
+        "ood_roc_mutual_information",
+        "ood_variance",
+        "ood_roc_variance",
+    ],
 }
 
 
@@ -165,6 +177,10 @@ class TestAnalyses:
             read = set(re.findall(r"settings\.(\w+)", source))
             if "evaluations()" in source:
                 read |= {"networks", "ensembles"}
+            if "subject.ensemble()" in source:
+                read |= {"networks"}
+            if "_strange(subject)" in source:
+                read |= {"outside"}
             assert read == set(analysis.uses), name
 
     @pytest.mark.parametrize("name", FIGURES)
@@ -184,6 +200,9 @@ class TestAnalyses:
             assert path.with_suffix(".pdf").read_bytes()[:4] == b"%PDF"
             numbers = arrays(folder, figure)
             assert numbers
+            if figure == "reliability":  # a bin without images has no mean
+                filled = numbers["share"] > 0
+                numbers |= {name: numbers[name][filled] for name in ("accuracy", "confidence")}
             assert all(np.isfinite(values).all() for values in numbers.values())
 
     def test_accuracies_and_ensembles(self, analysed):
@@ -293,6 +312,83 @@ class TestAnalyses:
             np.testing.assert_allclose(layer["rank_correlation"], expected, rtol=1e-6)
             assert abs(expected) < 0.999
 
+    def test_uncertainty(self, analysed):
+        folder, metrics = analysed
+        found = metrics["analyses"]["uncertainty"]
+        x, y = digits()
+        ensemble = sampler_of(folder).sample(3, seed=1)
+        result, unsure = ensemble.evaluate(x, y), ensemble.uncertainty(x)
+        assert found["expected_calibration_error"]["ensemble"] == pytest.approx(
+            result.expected_calibration_error
+        )
+        alone = [member.evaluate(x, y).brier_score for member in ensemble]
+        assert found["brier_score"]["member_mean"] == pytest.approx(np.mean(alone))
+        right = ensemble.predict(x).argmax(-1) == y
+        assert 0 < right.sum() < len(y)
+        assert found["entropy"]["mean_of_wrong"] == pytest.approx(unsure.entropy[~right].mean())
+        assert found["variance"]["mean_of_right"] == pytest.approx(unsure.variance[right].mean())
+        pair = similarity.pairwise_kl_divergence(ensemble.log_probabilities(x)).mean()
+        assert found["pairs"]["kl_divergence"] == pytest.approx(pair, rel=1e-4)
+        curve = arrays(folder, "risk_coverage")
+        assert curve["entropy, y"][-1] == pytest.approx(1 - result.mean_probability_accuracy)
+        np.testing.assert_allclose(arrays(folder, "reliability")["share"].sum(), 1)
+
+    def test_out_of_distribution(self, analysed):
+        folder, metrics = analysed
+        found = metrics["analyses"]["out_of_distribution"]
+        assert {name: data["images"] for name, data in found["sets"].items()} == {
+            "glyphs": 80,
+            "noise": 1_000,
+        }
+        ensemble = sampler_of(folder).sample(3, seed=1)
+        inside, outside = (
+            ensemble.uncertainty(split.x)
+            for split in (hn.data.load("mnist_5k").test, hn.data.load("glyphs").test)
+        )
+        for score in ("entropy", "mutual_information", "variance"):
+            expected = detect(getattr(inside, score), getattr(outside, score))
+            measured = found["sets"]["glyphs"][score]
+            assert measured["auroc"] == pytest.approx(expected.auroc)
+            curve = arrays(folder, f"ood_roc_{score}")
+            area = np.trapezoid(curve["glyphs, y"], curve["glyphs, x"])
+            assert measured["auroc"] == pytest.approx(area)
+            np.testing.assert_allclose(
+                arrays(folder, f"ood_{score}")["glyphs"], getattr(outside, score), rtol=1e-4
+            )
+
+    def test_what_cannot_be_strange(self, finished):
+        for outside, words in (
+            ("glyphs,cats", "no data set 'cats': --outside takes mnist, mnist_5k, fashion_mnist"),
+            ("mnist", "is what networks of mnist_5k have learned"),
+            ("glyphs,glyphs", "up to 3 data sets, each once"),
+        ):
+            with pytest.raises(_run.UsageError, match=words):
+                mnist.run(
+                    TINY,
+                    finished,
+                    analyses=["out_of_distribution"],
+                    settings=dataclasses.replace(SMALL, outside=outside),
+                )
+
+    def test_a_usual_strange_set_that_is_not_here_is_left_out(
+        self, finished, tmp_path, monkeypatch, quick_pictures, capsys
+    ):
+        real = hn.data.load
+
+        def load(name, data_dir=None):
+            if name == "fashion_mnist":
+                raise hn.data.DataError("fashion_mnist is not here")
+            return real(name, data_dir)
+
+        monkeypatch.setattr(hn.data, "load", load)
+        folder = shutil.copytree(finished, tmp_path / "run")
+        usual, named = (dataclasses.replace(SMALL, outside=n) for n in ("", "fashion_mnist"))
+        metrics = mnist.run(TINY, folder, analyses=["out_of_distribution"], settings=usual)
+        assert "left out: fashion_mnist is not here" in capsys.readouterr().out
+        assert set(metrics["analyses"]["out_of_distribution"]["sets"]) == {"glyphs", "noise"}
+        with pytest.raises(hn.data.DataError, match="fashion_mnist is not here"):
+            mnist.run(TINY, folder, analyses=["out_of_distribution"], settings=named)
+
     def test_the_report_shows_them(self, analysed):
         folder, _ = analysed
         text = (folder / "report.html").read_text()
@@ -347,8 +443,11 @@ class TestAnalyses:
         assert metrics["parameters"] == metrics["target_weights"] == 20_018
         assert metrics["networks"]["count"] == 1
         assert metrics["networks"]["accuracy_std"] is None
-        assert metrics["diversity"] == {"entropy": None, "disagreement": None}
-        assert set(metrics["analyses"]) == {"accuracies", "filters", "adversarial"}
+        assert set(metrics["diversity"].values()) == {None}
+        several = {"ensembles", "scatter", "paths", "filter_diversity"}
+        assert set(metrics["analyses"]) == set(_analyses.ANALYSES) - several
+        assert "pairs" not in metrics["analyses"]["uncertainty"]
+        assert metrics["analyses"]["uncertainty"]["mutual_information"]["mean"] == 0
         assert "ensemble" not in metrics["analyses"]["adversarial"]
         assert "NaN" not in (folder / "metrics.json").read_text()
 
@@ -567,8 +666,9 @@ class TestSideBySide:
         row = re.search(r"<tr><td>trainable parameters</td>.*?</tr>", text)[0]
         cells = re.findall(r'<td class="n">(.*?)</td>', row)
         assert cells == ["20,018", "20,018", "633,640"]
-        shared = 2 * 4  # curves, accuracies, filters, attacks; the others are of one run only
-        assert text.count("data:image/png;base64,") == shared + sum(map(len, FIGURES.values())) - 3
+        several = ("ensembles", "scatter", "paths", "filter_diversity")
+        pictures = 2 + sum(len(FIGURES[name]) * (1 if name in several else 2) for name in FIGURES)
+        assert text.count("data:image/png;base64,") == pictures  # and of each run its curves
         assert text.count("<figcaption>single</figcaption>") == 4
 
     def test_what_cannot_be_set_side_by_side(self, analysed, tmp_path):

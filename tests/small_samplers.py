@@ -1,0 +1,71 @@
+"""A small sampler of each kind, and how to train it, for tests of what they have in common."""
+
+import keras
+
+import hypernet_tf as hn
+
+LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def classifier(*extra):
+    layers = keras.layers
+    return keras.Sequential(
+        [keras.Input((2,)), layers.Dense(8, activation="relu"), *extra, layers.Dense(3)]
+    )
+
+
+def hypernetwork(model=None, **kwargs):
+    settings = {
+        "latent_dim": 4,
+        "code_dim": 3,
+        "extractor_hidden": (16,),
+        "generator_hidden": (12,),
+        "networks": 6,
+        "lam": 100.0,
+    }
+    return hn.Hypernetwork(hn.Target(model or classifier()), **settings | kwargs)
+
+
+def deep_ensemble(model=None, **kwargs):
+    return hn.DeepEnsemble(hn.Target(model or classifier()), **{"networks": 12} | kwargs)
+
+
+def mnf(model=None, **kwargs):
+    return hn.MNF(hn.Target(model or classifier()), **{"networks": 6, "data_size": 96} | kwargs)
+
+
+def noise_control(model=None, **kwargs):
+    return hn.NoiseControl(hn.Target(model or classifier()), **{"scale": 0.05} | kwargs)
+
+
+def chains(model=None, **kwargs):
+    settings = {"chains": 10, "snapshots": 2, "every": 2}
+    return hn.SGDChains(hn.Target(model or classifier()), **settings | kwargs)
+
+
+def langevin(model=None, **kwargs):
+    settings = {"chains": 12, "lam": 96.0}
+    return hn.SGLD(hn.Target(model or classifier()), **settings | kwargs)
+
+
+SAMPLERS = {
+    hn.Hypernetwork: hypernetwork,
+    hn.DeepEnsemble: deep_ensemble,
+    hn.NoiseControl: noise_control,
+    hn.MNF: mnf,
+    hn.SGDChains: chains,
+    hn.SGLD: langevin,
+}
+
+
+def optimizer(sampler):
+    """One that suits the sampler: Langevin dynamics follow plain SGD."""
+    langevin = isinstance(sampler, hn.SGLD)
+    return keras.optimizers.SGD(2e-3) if langevin else keras.optimizers.Adam(0.02)
+
+
+def fitted(make, x, y, loss=LOGITS, epochs=25, **kwargs):
+    sampler = make(**kwargs)
+    sampler.compile(optimizer=optimizer(sampler), loss=loss, metrics=["accuracy"])
+    history = sampler.fit(x, y, batch_size=48, epochs=epochs, verbose=0)
+    return sampler, history.history

@@ -1,0 +1,135 @@
+"""Methods side by side."""
+
+import dataclasses
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from reproduce import _comparison, _flags, _mnist_methods, _run, compare, mnist
+from reproduce._subject import Settings
+
+SMALL = Settings(networks=10, outside="glyphs,noise")
+
+
+class TestFlags:
+    @pytest.fixture(autouse=True)
+    def as_given(self):
+        """Flags of a test are not those of the next."""
+        yield
+        for module in (compare, _flags):
+            for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
+                flag.unparse()
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--methods=sgd,gan"], "no method 'gan': there are hypernetwork, mnf"),
+            (["--methods=sgd,sgd"], "--methods names at least one, and each once"),
+            (["--methods="], "--methods names at least one"),
+            (["--seeds=1,x"], "--seeds are numbers"),
+            (["--methods=sgd,noise"], "as far apart as the hypernetwork: add it"),
+            (["--steps=9"], "a comparison has no --steps"),
+        ],
+    )
+    def test_a_comparison_that_cannot_be(self, arguments, words):
+        _flags.FLAGS(["compare", "--dataset=mnist_5k", *arguments])
+        with pytest.raises(_run.UsageError, match=words):
+            compare.from_flags()
+
+    def test_a_comparison(self):
+        _flags.FLAGS(["compare", "--dataset=mnist_5k", "--preset=quick", "--seeds=2,0"])
+        asked = compare.from_flags()
+        assert asked.methods == tuple(_mnist_methods.METHODS)
+        assert (asked.seeds, asked.passes) == ((0, 2), 1_024_000)
+        folder = compare.default_folder(asked)
+        assert str(folder) == "runs/compare-dataset=mnist_5k-preset=quick"
+        for method in asked.methods:
+            config = compare.config_of(asked, method, 2, folder)
+            assert config.seed == 2
+            short = config.steps * config.passes_per_step - asked.passes
+            assert 0 <= short < config.passes_per_step
+            assert bool(config.match) == (method == "noise")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """Two seeds of an ensemble, made here, and a single network, made by the comparison."""
+    folder = tmp_path_factory.mktemp("runs") / "compare"
+    asked = compare.Comparison("mnist_5k", "quick", 3_000, ("deep_ensemble",), (0, 1))
+    for seed in asked.seeds:
+        config = compare.config_of(asked, "deep_ensemble", seed, folder)
+        place = compare.run_folder(folder, "deep_ensemble", seed)
+        mnist.run(config, place, analyses=compare.ANALYSES, settings=SMALL)
+    return asked, folder, compare.run(asked, folder)
+
+
+class TestComparison:
+    def test_the_table_is_that_of_the_runs(self, compared):
+        asked, folder, metrics = compared
+        found = [
+            _run.read_metrics(compare.run_folder(folder, "deep_ensemble", seed))
+            for seed in asked.seeds
+        ]
+        votes = [100 * m["ensemble"]["majority_vote_accuracy"] for m in found]
+        row = metrics["rows"]["accuracy of the majority vote (%)"]["deep_ensemble"]
+        assert row["values"] == pytest.approx(votes)
+        assert row["mean"] == pytest.approx(np.mean(votes))
+        assert row["std"] == pytest.approx(np.std(votes, ddof=1))
+        assert metrics["rows"]["image passes in training"]["deep_ensemble"]["mean"] == 3_000
+        area = found[0]["analyses"]["out_of_distribution"]["sets"]["glyphs"]["entropy"]["auroc"]
+        rows = metrics["rows"]
+        assert rows["glyphs by entropy: area under ROC (%)"]["deep_ensemble"]["values"][0] == (
+            pytest.approx(100 * area)
+        )
+        for name in ("training (s)", "sampling the networks (s)", "peak memory of training (MiB)"):
+            assert rows[name]["deep_ensemble"]["mean"] > 0
+        assert rows["entropy of the networks' weights (nats)"]["deep_ensemble"]["mean"] is None
+        assert json.loads((folder / "metrics.json").read_text())["rows"] == rows
+        page = (folder / "report.html").read_text()
+        assert page.count("data:image/png;base64,") == 1
+        assert f"{np.mean(votes):.4g} ± {np.std(votes, ddof=1):.2g}" in page
+        table = (folder / "table.md").read_text().splitlines()
+        assert re.sub(r"\s", "", table[0]) == "||deep_ensemble|"
+        assert len(table) == 2 + len(rows)
+        with np.load(folder / "figures" / "comparison.npz") as numbers:
+            drawn = numbers["Accuracy on the test images, majority vote, mean"]
+        np.testing.assert_allclose(drawn, np.mean(votes))
+
+    def test_wider_it_runs_what_is_new_and_nothing_else(self, compared, tmp_path, capfd):
+        asked, folder, _ = compared
+        folder = shutil.copytree(folder, tmp_path / "compare")
+        before = {p: p.stat().st_mtime_ns for p in folder.glob("deep_ensemble*/**/*")}
+        asked = dataclasses.replace(asked, methods=("deep_ensemble", "sgd"), seeds=(0,))
+        metrics = compare.run(asked, folder)
+        assert {p: p.stat().st_mtime_ns for p in before} == before
+        assert "run 1 of 2: deep_ensemble, seed 0: is complete" in capfd.readouterr().out
+        assert metrics["rows"]["networks"]["sgd"]["mean"] == 1
+        assert metrics["rows"]["networks"]["sgd"]["std"] is None
+        assert (
+            metrics["rows"]["disagreement of two networks (share of images)"]["sgd"]["mean"] is None
+        )
+        fewer = dataclasses.replace(asked, passes=1_000)
+        with pytest.raises(_run.RunError, match="goes to 3 steps, not 1: ask for more steps"):
+            compare.run(fewer, folder)
+
+    def test_a_run_that_fails_ends_it_in_one_line(self, tmp_path, capfd):
+        asked = compare.Comparison("mnist_5k", "quick", 256, ("sgd",), (0,))
+        with pytest.raises(_run.RunError, match="sgd with seed 0 did not come to its end"):
+            compare.run(asked, tmp_path / "compare", data_dir=str(tmp_path / "nowhere"))
+        said = capfd.readouterr().err.strip().splitlines()
+        assert "data_dir cannot be read" in said[-1]
+
+    def test_the_folder_of_something_else_is_refused(self, compared, tmp_path):
+        asked, folder, _ = compared
+        with pytest.raises(_run.RunError, match="folder of a single run: choose another"):
+            compare.run(asked, compare.run_folder(folder, "deep_ensemble", 0))
+        (tmp_path / "file").write_text("")
+        with pytest.raises(_run.RunError, match="is a file: choose another"):
+            compare.run(asked, tmp_path / "file")
+
+    def test_a_number_that_a_seed_lacks_has_no_mean(self):
+        assert _comparison._over_seeds([1.0, None])["mean"] is None
+        assert _comparison._over_seeds([3.0]) == {"mean": 3.0, "std": None, "values": [3.0]}

@@ -1,0 +1,162 @@
+"""The contract that every weight sampler keeps."""
+
+import inspect
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_samplers import LOGITS, SAMPLERS, classifier, fitted, optimizer
+
+from hypernet_tf.samplers.base import WeightSampler
+
+
+def test_every_sampler_is_in_the_contract():
+    def concrete(cls):
+        return ({cls} if not inspect.isabstract(cls) else set()).union(
+            *map(concrete, cls.__subclasses__())
+        )
+
+    ours = {cls for cls in concrete(WeightSampler) if cls.__module__.startswith("hypernet_tf")}
+    assert ours == set(SAMPLERS)
+
+
+@pytest.fixture(scope="class", params=SAMPLERS.values(), ids=[cls.__name__ for cls in SAMPLERS])
+def make(request):
+    return request.param
+
+
+@pytest.fixture(scope="class")
+def trained(make, blobs):
+    """A sampler that learned the blobs, and its history: training it again tells nothing new."""
+    keras.utils.set_random_seed(1234)
+    return fitted(make, *blobs)
+
+
+class TestContract:
+    def test_samples_are_a_function_of_the_seed(self, make):
+        sampler = make()
+        first, same, other = (sampler.sample(7, seed=s).theta() for s in (0, 0, 1))
+        assert first.shape == (7, sampler.target.weight_count)
+        assert np.abs(first - other).max() > 1e-3
+        assert np.abs(first[0] - first[1]).max() > 1e-3
+        np.testing.assert_array_equal(first, same)
+
+    def test_fit_learns_and_the_ensemble_works(self, trained, blobs):
+        sampler, history = trained
+        assert history["accuracy_loss"][-1] < 0.5 * history["accuracy_loss"][0]
+        result = sampler.sample(10).evaluate(*blobs)
+        assert result.majority_vote_accuracy > 0.9
+        assert result.member_accuracy.mean() > 0.85  # three classes by chance: 0.33
+
+    def test_saved_and_loaded_it_goes_on_alike(self, trained, blobs, tmp_path):
+        sampler, _ = trained
+        sampler.save(tmp_path / "sampler.keras")
+        loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+        np.testing.assert_array_equal(loaded.sample(5).theta(), sampler.sample(5).theta())
+        logs = [m.train_on_batch(*blobs, return_dict=True) for m in (sampler, loaded)]
+        assert logs[0] == logs[1]
+        np.testing.assert_array_equal(loaded.sample(5).theta(), sampler.sample(5).theta())
+
+    def test_a_step_is_a_function_of_seed_and_step(self, make, blobs):
+        def after_two_steps(seed):
+            keras.utils.set_random_seed(0)
+            sampler = make(seed=seed)
+            sampler.compile(optimizer="sgd", loss=LOGITS, run_eagerly=True)  # no time for graphs
+            tf.random.normal([3])  # nothing outside the model has a part in it
+            losses = [sampler.train_on_batch(*blobs) for _ in range(2)]
+            return losses, sampler.sample(2).theta()
+
+        losses, theta = after_two_steps(0)
+        again, theta_again = after_two_steps(0)
+        other, _ = after_two_steps(1)
+        assert losses == again
+        np.testing.assert_array_equal(theta, theta_again)
+        assert losses[0] != other[0]
+        assert losses[0] != losses[1]
+
+    def test_keras_users_expectations(self, make, blobs, tmp_path):
+        sampler = make()
+        sampler.compile(optimizer=optimizer(sampler), loss=LOGITS, metrics=["accuracy"])
+        data = tf.data.Dataset.from_tensor_slices(blobs).batch(40)  # 40, 40, 16
+        history = sampler.fit(
+            data,
+            epochs=3,
+            verbose=0,
+            shuffle=False,
+            validation_data=data,
+            callbacks=[
+                keras.callbacks.EarlyStopping("val_accuracy_loss", mode="min", patience=5),
+                keras.callbacks.ModelCheckpoint(
+                    tmp_path / "best.weights.h5", save_weights_only=True
+                ),
+                keras.callbacks.TensorBoard(tmp_path / "logs"),
+                keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+            ],
+        ).history
+        assert {"loss", "accuracy_loss", "diversity_loss", "accuracy", "val_loss"} <= set(history)
+        lines: list[str] = []
+        sampler.summary(print_fn=lines.append)
+        assert "Trainable params" in "\n".join(lines)
+        logs = sampler.evaluate(*blobs, batch_size=48, return_dict=True, verbose=0)
+        assert logs == sampler.evaluate(*blobs, batch_size=48, return_dict=True, verbose=0)
+        x = blobs[0]
+        prediction = sampler.predict(x, networks=9, seed=3)
+        np.testing.assert_array_equal(prediction, sampler.sample(9, seed=3).predict(x))
+        np.testing.assert_allclose(prediction.sum(-1), 1, rtol=1e-5)
+        assert sampler(x).shape == (96, 3)
+        loaded = make()
+        loaded.load_weights(tmp_path / "best.weights.h5")
+        json.dumps(sampler.get_config())
+
+    def test_the_step_counts_and_lam_grows(self, make, blobs):
+        sampler = make(lam=2.0, lam_growth=1.5)
+        sampler.compile(optimizer="sgd", loss=LOGITS, run_eagerly=True)
+        for _ in range(3):
+            sampler.train_on_batch(*blobs)
+        assert int(sampler.step.numpy()) == 3
+        np.testing.assert_allclose(sampler.lam.numpy(), 2.0 * 1.5**3, rtol=1e-6)
+
+    def test_regression(self, make, tmp_path):
+        layers = keras.layers
+        model = keras.Sequential(
+            [keras.Input((1,)), layers.Dense(8, activation="tanh"), layers.Dense(1)]
+        )
+        x = np.linspace(-1, 1, 64, dtype="float32")[:, None]
+        y = np.sin(3 * x)
+        sampler, history = fitted(lambda: make(model), x, y, loss="mse", epochs=60)
+        assert history["accuracy_loss"][-1] < 0.5 * history["accuracy_loss"][0]
+        result = sampler.sample(10).evaluate(x, y)
+        assert result.mean_squared_error < y.var()
+        assert result.standard_deviation > 0
+        assert sampler.predict(x).shape == (64, 1)
+        assert np.isfinite(sampler.evaluate(x, y, verbose=0)).all()
+        sampler.save(tmp_path / "sampler.keras")
+        loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+        np.testing.assert_array_equal(loaded.predict(x), sampler.predict(x))
+        with pytest.raises(ValueError, match="vote needs classes"):
+            sampler.sample(3).majority_vote(x)
+
+    def test_targets_with_batch_norm_and_dropout(self, make, blobs):
+        layers = keras.layers
+        model = classifier(layers.BatchNormalization(), layers.Dropout(0.2))
+        sampler, history = fitted(lambda: make(model), *blobs, epochs=60)
+        assert history["accuracy_loss"][-1] < 0.7 * history["accuracy_loss"][0]
+        assert sampler.evaluate(*blobs, batch_size=96, verbose=0)[1] > 0.6
+        ensemble = sampler.sample(4)
+        with pytest.raises(ValueError, match="calibrate"):
+            ensemble.evaluate(*blobs)
+        assert ensemble.calibrate(blobs[0]).evaluate(*blobs).majority_vote_accuracy > 0.6
+
+    def test_frozen_layers_travel_with_the_sampler(self, make, blobs, tmp_path):
+        norm = keras.layers.Normalization()
+        norm.adapt(blobs[0] * 7 + 5)
+        model = keras.Sequential([keras.Input((2,)), norm, *classifier().layers])
+        sampler = make(model)
+        sampler.save(tmp_path / "sampler.keras")
+        loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+        x = blobs[0] * 7 + 5
+        outputs = sampler.sample(2).outputs(x)
+        assert np.abs(outputs).max() < 1e3
+        np.testing.assert_array_equal(loaded.sample(2).outputs(x), outputs)
