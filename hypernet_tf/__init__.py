@@ -13,7 +13,9 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from hypernet_tf import data, diversity
+from hypernet_tf.ensembles.detection import Detection, detect
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation
+from hypernet_tf.ensembles.uncertainty import Uncertainty
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.chains import SGLD, SGDChains
 from hypernet_tf.samplers.hypernetwork import Hypernetwork
@@ -38,6 +40,7 @@ __all__ = [
     "MNF",
     "SGLD",
     "DeepEnsemble",
+    "Detection",
     "Ensemble",
     "Evaluation",
     "Gauge",
@@ -48,10 +51,12 @@ __all__ = [
     "SGDChains",
     "Target",
     "TargetLayer",
+    "Uncertainty",
     "Value",
     "WeightSampler",
     "WeightSet",
     "data",
+    "detect",
     "diversity",
     "per_network",
     "register_rule",

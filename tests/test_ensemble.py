@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hypernet_tf as hn
-from hypernet_tf.ensembles import chunks, metrics
+from hypernet_tf.ensembles import calibration, chunks, metrics, uncertainty
 
 layers = keras.layers
 NETWORKS, EXAMPLES, CLASSES = 5, 23, 4
@@ -162,7 +162,8 @@ def test_evaluation_equals_the_metrics_of_all_outputs_at_once(classifier, x):
         "mean_probability_accuracy": accuracy(y, mean.argmax(-1)),
         "most_confident_accuracy": accuracy(y, p.max(0).argmax(-1)),
         "negative_log_likelihood": -np.log(mean[np.arange(EXAMPLES), y]).mean(),
-        "expected_calibration_error": metrics.expected_calibration_error(np.log(mean), y),
+        "expected_calibration_error": calibration.expected_calibration_error(np.log(mean), y),
+        "adaptive_calibration_error": calibration.adaptive_calibration_error(np.log(mean), y),
         "brier_score": ((mean - np.eye(classes)[y]) ** 2).sum(-1).mean(),
         "disagreement": metrics.disagreement(choice, classes),
     }
@@ -247,7 +248,7 @@ def runs(monkeypatch):
     run = hn.Target.run
 
     def spy(self, weights, inputs, **kwargs):
-        examples = len(keras.tree.flatten(inputs)[0])
+        examples = keras.tree.flatten(inputs)[0].shape[0]
         seen.append((weights.trainable[0].shape[0], examples))
         return run(self, weights, inputs, **kwargs)
 
@@ -408,6 +409,29 @@ def test_labels(cases, x):
     with pytest.raises(ValueError) as error:
         evaluate(x, y[:-1])
     assert one_line(error) == "22 labels for 23 examples"
+
+
+def test_inputs_of_another_shape(cases, x):
+    """As of a data set to be found strange that has other images."""
+    for wrong in (np.repeat(x, 3, -1), x[:, :5], x[..., 0]):
+        with pytest.raises(ValueError) as error:
+            cases["logits"].ensemble.uncertainty(wrong)
+        assert one_line(error).startswith("the target takes inputs [B, 6, 6, 1]")
+
+
+def test_uncertainty_does_not_depend_on_chunks(cases, x):
+    ensemble = cases["logits"].ensemble
+    whole, parts = (ensemble.uncertainty(x, batch_size=size) for size in (None, 5))
+    log_p = ensemble.log_probabilities(x)
+    np.testing.assert_allclose(whole.entropy, uncertainty.predictive_entropy(log_p))
+    np.testing.assert_allclose(whole.mutual_information, uncertainty.mutual_information(log_p))
+    np.testing.assert_allclose(whole.variance, uncertainty.probability_variance(log_p))
+    highest = ensemble.predict(x).max(-1)
+    np.testing.assert_allclose(whole.error_probability, 1 - highest, atol=1e-6)
+    for name, values in vars(whole).items():
+        np.testing.assert_allclose(getattr(parts, name), values, rtol=1e-4, atol=1e-7)
+    with pytest.raises(ValueError, match="uncertainty needs classes"):
+        ensemble_of(convolutional(layers.Dense(2)), "values").uncertainty(x)
     binary = cases["one logit"]
     with pytest.raises(ValueError, match=r"^labels are integers from 0 to 1,"):
         binary.ensemble.evaluate(x, np.full(EXAMPLES, 2))

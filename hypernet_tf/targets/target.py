@@ -205,7 +205,7 @@ class Target:
     @functools.cached_property
     def compiled(self) -> Any:
         """`__call__` as one tf.function, so that the same shapes are traced once."""
-        return tf.function(lambda weights, inputs: self(weights, inputs))
+        return tf.function(lambda weights, inputs: self(weights, inputs), autograph=False)
 
     def run(
         self,
