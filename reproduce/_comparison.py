@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -39,25 +39,39 @@ _ROWS = (
     "peak memory of training (MiB)",
 )
 _STRANGE = ("by entropy: area under ROC", "by mutual information: area under ROC")
-# Panels of the figure: title, unit, what is shown of members and ensembles.
+
+
+class _Panel(NamedTuple):
+    """A panel of the figure: what is shown, and the rows of the table that it shows."""
+
+    title: str
+    unit: str
+    rows: dict[str, str]
+    log: bool = False
+    errors: bool = False  # 100 minus the rows, which are accuracies
+
+
 _PANELS = (
-    (
-        "Accuracy on the test images",
+    _Panel(
+        "Errors on the test images",
         "%",
         {
             "mean of the networks": "mean accuracy of the networks (%)",
             "majority vote": "accuracy of the majority vote (%)",
         },
+        log=True,
+        errors=True,
     ),
-    (
+    _Panel(
         "Negative log-likelihood",
         "nats",
         {
             "mean of the networks": "mean negative log-likelihood of the networks (nats)",
             "ensemble": "negative log-likelihood of the ensemble (nats)",
         },
+        log=True,
     ),
-    (
+    _Panel(
         "Expected calibration error",
         "15 bins of equal width",
         {
@@ -66,11 +80,13 @@ _PANELS = (
             ),
             "ensemble": "expected calibration error, 15 equal widths, ensemble",
         },
+        log=True,
     ),
-    (
+    _Panel(
         "Disagreement of two networks",
         "share of the test images",
         {"two networks": "disagreement of two networks (share of images)"},
+        log=True,
     ),
 )
 
@@ -132,20 +148,21 @@ def figure(rows: Mapping[str, Mapping[str, Mapping]]) -> tuple[Figure, dict[str,
     panels = [*_PANELS]
     for part in _STRANGE:
         named = {name.split(" by ")[0]: name for name in rows if part in name}
-        title = f"Strange images found {part.split(':')[0]}"
-        panels.append((title, "area under ROC (%), chance 50", named))
+        panels.append(_Panel(f"Strange images, {part.split(':')[0]}", "area under ROC (%)", named))
     drawn, arrays = [], {"methods": np.array(methods)}
-    for title, unit, wanted in panels:
+    for panel in panels:
         series = {}
-        for label, row in wanted.items():
-            if row in rows:
-                series[label] = tuple(
-                    np.array([rows[row][m][key] for m in methods], float) for key in ("mean", "std")
-                )
-                for key, values in zip(("mean", "std"), series[label], strict=True):
-                    arrays[f"{title}, {label}, {key}"] = values
+        for label, row in panel.rows.items():
+            if row not in rows:
+                continue
+            mean, deviation = (
+                np.array([rows[row][m][key] for m in methods], float) for key in ("mean", "std")
+            )
+            series[label] = (100 - mean if panel.errors else mean, deviation)
+            for key, values in zip(("mean", "std"), series[label], strict=True):
+                arrays[f"{panel.title}, {label}, {key}"] = values
         if series:
-            drawn.append({"title": title, "unit": unit, "series": series})
+            drawn.append(panel._asdict() | {"series": series})
     return plots.comparison(methods, drawn), arrays
 
 

@@ -95,8 +95,8 @@ class TestComparison:
         assert re.sub(r"\s", "", table[0]) == "||deep_ensemble|"
         assert len(table) == 2 + len(rows)
         with np.load(folder / "figures" / "comparison.npz") as numbers:
-            drawn = numbers["Accuracy on the test images, majority vote, mean"]
-        np.testing.assert_allclose(drawn, np.mean(votes))
+            drawn = numbers["Errors on the test images, majority vote, mean"]
+        np.testing.assert_allclose(drawn, 100 - np.mean(votes))
 
     def test_wider_it_runs_what_is_new_and_nothing_else(self, compared, tmp_path, capfd):
         asked, folder, _ = compared

@@ -15,8 +15,9 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
 
     Args:
         methods: names, from top to bottom.
-        panels: each {"title", "unit", "series": name -> (mean [m], deviation [m])}; NaN where a
-            method has no such number, or no deviation. At most 4 series.
+        panels: each {"title", "unit", "log", "series": name -> (mean [m], deviation [m])}; NaN
+            where a method has no such number, or no deviation. At most 4 series; a logarithmic
+            axis shows numbers above 0.
     """
     rows = -(-len(panels) // 2)
     figure = new_figure(rows * (1.3 + 0.24 * len(methods)))
@@ -37,6 +38,8 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
                 capsize=2,
                 label=name,
             )
+        if panel["log"]:
+            axes.set_xscale("log")
         axes.set_yticks(places, methods, fontsize=8)
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.set_title(panel["title"], fontsize=10)
