@@ -4,9 +4,12 @@ import dataclasses
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from reproduce import _comparison, _flags, _mnist_methods, _run, compare, mnist
 from reproduce._subject import Settings
@@ -56,13 +59,16 @@ class TestFlags:
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """Two seeds of an ensemble, made here, and a single network, made by the comparison."""
+    """Two seeds of an ensemble, set side by side; and a run of the single network."""
     folder = tmp_path_factory.mktemp("runs") / "compare"
-    asked = compare.Comparison("mnist_5k", "quick", 3_000, ("deep_ensemble",), (0, 1))
-    for seed in asked.seeds:
-        config = compare.config_of(asked, "deep_ensemble", seed, folder)
-        place = compare.run_folder(folder, "deep_ensemble", seed)
-        mnist.run(config, place, analyses=compare.ANALYSES, settings=SMALL)
+    asked = compare.Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble",), (0, 1))
+    with pytest.MonkeyPatch.context() as patch:  # drawing is not what is tested
+        patch.setattr(Figure, "savefig", lambda self, path: path.write_bytes(b"a picture"))
+        for method, seed in (("deep_ensemble", 0), ("deep_ensemble", 1), ("sgd", 0)):
+            config = compare.config_of(asked, method, seed, folder)
+            settings = dataclasses.replace(SMALL, networks=config.networks)
+            place = compare.run_folder(folder, method, seed)
+            mnist.run(config, place, analyses=compare.ANALYSES, settings=settings)
     return asked, folder, compare.run(asked, folder)
 
 
@@ -78,7 +84,7 @@ class TestComparison:
         assert row["values"] == pytest.approx(votes)
         assert row["mean"] == pytest.approx(np.mean(votes))
         assert row["std"] == pytest.approx(np.std(votes, ddof=1))
-        assert metrics["rows"]["image passes in training"]["deep_ensemble"]["mean"] == 3_000
+        assert metrics["rows"]["image passes in training"]["deep_ensemble"]["mean"] == 1_000
         area = found[0]["analyses"]["out_of_distribution"]["sets"]["glyphs"]["entropy"]["auroc"]
         rows = metrics["rows"]
         assert rows["glyphs by entropy: area under ROC (%)"]["deep_ensemble"]["values"][0] == (
@@ -98,22 +104,38 @@ class TestComparison:
             drawn = numbers["Errors on the test images, majority vote, mean"]
         np.testing.assert_allclose(drawn, 100 - np.mean(votes))
 
-    def test_wider_it_runs_what_is_new_and_nothing_else(self, compared, tmp_path, capfd):
+    def test_what_is_finished_is_not_run_again(self, compared, tmp_path, capfd):
         asked, folder, _ = compared
         folder = shutil.copytree(folder, tmp_path / "compare")
-        before = {p: p.stat().st_mtime_ns for p in folder.glob("deep_ensemble*/**/*")}
+        before = {p: p.stat().st_mtime_ns for p in folder.glob("*-seed=*/**/*")}
         asked = dataclasses.replace(asked, methods=("deep_ensemble", "sgd"), seeds=(0,))
-        metrics = compare.run(asked, folder)
+        rows = compare.run(asked, folder)["rows"]
         assert {p: p.stat().st_mtime_ns for p in before} == before
-        assert "run 1 of 2: deep_ensemble, seed 0: is complete" in capfd.readouterr().out
-        assert metrics["rows"]["networks"]["sgd"]["mean"] == 1
-        assert metrics["rows"]["networks"]["sgd"]["std"] is None
-        assert (
-            metrics["rows"]["disagreement of two networks (share of images)"]["sgd"]["mean"] is None
-        )
-        fewer = dataclasses.replace(asked, passes=1_000)
-        with pytest.raises(_run.RunError, match="goes to 3 steps, not 1: ask for more steps"):
+        assert "run 2 of 2: sgd, seed 0: is complete" in capfd.readouterr().out
+        assert rows["networks"]["sgd"] == {"mean": 1.0, "std": None, "values": [1]}
+        assert rows["disagreement of two networks (share of images)"]["sgd"]["mean"] is None
+        fewer = dataclasses.replace(asked, passes=500)
+        with pytest.raises(_run.RunError, match="goes to 4 steps, not 2: ask for more steps"):
             compare.run(fewer, folder)
+
+    @pytest.mark.slow
+    def test_the_command_runs_what_is_new_and_nothing_else(self, compared, tmp_path):
+        _, folder, _ = compared
+        folder = shutil.copytree(folder, tmp_path / "runs" / "compare")
+        before = {p: p.stat().st_mtime_ns for p in folder.glob("*-seed=*/**/*")}
+        command = [sys.executable, "-m", "reproduce.compare", "--run_dir=runs/compare"]
+        wanted = ["--dataset=mnist_5k", "--preset=quick", "--passes=1000", "--seeds=0"]
+        every = "--methods=deep_ensemble,sgd,sgd_chains"
+        done = subprocess.run(
+            [*command, *wanted, every], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "run 3 of 3: sgd_chains, seed 0: 4 steps" in done.stdout
+        assert "| deep_ensemble | sgd | sgd_chains |" in done.stdout
+        assert {p: p.stat().st_mtime_ns for p in before} == before
+        metrics = _run.read_metrics(folder / "sgd_chains-seed=0")
+        assert set(metrics["analyses"]) == {*mnist.BASIC, *compare.ANALYSES}
+        assert metrics["image_passes"] == 4 * 320
 
     def test_a_run_that_fails_ends_it_in_one_line(self, tmp_path, capfd):
         asked = compare.Comparison("mnist_5k", "quick", 256, ("sgd",), (0,))
