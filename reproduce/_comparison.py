@@ -158,6 +158,8 @@ def figure(rows: Mapping[str, Mapping[str, Mapping]]) -> tuple[Figure, dict[str,
             mean, deviation = (
                 np.array([rows[row][m][key] for m in methods], float) for key in ("mean", "std")
             )
+            if np.isnan(mean).all():
+                continue
             series[label] = (100 - mean if panel.errors else mean, deviation)
             for key, values in zip(("mean", "std"), series[label], strict=True):
                 arrays[f"{panel.title}, {label}, {key}"] = values

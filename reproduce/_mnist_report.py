@@ -25,6 +25,11 @@ CAPTIONS = {
     "ood_roc": "Finding images of something else by the",
     "ood": "Images of something else, and the test images, by the",
 }
+_CALIBRATION = {
+    "expected_calibration_error": "expected calibration error, 15 equal widths",
+    "adaptive_calibration_error": "expected calibration error, 15 equal counts",
+    "brier_score": "Brier score",
+}
 
 
 class Run(NamedTuple):
@@ -101,8 +106,7 @@ def rows(metrics: Mapping[str, Any]) -> dict[str, float | None]:
             "negative_log_likelihood_mean"
         ],
         "negative log-likelihood of the ensemble (nats)": ensemble["negative_log_likelihood"],
-        "expected calibration error, 15 bins": ensemble["expected_calibration_error"],
-        "Brier score": ensemble["brier_score"],
+        **{f"{title}, ensemble": ensemble.get(name) for name, title in _CALIBRATION.items()},
         "entropy of the networks' weights (nats)": metrics["diversity"]["entropy"],
         "disagreement of two networks (share of images)": metrics["diversity"]["disagreement"],
         "mean distance to the nearest of 10 networks' weights": metrics["diversity"].get(
@@ -189,13 +193,8 @@ def _filter_diversity(found: Mapping[str, Any]) -> dict:
 
 def _uncertainty(found: Mapping[str, Any]) -> dict:
     rows: dict[str, Any] = {}
-    for name, title in (
-        ("expected_calibration_error", "expected calibration error, 15 equal widths"),
-        ("adaptive_calibration_error", "expected calibration error, 15 equal counts"),
-        ("brier_score", "Brier score"),
-    ):
+    for name, title in _CALIBRATION.items():
         rows[f"{title}, mean of the networks"] = found[name]["member_mean"]
-        rows[f"{title}, ensemble"] = found[name]["ensemble"]
     for name, title in (
         ("entropy", "entropy of the mean prediction (nats)"),
         ("expected_entropy", "mean entropy of the networks' predictions (nats)"),

@@ -68,7 +68,7 @@ def perform(
     done = metrics.setdefault("analyses", {})
     for place, name in enumerate(names, 1):
         settings = settings_of(name, subject)
-        if name in done and done[name]["settings"] == settings:
+        if name in done and done[name]["settings"] == settings and not done[name].get("left_out"):
             continue
         print(f"analysis {place} of {len(names)}: {name}")
         # From here on the old figures may be gone, and with them what was said of them.

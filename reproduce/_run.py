@@ -105,6 +105,16 @@ def _like(value: Any, default: Any) -> bool:
     return number or type(value) is type(default)
 
 
+def damaged(path: pathlib.Path) -> RunError:
+    """The error of a file that does not hold what was written there."""
+    return RunError(f"{path} is damaged: delete it and run the same command again")
+
+
+def relative_to(path: pathlib.Path) -> pathlib.Path:
+    """A path as a user would write it: without detours, from where the command runs."""
+    return pathlib.Path(os.path.relpath(path))
+
+
 def read_metrics(folder: pathlib.Path) -> dict[str, Any]:
     """metrics.json of a run.
 
@@ -119,9 +129,15 @@ def read_metrics(folder: pathlib.Path) -> dict[str, Any]:
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise RunError(f"{path} is damaged: delete it and run the same command again") from error
-    if not isinstance(metrics, dict) or type(metrics.get("steps")) is not int:
-        raise RunError(f"{path} is damaged: delete it and run the same command again")
+        raise damaged(path) from error
+    if isinstance(metrics, dict) and metrics.get("experiment") == "compare":
+        raise RunError(f"{folder} holds a comparison: name one of the runs in it")
+    if (
+        not isinstance(metrics, dict)
+        or type(metrics.get("steps")) is not int
+        or not isinstance(metrics.get("analyses", {}), dict)
+    ):
+        raise damaged(path)
     return metrics
 
 

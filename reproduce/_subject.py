@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import hypernet_tf as hn
-from hypernet_tf.ensembles.uncertainty import Uncertainty
 from reproduce._run import UsageError
 
 # One network on one image is one run. So many take two cores about eight minutes.
@@ -95,7 +94,6 @@ class Subject:
         self.settings = settings
         self.data_dir = data_dir
         self._evaluations: dict[int, hn.Evaluation] = {}
-        self._uncertainty: Uncertainty | None = None
 
     def ensemble(self, number: int = 0) -> hn.Ensemble:
         """Ensemble number 0, 1, ... of the run."""
@@ -108,12 +106,6 @@ class Subject:
             assert isinstance(result, hn.Evaluation)
             self._evaluations[number] = result
         return self._evaluations[number]
-
-    def uncertainty(self) -> Uncertainty:
-        """How unsure ensemble 0 is of each test image; computed once."""
-        if self._uncertainty is None:
-            self._uncertainty = self.ensemble().uncertainty(self.test.x, verbose=1)
-        return self._uncertainty
 
     def evaluations(self) -> list[hn.Evaluation]:
         """How all ensembles do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,13 @@ import numpy as np
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.ensembles import calibration, metrics, similarity
-from hypernet_tf.ensembles.detection import detect, risk_coverage, roc_curve
+from hypernet_tf.ensembles.detection import (
+    area_under_risk_coverage,
+    detect,
+    risk_coverage,
+    roc_curve,
+)
+from hypernet_tf.ensembles.uncertainty import measure
 from reproduce._run import UsageError
 from reproduce._subject import Drawing, Result, Subject
 
@@ -39,7 +45,8 @@ def uncertainty(subject: Subject) -> Result:
     ensemble = subject.ensemble()
     log_p = ensemble.log_probabilities(x, verbose=1)
     mean = metrics.mean_log_probabilities(log_p)
-    scores = subject.uncertainty()
+    scores = measure([log_p])
+    risks = {"1 - highest probability": "doubt"} | {name.replace("_", " "): name for name in SCORES}
     wrong = mean.argmax(-1) != labels
     found: dict[str, Any] = {
         "networks": len(ensemble),
@@ -67,17 +74,10 @@ def uncertainty(subject: Subject) -> Result:
             "js_divergence": float(similarity.pairwise_js_divergence(few).mean()),
             "cka_of_log_probabilities": _cka(few),
         }
-    curves = {
-        name: risk_coverage(getattr(scores, score), wrong.astype(np.float64))
-        for name, score in {
-            "1 - highest probability": "error_probability",
-            "entropy": "entropy",
-            "mutual information": "mutual_information",
-            "variance": "variance",
-        }.items()
-    }
+    curves = {name: risk_coverage(getattr(scores, score), wrong) for name, score in risks.items()}
     found["area_under_risk_coverage"] = {
-        name: float(risk.mean()) for name, (_, risk) in curves.items()
+        name: area_under_risk_coverage(getattr(scores, score), wrong)
+        for name, score in risks.items()
     }
     bins = calibration.reliability(mean, labels)
     arrays = dataclasses.asdict(bins)
@@ -93,14 +93,16 @@ def uncertainty(subject: Subject) -> Result:
 
 def out_of_distribution(subject: Subject) -> Result:
     """How well scores of uncertainty tell the test images from images of something else."""
-    ensemble, inside = subject.ensemble(), subject.uncertainty()
+    ensemble = subject.ensemble()
+    inside = ensemble.uncertainty(subject.test.x, verbose=1)
+    strange, left_out = _strange(subject)
     outside = {
-        name: (data, ensemble.uncertainty(data.test.x, verbose=1))
-        for name, data in _strange(subject)
+        name: (data, ensemble.uncertainty(data.test.x, verbose=1)) for name, data in strange.items()
     }
     found: dict[str, Any] = {
         "networks": len(ensemble),
         "images": len(subject.test),
+        "left_out": left_out,
         "sets": {
             name: {"images": len(data.test), "source": data.source}
             for name, (data, _) in outside.items()
@@ -148,19 +150,22 @@ def outside_names(asked: str, dataset: str) -> list[str]:
     return names
 
 
-def _strange(subject: Subject) -> Iterator[tuple[str, hn.data.Dataset]]:
-    """The data sets; a usual one that cannot be had is said and left out."""
-    asked = subject.settings.outside
+def _strange(subject: Subject) -> tuple[dict[str, hn.data.Dataset], list[str]]:
+    """The data sets, and the usual ones that cannot be had, which is said."""
+    asked, found, left_out = subject.settings.outside, {}, []
     for name in outside_names(asked, subject.dataset.name):
-        if name == "noise":
-            yield name, hn.data.uniform_noise(_NOISE_IMAGES, subject.test.images.shape[1:])
-            continue
         try:
-            yield name, hn.data.load(name, subject.data_dir)
+            found[name] = (
+                hn.data.uniform_noise(_NOISE_IMAGES, subject.test.images.shape[1:])
+                if name == "noise"
+                else hn.data.load(name, subject.data_dir)
+            )
         except hn.data.DataError as error:
             if asked:
                 raise
             print(f"left out: {error}")
+            left_out.append(name)
+    return found, left_out
 
 
 def _points(curves: Mapping[str, Sequence]) -> dict[str, np.ndarray]:

@@ -11,9 +11,11 @@ with the preset `quick` takes about 20 minutes for each seed on two cores.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -21,7 +23,9 @@ from absl import flags
 
 import hypernet_tf as hn
 from reproduce import _comparison, _flags, _run, mnist
-from reproduce._mnist_methods import METHODS
+from reproduce._analyses import ANALYSES
+from reproduce._mnist_methods import METHODS, build
+from reproduce._subject import Settings
 
 flags.adopt_module_key_flags(_flags)
 flags.DEFINE_list("methods", list(METHODS), f"Some of {', '.join(METHODS)}.")
@@ -35,7 +39,7 @@ flags.DEFINE_integer(
 )
 
 PASSES = {"paper": 13_312_000, "quick": 1_024_000}
-ANALYSES = ("uncertainty", "out_of_distribution")
+ANALYSED = ("uncertainty", "out_of_distribution")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +62,15 @@ def from_flags() -> Comparison:
     values = _flags.FLAGS
     _flags.accept_only(("dataset", "data_dir", "run_dir", "preset"), "a comparison")
     methods, seeds = values.methods, values.seeds
-    for what, given in (("methods", methods), ("seeds", seeds)):
-        if not given or len(set(given)) < len(given):
-            raise _run.UsageError(f"--{what} names at least one, and each once")
     for name in methods:
         if name not in METHODS:
             raise _run.UsageError(f"there is no method '{name}': there are {', '.join(METHODS)}")
     if not all(seed.isdecimal() and int(seed) < 2**31 for seed in seeds):
         raise _run.UsageError("--seeds are numbers between 0 and 2147483647: --seeds=0,1,2")
+    seeds = [int(seed) for seed in seeds]
+    for what, given in (("methods", methods), ("seeds", seeds)):
+        if not given or len(set(given)) < len(given):
+            raise _run.UsageError(f"--{what} names at least one, and each once")
     if "noise" in methods and "hypernetwork" not in methods:
         raise _run.UsageError("noise is as far apart as the hypernetwork: add it to --methods")
     dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
@@ -76,7 +81,7 @@ def from_flags() -> Comparison:
         values.preset,
         values.passes or PASSES[values.preset],
         tuple(name for name in METHODS if name in methods),
-        tuple(sorted(map(int, seeds))),
+        tuple(sorted(seeds)),
     )
 
 
@@ -87,10 +92,10 @@ def default_folder(comparison: Comparison) -> pathlib.Path:
     return pathlib.Path("runs", "-".join(["compare", *named]))
 
 
-def config_of(comparison: Comparison, method: str, seed: int, folder: pathlib.Path) -> mnist.Config:
+def config_of(comparison: Comparison, method: str, seed: int) -> mnist.Config:
     """The run of one method and seed: as many whole steps as it takes for the passes."""
     config = mnist.defaults(method, comparison.preset)
-    other = run_folder(folder, "hypernetwork", seed) if method == "noise" else ""
+    other = run_folder(pathlib.Path(".."), "hypernetwork", seed) if method == "noise" else ""
     return dataclasses.replace(
         config,
         dataset=comparison.dataset,
@@ -119,17 +124,20 @@ def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = Non
     Raises:
         RunError: a folder holds another run, or a run failed.
     """
-    if folder.exists() and not folder.is_dir():
-        raise _run.RunError(f"the folder {folder} is a file: choose another --run_dir")
-    if (folder / "config.json").exists():
-        raise _run.RunError(f"{folder} is the folder of a single run: choose another --run_dir")
+    _check_folder(folder)
     runs = [
-        (method, config_of(comparison, method, seed, folder))
+        (method, config_of(comparison, method, seed))
         for seed in comparison.seeds
         for method in comparison.methods
     ]
     for method, config in runs:  # what stands in the way is said before anything is trained
         _run.check(run_folder(folder, method, config.seed), config)
+        size = build(config, data_size=1).size_after(config.steps)
+        if size is not None and size < config.networks:
+            raise _run.UsageError(
+                f"after {comparison.passes:,} image passes {method} has {size} networks, and its "
+                f"ensemble takes {config.networks}: raise --passes"
+            )
     found: dict[str, list[dict]] = {method: [] for method in comparison.methods}
     for place, (method, config) in enumerate(runs, 1):
         where = run_folder(folder, method, config.seed)
@@ -139,13 +147,19 @@ def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = Non
         if not complete:
             _train(config, where, data_dir)
         found[method].append(_run.read_metrics(where))
-    rows = _comparison.table(found)
+    try:
+        rows = _comparison.table(found)
+    except (KeyError, TypeError) as error:
+        raise _run.RunError(f"metrics.json of a run in {folder} is damaged: {error}") from error
     metrics = {"experiment": "compare", **dataclasses.asdict(comparison), "rows": rows}
     figure, arrays = _comparison.figure(rows)
     _run.write_figure(folder, "comparison", figure, arrays)
     _run.write_json(folder / "metrics.json", metrics)
     _run.write(folder / "table.md", lambda aside: aside.write_text(_comparison.text_table(rows)))
     configs = {method: several[0]["config"] for method, several in found.items()}
+    others = _others(folder, comparison)
+    if others:
+        print(f"not in this table: {', '.join(others)}, which {folder} holds too")
     text = _comparison.page(
         metrics, folder / "figures" / "comparison.png", json.dumps(configs, indent=2)
     )
@@ -153,10 +167,48 @@ def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = Non
     return metrics
 
 
+def _check_folder(folder: pathlib.Path) -> None:
+    """Whether a folder is free for a comparison, or holds one.
+
+    Raises:
+        RunError: something else is in it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise _run.RunError(f"the folder {folder} is a file: choose another --run_dir")
+    if (folder / "config.json").exists():
+        raise _run.RunError(f"{folder} is the folder of a single run: choose another --run_dir")
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    runs = {name for name in there if "-seed=" in name}
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads((folder / "metrics.json").read_text())["experiment"] == "compare":
+            return
+    # A first comparison that was stopped has runs, and perhaps a figure.
+    if there - runs - {"figures"}:
+        raise _run.RunError(f"{folder} is not empty and no comparison: choose another --run_dir")
+
+
+def _others(folder: pathlib.Path, comparison: Comparison) -> list[str]:
+    """Runs in the folder that a comparison leaves out."""
+    asked = {
+        run_folder(folder, method, seed).name
+        for method in comparison.methods
+        for seed in comparison.seeds
+    }
+    return sorted({path.name for path in folder.glob("*-seed=*")} - asked)
+
+
 def _complete(folder: pathlib.Path, config: mnist.Config) -> bool:
+    """Whether a run is finished and analysed, with the settings that every run here has."""
     if _run.check(folder, config) != config.steps or not (folder / "report.html").exists():
         return False
-    return set(ANALYSES) <= set(_run.read_metrics(folder).get("analyses", {}))
+    done = _run.read_metrics(folder).get("analyses", {})
+    usual = dataclasses.asdict(Settings(networks=config.networks))
+    return all(
+        name in done
+        and done[name].get("settings")
+        == {field: usual[field] for field in ANALYSES[name].uses} | {"steps": config.steps}
+        for name in ANALYSED
+    )
 
 
 def _train(config: mnist.Config, folder: pathlib.Path, data_dir: str | None) -> None:
@@ -172,18 +224,24 @@ def _train(config: mnist.Config, folder: pathlib.Path, data_dir: str | None) -> 
         "seed": config.seed,
         "steps": config.steps,
         "run_dir": folder,
-        "analyses": ",".join(ANALYSES),
-        "match": config.match,
+        "analyses": ",".join(ANALYSED),
+        "match": config.match and folder / config.match,
         "data_dir": data_dir,
     }
     given = [f"--{name}={value}" for name, value in wanted.items() if value not in ("", None)]
-    done = subprocess.run([sys.executable, "-m", "reproduce.mnist", *given], check=False)
-    if done.returncode:
+    with subprocess.Popen([sys.executable, "-m", "reproduce.mnist", *given]) as child:
+        try:
+            code = child.wait()
+        except BaseException:
+            child.terminate()  # or it would train on without us
+            raise
+    if code:
         raise _run.RunError(f"{config.method} with seed {config.seed} did not come to its end")
 
 
 def main() -> None:
     """What `python -m reproduce.compare` does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a run's process ends too
     comparison = from_flags()
     values = _flags.FLAGS
     folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(comparison)

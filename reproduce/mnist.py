@@ -21,6 +21,7 @@ several methods at the same cost. TensorBoard shows them: tensorboard --logdir r
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import resource
 import shutil
@@ -33,10 +34,10 @@ from absl import flags
 
 import hypernet_tf as hn
 from hypernet_tf import plots
-from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.run import train
 from reproduce import _analysis_flags, _flags, _mnist_history, _mnist_report, _perform, _run
 from reproduce._analyses import ANALYSES
+from reproduce._mnist_match import ensemble_to_match, finished_sampler, match
 from reproduce._mnist_methods import METHODS, PRESETS, build
 from reproduce._mnist_summary import seconds_to_sample, summarise
 from reproduce._subject import Settings, Subject
@@ -68,7 +69,8 @@ class Config:
 
     Attributes:
         networks: of the evaluated ensemble.
-        match: the run folder whose distances a noise control has; "" for other methods.
+        match: the run whose distances a noise control has, as a path from the control's own run
+            folder; "" for other methods.
     """
 
     dataset: str = "mnist"
@@ -164,6 +166,8 @@ def run(
     """
     finished = _run.check(folder, config) == config.steps
     metrics = _run.read_metrics(folder) if finished else {}
+    if finished and not {"networks", "ensemble", "seconds", "diversity"} <= metrics.keys():
+        raise _run.damaged(folder / "metrics.json")
     page = folder / "report.html"
     if finished and not analyses and page.exists():
         print(f"complete: {page}")
@@ -172,7 +176,7 @@ def run(
     size = build(config, data_size=1).size_after(config.steps)  # which no data has a part in
     names = _perform.possible(analyses, size)
     dataset = hn.data.load(config.dataset, data_dir)
-    matched = _matched(config) if config.match and not finished else None
+    matched = ensemble_to_match(folder, config) if config.match and not finished else None
     settings = settings or Settings(networks=config.networks)
     if not {"accuracies", "ensembles"} & set(names):
         settings = dataclasses.replace(settings, ensembles=1)
@@ -184,14 +188,12 @@ def run(
         keras.utils.set_random_seed(config.seed)
         tf.config.experimental.enable_op_determinism()
         if finished:
-            sampler, _ = Checkpoints(folder / "checkpoints").load()
-            subject = Subject(sampler, dataset, settings, data_dir)
+            subject = Subject(finished_sampler(folder, config), dataset, settings, data_dir)
         else:
             sampler, record = _trained(config, dataset, folder)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             if matched is not None:
-                _match(sampler, matched)
-                Checkpoints(folder / "checkpoints").save(sampler, config.steps, record)
+                match(sampler, matched, folder)
             # What is there from fewer steps is not this run's.
             for old in (folder / "metrics.json", page):
                 old.unlink(missing_ok=True)
@@ -237,30 +239,6 @@ def _trained(
     )
 
 
-def _matched(config: Config) -> hn.Ensemble:
-    """The networks that a noise control is to be as far apart as.
-
-    Raises:
-        RunError: there is no such run, or it has one network, or is of another data set.
-    """
-    folder = pathlib.Path(config.match)
-    other, _ = _run.finished(folder, Config)
-    if other.dataset != config.dataset:
-        raise _run.RunError(f"the run in {folder} is on {other.dataset}, not {config.dataset}")
-    sampler, _ = Checkpoints(folder / "checkpoints").load()
-    count = min(config.networks, sampler.size or config.networks)
-    if count < 2:
-        raise _run.RunError(f"the run in {folder} has one network, and so no distances to match")
-    return sampler.sample(count, seed=1)
-
-
-def _match(control: hn.NoiseControl, ensemble: hn.Ensemble) -> None:
-    try:
-        control.match(ensemble)
-    except ValueError as error:
-        raise _run.RunError(f"the noise cannot be matched: {error}") from error
-
-
 def main() -> None:
     """What `python -m reproduce.mnist` does."""
     values = _flags.FLAGS
@@ -270,6 +248,8 @@ def main() -> None:
     if trains:
         config = config_from_flags()
         folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(config)
+        if config.match:
+            config = dataclasses.replace(config, match=os.path.relpath(config.match, folder))
     else:
         folder = pathlib.Path(values.run_dir)
         config, _ = _run.finished(folder, Config)

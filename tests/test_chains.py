@@ -108,8 +108,21 @@ def test_noise_is_a_function_of_seed_and_step(blobs):
 
 
 def test_what_makes_no_chain_is_refused():
-    with pytest.raises(ValueError, match="at least one snapshot"):
-        chains(snapshots=0)
-    for optimizer in (keras.optimizers.Adam(), keras.optimizers.SGD(0.1, momentum=0.9)):
-        with pytest.raises(ValueError, match="SGD without momentum"):
-            chains(hn.SGLD, optimizer, lam=9)
+    for wrong in ({"snapshots": 0}, {"snapshots": 1.5}, {"every": 2.5}):
+        with pytest.raises(ValueError, match="a whole number of snapshots, at least one"):
+            chains(**wrong)
+    with pytest.raises(ValueError, match="number of training examples"):
+        chains(hn.SGLD, lam=0)
+    with pytest.raises(ValueError, match="follow SGD: compile with keras"):
+        chains(hn.SGLD, keras.optimizers.Adam(), lam=9)
+    for option in (
+        {"momentum": 0.9},
+        {"gradient_accumulation_steps": 4},
+        {"clipnorm": 1.0},
+        {"clipvalue": 1.0},
+        {"global_clipnorm": 1.0},
+        {"weight_decay": 0.1},
+        {"use_ema": True},
+    ):
+        with pytest.raises(ValueError, match=f"plain SGD: compile without {next(iter(option))}"):
+            chains(hn.SGLD, keras.optimizers.SGD(0.1, **option), lam=9)

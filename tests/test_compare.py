@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+import hypernet_tf as hn
 from reproduce import _comparison, _flags, _mnist_methods, _run, compare, mnist
-from reproduce._subject import Settings
-
-SMALL = Settings(networks=10, outside="glyphs,noise")
 
 
 class TestFlags:
@@ -33,6 +31,7 @@ class TestFlags:
             (["--methods=sgd,sgd"], "--methods names at least one, and each once"),
             (["--methods="], "--methods names at least one"),
             (["--seeds=1,x"], "--seeds are numbers"),
+            (["--seeds=0,00"], "--seeds names at least one, and each once"),
             (["--methods=sgd,noise"], "as far apart as the hypernetwork: add it"),
             (["--steps=9"], "a comparison has no --steps"),
         ],
@@ -50,7 +49,7 @@ class TestFlags:
         folder = compare.default_folder(asked)
         assert str(folder) == "runs/compare-dataset=mnist_5k-preset=quick"
         for method in asked.methods:
-            config = compare.config_of(asked, method, 2, folder)
+            config = compare.config_of(asked, method, 2)
             assert config.seed == 2
             short = config.steps * config.passes_per_step - asked.passes
             assert 0 <= short < config.passes_per_step
@@ -62,13 +61,20 @@ def compared(tmp_path_factory):
     """Two seeds of an ensemble, set side by side; and a run of the single network."""
     folder = tmp_path_factory.mktemp("runs") / "compare"
     asked = compare.Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble",), (0, 1))
+    real = hn.data.load
+
+    def load(name, data_dir=None):
+        if name == "fashion_mnist":
+            raise hn.data.DataError("not on every machine")
+        return real(name, data_dir)
+
     with pytest.MonkeyPatch.context() as patch:  # drawing is not what is tested
+        patch.setattr(hn.data, "load", load)
         patch.setattr(Figure, "savefig", lambda self, path: path.write_bytes(b"a picture"))
         for method, seed in (("deep_ensemble", 0), ("deep_ensemble", 1), ("sgd", 0)):
-            config = compare.config_of(asked, method, seed, folder)
-            settings = dataclasses.replace(SMALL, networks=config.networks)
+            config = compare.config_of(asked, method, seed)
             place = compare.run_folder(folder, method, seed)
-            mnist.run(config, place, analyses=compare.ANALYSES, settings=settings)
+            mnist.run(config, place, analyses=compare.ANALYSED)
     return asked, folder, compare.run(asked, folder)
 
 
@@ -111,7 +117,9 @@ class TestComparison:
         asked = dataclasses.replace(asked, methods=("deep_ensemble", "sgd"), seeds=(0,))
         rows = compare.run(asked, folder)["rows"]
         assert {p: p.stat().st_mtime_ns for p in before} == before
-        assert "run 2 of 2: sgd, seed 0: is complete" in capfd.readouterr().out
+        said = capfd.readouterr().out
+        assert "run 2 of 2: sgd, seed 0: is complete" in said
+        assert "not in this table: deep_ensemble-seed=1" in said
         assert rows["networks"]["sgd"] == {"mean": 1.0, "std": None, "values": [1]}
         assert rows["disagreement of two networks (share of images)"]["sgd"]["mean"] is None
         fewer = dataclasses.replace(asked, passes=500)
@@ -134,7 +142,7 @@ class TestComparison:
         assert "| deep_ensemble | sgd | sgd_chains |" in done.stdout
         assert {p: p.stat().st_mtime_ns for p in before} == before
         metrics = _run.read_metrics(folder / "sgd_chains-seed=0")
-        assert set(metrics["analyses"]) == {*mnist.BASIC, *compare.ANALYSES}
+        assert set(metrics["analyses"]) == {*mnist.BASIC, *compare.ANALYSED}
         assert metrics["image_passes"] == 4 * 320
 
     def test_a_run_that_fails_ends_it_in_one_line(self, tmp_path, capfd):
@@ -148,9 +156,42 @@ class TestComparison:
         asked, folder, _ = compared
         with pytest.raises(_run.RunError, match="folder of a single run: choose another"):
             compare.run(asked, compare.run_folder(folder, "deep_ensemble", 0))
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "report.html").write_text("mine")
+        with pytest.raises(_run.RunError, match="is not empty and no comparison"):
+            compare.run(asked, tmp_path / "other")
+        assert (tmp_path / "other" / "report.html").read_text() == "mine"
+        with pytest.raises(_run.RunError, match="holds a comparison: name one of the runs in it"):
+            _run.read_metrics(folder)
         (tmp_path / "file").write_text("")
         with pytest.raises(_run.RunError, match="is a file: choose another"):
             compare.run(asked, tmp_path / "file")
+
+    def test_too_few_passes_are_refused_before_anything_is_trained(self, tmp_path):
+        asked = compare.Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble", "sgld"), (0,))
+        with pytest.raises(_run.UsageError, match="1,000 image passes sgld has 10 networks"):
+            compare.run(asked, tmp_path / "compare")
+        assert not (tmp_path / "compare").exists()
+
+    def test_analyses_with_other_settings_are_done_again(self, compared, tmp_path):
+        asked, folder, _ = compared
+        place = shutil.copytree(compare.run_folder(folder, "sgd", 0), tmp_path / "sgd-seed=0")
+        config = compare.config_of(asked, "sgd", 0)
+        assert compare._complete(place, config)
+        metrics = _run.read_metrics(place)
+        metrics["analyses"]["out_of_distribution"]["settings"]["outside"] = "glyphs"
+        _run.write_json(place / "metrics.json", metrics)
+        assert not compare._complete(place, config)
+
+    def test_a_damaged_run_is_one_line(self, compared, tmp_path):
+        asked, folder, _ = compared
+        folder = shutil.copytree(folder, tmp_path / "compare")
+        path = folder / "deep_ensemble-seed=1" / "metrics.json"
+        metrics = json.loads(path.read_text())
+        del metrics["networks"]["accuracy_mean"]
+        path.write_text(json.dumps(metrics))
+        with pytest.raises(_run.RunError, match="is damaged: 'accuracy_mean'"):
+            compare.run(asked, folder)
 
     def test_a_number_that_a_seed_lacks_has_no_mean(self):
         assert _comparison._over_seeds([1.0, None])["mean"] is None

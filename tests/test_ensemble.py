@@ -427,7 +427,7 @@ def test_uncertainty_does_not_depend_on_chunks(cases, x):
     np.testing.assert_allclose(whole.mutual_information, uncertainty.mutual_information(log_p))
     np.testing.assert_allclose(whole.variance, uncertainty.probability_variance(log_p))
     highest = ensemble.predict(x).max(-1)
-    np.testing.assert_allclose(whole.error_probability, 1 - highest, atol=1e-6)
+    np.testing.assert_allclose(whole.doubt, 1 - highest, atol=1e-6)
     for name, values in vars(whole).items():
         np.testing.assert_allclose(getattr(parts, name), values, rtol=1e-4, atol=1e-7)
     with pytest.raises(ValueError, match="uncertainty needs classes"):

@@ -10,7 +10,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypernet_tf.ensembles import metrics
+from hypernet_tf.ensembles import calibration, metrics
 
 moderately = settings(deadline=None, derandomize=True, max_examples=50)
 
@@ -48,7 +48,7 @@ def test_every_metric_is_tested():
         if inspect.isfunction(value) and value.__module__ == metrics.__name__
     ]
     here = inspect.getsource(inspect.getmodule(predictions))
-    assert len(ours) == 7
+    assert len(ours) == 8
     assert all(f"metrics.{name}(" in here for name in ours)
 
 
@@ -185,3 +185,24 @@ def test_brier_score_reaches_its_bounds():
     assert metrics.brier_score(uniform, np.arange(3)) == pytest.approx(2 / 3)
     ruled_out = np.array([[0.0, -np.inf]])
     assert metrics.brier_score(ruled_out, np.array([1])) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        metrics.negative_log_likelihood,
+        metrics.brier_score,
+        calibration.expected_calibration_error,
+        calibration.adaptive_calibration_error,
+        calibration.reliability,
+    ],
+)
+def test_labels_out_of_range_are_refused(measure):
+    """Such as those of letters and noise, whose classes are others or none."""
+    log_p = np.log(np.full([4, 3], 1 / 3))
+    measure(log_p, np.array([0, 1, 2, 0]))
+    for wrong in ([0, 1, 2, 3], [0, 1, 2, -1], [[0], [1], [2], [0]], [0, 1, 2], [0.0, 1.0, 2.0, 0]):
+        with pytest.raises(ValueError, match=r"^labels are integers \[4\] from 0 to 2$"):
+            metrics.check_labels(np.array(wrong), 4, 3)
+        with pytest.raises(ValueError, match=r"^labels are integers \[4\] from 0 to 2$"):
+            measure(log_p, np.array(wrong))

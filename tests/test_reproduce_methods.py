@@ -13,6 +13,7 @@ from hypernet_tf.entropy import nearest_neighbour_distances
 from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce import _flags, _mnist_methods, _mnist_report, _run, mnist
 from reproduce._analyses import ANALYSES
+from reproduce._mnist_match import finished_sampler
 from reproduce._subject import Settings
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -40,7 +41,7 @@ def tiny(method, **changes):
 
 
 def sampler_of(folder):
-    return Checkpoints(folder / "checkpoints").load()[0]
+    return finished_sampler(folder, _run.finished(folder, mnist.Config)[0])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ class TestMethods:
         def distance(ensemble):
             return float(np.log(nearest_neighbour_distances(ensemble.theta())).mean())
 
-        # The checkpoint knows the scale: what is analysed later is what was evaluated.
+        # What is analysed later is what was evaluated.
         assert distance(sampler.sample(10)) == pytest.approx(distance(other.sample(10)), abs=1e-3)
         again = mnist.run(config, tmp_path / "noise", analyses=["uncertainty"], settings=SMALL)
         assert again["diversity"] == metrics["diversity"]
@@ -84,6 +85,15 @@ class TestMethods:
         mnist.run(more, tmp_path / "noise")
         ensemble = sampler_of(tmp_path / "noise").sample(10)
         assert distance(ensemble) == pytest.approx(distance(other.sample(10)), abs=1e-3)
+        # Training never sees the noise: it goes on as if it had not been matched in between.
+        mnist.run(more, tmp_path / "at_once")
+        histories = [
+            [entry["validation"] for entry in record["history"] if entry["step"] == 4]
+            for _, record in (
+                Checkpoints(tmp_path / name / "checkpoints").load() for name in ("noise", "at_once")
+            )
+        ]
+        assert histories[0] == histories[1]
 
     def test_what_noise_cannot_match(self, ensemble_run, tmp_path):
         with pytest.raises(_run.RunError, match=r"no finished run in .*nothing: train it first"):
@@ -153,5 +163,7 @@ class TestMethodFlags:
             _flags.FLAGS[name].unparse()
 
     def test_a_folder_is_named_after_the_method(self):
-        config = self.config("--method=noise", "--match=runs/mnist/")
-        assert str(mnist.default_folder(config)).endswith("method=noise-match=mnist")
+        for path in ("runs/mnist/", "runs/mnist"):
+            config = self.config("--method=noise", f"--match={path}")
+            assert str(mnist.default_folder(config)).endswith("method=noise-match=mnist")
+            self.forget()

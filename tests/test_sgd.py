@@ -105,10 +105,13 @@ class TestNoiseControl:
         centre = hn.DeepEnsemble(gauged.target, networks=1)
         for own, value in zip(centre.theta, gauged.theta, strict=True):
             own.assign(value)
-        gauged.scale.assign(1e-6)
-        np.testing.assert_allclose(
-            gauged.sample(1).theta(), centre.sample(1).theta(), rtol=1e-3, atol=1e-4
-        )
+        # In the gauge too, and at any scale, what is added is isotropic.
+        for scale in (1e-6, 3.0):
+            gauged.scale.assign(scale)
+            expected = centre.sample(1).theta() + scale * gauged.sample_latent(5).numpy()
+            np.testing.assert_allclose(gauged.sample(5).theta(), expected, rtol=1e-5, atol=1e-5)
+            of_z = gauged.target.flatten(gauged.weights_of(gauged.sample_latent(5)))
+            np.testing.assert_allclose(of_z, expected, rtol=1e-5, atol=1e-5)
 
     def test_matched_networks_are_as_far_apart(self, blobs):
         other = deep_ensemble(networks=12).sample(12)
@@ -124,12 +127,17 @@ class TestNoiseControl:
 
     def test_what_cannot_be_matched_is_refused_and_changes_nothing(self):
         sampler = noise_control(scale=0.05)
-        theta = 1e6 * np.random.default_rng(0).normal(size=(5, sampler.target.weight_count))
-        far = hn.Ensemble(
-            sampler.target, sampler.target.unflatten(tf.constant(theta.astype("float32")))
-        )
-        with pytest.raises(ValueError, match="no noise makes networks as far apart"):
-            sampler.match(far)
+        same = deep_ensemble(networks=2)
+        for weights in same.theta:
+            weights.assign(tf.repeat(weights[:1], 2, 0))
+        large = keras.Sequential([keras.Input((2,)), keras.layers.Dense(9)])
+        for ensemble, words in (
+            (same.sample(2), "no noise makes networks as far apart"),
+            (same.sample(1), "one network has no distance"),
+            (deep_ensemble(large).sample(2), "of another target"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                sampler.match(ensemble)
         assert float(sampler.scale.numpy()) == pytest.approx(0.05)
         with pytest.raises(ValueError, match="positive number, not 0"):
             noise_control(scale=0)

@@ -43,7 +43,7 @@ def over_pairs(log_p, function):
     return np.mean([function(a, b) for a, b in itertools.permutations(p, 2)], 0)
 
 
-@pytest.mark.parametrize(("module", "count"), [(uncertainty, 4), (similarity, 3)])
+@pytest.mark.parametrize(("module", "count"), [(uncertainty, 5), (similarity, 3)])
 def test_every_function_is_tested(module, count):
     ours = [
         name
@@ -93,6 +93,17 @@ def test_probability_variance_equals_a_loop(log_p):
     p = np.exp(log_p.astype(np.float64))
     exact = [sum(np.mean((c - c.mean()) ** 2) for c in example.T) for example in p.swapaxes(0, 1)]
     np.testing.assert_allclose(uncertainty.probability_variance(log_p), exact, rtol=1e-9)
+
+
+@moderately
+@given(predictions())
+def test_measure_is_all_of_them_over_chunks(log_p):
+    found = uncertainty.measure([log_p[:, :1], log_p[:, 1:]])
+    np.testing.assert_array_equal(found.entropy, uncertainty.predictive_entropy(log_p))
+    np.testing.assert_array_equal(found.expected_entropy, uncertainty.expected_entropy(log_p))
+    np.testing.assert_array_equal(found.mutual_information, uncertainty.mutual_information(log_p))
+    np.testing.assert_array_equal(found.variance, uncertainty.probability_variance(log_p))
+    np.testing.assert_allclose(found.doubt, 1 - np.exp(log_p).mean(0).max(-1), atol=1e-6)
 
 
 @moderately

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hypernet_tf.ensembles.metrics import check_labels
+
 CALIBRATION_BINS = 15
 
 
@@ -72,6 +74,7 @@ def expected_calibration_error(
     """
     import tensorflow_probability as tfp  # takes seconds: only for those who use it
 
+    check_labels(labels, *log_probabilities.shape)
     return float(
         tfp.stats.expected_calibration_error(
             num_bins=bins,
@@ -126,5 +129,6 @@ def _calibration_of_quantiles() -> Callable:
 
 def _confidence(log_probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log of the highest probability in float64 [M], and whether its class is right [M]."""
+    check_labels(labels, *log_probabilities.shape)
     best = log_probabilities.argmax(-1)
     return log_probabilities.max(-1).astype(np.float64), best == labels

@@ -101,6 +101,7 @@ def risk_coverage(scores: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, n
 
     Source: El-Yaniv and Wiener 2010, "On the Foundations of Noise-free Selective Classification".
     """
+    scores, losses = np.asarray(scores), np.asarray(losses)
     _check(scores)
     if len(losses) != len(scores):
         raise ValueError(f"{len(losses)} losses for {len(scores)} scores")
@@ -136,6 +137,7 @@ def _false_positive_rate(positive: np.ndarray, scores: np.ndarray) -> float:
 
 def _ranks(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each score's place among all, which is finite where scores are not; whether it is outside."""
+    inside, outside = np.asarray(inside), np.asarray(outside)
     _check(inside)
     _check(outside)
     _, places = np.unique(np.concatenate([inside, outside]), return_inverse=True)

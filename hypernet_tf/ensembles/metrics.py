@@ -23,6 +23,17 @@ def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
         return highest + np.log(total / len(log_probabilities))
 
 
+def check_labels(labels: np.ndarray, examples: int, classes: int) -> None:
+    """Refuse labels that are not one class for each example, such as those of letters or noise.
+
+    Raises:
+        ValueError: another shape, not integers, or out of range.
+    """
+    whole = labels.shape == (examples,) and labels.dtype.kind in "iub"
+    if not whole or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels are integers [{examples}] from 0 to {classes - 1}")
+
+
 def majority_vote(predictions: np.ndarray, classes: int) -> np.ndarray:
     """The class that most networks choose, [M]; of equally many, the lowest.
 
@@ -68,6 +79,7 @@ def negative_log_likelihood(log_probabilities: np.ndarray, labels: np.ndarray) -
         log_probabilities: [M, C] or [N, M, C].
         labels: [M].
     """
+    check_labels(labels, *log_probabilities.shape[-2:])
     index = labels.reshape((1,) * (log_probabilities.ndim - 2) + (-1, 1))
     chosen = np.take_along_axis(log_probabilities, index, -1)[..., 0]
     return -chosen.mean(-1, dtype=np.float64)
@@ -100,8 +112,12 @@ def brier_score(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
         log_probabilities: [M, C] of one prediction.
         labels: [M].
 
+    Raises:
+        ValueError: labels out of range.
+
     Source: `tfp.stats.brier_score`, which leaves out the constant 1 (Brier 1950).
     """
+    check_labels(labels, *log_probabilities.shape)
     import tensorflow_probability as tfp  # takes seconds: only for those who use it
 
     scores = tfp.stats.brier_score(

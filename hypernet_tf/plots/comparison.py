@@ -30,7 +30,7 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
             axes.errorbar(
                 mean,
                 beside,
-                xerr=np.nan_to_num(deviation),
+                xerr=None if np.isnan(deviation).all() else np.nan_to_num(deviation),
                 color=color,
                 linestyle="",
                 marker=marker,

@@ -41,13 +41,9 @@ class WeightSampler(keras.Model, abc.ABC):
         gauge: whether symmetries are fixed.
         gauge_epsilon: see `Gauge`.
         seed: the seed of training. A step is a function of (seed, step, variables, data).
-
-    Attributes:
-        size: how many networks a finite sampler has; None where there is no end to them.
-        trains_in_gauge: whether training steps run on gauged weights, as samples always do.
     """
 
-    size: int | None = None
+    # Whether training steps run on gauged weights, as samples always do.
     trains_in_gauge = True
 
     def __init__(
@@ -109,6 +105,11 @@ class WeightSampler(keras.Model, abc.ABC):
         return tf.zeros([])
 
     # ---- sampling -------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int | None:
+        """How many networks a finite sampler has; None where there is no end to them."""
+        return None
 
     def size_after(self, steps: int) -> int | None:
         """What `size` is after so many training steps."""

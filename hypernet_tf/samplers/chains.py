@@ -11,6 +11,17 @@ from hypernet_tf.samplers.draws import LANGEVIN, Draw, stream_seed
 from hypernet_tf.samplers.sgd import DeepEnsemble
 from hypernet_tf.targets import Target
 
+# Options of `keras.optimizers.SGD` with which its chain is not that of Langevin dynamics.
+_NO_LANGEVIN = (
+    "momentum",
+    "gradient_accumulation_steps",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "weight_decay",
+    "use_ema",
+)
+
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class SGDChains(DeepEnsemble):
@@ -26,7 +37,7 @@ class SGDChains(DeepEnsemble):
         chains: C, how many chains run.
         snapshots: S, how many networks of each chain are kept, the newest.
         every: steps between two of them.
-        **kwargs: see `DeepEnsemble`.
+        **kwargs: see `DeepEnsemble`; its `networks` are the chains.
 
     Attributes:
         size: C · the snapshots that there are by now; `size_after(steps)` foretells it.
@@ -49,10 +60,12 @@ class SGDChains(DeepEnsemble):
         every: int = 1,
         **kwargs: Any,
     ):
-        if snapshots < 1 or every < 1:
+        if not (
+            isinstance(snapshots, int) and isinstance(every, int) and min(snapshots, every) > 0
+        ):
             raise ValueError(
-                f"a chain keeps at least one snapshot, at least one step apart: not {snapshots}, "
-                f"{every} apart"
+                "a chain keeps a whole number of snapshots, at least one, a whole number of steps "
+                f"apart: not {snapshots}, {every} apart"
             )
         super().__init__(target, networks=chains, **kwargs)
         self.chains, self.snapshots, self.every = chains, snapshots, every
@@ -70,10 +83,6 @@ class SGDChains(DeepEnsemble):
     def size(self) -> int:
         """How many networks there are by now."""
         return self.chains * max(1, int(self._snapshots_taken()))
-
-    @size.setter
-    def size(self, value: int) -> None:
-        """What `DeepEnsemble` sets: chains say themselves how many networks they have."""
 
     def size_after(self, steps: int) -> int:
         """How many networks there are after so many training steps."""
@@ -148,19 +157,23 @@ class SGLD(SGDChains):
         >>> chain.compile(optimizer=SGD(1e-7), loss=SparseCategoricalCrossentropy(from_logits=True))
 
     Raises:
-        ValueError: compiled with another optimizer than SGD without momentum.
+        ValueError: compiled with another optimizer than plain SGD.
 
     Reference: "Bayesian Learning via Stochastic Gradient Langevin Dynamics", ICML 2011.
     """
 
     def __init__(self, target: Target, *, lam: float, prior: float | None = 1.0, **kwargs: Any):
+        if not lam > 0:
+            raise ValueError(f"lam is the number of training examples, at least 1: not {lam}")
         super().__init__(target, lam=lam, prior=prior, **kwargs)
 
     def compile(self, optimizer="sgd", loss=None, metrics=None, **kwargs):
         """As `WeightSampler.compile`."""
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        if type(self.optimizer) is not keras.optimizers.SGD or self.optimizer.momentum:
-            raise ValueError("Langevin dynamics follow SGD without momentum: compile with it")
+        if type(self.optimizer) is not keras.optimizers.SGD:
+            raise ValueError("Langevin dynamics follow SGD: compile with keras.optimizers.SGD")
+        if asked := [name for name in _NO_LANGEVIN if getattr(self.optimizer, name)]:
+            raise ValueError(f"Langevin dynamics follow plain SGD: compile without {asked[0]}")
 
     def _move(self, seed: tf.Tensor, rate: tf.Tensor) -> None:
         for place, weights in enumerate(self.theta):

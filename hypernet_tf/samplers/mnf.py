@@ -77,10 +77,10 @@ class MNF(LatentSampler):
         **kwargs: Any,
     ):
         super().__init__(target, lam=lam, diversity=diversity, **kwargs)
-        if data_size < 1:
-            raise ValueError(f"data_size is at least 1, not {data_size}")
-        if not prior > 0:
-            raise ValueError(f"the prior's scale is positive, not {prior}")
+        if not (isinstance(data_size, int) and data_size > 0):
+            raise ValueError(f"data_size is a whole number, at least 1, not {data_size}")
+        if not 0 < prior < float("inf"):
+            raise ValueError(f"the prior's scale is positive and finite, not {prior}")
         self.data_size = data_size
         self.prior = prior  # part of the KL: the base class adds no term for it
         self.posteriors = self._make_posteriors()

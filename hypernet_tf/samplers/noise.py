@@ -16,8 +16,6 @@ from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.sgd import initializer_config, trained_weights
 from hypernet_tf.targets import Target, WeightSet
 
-_HALVINGS = 25  # of the scale's logarithm, which leaves it known to better than 1e-6 of itself
-
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class NoiseControl(LatentSampler):
@@ -25,8 +23,8 @@ class NoiseControl(LatentSampler):
 
     A generator that does not do better than this, at the same distance between its networks, has
     learned nothing about where good weights lie. `fit` trains theta_0 in the ordinary way, without
-    noise; `match` then sets the scale. Noise is added in the fixed gauge, where distances are
-    measured.
+    noise; `match` then sets the scale. Noise is added to theta_0 in the fixed gauge, where
+    distances are measured, and the sum is not gauged again: noise would no longer be isotropic.
 
     Args:
         target: the `Target`, or a Keras model.
@@ -75,6 +73,10 @@ class NoiseControl(LatentSampler):
         """Standard normal z [N, D]."""
         return tf.random.stateless_normal([count, self.latent_dim], tf.cast(seed, tf.int32))
 
+    def gauge(self, weights: WeightSet) -> WeightSet:
+        """The weights as they are: theta_0 is in the gauge, and noise around it stays isotropic."""
+        return weights
+
     def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:
         """theta_0 + scale · z; in training theta_0 alone, not gauged.
 
@@ -85,7 +87,7 @@ class NoiseControl(LatentSampler):
         trained = [weights.value for weights in self.theta]
         if training:
             return Draw(trained, z)
-        centre = self.gauge(WeightSet(trained, self.target.initial_state(1)))
+        centre = super().gauge(WeightSet(trained, self.target.initial_state(1)))
         theta = self.target.flatten(centre) + self.scale * z
         return Draw(self.target.unflatten(theta).trainable, z)
 
@@ -102,27 +104,24 @@ class NoiseControl(LatentSampler):
             The scale.
 
         Raises:
-            ValueError: no scale brings them as far apart, or as close.
+            ValueError: one network, or of another target, or two that are the same.
         """
+        if ensemble.target.weight_count != self.target.weight_count:
+            raise ValueError("the networks to match are of another target")
+        if len(ensemble) < 2:
+            raise ValueError("one network has no distance to others: give at least 2 to match")
 
-        def distance(theta: np.ndarray) -> float:
-            near = nearest_neighbour_distances(tf.constant(theta)).numpy()
-            return float(np.log(near).mean())
+        def distance(vectors: tf.Tensor) -> float:
+            return float(tf.reduce_mean(tf.math.log(nearest_neighbour_distances(vectors))))
 
-        wanted = distance(ensemble.theta())
-        low, high = np.log(1e-6), np.log(1e3)
-
-        def reached(log_scale: float) -> float:
-            self.scale.assign(np.exp(log_scale))
-            return distance(self.sample(len(ensemble)).theta())
-
-        before = float(self.scale.numpy())
-        if not reached(low) < wanted < reached(high):
-            self.scale.assign(before)
+        # Distances between theta_0 + scale · z are those between z, scaled.
+        log_scale = distance(tf.constant(ensemble.theta())) - distance(
+            self.sample_latent(len(ensemble))
+        )
+        scale = float(np.exp(log_scale))
+        if not 0 < scale < float("inf"):
             raise ValueError("no noise makes networks as far apart as those of the other sampler")
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if reached(middle) < wanted else (low, middle)
+        self.scale.assign(scale)
         return float(self.scale.numpy())
 
     def get_config(self) -> dict:

@@ -159,8 +159,9 @@ class MultiplicativePosterior(Posterior, abc.ABC):
         log q(z) = log N(z0; m, v) - log |dz / dz0|
 
     In r(z | W), flow_r(z) is normal, its mean s · b1 and its log variance s · b2, with s the mean
-    over outputs of a = c · W. Both flows have two steps. log q(z) and log r(z | W) are those of the
-    one z and W that the network has: no further random numbers.
+    of a = c · W over outputs (in a convolution over places of a filter). Both flows have two steps.
+    log q(z) and log r(z | W) are those of the one z and W that the network has: no further random
+    numbers.
 
     Args:
         shapes: the shape of the kernel, and that of the bias if there is one.
@@ -185,7 +186,7 @@ class MultiplicativePosterior(Posterior, abc.ABC):
 
     @abc.abstractmethod
     def _summary(self, kernel: tf.Tensor) -> tf.Tensor:
-        """What r sees of the kernel [N, ...]: a = c · W, [N, outputs]."""
+        """What r sees of the kernel [N, ...]: a = c · W, [N, outputs] or [N, places]."""
 
     def _start(self) -> Any:
         """Normal noise of variance 4 / (fan_in + fan_out); an object of its own for each use.

@@ -55,10 +55,14 @@ class DeepEnsemble(WeightSampler):
         **kwargs: Any,
     ):
         super().__init__(target, networks=networks, diversity=[], **kwargs)
-        self.size = networks
         self.initializers = dict(initializers or {})
         self.theta = trained_weights(self, networks, self.initializers)
         self.built = True
+
+    @property
+    def size(self) -> int:
+        """N: it has no other networks."""
+        return self.networks
 
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
         """All networks in training; otherwise `count` of them, chosen by the seed, in order."""

@@ -50,7 +50,7 @@ class Validation(keras.callbacks.Callback):
 
     Args:
         split: the validation images.
-        networks: how many networks.
+        networks: how many networks; of a finite sampler at most all that it has by then.
         every: after how many steps, and after the last one.
         last: the last step.
     """
@@ -68,7 +68,8 @@ class Validation(keras.callbacks.Callback):
         step = int(self.model.step.numpy())
         self.latest = None
         if step % self.every == 0 or step == self.last:
-            ensemble = self.model.sample(self.networks, seed=0)
+            networks = min(self.networks, self.model.size or self.networks)
+            ensemble = self.model.sample(networks, seed=0)
             result = ensemble.evaluate(self.split.x, self.split.y)
             self.latest = result, ensemble_entropy(ensemble, self.model)
 

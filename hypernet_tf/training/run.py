@@ -37,7 +37,8 @@ def train(
         folder: the run folder; checkpoints/ and tensorboard/ are made in it.
         steps: how many steps in all.
         images: B, images per network and step.
-        networks: how many networks a validation samples; of a finite sampler at most all.
+        networks: how many networks a validation samples; of a finite sampler at most all there
+            are.
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
         seed: of the order of the data.
@@ -60,7 +61,7 @@ def train(
         batch_size = sampler.networks * images
         validation = Validation(
             dataset.validation,
-            networks=min(networks, sampler.size or networks),
+            networks=networks,
             every=validate_every,
             last=steps,
         )
