@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from small_samplers import LOGITS, SAMPLERS, classifier, fitted, optimizer
 
+import hypernet_tf as hn
 from hypernet_tf.samplers.base import WeightSampler
 
 
@@ -25,6 +26,18 @@ def test_every_sampler_is_in_the_contract():
 @pytest.fixture(scope="class", params=SAMPLERS.values(), ids=[cls.__name__ for cls in SAMPLERS])
 def make(request):
     return request.param
+
+
+# Of chains, which are deep ensembles, and of MNF, whose graphs take long to make, the longest tests
+# are among the slow ones.
+LONG = [
+    pytest.param(
+        maker,
+        id=cls.__name__,
+        marks=[pytest.mark.slow] if cls in (hn.MNF, hn.SGDChains, hn.SGLD) else [],
+    )
+    for cls, maker in SAMPLERS.items()
+]
 
 
 @pytest.fixture(scope="class")
@@ -76,6 +89,7 @@ class TestContract:
         assert losses[0] != other[0]
         assert losses[0] != losses[1]
 
+    @pytest.mark.parametrize("make", LONG)
     def test_keras_users_expectations(self, make, blobs, tmp_path):
         sampler = make()
         sampler.compile(optimizer=optimizer(sampler), loss=LOGITS, metrics=["accuracy"])
@@ -118,6 +132,7 @@ class TestContract:
         assert int(sampler.step.numpy()) == 3
         np.testing.assert_allclose(sampler.lam.numpy(), 2.0 * 1.5**3, rtol=1e-6)
 
+    @pytest.mark.parametrize("make", LONG)
     def test_regression(self, make, tmp_path):
         layers = keras.layers
         model = keras.Sequential(
@@ -138,6 +153,7 @@ class TestContract:
         with pytest.raises(ValueError, match="vote needs classes"):
             sampler.sample(3).majority_vote(x)
 
+    @pytest.mark.parametrize("make", LONG)
     def test_targets_with_batch_norm_and_dropout(self, make, blobs):
         layers = keras.layers
         model = classifier(layers.BatchNormalization(), layers.Dropout(0.2))

@@ -81,19 +81,23 @@ class TestMethods:
         assert distance(sampler.sample(10)) == pytest.approx(distance(other.sample(10)), abs=1e-3)
         again = mnist.run(config, tmp_path / "noise", analyses=["uncertainty"], settings=SMALL)
         assert again["diversity"] == metrics["diversity"]
+
+    @pytest.mark.slow
+    def test_training_goes_on_as_if_noise_had_not_been_matched(self, ensemble_run, tmp_path):
+        config = tiny("noise", networks=10, match=str(ensemble_run))
         more = dataclasses.replace(config, steps=4)
-        mnist.run(more, tmp_path / "noise")
-        ensemble = sampler_of(tmp_path / "noise").sample(10)
-        assert distance(ensemble) == pytest.approx(distance(other.sample(10)), abs=1e-3)
-        # Training never sees the noise: it goes on as if it had not been matched in between.
-        mnist.run(more, tmp_path / "at_once")
+        mnist.run(config, tmp_path / "twice")
+        for name in ("twice", "at_once"):
+            mnist.run(more, tmp_path / name)
         histories = [
             [entry["validation"] for entry in record["history"] if entry["step"] == 4]
             for _, record in (
-                Checkpoints(tmp_path / name / "checkpoints").load() for name in ("noise", "at_once")
+                Checkpoints(tmp_path / name / "checkpoints").load() for name in ("twice", "at_once")
             )
         ]
         assert histories[0] == histories[1]
+        thetas = [sampler_of(tmp_path / name).sample(3).theta() for name in ("twice", "at_once")]
+        np.testing.assert_array_equal(*thetas)
 
     def test_what_noise_cannot_match(self, ensemble_run, tmp_path):
         with pytest.raises(_run.RunError, match=r"no finished run in .*nothing: train it first"):
