@@ -1,6 +1,6 @@
 """Methods side by side: same target, same images, same cost of training, one table.
 
-  python -m reproduce.compare --dataset=mnist_5k --preset=quick --seeds=0,1,2
+  python -m reproduce.compare --dataset=mnist_5k --preset=quick
   python -m reproduce.compare --dataset=fashion_mnist --methods=hypernetwork,noise,sgd
 
 Each method and seed is a run of `reproduce.mnist` of its own, in a folder below the comparison's,
@@ -22,14 +22,14 @@ import sys
 from absl import flags
 
 import hypernet_tf as hn
-from reproduce import _comparison, _flags, _run, mnist
+from reproduce import _comparison, _flags, _run, _seeds_flag, mnist
 from reproduce._analyses import ANALYSES
 from reproduce._mnist_methods import METHODS, build
 from reproduce._subject import Settings
 
-flags.adopt_module_key_flags(_flags)
+for _module in (_flags, _seeds_flag):
+    flags.adopt_module_key_flags(_module)
 flags.DEFINE_list("methods", list(METHODS), f"Some of {', '.join(METHODS)}.")
-flags.DEFINE_list("seeds", ["0"], "Seeds, with commas between them: each method is run with each.")
 flags.DEFINE_integer(
     "passes",
     None,
@@ -57,20 +57,16 @@ def from_flags() -> Comparison:
     """The comparison that the flags ask for; says on stdout which data set `auto` became.
 
     Raises:
-        UsageError: an unknown method, no seed, something twice, or noise without what it matches.
+        UsageError: an unknown method, one named twice, or noise without what it matches.
     """
     values = _flags.FLAGS
     _flags.accept_only(("dataset", "data_dir", "run_dir", "preset"), "a comparison")
-    methods, seeds = values.methods, values.seeds
+    methods = values.methods
     for name in methods:
         if name not in METHODS:
             raise _run.UsageError(f"there is no method '{name}': there are {', '.join(METHODS)}")
-    if not all(seed.isdecimal() and int(seed) < 2**31 for seed in seeds):
-        raise _run.UsageError("--seeds are numbers between 0 and 2147483647: --seeds=0,1,2")
-    seeds = [int(seed) for seed in seeds]
-    for what, given in (("methods", methods), ("seeds", seeds)):
-        if not given or len(set(given)) < len(given):
-            raise _run.UsageError(f"--{what} names at least one, and each once")
+    if not methods or len(set(methods)) < len(methods):
+        raise _run.UsageError("--methods names at least one, and each once")
     if "noise" in methods and "hypernetwork" not in methods:
         raise _run.UsageError("noise is as far apart as the hypernetwork: add it to --methods")
     dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
@@ -81,7 +77,7 @@ def from_flags() -> Comparison:
         values.preset,
         values.passes or PASSES[values.preset],
         tuple(name for name in METHODS if name in methods),
-        tuple(sorted(seeds)),
+        tuple(sorted(map(int, values.seeds))),
     )
 
 

@@ -28,17 +28,9 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from hypernet_tf.entropy import nearest_neighbour_distances
-from reproduce import _flags, _run, _toy_figures
+from reproduce import _flags, _run, _seeds_flag, _toy_figures
 
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds, one hypernetwork each, separated by commas.")
-flags.register_validator(
-    "seeds",
-    lambda values: (
-        all(value.isdecimal() and int(value) < 2**31 for value in values)
-        and len({int(value) for value in values}) == len(values) > 0
-    ),
-    "the seeds are different numbers between 0 and 2147483647, separated by commas",
-)
+flags.adopt_module_key_flags(_seeds_flag)
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("run_dir", "steps")
 for _flag in SHARED_FLAGS:

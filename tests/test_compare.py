@@ -9,10 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+from absl import flags
 from matplotlib.figure import Figure
 
 import hypernet_tf as hn
-from reproduce import _comparison, _flags, _mnist_methods, _run, compare, mnist
+from reproduce import _comparison, _flags, _mnist_methods, _run, _seeds_flag, compare, mnist
 
 
 class TestFlags:
@@ -20,7 +21,7 @@ class TestFlags:
     def as_given(self):
         """Flags of a test are not those of the next."""
         yield
-        for module in (compare, _flags):
+        for module in (compare, _flags, _seeds_flag):
             for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
                 flag.unparse()
 
@@ -30,8 +31,6 @@ class TestFlags:
             (["--methods=sgd,gan"], "no method 'gan': there are hypernetwork, mnf"),
             (["--methods=sgd,sgd"], "--methods names at least one, and each once"),
             (["--methods="], "--methods names at least one"),
-            (["--seeds=1,x"], "--seeds are numbers"),
-            (["--seeds=0,00"], "--seeds names at least one, and each once"),
             (["--methods=sgd,noise"], "as far apart as the hypernetwork: add it"),
             (["--steps=9"], "a comparison has no --steps"),
         ],
@@ -40,6 +39,11 @@ class TestFlags:
         _flags.FLAGS(["compare", "--dataset=mnist_5k", *arguments])
         with pytest.raises(_run.UsageError, match=words):
             compare.from_flags()
+
+    @pytest.mark.parametrize("seeds", ["1,x", "0,00", ""])
+    def test_seeds_that_are_none(self, seeds):
+        with pytest.raises(flags.Error, match="the seeds are different numbers"):
+            _flags.FLAGS(["compare", f"--seeds={seeds}"])
 
     def test_a_comparison(self):
         _flags.FLAGS(["compare", "--dataset=mnist_5k", "--preset=quick", "--seeds=2,0"])

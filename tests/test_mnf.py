@@ -304,6 +304,7 @@ class TestMNF:
             expected = history["accuracy_loss"][epoch] + kl / 96
             assert history["loss"][epoch] == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.slow
     def test_sigma_stays_at_most_a_half_and_can_leave_it(self):
         sampler = mnf()
         for posterior in sampler.posteriors:

@@ -68,6 +68,7 @@ class TestMethods:
         chains = isinstance(sampler.optimizer, keras.optimizers.SGD)
         assert chains == (method in ("sgd_chains", "sgld"))
 
+    @pytest.mark.slow
     def test_noise_is_as_far_apart_as_the_run_that_it_matches(self, ensemble_run, tmp_path):
         config = tiny("noise", networks=10, match=str(ensemble_run))
         metrics = mnist.run(config, tmp_path / "noise")

@@ -231,14 +231,13 @@ class TestCommand:
         }
         script = (
             "import json, sys\n"
-            "from reproduce import _flags, _run, toy\n"
+            "from reproduce import _flags, _run, _seeds_flag, toy\n"
             "toy.run = lambda *_: print('ran')\n"
             "codes = []\n"
             "for case in json.loads(sys.argv[1]):\n"
-            "    for flag in _flags.FLAGS.get_flags_for_module(toy.__name__):\n"
-            "        flag.unparse()\n"
-            "    for flag in _flags.FLAGS.get_flags_for_module(_flags.__name__):\n"
-            "        flag.unparse()\n"
+            "    for module in (toy, _flags, _seeds_flag):\n"
+            "        for flag in _flags.FLAGS.get_flags_for_module(module.__name__):\n"
+            "            flag.unparse()\n"
             "    try:\n"
             "        _flags._parse_flags_only(['toy', case])\n"
             "        toy.main()\n"
