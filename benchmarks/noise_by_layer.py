@@ -34,7 +34,11 @@ def main():
     parser.add_argument("hypernetwork", type=pathlib.Path)
     parser.add_argument("noise", type=pathlib.Path)
     folders = parser.parse_args()
-    config, _ = _run.finished(folders.noise, mnist.Config)
+    try:
+        config, _ = _run.finished(folders.noise, mnist.Config)
+        _run.finished(folders.hypernetwork, mnist.Config)
+    except _run.RunError as error:
+        parser.error(str(error))
     test = hn.data.load(config.dataset).test
     hyper, control = (
         Checkpoints(folder / "checkpoints").load()[0]

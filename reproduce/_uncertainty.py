@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,10 +83,7 @@ def uncertainty(subject: Subject) -> Result:
     arrays = dataclasses.asdict(bins)
     drawings = {
         "reliability": Drawing(plots.reliability_diagram(**arrays), arrays),
-        "risk_coverage": Drawing(
-            plots.risk_coverage(curves),
-            _points(curves),
-        ),
+        "risk_coverage": Drawing(plots.risk_coverage(curves), _points(curves)),
     }
     return Result(found, drawings)
 
@@ -174,10 +171,10 @@ def _points(curves: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
 
 
 def _member_and_ensemble(
-    measure: Any, log_p: np.ndarray, mean: np.ndarray, labels: np.ndarray
+    error: Callable, log_p: np.ndarray, mean: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
-    members = [measure(one, labels) for one in log_p]
-    return {"member_mean": float(np.mean(members)), "ensemble": float(measure(mean, labels))}
+    members = [error(one, labels) for one in log_p]
+    return {"member_mean": float(np.mean(members)), "ensemble": float(error(mean, labels))}
 
 
 def _cka(outputs: np.ndarray) -> float | None:

@@ -27,8 +27,11 @@ from reproduce._analyses import ANALYSES
 from reproduce._mnist_methods import METHODS, build
 from reproduce._subject import Settings
 
-for _module in (_flags, _seeds_flag):
-    flags.adopt_module_key_flags(_module)
+# Of the shared flags only these mean something here.
+SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset")
+for _flag in SHARED_FLAGS:
+    flags.declare_key_flag(_flag)
+flags.adopt_module_key_flags(_seeds_flag)
 flags.DEFINE_list("methods", list(METHODS), f"Some of {', '.join(METHODS)}.")
 flags.DEFINE_integer(
     "passes",
@@ -60,7 +63,7 @@ def from_flags() -> Comparison:
         UsageError: an unknown method, one named twice, or noise without what it matches.
     """
     values = _flags.FLAGS
-    _flags.accept_only(("dataset", "data_dir", "run_dir", "preset"), "a comparison")
+    _flags.accept_only(SHARED_FLAGS, "a comparison")
     methods = values.methods
     for name in methods:
         if name not in METHODS:
