@@ -8,11 +8,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.diversity import Batch, DiversityTerm, NegativeEntropy, NegativeLogPrior
+from hypernet_tf.diversity import DiversityTerm, NegativeEntropy, NegativeLogPrior
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.samplers.dealing import collect, deal
 from hypernet_tf.samplers.draws import EVALUATE, SAMPLE, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.losses import check_loss
+from hypernet_tf.samplers.record import step_record
+from hypernet_tf.samplers.replicas import Share
 from hypernet_tf.targets import Gauge, Target, WeightSet
 
 
@@ -100,8 +102,12 @@ class WeightSampler(keras.Model, abc.ABC):
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
         """Make the weights of `count` networks from a stateless seed (two integers)."""
 
+    def draw_share(self, seed: tf.Tensor, count: int, share: Share, *, training: bool) -> Draw:
+        """A replica's networks of `draw(seed, count)`."""
+        return keras.tree.map_structure(share.take, self.draw(seed, count, training=training))
+
     def own_loss(self, drawn: Draw) -> tf.Tensor:
-        """What the system itself adds to the objective of a step: a scalar, here 0."""
+        """What the system itself adds to the objective of a step: a mean over networks, here 0."""
         return tf.zeros([])
 
     # ---- sampling -------------------------------------------------------------------------
@@ -124,11 +130,12 @@ class WeightSampler(keras.Model, abc.ABC):
         return stream_seed(self.seed, SAMPLE, seed)
 
     def _networks(
-        self, seed: tf.Tensor, count: int, *, training: bool = False
+        self, seed: tf.Tensor, count: int, share: Share | None = None, *, training: bool = False
     ) -> tuple[Draw, WeightSet]:
-        """Draw networks and fix their gauge."""
-        drawn = self.draw(seed, count, training=training)
-        state = self.target.initial_state(count, seed)
+        """Draw networks, or a replica's share of them, and fix their gauge."""
+        share = share or Share(count, replicas=1)
+        drawn = self.draw_share(seed, count, share, training=training)
+        state = [share.take(tensor) for tensor in self.target.initial_state(count, seed)]
         weights = WeightSet(drawn.trainable, state)
         return drawn, self.gauge(weights) if self.trains_in_gauge or not training else weights
 
@@ -176,13 +183,16 @@ class WeightSampler(keras.Model, abc.ABC):
         self.compile(**keras.saving.deserialize_keras_object(config))
 
     def train_step(self, data):
-        """One step on N networks; see the class."""
+        """One step on N networks, or on a replica's share of them; see the class."""
         data = keras.utils.unpack_x_y_sample_weight(data)
         own = stream_seed(self.seed, TRAIN, self.step.value)
+        share = Share(self.networks)
+        share.check(self.optimizer, self.target)
         with tf.GradientTape() as tape:
-            drawn, weights = self._networks(own, self.networks, training=True)
-            objective, metrics = self._objective(weights, drawn, data, training=True)
-            scaled = self.optimizer.scale_loss(objective)
+            drawn, weights = self._networks(own, self.networks, share, training=True)
+            objective, metrics = self._objective(weights, drawn, data, share, training=True)
+            # The optimizer sums gradients over replicas.
+            scaled = self.optimizer.scale_loss(objective / share.replicas)
         gradients = tape.gradient(scaled, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
         self.step.assign(self.step + 1)
@@ -192,40 +202,34 @@ class WeightSampler(keras.Model, abc.ABC):
     def test_step(self, data):
         """The objective and the mean member's metrics on one batch, for N fixed networks."""
         data = keras.utils.unpack_x_y_sample_weight(data)
-        drawn, weights = self._networks(stream_seed(self.seed, EVALUATE, 0), self.networks)
-        return self._objective(weights, drawn, data, training=False)[1]
+        share = Share(self.networks)
+        own = stream_seed(self.seed, EVALUATE, 0)
+        drawn, weights = self._networks(own, self.networks, share)
+        return self._objective(weights, drawn, data, share, training=False)[1]
 
     def _objective(
-        self, weights: WeightSet, drawn: Draw, data: tuple, *, training: bool
+        self, weights: WeightSet, drawn: Draw, data: tuple, share: Share, *, training: bool
     ) -> tuple[tf.Tensor, dict]:
+        """The objective, and the metrics; over replicas their mean is that of the whole batch."""
         x, y, sample_weight = data
-        dealt = deal(x, self.networks)
+        dealt = deal(x, share.networks)
         outputs, _ = self.target.run(weights, dealt, training=training, batch_statistics=True)
         size = tf.shape(keras.tree.flatten(x)[0])[0]
         y_pred = keras.tree.map_structure(lambda t: collect(t, size), outputs)
-        accuracy_loss = self.compute_loss(
+        # Keras divides a mean by the number of replicas.
+        accuracy_loss = share.replicas * self.compute_loss(
             x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
         )
-        diversity_loss = self._diversity_loss(weights, drawn, dealt, y, training)
+        diversity_loss = tf.zeros([])
+        if self._terms:
+            mode = {"training": training, "outputs": any(t.uses_outputs for t in self._terms)}
+            record = step_record(self.target, weights, drawn, dealt, y, share, **mode)
+            diversity_loss = sum((term(record) for term in self._terms), diversity_loss)
         objective = self.lam * accuracy_loss + diversity_loss + self.own_loss(drawn)
         self._loss_tracker.update_state(objective)
         self.accuracy_loss_tracker.update_state(accuracy_loss)
         self.diversity_tracker.update_state(diversity_loss)
         return objective, self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-
-    def _diversity_loss(
-        self, weights: WeightSet, drawn: Draw, dealt: Any, y: Any, training: bool
-    ) -> tf.Tensor:
-        batch = Batch(self.target.flatten(weights), drawn.z, drawn.codes)
-        if any(term.uses_outputs for term in self._terms):
-            # The images of the first network, shown to all of them.
-            first = keras.tree.map_structure(lambda t: t[0], dealt)
-            outputs, _ = self.target.run(weights, first, training=training, batch_statistics=True)
-            share = tf.shape(keras.tree.flatten(first)[0])[0]
-            batch = batch._replace(
-                outputs=outputs, y=keras.tree.map_structure(lambda t: t[:share], y)
-            )
-        return sum((term(batch) for term in self._terms), tf.zeros([]))
 
     # ---- prediction -----------------------------------------------------------------------
 

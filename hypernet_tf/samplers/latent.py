@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.draws import Draw
+from hypernet_tf.samplers.replicas import Share
 from hypernet_tf.targets import WeightSet
 
 
@@ -36,6 +37,11 @@ class LatentSampler(WeightSampler):
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
         """Weights of `count` networks from a stateless seed."""
         return self.generate(self.latent_vectors(seed, count), training=training)
+
+    def draw_share(self, seed: tf.Tensor, count: int, share: Share, *, training: bool) -> Draw:
+        """A replica's networks: all z are drawn, and weights are made of its own."""
+        z = share.take(self.latent_vectors(seed, count))
+        return self.generate(z, training=training)
 
     def sample_latent(self, count: int, *, seed: int = 0) -> tf.Tensor:
         """The latent vectors [N, d] of `sample(count, seed=seed)`."""

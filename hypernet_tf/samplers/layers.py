@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 
 def initial_weights() -> keras.initializers.Initializer:
@@ -16,7 +17,8 @@ def initial_weights() -> keras.initializers.Initializer:
 class MLP(keras.layers.Layer):
     """Per hidden layer dense without bias, leaky ReLU (0.05), batch normalisation; then dense.
 
-    Batch normalisation averages over every axis but the last (momentum 0.98, epsilon 1e-7).
+    Batch normalisation averages over every axis but the last (momentum 0.98, epsilon 1e-7), and
+    over all replicas where the layer is made in the scope of a strategy that has several.
 
     Args:
         hidden: the sizes of the hidden layers.
@@ -31,11 +33,14 @@ class MLP(keras.layers.Layer):
         super().__init__(**kwargs)
         self.hidden = tuple(hidden)
         self.outputs = outputs
+        several = tf.distribute.get_strategy().num_replicas_in_sync > 1
         self.blocks = [
             (
                 keras.layers.Dense(size, use_bias=False, kernel_initializer=initial_weights()),
                 keras.layers.LeakyReLU(0.05),
-                keras.layers.BatchNormalization(momentum=0.98, epsilon=1e-7),
+                keras.layers.BatchNormalization(
+                    momentum=0.98, epsilon=1e-7, synchronized=several
+                ),
             )
             for size in self.hidden
         ]

@@ -139,7 +139,7 @@ class Recorder(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Record and keep if it is time."""
         step = int(self.model.step.numpy())
-        self._bar.update()
+        self._bar.update(step - self._bar.n)
         if not (step % self.every == 0 or step == self.last or self.validation.latest):
             return
         entry: dict[str, Any] = {"step": step, **{name: float(v) for name, v in logs.items()}}

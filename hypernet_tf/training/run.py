@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import tempfile
 from collections.abc import Callable
 
 from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, Validation
 from hypernet_tf.training.checkpoints import Checkpoints
-from hypernet_tf.training.stream import batches
+from hypernet_tf.training.devices import Execution, check_batch
+from hypernet_tf.training.loop import loop
+from hypernet_tf.training.stream import batches, distributed
 
 
 def train(
@@ -23,6 +27,7 @@ def train(
     validate_every: int,
     checkpoint_every: int,
     seed: int,
+    execution: Execution = Execution(),
     verbose: bool = True,
 ) -> tuple[WeightSampler, dict]:
     """Train a sampler, or go on where the folder's newest checkpoint stands.
@@ -42,6 +47,7 @@ def train(
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
         seed: of the order of the data.
+        execution: on which devices, and how, steps are run; it may be another one than before.
         verbose: whether to show progress.
 
     Returns:
@@ -50,15 +56,33 @@ def train(
     Raises:
         CheckpointError: the newest checkpoint is damaged.
         TrainingDivergedError: the loss is not finite; the last good checkpoint stays.
+        DeviceError: a batch cannot be shared out to the devices.
+        WorkerLostError: another machine has gone; the last checkpoint stays.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
-    if checkpoints.latest_step() is None:
-        sampler, record = make(), None
-    else:
-        sampler, record = checkpoints.load()
+    with execution.scope():
+        if checkpoints.latest_step() is None:
+            sampler, record = make(), None
+        else:
+            sampler, record = checkpoints.load()
     done = int(sampler.step.numpy())
-    if done < steps:
-        batch_size = sampler.networks * images
+    if done == steps:
+        assert record is not None
+        return sampler, record
+    check_batch(sampler.networks, images, execution.replicas)
+    order: dict[str, int] = {
+        "batch_size": sampler.networks * images,
+        "seed": seed,
+        "first_step": done,
+    }
+    if execution.strategy is None:
+        data = batches(dataset.train, **order)
+    else:
+        data = distributed(execution.strategy, dataset.train, **order)
+    with contextlib.ExitStack() as stack:
+        if not execution.chief:  # which does all that the chief does, and keeps nothing
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            checkpoints = Checkpoints(folder / "checkpoints")
         validation = Validation(
             dataset.validation,
             networks=networks,
@@ -72,16 +96,15 @@ def train(
             last=steps,
             tensorboard=folder / "tensorboard",
             record=record,
-            verbose=verbose,
+            verbose=verbose and execution.chief,
         )
-        sampler.fit(
-            batches(dataset.train, batch_size=batch_size, seed=seed, first_step=done),
-            epochs=1,
-            steps_per_epoch=steps - done,
-            callbacks=[HaltOnNaN(), validation, recorder],
-            shuffle=False,
-            verbose=0,
+        loop(
+            sampler,
+            data,
+            dataset.train.y[:1],
+            [HaltOnNaN(), validation, recorder],
+            steps=steps,
+            stops=(validate_every, checkpoint_every),
+            execution=execution,
         )
-        record = recorder.record
-    assert record is not None
-    return sampler, record
+        return sampler, recorder.record

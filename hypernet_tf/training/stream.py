@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from hypernet_tf.data import Split
@@ -34,7 +36,15 @@ def batch_indices(step: tf.Tensor, *, size: int, batch_size: int, seed: int) -> 
     return tf.where(epoch == first, this, following)
 
 
-def batches(split: Split, *, batch_size: int, seed: int, first_step: int = 0) -> tf.data.Dataset:
+def batches(
+    split: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    parts: int = 1,
+    own: range = range(1),
+) -> tf.data.Dataset:
     """Endless batches (x, y) in a fixed order, from step `first_step` on.
 
     Args:
@@ -42,20 +52,48 @@ def batches(split: Split, *, batch_size: int, seed: int, first_step: int = 0) ->
         batch_size: examples per batch.
         seed: the seed of the order.
         first_step: the first batch to give: a resumed run asks for the step at which it stands.
+        parts: into how many equal parts each batch is cut.
+        own: which of them to give, one after the other.
 
     Returns:
-        A data set of x [batch_size, H, W, C] float32 in [0, 1] and y [batch_size] int64.
+        A data set of x [batch_size / parts, H, W, C] float32 in [0, 1] and y [batch_size / parts]
+        int64.
 
     Raises:
-        ValueError: the split has fewer examples than a batch.
+        ValueError: the split has fewer examples than a batch, or a batch cannot be cut so.
     """
     size = len(split)
     if size < batch_size:
         raise ValueError(f"a batch of {batch_size} examples, but only {size} to train on")
+    if batch_size % parts:
+        raise ValueError(f"a batch of {batch_size} examples cannot be cut into {parts} equal parts")
     images, labels = tf.constant(split.images), tf.constant(split.labels)
 
-    def gather(step):
+    part_size = batch_size // parts
+
+    def gather(number):  # counts the parts given, from the first step on
+        step, place = number // len(own), number % len(own)
         index = batch_indices(step, size=size, batch_size=batch_size, seed=seed)
+        index = tf.slice(index, [(own.start + place) * part_size], [part_size])
         return tf.cast(tf.gather(images, index), tf.float32) / 255.0, tf.gather(labels, index)
 
-    return tf.data.Dataset.counter(first_step).map(gather).prefetch(2)
+    counter = tf.data.Dataset.counter(first_step * len(own))
+    return counter.map(gather).prefetch(2 * len(own))
+
+
+def distributed(strategy: tf.distribute.Strategy, split: Split, **order: Any) -> Any:
+    """The same batches, each replica's part on its own device.
+
+    Args:
+        strategy: over which devices.
+        split: the examples.
+        **order: see `batches`.
+    """
+    parts = strategy.num_replicas_in_sync
+
+    def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        count = parts // context.num_input_pipelines
+        first = context.input_pipeline_id * count
+        return batches(split, parts=parts, own=range(first, first + count), **order)
+
+    return strategy.distribute_datasets_from_function(pipeline)

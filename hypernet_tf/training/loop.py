@@ -1,0 +1,106 @@
+"""The training loop of our own runs: the same on one device, on several, on several machines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.training.devices import Execution
+
+
+class WorkerLostError(RuntimeError):
+    """Another machine of the run has gone; the message is one line that says what to do."""
+
+
+def loop(
+    sampler: WeightSampler,
+    data: Any,
+    labels: Any,
+    callbacks: Sequence[keras.callbacks.Callback],
+    *,
+    steps: int,
+    stops: Sequence[int],
+    execution: Execution,
+) -> None:
+    """Train until step `steps`.
+
+    It does what `fit` does, which in Keras 3 fails on several machines, and with several steps in
+    one execution on several devices. Callbacks act on the sampler's own step.
+
+    Args:
+        sampler: compiled, made in the execution's scope.
+        data: endless batches from the sampler's step on, distributed if it is.
+        labels: a few of the labels, to make the variables of the metrics.
+        callbacks: Keras callbacks; `on_train_batch_end` is called after each execution.
+        steps: the last step.
+        stops: an execution ends where the step is a multiple of one of these, and there the results
+            are those of all replicas together.
+        execution: how steps are run.
+
+    Raises:
+        WorkerLostError: another machine has gone.
+    """
+    strategy = execution.strategy or tf.distribute.get_strategy()
+    with execution.scope():
+        _build_metrics(sampler, labels)
+    step = sampler.train_step
+    if execution.jit_compile:
+        step = tf.function(step, jit_compile=True, autograph=False)
+
+    @tf.function(autograph=False)
+    def execute(iterator: Any, count: tf.Tensor) -> Any:
+        def one(done: tf.Tensor) -> tf.Tensor:
+            strategy.run(step, args=(next(iterator),))
+            return done + 1
+
+        if execution.steps_per_execution == 1:
+            one(count)
+        else:
+            tf.while_loop(lambda done: done < count, one, [0], parallel_iterations=1)
+        return strategy.run(sampler.get_metrics_result)
+
+    def stop(step: int) -> bool:
+        return step == steps or any(step % every == 0 for every in stops)
+
+    follow = keras.callbacks.CallbackList(list(callbacks), model=sampler)
+    done = int(sampler.step.numpy())
+    follow.on_train_begin()
+    try:
+        iterator = iter(data)
+        while done < steps:
+            end = done + 1
+            while not stop(end) and end < done + execution.steps_per_execution:
+                end += 1
+            results = execute(iterator, tf.constant(end - done))
+            done = end
+            if execution.replicas > 1 and stop(done):
+                logs = sampler.get_metrics_result()
+            else:
+                logs = {k: strategy.experimental_local_results(v)[0] for k, v in results.items()}
+            follow.on_train_batch_end(done, {name: float(value) for name, value in logs.items()})
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
+        if execution.workers == 1:
+            raise
+        raise WorkerLostError(
+            f"another worker ended after step {done}: start all of them again to go on from the "
+            "last checkpoint"
+        ) from error
+    follow.on_train_end()
+
+
+def _build_metrics(sampler: WeightSampler, labels: Any) -> None:
+    """Make the variables of compiled metrics, which otherwise the first step would make.
+
+    A step in a replica cannot make variables.
+    """
+    plan = sampler.target.plan
+    y_pred = keras.tree.map_structure(
+        lambda ref: tf.zeros([len(labels), *plan.shapes[ref]]), plan.outputs
+    )
+    for metric in sampler.metrics:
+        if not getattr(metric, "built", True):
+            metric.build(tf.convert_to_tensor(labels), y_pred)
