@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from absl import app, flags
+import tensorflow as tf
+from absl import app, flags, logging
 
 from hypernet_tf.data import NAMES, DataError
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError
+from hypernet_tf.training.devices import DeviceError, WorkerLostError
 from reproduce._run import RunError, UsageError
 
 FLAGS = flags.FLAGS
@@ -75,7 +77,14 @@ flags.register_validator(
     "seed", lambda value: 0 <= value < 2**31, "the seed is between 0 and 2147483647"
 )
 
-USER_ERRORS = (DataError, RunError, CheckpointError, TrainingDivergedError)
+USER_ERRORS = (
+    DataError,
+    RunError,
+    CheckpointError,
+    DeviceError,
+    TrainingDivergedError,
+    WorkerLostError,
+)
 
 
 def _name() -> str:
@@ -110,6 +119,9 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
         except KeyboardInterrupt:
             _fail("stopped; run the same command again", 130)
 
+    # TensorFlow tells of its devices and strategies at the level of information.
+    logging.set_verbosity(logging.WARNING)
+    tf.get_logger().setLevel("WARNING")
     app.run(guarded, flags_parser=parser)
 
 

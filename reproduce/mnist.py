@@ -34,8 +34,17 @@ from absl import flags
 
 import hypernet_tf as hn
 from hypernet_tf import plots
+from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.run import train
-from reproduce import _analysis_flags, _flags, _mnist_history, _mnist_report, _perform, _run
+from reproduce import (
+    _analysis_flags,
+    _device_flags,
+    _flags,
+    _mnist_history,
+    _mnist_report,
+    _perform,
+    _run,
+)
 from reproduce._analyses import ANALYSES
 from reproduce._mnist_match import ensemble_to_match, finished_sampler, match
 from reproduce._mnist_methods import METHODS, PRESETS, build
@@ -43,7 +52,7 @@ from reproduce._mnist_summary import seconds_to_sample, summarise
 from reproduce._subject import Settings, Subject
 from reproduce._uncertainty import outside_names
 
-for _module in (_flags, _analysis_flags):
+for _module in (_flags, _analysis_flags, _device_flags):
     flags.adopt_module_key_flags(_module)
 flags.DEFINE_enum(
     "method",
@@ -87,6 +96,7 @@ class Config:
     validate_every: int = 1_000
     checkpoint_every: int = 250
     match: str = ""
+    precision: str = "float32"
 
     @property
     def passes_per_step(self) -> int:
@@ -117,7 +127,7 @@ def config_from_flags() -> Config:
     dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
     if notice:
         print(notice)
-    given = {"steps": values.steps, "networks": values.networks, "match": values.match}
+    given = {n: values[n].value for n in ("steps", "networks", "match", "precision")}
     if parts["lam"]:
         given["lam"] = values.lam
     return dataclasses.replace(
@@ -148,6 +158,7 @@ def run(
     *,
     analyses: Sequence[str] = (),
     settings: Settings | None = None,
+    execution: Execution = Execution(),
 ) -> dict:
     """Train, evaluate, analyse, and write the run folder; what is done already is not done again.
 
@@ -157,13 +168,19 @@ def run(
         data_dir: see `hypernet_tf.data.load`.
         analyses: names, or "all".
         settings: how much of everything the analyses take.
+        execution: on what, and how, training steps are run.
 
     Returns:
-        What metrics.json holds.
+        What metrics.json holds; nothing in a worker that is not the chief, which only trains along.
 
     Raises:
-        DataError, RunError, CheckpointError, TrainingDivergedError: each with its one line.
+        DataError, RunError, CheckpointError, DeviceError, TrainingDivergedError, WorkerLostError:
+            each with its one line.
     """
+    if not execution.chief:
+        _prepare(config)
+        _trained(config, hn.data.load(config.dataset, data_dir), folder, execution)
+        return {}
     finished = _run.check(folder, config) == config.steps
     metrics = _run.read_metrics(folder) if finished else {}
     if finished and not {"networks", "ensemble", "seconds", "diversity"} <= metrics.keys():
@@ -184,13 +201,11 @@ def run(
     if "out_of_distribution" in names:
         outside_names(settings.outside, dataset.name)
     with _run.occupy(folder, config):
-        # Initial weights come from Keras's global seed, and reruns are the same to the last bit.
-        keras.utils.set_random_seed(config.seed)
-        tf.config.experimental.enable_op_determinism()
+        _prepare(config)
         if finished:
             subject = Subject(finished_sampler(folder, config), dataset, settings, data_dir)
         else:
-            sampler, record = _trained(config, dataset, folder)
+            sampler, record = _trained(config, dataset, folder, execution)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             if matched is not None:
                 match(sampler, matched, folder)
@@ -223,8 +238,15 @@ def run(
     return metrics
 
 
+def _prepare(config: Config) -> None:
+    """Initial weights come from Keras's global seed, and reruns are the same to the last bit."""
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    tf.config.experimental.enable_op_determinism()
+
+
 def _trained(
-    config: Config, dataset: hn.data.Dataset, folder: pathlib.Path
+    config: Config, dataset: hn.data.Dataset, folder: pathlib.Path, execution: Execution
 ) -> tuple[hn.WeightSampler, dict]:
     return train(
         lambda: build(config, len(dataset.train)),
@@ -236,6 +258,7 @@ def _trained(
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
         seed=config.seed,
+        execution=execution,
     )
 
 
@@ -243,7 +266,7 @@ def main() -> None:
     """What `python -m reproduce.mnist` does."""
     values = _flags.FLAGS
     analyses = _analysis_flags.asked()
-    training = ("dataset", "method", "match", "lam", "steps", "seed", "preset")
+    training = ("dataset", "method", "match", "lam", "steps", "seed", "preset", "precision")
     trains = not (analyses and values.run_dir and not any(values[n].present for n in training))
     if trains:
         config = config_from_flags()
@@ -253,8 +276,19 @@ def main() -> None:
     else:
         folder = pathlib.Path(values.run_dir)
         config, _ = _run.finished(folder, Config)
+        _device_flags.refuse("the analysis of a finished run")
     settings = _analysis_flags.settings(config.networks, trains=trains)
-    metrics = run(config, folder, values.data_dir, analyses=analyses, settings=settings)
+    metrics = run(
+        config,
+        folder,
+        values.data_dir,
+        analyses=analyses,
+        settings=settings,
+        execution=_device_flags.execution(),
+    )
+    if not metrics:
+        print("this worker has trained along; the chief reports")
+        return
     networks, ensemble = metrics["networks"], metrics["ensemble"]
     print(
         f"{networks['count']} networks: mean {networks['accuracy_mean']:.2%}; "

@@ -170,9 +170,10 @@ class SGLD(SGDChains):
     def compile(self, optimizer="sgd", loss=None, metrics=None, **kwargs):
         """As `WeightSampler.compile`."""
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        if type(self.optimizer) is not keras.optimizers.SGD:
+        plain = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # float16 scales the loss
+        if type(plain) is not keras.optimizers.SGD:
             raise ValueError("Langevin dynamics follow SGD: compile with keras.optimizers.SGD")
-        if asked := [name for name in _NO_LANGEVIN if getattr(self.optimizer, name)]:
+        if asked := [name for name in _NO_LANGEVIN if getattr(plain, name)]:
             raise ValueError(f"Langevin dynamics follow plain SGD: compile without {asked[0]}")
 
     def _move(self, seed: tf.Tensor, rate: tf.Tensor) -> None:

@@ -84,9 +84,12 @@ class Hypernetwork(LatentSampler):
             filters = 1 if index in whole_layers else layer.filters
             codes.append((filters, code))
             sizes.append(layer.size // filters)
-        self.extractor = Extractor(tuple(extractor_hidden), codes, name="extractor")
+        policy = self.dtype_policy
+        self.extractor = Extractor(
+            tuple(extractor_hidden), codes, name="extractor", dtype=policy
+        )
         self.generators = [
-            WeightGenerator(layer_hidden, size, name=f"weight_generator{place + 1}")
+            WeightGenerator(layer_hidden, size, name=f"weight_generator{place + 1}", dtype=policy)
             for place, (layer_hidden, size) in enumerate(zip(hidden, sizes, strict=True))
         ]
         self.extractor.build((None, latent_dim))
@@ -123,8 +126,9 @@ class Hypernetwork(LatentSampler):
             training: whether batch normalisation uses the batch's statistics.
         """
         codes = self.extractor(z, training=training)
+        # In mixed precision, gauge and entropy are computed in the precision of variables.
         rows = [
-            generator(code, training=training)
+            tf.cast(generator(code, training=training), self.variable_dtype)
             for generator, code in zip(self.generators, codes, strict=True)
         ]
         return Draw(self.target.assemble(rows), z, codes)

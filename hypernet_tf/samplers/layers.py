@@ -34,18 +34,21 @@ class MLP(keras.layers.Layer):
         self.hidden = tuple(hidden)
         self.outputs = outputs
         several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        policy = self.dtype_policy
         self.blocks = [
             (
-                keras.layers.Dense(size, use_bias=False, kernel_initializer=initial_weights()),
-                keras.layers.LeakyReLU(0.05),
+                keras.layers.Dense(
+                    size, use_bias=False, kernel_initializer=initial_weights(), dtype=policy
+                ),
+                keras.layers.LeakyReLU(0.05, dtype=policy),
                 keras.layers.BatchNormalization(
-                    momentum=0.98, epsilon=1e-7, synchronized=several
+                    momentum=0.98, epsilon=1e-7, synchronized=several, dtype=policy
                 ),
             )
             for size in self.hidden
         ]
         self.last = keras.layers.Dense(
-            outputs, use_bias=False, kernel_initializer=initial_weights()
+            outputs, use_bias=False, kernel_initializer=initial_weights(), dtype=policy
         )
 
     def build(self, input_shape):
@@ -86,7 +89,8 @@ class Extractor(keras.layers.Layer):
     def __init__(self, hidden: tuple[int, ...], codes: list[tuple[int, int]], **kwargs: Any):
         super().__init__(**kwargs)
         self.codes = [tuple(code) for code in codes]
-        self.mlp = MLP(hidden, sum(filters * size for filters, size in self.codes), name="mlp")
+        outputs = sum(filters * size for filters, size in self.codes)
+        self.mlp = MLP(hidden, outputs, name="mlp", dtype=self.dtype_policy)
 
     def build(self, input_shape):
         """Build the MLP."""

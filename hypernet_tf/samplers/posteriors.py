@@ -26,6 +26,8 @@ class Posterior(keras.layers.Layer, abc.ABC):
     log sigma starts at -9. sigma stays at most 0.5 by projection after each step: cut off in the
     formula, a sigma at the bound would have no gradient and never leave it.
 
+    It is computed in float32, whatever the global policy: the KL is a small difference.
+
     Args:
         shapes: the shapes of the layer's variables.
         prior: standard deviation of the normal prior on the weights.
@@ -39,7 +41,7 @@ class Posterior(keras.layers.Layer, abc.ABC):
     auxiliary: int = 0
 
     def __init__(self, shapes: Sequence[Sequence[int]], *, prior: float = 1.0, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(**{"dtype": "float32"} | kwargs)
         self.shapes = [tuple(int(size) for size in shape) for shape in shapes]
         self.prior = prior
 
@@ -181,8 +183,8 @@ class MultiplicativePosterior(Posterior, abc.ABC):
         self.seed = [int(word) for word in seed]
         fold_in = tf.random.experimental.stateless_fold_in
         seeds = [fold_in(tf.constant(self.seed, tf.int64), i).numpy() for i in range(4)]
-        self.flow_q = [Coupling(self.hidden_q, seed=own) for own in seeds[:2]]
-        self.flow_r = [Coupling(self.hidden_r, seed=own) for own in seeds[2:]]
+        self.flow_q = [Coupling(self.hidden_q, seed=own, dtype="float32") for own in seeds[:2]]
+        self.flow_r = [Coupling(self.hidden_r, seed=own, dtype="float32") for own in seeds[2:]]
 
     @abc.abstractmethod
     def _summary(self, kernel: tf.Tensor) -> tf.Tensor:

@@ -144,11 +144,14 @@ class Recorder(keras.callbacks.Callback):
             return
         entry: dict[str, Any] = {"step": step, **{name: float(v) for name, v in logs.items()}}
         entry["lam"] = float(self.model.lam.numpy())
-        entry["learning_rate"] = float(self.model.optimizer.learning_rate)
+        entry["learning_rate"] = float(
+            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        )
         if self.validation.latest:
             result, entropy = self.validation.latest
             entry["validation"] = validation_entry(result, entropy)
-            self._bar.write(progress_line(entry))
+            if self.verbose:
+                self._bar.write(progress_line(entry))
         self._bar.set_postfix(
             loss=f"{entry['loss']:.4g}", accuracy_loss=f"{entry['accuracy_loss']:.4g}"
         )

@@ -26,14 +26,13 @@ class Checkpoints:
     file's SHA-256, and a record of the caller's.
 
     Args:
-        folder: where they stand; made if missing. What a kill left half-written there is removed.
+        folder: where they stand; made with the first. What a kill left half-written there is removed.
         keep: how many to keep.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2):
         self.folder = pathlib.Path(folder)
         self.keep = keep
-        self.folder.mkdir(parents=True, exist_ok=True)
         for remains in self.folder.glob(".*"):
             shutil.rmtree(remains, ignore_errors=True)
 
@@ -51,7 +50,7 @@ class Checkpoints:
         name = f"step-{step:08d}"
         aside = self.folder / f".{name}.part"
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+        aside.mkdir(parents=True)
         model.save(aside / _MODEL)
         contents = {"step": step, "sha256": _digest(aside / _MODEL), "record": record}
         (aside / _RECORD).write_text(json.dumps(contents))

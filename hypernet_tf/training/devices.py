@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -17,6 +18,10 @@ from hypernet_tf.samplers.replicas import Share
 
 class DeviceError(ValueError):
     """Devices that cannot be had; the message is one line that says what to do."""
+
+
+class WorkerLostError(RuntimeError):
+    """Another machine of the run has gone; the message is one line that says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +71,31 @@ class Execution:
     def scope(self) -> Any:
         """The context in which a sampler is made or loaded."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def together(execution: Execution) -> Iterator[None]:
+    """What machines do together: when one ends, the others learn it by their next exchange.
+
+    Raises:
+        WorkerLostError: another machine has gone.
+    """
+    errors = tf.errors
+    try:
+        yield
+    except (
+        errors.UnavailableError,
+        errors.AbortedError,
+        errors.CancelledError,
+        errors.InternalError,
+        errors.DeadlineExceededError,
+    ) as error:
+        if execution.workers == 1:
+            raise
+        raise WorkerLostError(
+            "another worker has ended, see what it said: start all of them again to go on from the "
+            "last checkpoint"
+        ) from error
 
 
 def check_batch(networks: int, images: int, replicas: int) -> None:

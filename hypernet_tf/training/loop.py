@@ -12,10 +12,6 @@ from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.devices import Execution
 
 
-class WorkerLostError(RuntimeError):
-    """Another machine of the run has gone; the message is one line that says what to do."""
-
-
 def loop(
     sampler: WeightSampler,
     data: Any,
@@ -40,9 +36,6 @@ def loop(
         stops: an execution ends where the step is a multiple of one of these, and there the results
             are those of all replicas together.
         execution: how steps are run.
-
-    Raises:
-        WorkerLostError: another machine has gone.
     """
     strategy = execution.strategy or tf.distribute.get_strategy()
     with execution.scope():
@@ -69,26 +62,18 @@ def loop(
     follow = keras.callbacks.CallbackList(list(callbacks), model=sampler)
     done = int(sampler.step.numpy())
     follow.on_train_begin()
-    try:
-        iterator = iter(data)
-        while done < steps:
-            end = done + 1
-            while not stop(end) and end < done + execution.steps_per_execution:
-                end += 1
-            results = execute(iterator, tf.constant(end - done))
-            done = end
-            if execution.replicas > 1 and stop(done):
-                logs = sampler.get_metrics_result()
-            else:
-                logs = {k: strategy.experimental_local_results(v)[0] for k, v in results.items()}
-            follow.on_train_batch_end(done, {name: float(value) for name, value in logs.items()})
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        if execution.workers == 1:
-            raise
-        raise WorkerLostError(
-            f"another worker ended after step {done}: start all of them again to go on from the "
-            "last checkpoint"
-        ) from error
+    iterator = iter(data)
+    while done < steps:
+        end = done + 1
+        while not stop(end) and end < done + execution.steps_per_execution:
+            end += 1
+        results = execute(iterator, tf.constant(end - done))
+        done = end
+        if execution.replicas > 1 and stop(done):
+            logs = sampler.get_metrics_result()
+        else:
+            logs = {k: strategy.experimental_local_results(v)[0] for k, v in results.items()}
+        follow.on_train_batch_end(done, {name: float(value) for name, value in logs.items()})
     follow.on_train_end()
 
 

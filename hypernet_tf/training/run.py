@@ -11,7 +11,7 @@ from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, Validation
 from hypernet_tf.training.checkpoints import Checkpoints
-from hypernet_tf.training.devices import Execution, check_batch
+from hypernet_tf.training.devices import Execution, check_batch, together
 from hypernet_tf.training.loop import loop
 from hypernet_tf.training.stream import batches, distributed
 
@@ -60,7 +60,7 @@ def train(
         WorkerLostError: another machine has gone; the last checkpoint stays.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
-    with execution.scope():
+    with together(execution), execution.scope():
         if checkpoints.latest_step() is None:
             sampler, record = make(), None
         else:
@@ -79,7 +79,7 @@ def train(
         data = batches(dataset.train, **order)
     else:
         data = distributed(execution.strategy, dataset.train, **order)
-    with contextlib.ExitStack() as stack:
+    with together(execution), contextlib.ExitStack() as stack:
         if not execution.chief:  # which does all that the chief does, and keeps nothing
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
             checkpoints = Checkpoints(folder / "checkpoints")

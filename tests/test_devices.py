@@ -1,0 +1,216 @@
+"""Several devices, several machines, and other ways of running a step: the results are the same."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_samplers import LOGITS, classifier, hypernetwork, langevin, mnf
+from test_training import run, same_state
+
+from hypernet_tf.training import devices
+from hypernet_tf.training.checkpoints import Checkpoints
+from hypernet_tf.training.devices import DeviceError, Execution
+
+HERE = pathlib.Path(__file__).parent
+FEW = ("hypernetwork", "every kind of term", "two networks")
+
+
+def script(name, *arguments, **environment):
+    """A script beside this file, in a process of its own, with the packages that this one sees."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    return subprocess.Popen(
+        [sys.executable, str(HERE / name), *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "2"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+class TestReplicas:
+    @pytest.mark.parametrize(
+        "arguments",
+        [(2,), (4, *FEW), pytest.param((4,), marks=pytest.mark.slow)],
+        ids=["2", "4, few", "4"],
+    )
+    def test_several_devices_compute_what_one_does(self, arguments):
+        """Up to the rounding of sums in another order: 1e-4 of the greatest value at most."""
+        process = script("replica_cases.py", *arguments)
+        found, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors[-2000:]
+        for case, differences in json.loads(found.splitlines()[-1]).items():
+            for what, difference in differences.items():
+                assert difference < 1e-4, (case, what)
+
+    def test_what_cannot_be_shared_out_is_said(self):
+        devices.check_batch(32, 3, 4)
+        devices.check_batch(1, 32, 4)
+        with pytest.raises(DeviceError, match="10 networks cannot be shared out to 4 devices"):
+            devices.check_batch(10, 32, 4)
+        with pytest.raises(DeviceError, match="33 images of a network cannot be shared out to 2"):
+            devices.check_batch(2, 33, 4)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class TestWorkers:
+    def test_two_workers_one_dies_both_go_on(self, tmp_path):
+        """A death is a clear end; started again, they end where one device does."""
+
+        def both(steps, *death):
+            addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+            processes = []
+            for index, more in enumerate(((), death)):
+                task = {"type": "worker", "index": index}
+                config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+                folder = tmp_path / "both"
+                processes.append(
+                    script("worker_case.py", folder, steps, *more, TF_CONFIG=config)
+                )
+            errors = [process.communicate(timeout=150)[1] for process in processes]
+            return [process.returncode for process in processes], errors
+
+        codes, errors = both(5, 3)
+        assert codes[1] == -9
+        assert codes[0] == 1, errors[0][-2000:]
+        assert errors[0].strip().splitlines()[-1].startswith("another worker has ended")
+        assert Checkpoints(tmp_path / "both" / "checkpoints").latest_step() == 2
+        codes, errors = both(5)
+        assert codes == [0, 0], errors
+        together, record = Checkpoints(tmp_path / "both" / "checkpoints").load()
+        alone, alone_record = run(tmp_path / "alone", 5)
+        for ours, theirs in zip(alone.variables, together.variables, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=1e-5)
+        for ours, theirs in zip(alone_record["history"], record["history"], strict=True):
+            assert ours["step"] == theirs["step"]
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+            assert ours["accuracy"] == theirs["accuracy"]
+
+    @pytest.mark.parametrize(
+        ("config", "line"),
+        [
+            ("{", "not of the form"),
+            ("[]", "not of the form"),
+            ('{"cluster": {"worker": "a:1"}}', "not of the form"),
+            ('{"cluster": {"worker": ["a", "b"]}}', "not of the form"),
+            ('{"cluster": {"worker": ["a:1", "a:1"]}}', "same address twice"),
+            ('{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}}', "'ps' tasks"),
+            (
+                '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
+                "this is worker 2, which its cluster has not",
+            ),
+        ],
+    )
+    def test_a_malformed_cluster_is_one_line(self, monkeypatch, config, line):
+        monkeypatch.setenv("TF_CONFIG", config)
+        with pytest.raises(DeviceError, match=line) as error:
+            devices.strategy()
+        assert "\n" not in str(error.value)
+
+    def test_a_port_in_use_is_one_line(self, monkeypatch):
+        with socket.socket() as taken:
+            taken.bind(("", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            monkeypatch.setenv(
+                "TF_CONFIG",
+                json.dumps({"cluster": {"worker": [f"127.0.0.1:{port}", "127.0.0.1:1"]}}),
+            )
+            with pytest.raises(DeviceError, match=f"port {port} .* is in use"):
+                devices.strategy()
+
+    def test_a_cluster_of_one_is_no_cluster(self, monkeypatch):
+        monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["127.0.0.1:1"]}}')
+        assert devices.strategy() is None
+
+
+class TestExecution:
+    def test_one_device_needs_no_strategy(self):
+        assert devices.strategy(1) is None
+        assert devices.strategy(None) is None  # all that there are
+        assert Execution().chief
+        assert Execution().workers == Execution().replicas == 1
+
+    def test_more_devices_than_there_are(self):
+        with pytest.raises(DeviceError, match="9 devices are not to be had: this machine has 1"):
+            devices.strategy(9)
+        tf.constant(0)
+        with pytest.raises(DeviceError, match="before anything else"):
+            devices.split_cpu(3)
+        with pytest.raises(DeviceError, match="at least 1 step"):
+            Execution(steps_per_execution=0)
+
+    def test_several_steps_in_one_execution_change_nothing(self, tmp_path):
+        one, record = run(tmp_path / "one", 7, checkpoint_every=5, validate_every=100)
+        several, other = run(
+            tmp_path / "several",
+            7,
+            checkpoint_every=5,
+            validate_every=100,
+            execution=Execution(steps_per_execution=3),
+        )
+        same_state(one, several)
+        assert [entry["step"] for entry in other["history"]] == [5, 7]
+        for ours, theirs in zip(record["history"], other["history"], strict=True):
+            assert ours["loss"] == theirs["loss"]
+
+    def test_xla_computes_the_same(self, tmp_path):
+        plain, _ = run(tmp_path / "plain", 2)
+        compiled, _ = run(tmp_path / "compiled", 2, execution=Execution(jit_compile=True))
+        for ours, theirs in zip(plain.variables, compiled.variables, strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def policy(request):
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+class TestPrecision:
+    def loss_of_a_step(self, make, x, y):
+        keras.utils.set_random_seed(0)
+        sampler = make()
+        sampler.compile(keras.optimizers.SGD(1e-6), LOGITS, metrics=["accuracy"], run_eagerly=True)
+        return sampler, sampler.train_on_batch(x, y, return_dict=True)
+
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+    @pytest.mark.parametrize("make", [hypernetwork, mnf, langevin])
+    def test_mixed_precision_is_close(self, make, policy, blobs, tmp_path):
+        """A relative error of 2^-8 is what bfloat16 has; 2 % after a few layers."""
+        sampler, mixed = self.loss_of_a_step(make, *blobs)
+        keras.config.set_dtype_policy("float32")
+        _, single = self.loss_of_a_step(make, *blobs)
+        assert mixed["accuracy_loss"] == pytest.approx(single["accuracy_loss"], rel=0.02)
+        assert mixed["diversity_loss"] == pytest.approx(single["diversity_loss"], rel=0.02)
+        assert mixed["accuracy_loss"] != single["accuracy_loss"]  # it was computed otherwise
+        ensemble = sampler.sample(3)
+        assert ensemble.theta().dtype == ensemble.outputs(blobs[0]).dtype == np.float32
+        assert all(variable.dtype != "float16" for variable in sampler.variables)
+        sampler.save(tmp_path / "mixed.keras")  # the policy travels with the sampler
+        loaded = keras.saving.load_model(tmp_path / "mixed.keras")
+        np.testing.assert_array_equal(loaded.sample(3).theta(), ensemble.theta())
+        np.testing.assert_array_equal(loaded.sample(3).outputs(blobs[0]), ensemble.outputs(blobs[0]))
+
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
+    def test_a_network_of_mixed_precision_is_an_ordinary_model(self, policy, blobs):
+        sampler = hypernetwork(classifier())
+        network = sampler.sample(2)[0].to_keras()
+        assert network.layers[0].compute_dtype == "bfloat16"
+        assert network.layers[0].kernel.dtype == "float32"
