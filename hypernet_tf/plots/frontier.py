@@ -16,7 +16,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # Where a label may stand, in points from its mark: above, below, beside it, then further out.
 _PLACES = [
     (radius * math.cos(angle), radius * math.sin(angle))
-    for radius in (9, 13, 18, 24, 32, 42)
+    for radius in (12, 16, 21, 27, 35, 45)
     for angle in np.deg2rad([90, 270, 0, 180, 45, 135, 315, 225])
 ]
 
@@ -55,7 +55,7 @@ def frontier(
         axes.margins(0.1, 0.25)
         axes.set_title(panel["title"], fontsize=10)
         axes.set_ylabel(panel["unit"], fontsize=8)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(which="both", labelsize=8)
         axes.grid(alpha=0.3)
     grid[-1].set_xlabel("entropy of the networks' weights (nats); beside each mark its lam")
     grid[-1].xaxis.label.set_fontsize(8)
