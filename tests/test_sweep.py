@@ -99,7 +99,7 @@ class TestFlags:
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
             part = _workers.Part("chief", *other.getsockname())
-            with pytest.raises(_run.RunError, match="there is no chief at 127.0.0.1"):
+            with pytest.raises(_run.RunError, match=r"there is no chief at 127\.0\.0\.1"):
                 _workers.wait_for_chief(part, seconds=0)
             other.listen()
             with pytest.raises(_run.RunError, match=r"chief cannot listen at .*in use"):
