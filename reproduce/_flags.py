@@ -6,6 +6,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import NoReturn
 
 import tensorflow as tf
@@ -135,16 +136,19 @@ def run_with_arguments(main: Callable[[list[str]], None]) -> None:
     _guarded(main, _parse)
 
 
-def accept_only(names: Sequence[str], where: str) -> None:
+def accept_only(names: Sequence[str], where: str, *, others: Sequence[ModuleType] = ()) -> None:
     """Refuse shared flags that mean nothing in an experiment.
 
     Args:
         names: those that do.
         where: what the experiment is called.
+        others: modules with flags that mean nothing there either.
 
     Raises:
         UsageError: another one was given.
     """
-    for flag in FLAGS.flags_by_module_dict()[__name__]:
-        if flag.present and flag.name not in names:
-            raise UsageError(f"{where} has no --{flag.name} (--help tells more)")
+    defined = FLAGS.flags_by_module_dict()
+    for module in (__name__, *(other.__name__ for other in others)):
+        for flag in defined[module]:
+            if flag.present and flag.name not in names:
+                raise UsageError(f"{where} has no --{flag.name} (--help tells more)")

@@ -15,8 +15,17 @@ from hypernet_tf.training.callbacks import ensemble_entropy
 from reproduce._subject import Subject
 
 
-def summarise(config: Any, dataset: hn.data.Dataset, subject: Subject) -> dict:
-    """What metrics.json holds of training and of one ensemble, but for the seconds."""
+def summarise(
+    config: Any, dataset: hn.data.Dataset, subject: Subject, validation: dict[str, Any]
+) -> dict:
+    """What metrics.json holds of training and of one ensemble, but for the seconds.
+
+    Args:
+        config: the run's.
+        dataset: what it was trained on.
+        subject: its sampler, and the ensemble that is evaluated on the test images.
+        validation: its last entry of a validation; the list of accuracies is left out.
+    """
     sampler, ensemble, result = subject.sampler, subject.ensemble(), subject.evaluation()
     accuracy, several = result.member_accuracy, len(ensemble) > 1
     return {
@@ -46,6 +55,7 @@ def summarise(config: Any, dataset: hn.data.Dataset, subject: Subject) -> dict:
             "adaptive_calibration_error": result.adaptive_calibration_error,
             "brier_score": result.brier_score,
         },
+        "validation": {k: v for k, v in validation.items() if k != "member_accuracies"},
         "diversity": {
             "entropy": ensemble_entropy(ensemble, sampler),
             "disagreement": result.disagreement if several else None,

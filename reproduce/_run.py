@@ -24,6 +24,10 @@ class UsageError(RunError):
     """Flags that do not fit each other or the run."""
 
 
+class OccupiedError(RunError):
+    """A folder that another process is running in."""
+
+
 def default_folder(experiment: str, config: Any, defaults: Any) -> pathlib.Path:
     """runs/<experiment>-<what differs from the defaults>.
 
@@ -130,8 +134,10 @@ def read_metrics(folder: pathlib.Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise damaged(path) from error
-    if isinstance(metrics, dict) and metrics.get("experiment") == "compare":
-        raise RunError(f"{folder} holds a comparison: name one of the runs in it")
+    experiment = metrics.get("experiment") if isinstance(metrics, dict) else None
+    if experiment in ("compare", "sweep"):
+        several = {"compare": "comparison", "sweep": "sweep"}[experiment]
+        raise RunError(f"{folder} holds a {several}: name one of the runs in it")
     if (
         not isinstance(metrics, dict)
         or type(metrics.get("steps")) is not int
@@ -171,6 +177,19 @@ def occupy(folder: pathlib.Path, config: Any) -> Iterator[None]:
     Raises:
         RunError: it cannot be written, another process is in it, or it holds something else.
     """
+    with locked(folder):
+        check(folder, config)
+        write_json(folder / "config.json", dataclasses.asdict(config))
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made if missing.
+
+    Raises:
+        RunError: it cannot be written, or another process is in it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
@@ -180,9 +199,7 @@ def occupy(folder: pathlib.Path, config: Any) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(f"another process is running in {folder}") from None
-        check(folder, config)
-        write_json(folder / "config.json", dataclasses.asdict(config))
+            raise OccupiedError(f"another process is running in {folder}") from None
         yield
 
 

@@ -215,7 +215,7 @@ def run(
             shutil.rmtree(folder / "figures", ignore_errors=True)
             subject = Subject(sampler, dataset, settings, data_dir)
             start = time.monotonic()
-            metrics = summarise(config, dataset, subject)
+            metrics = summarise(config, dataset, subject, record["history"][-1]["validation"])
             metrics["seconds"] = {
                 "train": round(record["seconds"], 1),
                 "evaluate": round(time.monotonic() - start, 1),

@@ -5,6 +5,7 @@ by dash pattern and marker, and shades by lightness, so that they read the same 
 """
 
 from hypernet_tf.plots.comparison import comparison
+from hypernet_tf.plots.frontier import frontier
 from hypernet_tf.plots.networks import (
     accuracy_histogram,
     ensembles,
@@ -29,6 +30,7 @@ __all__ = [
     "ensembles",
     "filter_diversity",
     "filter_grids",
+    "frontier",
     "new_figure",
     "paths",
     "reliability_diagram",

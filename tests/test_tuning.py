@@ -1,0 +1,96 @@
+"""A hypermodel for any tuner, sampler and target."""
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+
+import hypernet_tf as hn
+from hypernet_tf.training.tuning import (
+    DIRECTIONS,
+    SamplerHyperModel,
+    ensemble_metrics,
+    objective,
+)
+
+
+def classifier(*layers):
+    hidden = keras.layers.Dense(4, activation="relu")
+    return hn.Target(keras.Sequential([keras.Input((2,)), hidden, *layers, keras.layers.Dense(3)]))
+
+
+def compiled(target, lam, loss):
+    hyper = hn.Hypernetwork(target, latent_dim=4, code_dim=3, lam=lam)
+    hyper.compile(keras.optimizers.Adam(1e-2), loss)
+    return hyper
+
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def test_a_tuner_finds_the_best_of_its_trials(blobs, tmp_path):
+    x, y = blobs
+    target = classifier()
+
+    def make(hp):
+        return compiled(target, hp.Float("lam", 10, 1e5, sampling="log"), LOSS)
+
+    model = SamplerHyperModel(make, validation=(x, y), networks=8)
+    tuner = keras_tuner.RandomSearch(
+        model, objective("negative_log_likelihood"), max_trials=2, seed=3, directory=tmp_path
+    )
+    tuner.search(x, y, epochs=2, batch_size=32, verbose=0)
+    trials = tuner.oracle.get_best_trials(2)
+    scores = [trial.score for trial in trials]
+    assert scores == sorted(scores)
+    assert len({trial.hyperparameters["lam"] for trial in trials}) == 2
+    for trial in trials:
+        for name in set(DIRECTIONS) - {"member_mean_squared_error", "mean_squared_error"}:
+            assert np.isfinite(trial.metrics.get_best_value(name)), name
+        assert trial.score == trial.metrics.get_best_value("negative_log_likelihood")
+    assert tuner.get_best_hyperparameters()[0]["lam"] == trials[0].hyperparameters["lam"]
+
+
+def test_the_metrics_are_those_of_the_ensemble(blobs):
+    x, y = blobs
+    hyper = compiled(classifier(), 10.0, LOSS)
+    model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), networks=6, seed=5)
+    found = model.fit(None, hyper, x, y, epochs=1, batch_size=48, verbose=0)
+    result = hyper.sample(6, seed=5).evaluate(x, y)
+    assert found["ensemble_accuracy"] == result.majority_vote_accuracy
+    assert found["member_accuracy"] == pytest.approx(result.member_accuracy.mean())
+    assert found["negative_log_likelihood"] == pytest.approx(result.negative_log_likelihood)
+    assert np.isfinite(found["entropy"])
+    assert "entropy" not in ensemble_metrics(result, None)
+
+
+def test_values_have_objectives_too(blobs):
+    x, _ = blobs
+    hidden = keras.layers.Dense(4, activation="relu")
+    target = hn.Target(keras.Sequential([keras.Input((2,)), hidden, keras.layers.Dense(1)]))
+    hyper = compiled(target, 10.0, "mse")
+    y = x[:, :1]
+    model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), networks=6)
+    found = model.fit(None, hyper, x, y, epochs=1, batch_size=48, verbose=0)
+    result = hyper.sample(6, seed=0).evaluate(x, y)
+    assert found["mean_squared_error"] == pytest.approx(result.mean_squared_error)
+    assert {"member_mean_squared_error", "mean_squared_error", "entropy"} <= found.keys()
+
+
+def test_batch_normalisation_needs_inputs_to_calibrate_on(blobs):
+    x, y = blobs
+    hyper = compiled(classifier(keras.layers.BatchNormalization()), 10.0, LOSS)
+    model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), networks=4)
+    with pytest.raises(keras_tuner.errors.FatalValueError, match="calibration=x_train"):
+        model.fit(None, hyper, x, y)
+    model.calibration = x
+    found = model.fit(None, hyper, x, y, epochs=1, batch_size=48, verbose=0)
+    calibrated = hyper.sample(4, seed=0).calibrate(x).evaluate(x, y)
+    assert found["negative_log_likelihood"] == pytest.approx(calibrated.negative_log_likelihood)
+
+
+def test_an_objective_knows_its_direction():
+    assert objective("ensemble_accuracy").direction == "max"
+    assert objective("brier_score").direction == "min"
+    with pytest.raises(ValueError, match="no objective 'speed': there are member_accuracy"):
+        objective("speed")
