@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from matplotlib import image
-from matplotlib.figure import Figure
 
 import hypernet_tf as hn
 from hypernet_tf.ensembles import similarity
@@ -102,10 +101,10 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, few_digits):
+def finished(tmp_path_factory, few_digits, undrawn):
     """A run of a sampler that the analyses were not written for."""
     folder = tmp_path_factory.mktemp("runs") / "generated"
-    with pytest.MonkeyPatch.context() as patch:
+    with undrawn(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(mnist, "build", bent)
         mnist.run(TINY, folder)
     return folder
@@ -115,12 +114,6 @@ def finished(tmp_path_factory, few_digits):
 def as_bent(monkeypatch):
     """Where training goes on."""
     monkeypatch.setattr(mnist, "build", bent)
-
-
-@pytest.fixture
-def quick_pictures(monkeypatch):
-    """Where figures are not what is tested: drawing scatter matrices takes ten seconds."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, path: path.write_bytes(b"a picture"))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +127,7 @@ def analysed(finished, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory, few_digits):
+def single(tmp_path_factory, few_digits, undrawn):
     """A finished run of the single network, with all the analyses that one network can have."""
     folder = tmp_path_factory.mktemp("runs") / "single"
     config = dataclasses.replace(
@@ -145,7 +138,8 @@ def single(tmp_path_factory, few_digits):
         validate_every=30,
         checkpoint_every=30,
     )
-    return folder, mnist.run(config, folder, analyses=["all"], settings=ALONE)
+    with undrawn():
+        return folder, mnist.run(config, folder, analyses=["all"], settings=ALONE)
 
 
 def sampler_of(folder):
@@ -262,7 +256,7 @@ class TestAnalyses:
                 }
             )
 
-    def test_attacks(self, analysed, finished, tmp_path):
+    def test_attacks(self, analysed, finished, tmp_path, quick_pictures):
         folder, metrics = analysed
         found, saved = metrics["analyses"]["adversarial"], arrays(folder, "adversarial")
         assert found["epsilons"] == list(range(0, 60, 2))
@@ -480,7 +474,9 @@ class TestAnalyses:
             with pytest.raises(_run.UsageError, match="this sampler has 10 in all"):
                 more.resolved(10, 500)
 
-    def test_nothing_to_attack_ends_no_run(self, finished, tmp_path, monkeypatch, capsys):
+    def test_nothing_to_attack_ends_no_run(
+        self, finished, tmp_path, monkeypatch, quick_pictures, capsys
+    ):
         def success(*_, **__):
             raise NothingToAttackError("none of the 60 images is classified rightly")
 
@@ -634,27 +630,29 @@ class TestCommand:
         settings = _analysis_flags.settings(200, trains=True)
         assert settings == Settings(networks=7, ensembles=3, colour=True)
 
-    def test_bad_input_is_one_line(self, tmp_path):
+    # The line of `mnist` for a user's error is also in test_reproduce.py, the error itself above.
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            pytest.param(["mnist", "--run_dir=empty", "--analyses=all"], marks=pytest.mark.slow),
+            ["report", "empty", "--output=page.html"],
+        ],
+    )
+    def test_bad_input_is_one_line(self, arguments, tmp_path):
         """As a user sees it: one line, an exit code, nothing written."""
         (tmp_path / "empty").mkdir()
-        cases = {
-            ("mnist", "--run_dir=empty", "--analyses=all"): (
-                1,
-                "there is no finished run in empty",
-            ),
-            ("report", "empty", "--output=page.html"): (1, "there is no finished run in empty"),
-        }
-        for (module, *arguments), (code, words) in cases.items():
-            done = subprocess.run(
-                [sys.executable, "-m", f"reproduce.{module}", *arguments],
-                cwd=tmp_path,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-            assert done.returncode == code, done.stderr
-            assert re.fullmatch(rf"reproduce\.{module}: {words}.*\n", done.stderr)
+        module, *flags = arguments
+        done = subprocess.run(
+            [sys.executable, "-m", f"reproduce.{module}", *flags],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 1, done.stderr
+        line = rf"reproduce\.{module}: there is no finished run in empty.*\n"
+        assert re.fullmatch(line, done.stderr)
         assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
