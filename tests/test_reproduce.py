@@ -145,6 +145,10 @@ class TestRunFolder:
             mnist.run(TINY, tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
+    def test_a_folder_that_cannot_be_is_refused(self):
+        with pytest.raises(_run.RunError, match=r"^the run folder /dev/null/run [^\n]*$"):
+            mnist.run(TINY, pathlib.Path("/dev/null/run"))
+
     def test_a_second_process_is_refused(self, tmp_path):
         folder = tmp_path / "run"
         with (
@@ -229,12 +233,12 @@ class TestCommand:
         assert metrics["networks"]["count"] == 1
 
     def test_a_users_error_is_one_line_and_nothing_is_written(self, tmp_path):
-        done = command(
-            "--method=sgd", "--dataset=mnist_5k", "--run_dir=/dev/null/run", cwd=tmp_path
-        )
+        (tmp_path / "letter").write_text("dear")
+        done = command("--dataset=mnist_5k", "--run_dir=letter", cwd=tmp_path)
         assert done.returncode == 1
         assert re.fullmatch(r"reproduce\.mnist: the run folder .*\n", done.stderr)
-        assert not list(tmp_path.iterdir())
+        assert [p.name for p in tmp_path.iterdir()] == ["letter"]
+        assert (tmp_path / "letter").read_text() == "dear"
 
     def test_bad_flags_are_one_line(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
