@@ -1,13 +1,16 @@
-"""What all tests share: a seed, small targets, no network."""
+"""What all tests share: a seed, small targets, no network.
 
+TensorFlow is imported where it is needed: pytest-xdist reads this file also in the process that
+only hands out the tests, before it starts those that run them.
+"""
+
+import contextlib
 import dataclasses
+import functools
 import gc
 
-import keras
 import numpy as np
 import pytest
-
-import hypernet_tf as hn
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,15 +23,27 @@ def imported_objects_are_kept():
 @pytest.fixture(autouse=True)
 def seed():
     """Every test starts from the same global seeds, and leaves no Keras state behind."""
+    import keras
+
     keras.utils.set_random_seed(1234)
     yield
     keras.backend.clear_session()
 
 
+@pytest.fixture(scope="session")
+def load_once():
+    """`hn.data.load` that remembers: reading the 5,000 digits takes two seconds."""
+    import hypernet_tf as hn
+
+    return functools.cache(hn.data.load)
+
+
 @pytest.fixture(scope="module")
-def few_digits():
+def few_digits(load_once):
     """Eighty real images, the same in each part of a data set, so that runs take little time."""
-    real = hn.data.load
+    import hypernet_tf as hn
+
+    real = load_once
 
     def load(name, data_dir=None):
         whole = real(name, data_dir)
@@ -38,6 +53,35 @@ def few_digits():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hn.data, "load", load)
+        yield
+
+
+@pytest.fixture(scope="session")
+def undrawn():
+    """A context in which figures, all or those named, are not drawn: most of a short run's time."""
+    from matplotlib.figure import Figure
+
+    real = Figure.savefig
+
+    @contextlib.contextmanager
+    def context(names=None):
+        def savefig(figure, path):
+            if names is None or path.name.split(".")[1] in names:  # written aside: .name.part.png
+                path.write_bytes(b"a picture")
+            else:
+                real(figure, path)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Figure, "savefig", savefig)
+            yield
+
+    return context
+
+
+@pytest.fixture
+def quick_pictures(undrawn):
+    """A test whose figures are not what is tested."""
+    with undrawn():
         yield
 
 

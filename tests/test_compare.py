@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 from absl import flags
-from matplotlib.figure import Figure
 
 import hypernet_tf as hn
 from reproduce import _comparison, _flags, _mnist_methods, _run, _seeds_flag, compare, mnist
@@ -61,20 +60,20 @@ class TestFlags:
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
+def compared(tmp_path_factory, load_once, undrawn):
     """Two seeds of an ensemble, set side by side; and a run of the single network."""
     folder = tmp_path_factory.mktemp("runs") / "compare"
     asked = compare.Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble",), (0, 1))
-    real = hn.data.load
 
     def load(name, data_dir=None):
         if name == "fashion_mnist":
             raise hn.data.DataError("not on every machine")
-        return real(name, data_dir)
+        whole = load_once(name, data_dir)
+        few = hn.data.Split(whole.test.images[:100], whole.test.labels[:100])
+        return dataclasses.replace(whole, validation=few, test=few)
 
-    with pytest.MonkeyPatch.context() as patch:  # drawing is not what is tested
+    with undrawn(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(hn.data, "load", load)
-        patch.setattr(Figure, "savefig", lambda self, path: path.write_bytes(b"a picture"))
         for method, seed in (("deep_ensemble", 0), ("deep_ensemble", 1), ("sgd", 0)):
             config = compare.config_of(asked, method, seed)
             place = compare.run_folder(folder, method, seed)

@@ -81,8 +81,8 @@ def offline(monkeypatch, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mnist_5k():
-    return data.load("mnist_5k")
+def mnist_5k(load_once):
+    return load_once("mnist_5k", None)
 
 
 @pytest.fixture(scope="module")
@@ -578,8 +578,8 @@ def test_preparation_that_breaks_leaves_nothing(tmp_path, offline, monkeypatch, 
 
 
 @pytest.fixture(scope="module")
-def letters():
-    return data.load("glyphs")
+def letters(load_once):
+    return load_once("glyphs", None)
 
 
 def test_glyphs_are_test_images_only(letters):

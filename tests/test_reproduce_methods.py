@@ -45,9 +45,10 @@ def sampler_of(folder):
 
 
 @pytest.fixture(scope="module")
-def ensemble_run(tmp_path_factory, few_digits):
+def ensemble_run(tmp_path_factory, few_digits, undrawn):
     folder = tmp_path_factory.mktemp("runs") / "deep_ensemble"
-    mnist.run(tiny("deep_ensemble", steps=30), folder)
+    with undrawn():
+        mnist.run(tiny("deep_ensemble", steps=30), folder)
     return folder
 
 
@@ -100,7 +101,7 @@ class TestMethods:
         thetas = [sampler_of(tmp_path / name).sample(3).theta() for name in ("twice", "at_once")]
         np.testing.assert_array_equal(*thetas)
 
-    def test_what_noise_cannot_match(self, ensemble_run, tmp_path):
+    def test_what_noise_cannot_match(self, ensemble_run, tmp_path, quick_pictures):
         with pytest.raises(_run.RunError, match=r"no finished run in .*nothing: train it first"):
             mnist.run(tiny("noise", match=str(tmp_path / "nothing")), tmp_path / "noise")
         other = tiny("noise", match=str(ensemble_run))
