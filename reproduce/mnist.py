@@ -236,6 +236,7 @@ def _trained(
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
         seed=config.seed,
+        hparams=dataclasses.asdict(config),
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, Validation
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.stream import batches
+from hypernet_tf.training.tensorboard import TensorBoardWriter
 
 
 def train(
@@ -23,6 +24,7 @@ def train(
     validate_every: int,
     checkpoint_every: int,
     seed: int,
+    hparams: Mapping[str, int | float | str | bool] | None = None,
     verbose: bool = True,
 ) -> tuple[WeightSampler, dict]:
     """Train a sampler, or go on where the folder's newest checkpoint stands.
@@ -42,6 +44,7 @@ def train(
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
         seed: of the order of the data.
+        hparams: the run's settings by name, for TensorBoard to show and compare.
         verbose: whether to show progress.
 
     Returns:
@@ -70,7 +73,9 @@ def train(
             validation,
             every=checkpoint_every,
             last=steps,
-            tensorboard=folder / "tensorboard",
+            tensorboard=TensorBoardWriter(
+                folder / "tensorboard", classes=dataset.classes, hparams=hparams
+            ),
             record=record,
             verbose=verbose,
         )
