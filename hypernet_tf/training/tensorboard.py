@@ -45,8 +45,11 @@ TABLE = {
     "NLL": "validation/negative_log_likelihood",
     "entropy": "validation/entropy",
 }
-# How much is drawn: networks side by side, filters of a layer, layers; points of the projector.
-NETWORKS, FILTERS, LAYERS, POINTS = 8, 8, 8, 200
+# How much is shown: networks side by side, filters of a layer, and layers as pictures; networks
+# whose weights are counted in histograms; networks in the projector.
+NETWORKS, FILTERS, LAYERS = 8, 8, 8
+WEIGHED = 50
+POINTS = 200
 
 
 class TensorBoardWriter:
@@ -153,9 +156,10 @@ class TensorBoardWriter:
         kinds = [type(operation).__name__ for operation in layer_operations(target)]
         tags = [f"layer_{place}_{kind}" for place, kind in enumerate(kinds, 1)]
         with self._writer.as_default(step=step):
-            rows = target.rows(ensemble.weights.trainable)
+            some = ensemble[:WEIGHED]
+            rows = target.rows(some.weights.trainable)
             for tag, layer, weights in zip(tags, target.layers, rows, strict=True):
-                words = f"All weights of layer '{layer.name}' in {len(ensemble)} sampled networks."
+                words = f"All weights of layer '{layer.name}' in {len(some)} sampled networks."
                 tf.summary.histogram(f"weights/{tag}", weights, description=words)
             for place, kind, pictures in layer_pictures(ensemble[:NETWORKS], FILTERS)[:LAYERS]:
                 what = kind if "whole" in kind else f"first {kind}s, first input channel"
