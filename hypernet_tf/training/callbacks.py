@@ -168,7 +168,9 @@ class Recorder(keras.callbacks.Callback):
         seconds = time.monotonic() - since - (validated.seconds if validated else 0.0)
         entry: dict[str, Any] = {"step": step, **{name: float(v) for name, v in logs.items()}}
         entry["lam"] = float(self.model.lam.numpy())
-        entry["learning_rate"] = float(self.model.optimizer.learning_rate)
+        entry["learning_rate"] = float(
+            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        )
         if validated:
             entry["validation"] = validation_entry(validated.result, validated.entropy)
             self._bar.write(progress_line(entry))
