@@ -49,15 +49,18 @@ class Server:
         command += [f"--{name}={value}" for name, value in options.items()]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while len(self.runs()) < 2:
+        while self.finished() < 2:
             assert self.process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
-    def runs(self):
+    def finished(self):
+        """How many runs are read up to their last event."""
+        body = {"allowedStatuses": ["STATUS_SUCCESS"], "sliceSize": 10}
         with contextlib.suppress(OSError, http.client.HTTPException):
-            return self.json("runs")
-        return []
+            table = self.json("plugin/hparams/session_groups", body=body)
+            return len(table.get("sessionGroups", []))
+        return 0
 
     def get(self, route, body=None, **query):
         address = f"{self.url}/data/{route}?{urllib.parse.urlencode(query)}"
@@ -228,3 +231,29 @@ class TestOverHTTP:
         assert labels.splitlines() == ["network\tvalidation accuracy"] + [
             f"{number}\t{accuracy:.4f}" for number, accuracy in enumerate(accuracies, 1)
         ]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.slow
+def test_in_a_browser(server, tmp_path):
+    screenshot = tmp_path / "screenshot.png"
+    options = "headless no-sandbox disable-gpu no-first-run disable-background-networking "
+    options += "disable-component-update disable-sync hide-scrollbars dump-dom "
+    options += "virtual-time-budget=15000 window-size=1500,1100 "
+    options += f"user-data-dir={tmp_path / 'profile'} screenshot={screenshot}"
+    command = [
+        CHROMIUM,
+        *(f"--{option}" for option in options.split()),
+        f"{server.url}/#timeseries",
+    ]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=90)
+    for words in FIRST, SECOND, "filters/layer_1_Conv2D", "training/accuracy_loss":
+        assert words in done.stdout, words
+    pixels = matplotlib.image.imread(screenshot)
+    assert pixels.shape[:2] == (1100, 1500)
+    orange = np.abs(pixels[5, :, :3] - np.array([245, 124, 0]) / 255).max(-1) < 0.02
+    assert orange.mean() > 0.9  # the bar at the top
+    assert len(np.unique(pixels[100:, :, :3].reshape(-1, 3), axis=0)) > 50  # and what is below
