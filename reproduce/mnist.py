@@ -259,6 +259,7 @@ def _trained(
         checkpoint_every=config.checkpoint_every,
         seed=config.seed,
         execution=execution,
+        hparams=dataclasses.asdict(config),
     )
 
 

@@ -27,6 +27,8 @@ class Evaluation:
         brier_score: of the mean probability, between 0 and 2.
         disagreement: mean over pairs of networks of the share of examples on which they differ;
             NaN for one network.
+        confusion: [C, C] how many examples of each class (rows) get which class with the highest
+            mean probability (columns).
     """
 
     member_accuracy: np.ndarray
@@ -39,6 +41,7 @@ class Evaluation:
     adaptive_calibration_error: float
     brier_score: float
     disagreement: float
+    confusion: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,17 +109,19 @@ def evaluate_classes(
         else:
             differing = float("nan")
     mean = np.concatenate(means)
+    chosen = mean.argmax(-1)
     return Evaluation(
         member_accuracy=correct / len(labels),
         member_negative_log_likelihood=likelihood / len(labels),
         majority_vote_accuracy=float(np.mean(np.concatenate(voted) == labels)),
-        mean_probability_accuracy=float(np.mean(mean.argmax(-1) == labels)),
+        mean_probability_accuracy=float(np.mean(chosen == labels)),
         most_confident_accuracy=float(np.mean(np.concatenate(confident) == labels)),
         negative_log_likelihood=float(metrics.negative_log_likelihood(mean, labels)),
         expected_calibration_error=calibration.expected_calibration_error(mean, labels),
         adaptive_calibration_error=calibration.adaptive_calibration_error(mean, labels),
         brier_score=metrics.brier_score(mean, labels),
         disagreement=differing / len(labels),
+        confusion=metrics.confusion(chosen, labels, classes),
     )
 
 

@@ -105,6 +105,24 @@ def disagreement(predictions: np.ndarray, classes: int) -> float:
     return float(1.0 - agreeing.mean())
 
 
+def confusion(predictions: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """How many examples of each class (rows) are taken for which class (columns), [C, C].
+
+    Args:
+        predictions: [M] integer classes.
+        labels: [M].
+        classes: C.
+
+    Example:
+        >>> confusion(np.array([1, 1, 0]), np.array([0, 1, 0]), 2)
+        array([[1, 1],
+               [0, 1]])
+    """
+    check_labels(labels, len(predictions), classes)
+    pairs = labels.astype(np.int64) * classes + predictions
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
 def brier_score(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean over examples of sum_c (p_c - [c = label])^2, between 0 and 2.
 

@@ -54,6 +54,26 @@ def principal_components(vectors: np.ndarray, components: int = 6, *, seed: int 
     )
 
 
+def spanned_coordinates(vectors: np.ndarray) -> np.ndarray:
+    """N vectors in coordinates of the space that they span, [N, min(N - 1, K)].
+
+    All their principal components, most variance first, and so a rotation that keeps every
+    distance: a small table of a few vectors of millions of weights, with nothing lost.
+
+    Args:
+        vectors: [N, K].
+
+    Example:
+        >>> np.abs(spanned_coordinates(np.array([[0.0, 0.0, 5.0], [3.0, 4.0, 5.0]])))
+        array([[2.5],
+               [2.5]])
+    """
+    centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
+    variances, directions = np.linalg.eigh(centred @ centred.T)  # [N, N], as K may be large
+    coordinates = directions * np.sqrt(np.maximum(variances, 0))
+    return coordinates[:, ::-1][:, : min(len(vectors) - 1, vectors.shape[1])]
+
+
 def weight_views(ensemble: Ensemble) -> dict[str, np.ndarray]:
     """The parts of the weights that are looked at: name -> [N, K].
 

@@ -23,13 +23,16 @@ from hypernet_tf.plots.uncertainty import (
     roc_curves,
     score_histograms,
 )
+from hypernet_tf.plots.validation import confusion, filter_table
 
 __all__ = [
     "accuracy_histogram",
     "comparison",
+    "confusion",
     "ensembles",
     "filter_diversity",
     "filter_grids",
+    "filter_table",
     "frontier",
     "new_figure",
     "paths",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import pathlib
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -17,6 +16,7 @@ from hypernet_tf.diversity import Batch, NegativeEntropy
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.training.checkpoints import Checkpoints
+from hypernet_tf.training.tensorboard import TensorBoardWriter
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -45,6 +45,22 @@ class HaltOnNaN(keras.callbacks.Callback):
             raise TrainingDivergedError(f"a weight stopped being finite at step {step}")
 
 
+class Validated(NamedTuple):
+    """A validation.
+
+    Attributes:
+        ensemble: the networks.
+        result: how they do on the validation images.
+        entropy: H of their weights in nats; None where there is none.
+        seconds: how long it took.
+    """
+
+    ensemble: Ensemble
+    result: Evaluation
+    entropy: float | None
+    seconds: float
+
+
 class Validation(keras.callbacks.Callback):
     """Every so many steps, samples an ensemble and evaluates it on held-out images.
 
@@ -61,17 +77,19 @@ class Validation(keras.callbacks.Callback):
         self.networks = networks
         self.every = every
         self.last = last
-        self.latest: tuple[Evaluation, float | None] | None = None
+        self.latest: Validated | None = None
 
     def on_train_batch_end(self, batch, logs=None):
         """Evaluate if it is time; `latest` is None between validations."""
         step = int(self.model.step.numpy())
         self.latest = None
         if step % self.every == 0 or step == self.last:
+            start = time.monotonic()
             networks = min(self.networks, self.model.size or self.networks)
             ensemble = self.model.sample(networks, seed=0)
             result = ensemble.evaluate(self.split.x, self.split.y)
-            self.latest = result, ensemble_entropy(ensemble, self.model)
+            entropy = ensemble_entropy(ensemble, self.model)
+            self.latest = Validated(ensemble, result, entropy, time.monotonic() - start)
 
 
 def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
@@ -99,7 +117,7 @@ class Recorder(keras.callbacks.Callback):
         validation: the `Validation`, which stands before this in the list of callbacks.
         every: after how many steps to record and keep, and after the last one.
         last: the last step.
-        tensorboard: folder of TensorBoard's files.
+        tensorboard: writes TensorBoard's files.
         record: of an earlier part of the run: {"history": [...], "seconds": s}.
         verbose: whether to show progress.
     """
@@ -111,7 +129,7 @@ class Recorder(keras.callbacks.Callback):
         *,
         every: int,
         last: int,
-        tensorboard: pathlib.Path,
+        tensorboard: TensorBoardWriter,
         record: dict[str, Any] | None = None,
         verbose: bool = True,
     ):
@@ -122,14 +140,17 @@ class Recorder(keras.callbacks.Callback):
         self.last = last
         self.record = record or {"history": [], "seconds": 0.0}
         self.verbose = verbose
-        self._writer = tf.summary.create_file_writer(str(tensorboard))
+        self.tensorboard = tensorboard
 
     def on_train_begin(self, logs=None):
         """Start the clock and the progress bar."""
+        step = int(self.model.step.numpy())
         self._start = time.monotonic() - self.record["seconds"]
+        self.tensorboard.start(step)
+        self._recorded = step, time.monotonic()
         self._bar = tqdm(
             total=self.last,
-            initial=int(self.model.step.numpy()),
+            initial=step,
             disable=not self.verbose,
             desc="training",
             unit="step",
@@ -140,43 +161,37 @@ class Recorder(keras.callbacks.Callback):
         """Record and keep if it is time."""
         step = int(self.model.step.numpy())
         self._bar.update(step - self._bar.n)
-        if not (step % self.every == 0 or step == self.last or self.validation.latest):
+        validated = self.validation.latest
+        if not (step % self.every == 0 or step == self.last or validated):
             return
+        before, since = self._recorded
+        seconds = time.monotonic() - since - (validated.seconds if validated else 0.0)
         entry: dict[str, Any] = {"step": step, **{name: float(v) for name, v in logs.items()}}
         entry["lam"] = float(self.model.lam.numpy())
         entry["learning_rate"] = float(
             keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         )
-        if self.validation.latest:
-            result, entropy = self.validation.latest
-            entry["validation"] = validation_entry(result, entropy)
+        if validated:
+            entry["validation"] = validation_entry(validated.result, validated.entropy)
             if self.verbose:
                 self._bar.write(progress_line(entry))
         self._bar.set_postfix(
             loss=f"{entry['loss']:.4g}", accuracy_loss=f"{entry['accuracy_loss']:.4g}"
         )
-        self._write(step, entry)
+        self.tensorboard.record(step, entry, steps_per_second=(step - before) / seconds)
+        if validated:
+            self.tensorboard.networks(step, validated.ensemble, validated.result)
         self.record["history"].append(entry)
         self.record["seconds"] = time.monotonic() - self._start
         self.checkpoints.save(self.model, step, self.record)
         self.model.reset_metrics()
-
-    def _write(self, step: int, entry: dict[str, Any]) -> None:
-        with self._writer.as_default(step=step):
-            for name, value in entry.items():
-                if isinstance(value, float):
-                    tf.summary.scalar(f"training/{name}", value)
-            for name, value in entry.get("validation", {}).items():
-                if name == "member_accuracies":
-                    tf.summary.histogram("validation/member_accuracies", value)
-                else:
-                    tf.summary.scalar(f"validation/{name}", value)
-        self._writer.flush()
+        self._recorded = step, time.monotonic()
 
     def on_train_end(self, logs=None):
         """Close what is open."""
         self._bar.close()
-        self._writer.close()
+        if self.validation.latest:
+            self.tensorboard.finish(self.validation.latest.ensemble, self.validation.latest.result)
 
 
 def validation_entry(result: Evaluation, entropy: float | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
@@ -14,6 +14,7 @@ from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.devices import Execution, check_batch, together
 from hypernet_tf.training.loop import loop
 from hypernet_tf.training.stream import batches, distributed
+from hypernet_tf.training.tensorboard import TensorBoardWriter
 
 
 def train(
@@ -28,6 +29,7 @@ def train(
     checkpoint_every: int,
     seed: int,
     execution: Execution = Execution(),
+    hparams: Mapping[str, int | float | str | bool] | None = None,
     verbose: bool = True,
 ) -> tuple[WeightSampler, dict]:
     """Train a sampler, or go on where the folder's newest checkpoint stands.
@@ -48,6 +50,7 @@ def train(
         checkpoint_every: steps between checkpoints.
         seed: of the order of the data.
         execution: on which devices, and how, steps are run; it may be another one than before.
+        hparams: the run's settings by name, for TensorBoard to show and compare.
         verbose: whether to show progress.
 
     Returns:
@@ -94,7 +97,9 @@ def train(
             validation,
             every=checkpoint_every,
             last=steps,
-            tensorboard=folder / "tensorboard",
+            tensorboard=TensorBoardWriter(
+                folder / "tensorboard", classes=dataset.classes, hparams=hparams
+            ),
             record=record,
             verbose=verbose and execution.chief,
         )

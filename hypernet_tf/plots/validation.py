@@ -1,0 +1,92 @@
+"""Figures of what a validation during training shows: confused classes, filters side by side.
+
+They are drawn while a run trains: margins are set by hand, because measuring all text for a layout
+is half of the time of a drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hypernet_tf.plots.style import new_figure
+
+_CLASSES_WITH_NUMBERS = 20
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Which class is taken for which: rows the true class, columns the chosen one.
+
+    Shades are shares of the true class, black for all of it; the numbers, up to 20 classes, count
+    examples.
+
+    Args:
+        counts: [C, C].
+        classes: C names.
+        title: of the figure.
+    """
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    longest = max(map(len, classes))
+    names = 0.3 + 0.075 * longest  # inches that the names take
+    axes = _axes(left=0.25 + names, bottom=0.25 + (names if longest > 3 else 0.3), shape=1)
+    axes.imshow(share, cmap=matplotlib.colormaps["Greys"], vmin=0, vmax=1)
+    if len(classes) <= _CLASSES_WITH_NUMBERS:
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                color = "white" if share[row, column] > 0.5 else "black"
+                style = {"color": color, "ha": "center", "va": "center", "fontsize": 8}
+                axes.text(column, row, f"{count}", **style)
+        places = range(len(classes))
+        axes.set_yticks(places, classes, fontsize=8)
+        axes.set_xticks(places, classes, fontsize=8, rotation=90 if longest > 3 else 0)
+    axes.set_xlabel("chosen class")
+    axes.set_ylabel("true class")
+    axes.set_title(title, fontsize=10)
+    return axes.figure
+
+
+def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> Figure:
+    """The same filters of several networks: a column for each network, a row for each filter.
+
+    Args:
+        pictures: [N, filters, height, width] weights, drawn with one symmetric grey scale around
+            zero, whose ends the title tells.
+        title: of the figure.
+        row_name: what a row is, where there are several.
+    """
+    networks, filters, height, width = pictures.shape
+    table = np.full([filters * (height + 1) - 1, networks * (width + 1) - 1], np.nan)
+    for network, row in np.ndindex(networks, filters):
+        top, left = row * (height + 1), network * (width + 1)
+        table[top : top + height, left : left + width] = pictures[network, row]
+    limit = float(np.abs(pictures).max()) or 1.0
+    axes = _axes(left=0.5, bottom=0.5, shape=table.shape[0] / table.shape[1])
+    gray = matplotlib.colormaps["gray"].with_extremes(bad="#7fb2e5")  # between pictures
+    axes.imshow(table, cmap=gray, vmin=-limit, vmax=limit, interpolation="nearest")
+    for axis, count, size in ((axes.xaxis, networks, width), (axes.yaxis, filters, height)):
+        names = [str(place + 1) for place in range(count)]
+        axis.set_ticks((size + 1) * np.arange(count) + (size - 1) / 2, names, fontsize=8)
+    axes.set_xlabel("network")
+    if filters > 1:
+        axes.set_ylabel(row_name)
+    else:
+        axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"{title}\nblack {-limit:.2g}, white {limit:.2g}", fontsize=10)
+    return axes.figure
+
+
+def _axes(left: float, bottom: float, shape: float) -> Axes:
+    """Axes of a figure of their own, as wide as it goes; margins in inches, shape height/width."""
+    right, top = 0.15, 0.5
+    width = 7 - left - right
+    height = min(width * shape, 7)
+    figure = new_figure(bottom + height + top)
+    figure.set_layout_engine("none")
+    whole = figure.get_figheight()
+    return figure.add_axes((left / 7, bottom / whole, width / 7, height / whole))
