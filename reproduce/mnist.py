@@ -158,7 +158,7 @@ def run(
     *,
     analyses: Sequence[str] = (),
     settings: Settings | None = None,
-    execution: Execution = Execution(),
+    execution: Execution | None = None,
 ) -> dict:
     """Train, evaluate, analyse, and write the run folder; what is done already is not done again.
 
@@ -177,6 +177,7 @@ def run(
         DataError, RunError, CheckpointError, DeviceError, TrainingDivergedError, WorkerLostError:
             each with its one line.
     """
+    execution = execution or Execution()
     if not execution.chief:
         _prepare(config)
         _trained(config, hn.data.load(config.dataset, data_dir), folder, execution)
@@ -279,13 +280,9 @@ def main() -> None:
         config, _ = _run.finished(folder, Config)
         _device_flags.refuse("the analysis of a finished run")
     settings = _analysis_flags.settings(config.networks, trains=trains)
+    execution = _device_flags.execution()
     metrics = run(
-        config,
-        folder,
-        values.data_dir,
-        analyses=analyses,
-        settings=settings,
-        execution=_device_flags.execution(),
+        config, folder, values.data_dir, analyses=analyses, settings=settings, execution=execution
     )
     if not metrics:
         print("this worker has trained along; the chief reports")

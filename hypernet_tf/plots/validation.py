@@ -32,21 +32,20 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     longest = max(map(len, classes))
     names = 0.3 + 0.075 * longest  # inches that the names take
-    axes = _axes(left=0.25 + names, bottom=0.25 + (names if longest > 3 else 0.3), shape=1)
+    figure, axes = _axes(left=0.25 + names, bottom=0.25 + (names if longest > 3 else 0.3), shape=1)
     axes.imshow(share, cmap=matplotlib.colormaps["Greys"], vmin=0, vmax=1)
     if len(classes) <= _CLASSES_WITH_NUMBERS:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 color = "white" if share[row, column] > 0.5 else "black"
-                style = {"color": color, "ha": "center", "va": "center", "fontsize": 8}
-                axes.text(column, row, f"{count}", **style)
+                axes.text(column, row, f"{count}", color=color, ha="center", va="center", size=8)
         places = range(len(classes))
         axes.set_yticks(places, classes, fontsize=8)
         axes.set_xticks(places, classes, fontsize=8, rotation=90 if longest > 3 else 0)
     axes.set_xlabel("chosen class")
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10)
-    return axes.figure
+    return figure
 
 
 def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> Figure:
@@ -64,7 +63,7 @@ def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> 
         top, left = row * (height + 1), network * (width + 1)
         table[top : top + height, left : left + width] = pictures[network, row]
     limit = float(np.abs(pictures).max()) or 1.0
-    axes = _axes(left=0.5, bottom=0.5, shape=table.shape[0] / table.shape[1])
+    figure, axes = _axes(left=0.5, bottom=0.5, shape=table.shape[0] / table.shape[1])
     gray = matplotlib.colormaps["gray"].with_extremes(bad="#7fb2e5")  # between pictures
     axes.imshow(table, cmap=gray, vmin=-limit, vmax=limit, interpolation="nearest")
     for axis, count, size in ((axes.xaxis, networks, width), (axes.yaxis, filters, height)):
@@ -78,10 +77,10 @@ def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> 
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(f"{title}\nblack {-limit:.2g}, white {limit:.2g}", fontsize=10)
-    return axes.figure
+    return figure
 
 
-def _axes(left: float, bottom: float, shape: float) -> Axes:
+def _axes(left: float, bottom: float, shape: float) -> tuple[Figure, Axes]:
     """Axes of a figure of their own, as wide as it goes; margins in inches, shape height/width."""
     right, top = 0.15, 0.5
     width = 7 - left - right
@@ -89,4 +88,4 @@ def _axes(left: float, bottom: float, shape: float) -> Axes:
     figure = new_figure(bottom + height + top)
     figure.set_layout_engine("none")
     whole = figure.get_figheight()
-    return figure.add_axes((left / 7, bottom / whole, width / 7, height / whole))
+    return figure, figure.add_axes((left / 7, bottom / whole, width / 7, height / whole))

@@ -203,8 +203,7 @@ class WeightSampler(keras.Model, abc.ABC):
         """The objective and the mean member's metrics on one batch, for N fixed networks."""
         data = keras.utils.unpack_x_y_sample_weight(data)
         share = Share(self.networks)
-        own = stream_seed(self.seed, EVALUATE, 0)
-        drawn, weights = self._networks(own, self.networks, share)
+        drawn, weights = self._networks(stream_seed(self.seed, EVALUATE, 0), self.networks, share)
         return self._objective(weights, drawn, data, share, training=False)[1]
 
     def _objective(
@@ -217,9 +216,8 @@ class WeightSampler(keras.Model, abc.ABC):
         size = tf.shape(keras.tree.flatten(x)[0])[0]
         y_pred = keras.tree.map_structure(lambda t: collect(t, size), outputs)
         # Keras divides a mean by the number of replicas.
-        accuracy_loss = share.replicas * self.compute_loss(
-            x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=training
-        )
+        part = self.compute_loss(x, y, y_pred, sample_weight, training=training)
+        accuracy_loss = share.replicas * part
         diversity_loss = tf.zeros([])
         if self._terms:
             mode = {"training": training, "outputs": any(t.uses_outputs for t in self._terms)}

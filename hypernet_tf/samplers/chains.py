@@ -170,7 +170,8 @@ class SGLD(SGDChains):
     def compile(self, optimizer="sgd", loss=None, metrics=None, **kwargs):
         """As `WeightSampler.compile`."""
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        plain = getattr(self.optimizer, "inner_optimizer", self.optimizer)  # float16 scales the loss
+        # In float16 it is inside the one that scales the loss.
+        plain = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         if type(plain) is not keras.optimizers.SGD:
             raise ValueError("Langevin dynamics follow SGD: compile with keras.optimizers.SGD")
         if asked := [name for name in _NO_LANGEVIN if getattr(plain, name)]:

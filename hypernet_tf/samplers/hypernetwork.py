@@ -85,9 +85,7 @@ class Hypernetwork(LatentSampler):
             codes.append((filters, code))
             sizes.append(layer.size // filters)
         policy = self.dtype_policy
-        self.extractor = Extractor(
-            tuple(extractor_hidden), codes, name="extractor", dtype=policy
-        )
+        self.extractor = Extractor(tuple(extractor_hidden), codes, name="extractor", dtype=policy)
         self.generators = [
             WeightGenerator(layer_hidden, size, name=f"weight_generator{place + 1}", dtype=policy)
             for place, (layer_hidden, size) in enumerate(zip(hidden, sizes, strict=True))

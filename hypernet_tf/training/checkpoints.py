@@ -26,7 +26,8 @@ class Checkpoints:
     file's SHA-256, and a record of the caller's.
 
     Args:
-        folder: where they stand; made with the first. What a kill left half-written there is removed.
+        folder: where they stand; made with the first. What a kill left half-written there is
+            removed.
         keep: how many to keep.
     """
 

@@ -169,7 +169,9 @@ def strategy(devices: int | None = 1) -> tf.distribute.Strategy | None:
     count = len(there) if devices is None else devices
     if not 1 <= count <= len(there):
         kind = there[0].split(":")[-2]
-        raise DeviceError(f"{count} devices are not to be had: this machine has {len(there)} {kind}")
+        raise DeviceError(
+            f"{count} devices are not to be had: this machine has {len(there)} {kind}"
+        )
     return _mirrored(tuple(there[:count])) if count > 1 else None
 
 

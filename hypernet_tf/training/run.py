@@ -7,13 +7,15 @@ import pathlib
 import tempfile
 from collections.abc import Callable, Mapping
 
+import tensorflow as tf
+
 from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, Validation
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.devices import Execution, check_batch, together
 from hypernet_tf.training.loop import loop
-from hypernet_tf.training.stream import batches, distributed
+from hypernet_tf.training.stream import distributed
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 
 
@@ -28,7 +30,7 @@ def train(
     validate_every: int,
     checkpoint_every: int,
     seed: int,
-    execution: Execution = Execution(),
+    execution: Execution | None = None,
     hparams: Mapping[str, int | float | str | bool] | None = None,
     verbose: bool = True,
 ) -> tuple[WeightSampler, dict]:
@@ -49,7 +51,8 @@ def train(
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
         seed: of the order of the data.
-        execution: on which devices, and how, steps are run; it may be another one than before.
+        execution: on which devices, and how, steps are run; None for one device. It
+            may be another one than before.
         hparams: the run's settings by name, for TensorBoard to show and compare.
         verbose: whether to show progress.
 
@@ -62,6 +65,7 @@ def train(
         DeviceError: a batch cannot be shared out to the devices.
         WorkerLostError: another machine has gone; the last checkpoint stays.
     """
+    execution = execution or Execution()
     checkpoints = Checkpoints(folder / "checkpoints")
     with together(execution), execution.scope():
         if checkpoints.latest_step() is None:
@@ -69,19 +73,13 @@ def train(
         else:
             sampler, record = checkpoints.load()
     done = int(sampler.step.numpy())
-    if done == steps:
+    if done >= steps:
         assert record is not None
         return sampler, record
     check_batch(sampler.networks, images, execution.replicas)
-    order: dict[str, int] = {
-        "batch_size": sampler.networks * images,
-        "seed": seed,
-        "first_step": done,
-    }
-    if execution.strategy is None:
-        data = batches(dataset.train, **order)
-    else:
-        data = distributed(execution.strategy, dataset.train, **order)
+    several, batch_size = execution.strategy, sampler.networks * images
+    order = {"batch_size": batch_size, "seed": seed, "first_step": done}
+    data = distributed(several or tf.distribute.get_strategy(), dataset.train, **order)
     with together(execution), contextlib.ExitStack() as stack:
         if not execution.chief:  # which does all that the chief does, and keeps nothing
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -90,6 +90,8 @@ def distributed(strategy: tf.distribute.Strategy, split: Split, **order: Any) ->
         **order: see `batches`.
     """
     parts = strategy.num_replicas_in_sync
+    if parts == 1:
+        return batches(split, **order)
 
     def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
         count = parts // context.num_input_pipelines
