@@ -209,7 +209,6 @@ class WeightSampler(keras.Model, abc.ABC):
     def _objective(
         self, weights: WeightSet, drawn: Draw, data: tuple, share: Share, *, training: bool
     ) -> tuple[tf.Tensor, dict]:
-        """The objective, and the metrics; over replicas their mean is that of the whole batch."""
         x, y, sample_weight = data
         dealt = deal(x, share.networks)
         outputs, _ = self.target.run(weights, dealt, training=training, batch_statistics=True)
