@@ -120,14 +120,6 @@ class TestRunFolder:
         assert "complete" in capsys.readouterr().out
         assert (folder / "metrics.json").stat().st_mtime_ns == before
 
-    def test_more_steps_continue_it(self, finished, tmp_path, quick_pictures):
-        folder = shutil.copytree(finished[0], tmp_path / "run")
-        metrics = mnist.run(dataclasses.replace(TINY, steps=3), folder)
-        assert metrics["steps"] == 3
-        assert (folder / "checkpoints" / "step-00000003").exists()
-        with pytest.raises(_run.RunError, match="goes to 3 steps, not 2"):
-            mnist.run(TINY, folder)
-
     @pytest.mark.parametrize(
         ("field", "value"), [("lam", 7.0), ("seed", 5), ("dataset", "fashion_mnist")]
     )

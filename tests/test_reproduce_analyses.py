@@ -561,9 +561,12 @@ class TestKilled:
             report.write([folder], tmp_path / "page.html")
         metrics = mnist.run(longer, folder)
         assert metrics["steps"] == 61
+        assert (folder / "checkpoints" / "step-00000061").exists()
         assert set(metrics["analyses"]) == set(mnist.BASIC)
         assert not (folder / "figures" / "paths.png").exists()
         assert set(times(folder)) >= {"accuracy_histogram.png", "filters.png"}
+        with pytest.raises(_run.RunError, match="goes to 61 steps, not 60"):
+            mnist.run(TINY, folder)
 
     def test_a_run_that_was_continued_and_stopped_is_not_analysed(self, finished, tmp_path):
         folder = shutil.copytree(finished, tmp_path / "run")
