@@ -131,7 +131,7 @@ class Trials(keras_tuner.Tuner):
         time.sleep(0.2)
 
     def run_trial(self, trial, **kwargs):
-        """Run it; a diverged one has failed, and any other error ends the search."""
+        """Run it; one that diverged has failed, and any other error ends the search."""
         try:
             found = self.train(lam_of(trial))
         except TrainingDivergedError as error:
@@ -139,6 +139,10 @@ class Trials(keras_tuner.Tuner):
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except Exception as error:
             raise keras_tuner.errors.FatalError(str(error)) from error
+        # Infinity and NaN are null in a file of metrics.
+        found = {k: v for k, v in found.items() if v is not None and math.isfinite(v)}
+        if self.oracle.objective.name not in found:
+            raise keras_tuner.errors.FailedTrialError("its objective is no finite number")
         return found
 
 

@@ -12,7 +12,8 @@ metrics.json and report.html show the test images; metrics.json ends with the co
 best trial again.
 
 The same command again goes on where the sweep stopped, in the middle of a trial as well, and runs
-nothing that is finished. More --lams or a higher --trials go on in the same folder.
+nothing that is finished. More --lams or a higher --trials go on in the same folder; other --steps
+are another sweep.
 
 Several processes share the trials by Keras Tuner's chief and workers. All run the same command, on
 one machine or on several that see the same folder; the chief hands out the trials and writes the
@@ -23,8 +24,8 @@ frontier when the last worker is done:
   KERASTUNER_TUNER_ID=tuner0 python -m reproduce.sweep --preset=quick &
   KERASTUNER_TUNER_ID=tuner1 python -m reproduce.sweep --preset=quick
 
-The chief waits for each of its workers: start one that was killed again, with its name, or stop the
-chief and run all commands again.
+The chief waits for its workers, and a worker up to an hour for its chief: start one that was killed
+again, with its name, or stop all of them and repeat the commands, of fewer workers if you like.
 """
 
 from __future__ import annotations

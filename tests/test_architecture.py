@@ -83,7 +83,7 @@ def test_importing_it_loads_nothing_heavy():
     script = (
         "import sys, tensorflow; before = set(sys.modules); import hypernet_tf; "
         "print([m for m in ('tensorflow_probability.python', 'tensorflow_datasets', 'mlxtend', "
-        "'matplotlib.pyplot', 'sklearn') if m in set(sys.modules) - before])"
+        "'matplotlib.pyplot', 'sklearn', 'keras_tuner') if m in set(sys.modules) - before])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

@@ -1,6 +1,7 @@
 """Figures of uncertainty: their size, and that what they draw is what they are given."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -35,7 +36,18 @@ def risk():
     return plots.risk_coverage(CURVES)
 
 
-@pytest.mark.parametrize("draw", (reliability, histograms, roc, risk))
+LAM = np.array([1e1, 1e2, 1e3, 1.23e3, 2.31e3, 1.19e4, 1e4, 1.23e4, 1e5])
+ENTROPY = np.array([900.0, 850, 700, 690, 680, 396, 395, 400, 390])
+ACCURACY = np.array([20, 60, 94, 95, 95.1, 97, 96.9, 97.1, 97.2])
+
+
+def frontier():
+    panel = {"title": "accuracy", "unit": "accuracy (%)", "log": False, "values": ACCURACY}
+    likelihood = {"title": "NLL", "unit": "nats", "log": True, "values": 1 - ACCURACY / 100}
+    return plots.frontier(LAM, ENTROPY, [panel, panel, likelihood], best=8)
+
+
+@pytest.mark.parametrize("draw", (reliability, histograms, roc, risk, frontier))
 def test_figures_fit_a_page_and_can_be_read(draw):
     figure = draw()
     file = io.BytesIO()
@@ -78,3 +90,22 @@ def test_curves_differ_by_more_than_colour(draw):
     assert len({line.get_marker() for line in lines}) == 4
     for line, (x, y) in zip(lines, CURVES.values(), strict=True):
         np.testing.assert_allclose(line.get_xydata(), 100 * np.stack([x, y], 1))
+
+
+def test_each_lam_stands_beside_its_mark_and_on_no_other():
+    figure = frontier()
+    figure.draw_without_rendering()
+    for axes, values in zip(figure.axes, (ACCURACY, ACCURACY, 1 - ACCURACY / 100), strict=True):
+        texts = axes.texts
+        assert [text.get_text() for text in texts] == (
+            ["10¹", "10²", "10³", "1230", "2310", "11900", "10⁴", "12300", "10⁵"]
+        )
+        np.testing.assert_allclose([text.xy for text in texts], np.stack([ENTROPY, values], 1))
+        # The box of the letters alone: an annotation's own includes the line to its mark.
+        boxes = [super(type(text), text).get_window_extent() for text in texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        for box in boxes:
+            assert axes.get_window_extent().containsx(box.x0)
+            assert axes.get_window_extent().containsx(box.x1)
+            assert axes.get_window_extent().containsy(box.y0)
+            assert axes.get_window_extent().containsy(box.y1)

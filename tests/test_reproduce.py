@@ -79,6 +79,17 @@ class TestRunFolder:
             "adaptive_calibration_error",
             "brier_score",
         }
+        assert set(metrics["validation"]) == {
+            "member_accuracy_mean",
+            "member_accuracy_min",
+            "member_accuracy_max",
+            "majority_vote_accuracy",
+            "mean_probability_accuracy",
+            "most_confident_accuracy",
+            "negative_log_likelihood",
+            "expected_calibration_error",
+            "entropy",
+        }
         assert metrics["image_passes"] == 2 * 3 * 4
         assert set(metrics["diversity"]) == {
             "entropy",

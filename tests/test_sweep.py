@@ -5,11 +5,9 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 
 import keras_tuner
 import numpy as np
@@ -158,10 +156,28 @@ class TestSearch:
 
         with pytest.raises(KeyboardInterrupt):
             searched(asked, tmp_path / "tuner", interrupted)
+        # As a chief leaves it: what one process began, another goes on with.
+        (tmp_path / "tuner" / "tuner0.json").rename(tmp_path / "tuner" / "chief.json")
         tried, trials = searched(asked, tmp_path / "tuner", near_300)
         assert sorted(tried) == [1e3, 1e4]
         assert {trial.status for trial in trials} == {"COMPLETED"}
         assert len(trials) == 3
+
+    def test_a_trial_that_has_only_begun_is_not_lost(self, tmp_path):
+        asked = Sweep(TINY, lams=(10.0, 1e3))
+        begun = searched(asked, tmp_path / "tuner", near_300)[1][1]
+        # As a kill leaves it between the two files that Keras Tuner writes.
+        (tmp_path / "tuner" / f"trial_{begun.trial_id}" / "trial.json").write_text(
+            json.dumps(begun.get_state() | {"status": "RUNNING", "metrics": {"metrics": {}}})
+        )
+        tried, trials = searched(asked, tmp_path / "tuner", near_300)
+        assert tried == [_trials.lam_of(begun)]
+        assert [trial.status for trial in trials] == ["COMPLETED", "COMPLETED"]
+
+    def test_no_finite_objective_is_a_failed_trial(self, tmp_path):
+        values = {10.0: None, 1e3: float("inf"), 1e4: 0.5}
+        trials = searched(Sweep(TINY, lams=tuple(values)), tmp_path / "tuner", values.get)[1]
+        assert [trial.status for trial in trials] == ["FAILED", "FAILED", "COMPLETED"]
 
     def test_one_that_diverges_is_left_out_and_an_error_ends_it(self, tmp_path):
         asked = Sweep(TINY, lams=(10.0, 1e3))
@@ -302,48 +318,3 @@ class TestCommand:
             lines = error.strip().splitlines()
             assert len(lines) == 1, error
             assert argument.split("=")[0].strip("-") in lines[0] or "is a file" in lines[0]
-
-    @pytest.mark.slow
-    def test_a_chief_and_two_workers_share_the_trials(self, tmp_path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        where = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
-        processes = {
-            name: start(tmp_path, "--lams=10,1e3,1e5", KERASTUNER_TUNER_ID=name, **where)
-            for name in ("tuner0", "chief", "tuner1")
-        }
-        try:
-            said = {name: one.communicate(timeout=400) for name, one in processes.items()}
-        finally:
-            for process in processes.values():
-                process.kill()
-        for name, process in processes.items():
-            assert process.returncode == 0, (name, said[name][1][-2000:])
-        run = {
-            name: {line for line in out.splitlines() if line.startswith("trial: lam")}
-            for name, (out, _) in said.items()
-        }
-        assert not run["chief"]
-        assert run["tuner0"] and run["tuner1"]
-        assert not run["tuner0"] & run["tuner1"]
-        metrics = json.loads((tmp_path / "sweep" / "metrics.json").read_text())
-        assert [one["lam"] for one in metrics["trials"]] == [10, 1e3, 1e5]
-
-    @pytest.mark.slow
-    def test_a_killed_sweep_goes_on(self, tmp_path):
-        process = start(tmp_path, "--lams=10,1e3")
-        while process.poll() is None and not (tmp_path / "sweep/lam=1000/config.json").exists():
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        first = tmp_path / "sweep" / "lam=10" / "metrics.json"
-        before = first.stat().st_mtime_ns
-        assert not (tmp_path / "sweep" / "metrics.json").exists()
-        process = start(tmp_path, "--lams=10,1e3")
-        out, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error[-2000:]
-        assert "trial: lam 10\n" not in out
-        assert first.stat().st_mtime_ns == before
-        metrics = json.loads((tmp_path / "sweep" / "metrics.json").read_text())
-        assert [one["lam"] for one in metrics["trials"]] == [10, 1e3]

@@ -51,6 +51,30 @@ def test_a_tuner_finds_the_best_of_its_trials(blobs, tmp_path):
     assert tuner.get_best_hyperparameters()[0]["lam"] == trials[0].hyperparameters["lam"]
 
 
+@pytest.mark.slow
+def test_hyperband_goes_on_from_the_weights_of_an_earlier_round(blobs, tmp_path):
+    x, y = blobs
+    target = classifier()
+
+    def make(hp):
+        return compiled(target, hp.Float("lam", 10, 1e5, sampling="log"), LOSS)
+
+    model = SamplerHyperModel(make, validation=(x, y), networks=8)
+    name = "negative_log_likelihood"
+    tuner = keras_tuner.Hyperband(
+        model, objective(name), max_epochs=2, factor=2, seed=3, directory=tmp_path
+    )
+    tuner.search(x, y, batch_size=96, verbose=0)
+    trials = tuner.oracle.trials.values()
+    assert {trial.status for trial in trials} == {"COMPLETED"}
+    later = [trial for trial in trials if trial.hyperparameters.values["tuner/initial_epoch"]]
+    assert later
+    best = tuner.get_best_models()[0]
+    assert int(best.step) == 2  # one step an epoch, those of both rounds
+    found = best.sample(8, seed=0).evaluate(x, y).negative_log_likelihood
+    assert found == pytest.approx(tuner.oracle.get_best_trials()[0].score)
+
+
 def test_the_metrics_are_those_of_the_ensemble(blobs):
     x, y = blobs
     hyper = compiled(classifier(), 10.0, LOSS)

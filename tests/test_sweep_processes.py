@@ -1,0 +1,107 @@
+"""Sweeps as processes: a chief with its workers, and a kill in the middle of a trial."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+# The command on eighty digits, with few networks in a step and nothing drawn. Two workers begin
+# their first trials together, however long each takes to start.
+SMALL = """
+import dataclasses, functools, os, pathlib, time
+from matplotlib.figure import Figure
+import hypernet_tf as hn
+from reproduce import _flags, _mnist_methods, mnist, sweep
+real = hn.data.load
+@functools.cache
+def load(name, data_dir=None):
+    whole = real(name, data_dir)
+    part = hn.data.Split(whole.train.images[:80], whole.train.labels[:80])
+    return dataclasses.replace(whole, train=part, validation=part, test=part)
+hn.data.load = load
+_mnist_methods.PRESETS["hypernetwork", "quick"] |= {
+    "networks": 2, "networks_per_step": 2, "images_per_network": 4, "checkpoint_every": 1}
+Figure.savefig = lambda self, path: path.write_bytes(b"a picture")
+run = mnist.run
+def together(*arguments):
+    pathlib.Path("at-work-" + os.environ["KERASTUNER_TUNER_ID"]).touch()
+    while len(list(pathlib.Path().glob("at-work-*"))) < 2:
+        time.sleep(0.1)
+    return run(*arguments)
+if "KERASTUNER_TUNER_ID" in os.environ:
+    mnist.run = together
+_flags.run(sweep.main)
+"""
+
+
+def start(folder, *arguments, **environment):
+    """`python -m reproduce.sweep` with a small preset, as a process."""
+    flags = ["--dataset=mnist_5k", "--preset=quick", "--run_dir=sweep", *arguments]
+    return subprocess.Popen(
+        [sys.executable, "-c", SMALL, *flags],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def trials(said):
+    """The lams of which a process said that it ran them."""
+    return re.findall(r"^trial: lam (\S+)$", said, re.M)
+
+
+def test_a_chief_and_two_workers_share_the_trials(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": port}
+    asked = ("--lams=1,10", "--steps=1")
+    processes = {
+        name: start(tmp_path, *asked, KERASTUNER_TUNER_ID=name, **address)
+        for name in ("chief", "tuner0", "tuner1")
+    }
+    try:
+        said = {name: process.communicate(timeout=200) for name, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.kill()
+    for name, process in processes.items():
+        assert process.returncode == 0, said[name][1][-2000:]
+    ran = {name: trials(out) for name, (out, _) in said.items()}
+    assert not ran["chief"]
+    assert sorted([ran["tuner0"], ran["tuner1"]]) == [["1"], ["10"]]
+    assert "report: sweep/report.html" in said["chief"][0]
+    metrics = json.loads((tmp_path / "sweep" / "metrics.json").read_text())
+    assert [one["lam"] for one in metrics["trials"]] == [1, 10]
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_killed_goes_on(tmp_path):
+    asked = ("--lams=1,10", "--steps=60")
+    killed = start(tmp_path, *asked)
+    checkpoints = tmp_path / "sweep" / "lam=10" / "checkpoints"
+    while killed.poll() is None and not list(checkpoints.glob("step-*")):
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    done = max(int(path.name.removeprefix("step-")) for path in checkpoints.glob("step-*"))
+    assert 0 < done < 60
+    finished = tmp_path / "sweep" / "lam=1" / "metrics.json"
+    before = finished.stat().st_mtime_ns
+    again = start(tmp_path, *asked)
+    said, errors = again.communicate(timeout=200)
+    assert again.returncode == 0, errors[-2000:]
+    assert trials(said) == ["10"]
+    # The progress bar starts where the last whole checkpoint stands.
+    assert re.search(r"training: .*?\| (\d+)/60 \[", errors)[1] == str(done)
+    assert finished.stat().st_mtime_ns == before
+    metrics = json.loads((tmp_path / "sweep" / "metrics.json").read_text())
+    assert [one["lam"] for one in metrics["trials"]] == [1, 10]
