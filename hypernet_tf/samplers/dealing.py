@@ -42,11 +42,16 @@ def collect(outputs: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         size: M; the N·B - M places that were filled up are dropped.
 
     Returns:
-        [M, ...].
+        [M, ...], in float32 where they were in half of it.
     """
-    return _reshape(outputs, [tf.shape(outputs)[0] * tf.shape(outputs)[1]], outputs.shape[2:])[
-        :size
-    ]
+    whole = tf.shape(outputs)[0] * tf.shape(outputs)[1]
+    return widened(_reshape(outputs, [whole], outputs.shape[2:])[:size])
+
+
+def widened(outputs: tf.Tensor) -> tf.Tensor:
+    """Outputs of mixed precision as float32, which losses and diversity terms need."""
+    half = outputs.dtype in (tf.float16, tf.bfloat16)
+    return tf.cast(outputs, tf.float32) if half else outputs
 
 
 def _reshape(tensor: tf.Tensor, front: list, rest: tf.TensorShape) -> tf.Tensor:

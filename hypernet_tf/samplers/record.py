@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from hypernet_tf.diversity import Batch
+from hypernet_tf.samplers.dealing import widened
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.replicas import Share
 from hypernet_tf.targets import Target, WeightSet
@@ -52,4 +53,5 @@ def step_record(
     first = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt)
     answers, _ = target.run(weights, first, training=training, batch_statistics=True)
     labels = keras.tree.map_structure(lambda tensor: share.first(tensor[:count]), y)
+    answers = keras.tree.map_structure(widened, answers)
     return record._replace(outputs=gathered(answers), y=labels)

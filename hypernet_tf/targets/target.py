@@ -249,7 +249,7 @@ class Target:
         }
         outputs = rules.run_plan(self.plan, networks, values)
         state = [networks.new_state.get(id(v), variables[id(v)]) for v in self._state]
-        return keras.tree.map_structure(lambda value: _widened(value.stacked), outputs), state
+        return keras.tree.map_structure(lambda value: value.stacked, outputs), state
 
     def to_keras(self, weights: WeightSet) -> keras.Model:
         """One network as an ordinary Keras model, independent of this target.
@@ -286,12 +286,6 @@ class Target:
         """A target from `get_config`."""
         model = copy.deepcopy(config["model"])  # which Keras uses up
         return cls(**config | {"model": keras.saving.deserialize_keras_object(model)})
-
-
-def _widened(outputs: tf.Tensor) -> tf.Tensor:
-    """Outputs of mixed precision as float32: losses and probabilities need it."""
-    half = outputs.dtype in (tf.float16, tf.bfloat16)
-    return tf.cast(outputs, tf.float32) if half else outputs
 
 
 def is_seed(variable: Any) -> bool:
