@@ -20,19 +20,29 @@ from test_training import DATASET, run
 from hypernet_tf import plots
 from hypernet_tf.ensembles.filter_pictures import layer_pictures
 from hypernet_tf.ensembles.metrics import confusion
+from hypernet_tf.training.tensorboard import TensorBoardWriter
 
-SETTINGS = {"method": "hypernetwork", "lam": 50.0}
+SETTINGS = {"checkpoint_every": 2, "method": "hypernetwork", "lam": 50.0}
 
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
-    """Two runs; the first one lost its last checkpoint and was continued with more steps."""
+    """Two runs; the first lost its last checkpoint and was continued with more steps."""
     folder = tmp_path_factory.mktemp("runs")
     first = folder / "first"
     run(first, 6, hparams=SETTINGS | {"seed": 0, "steps": 6})
     shutil.rmtree(first / "checkpoints" / "step-00000006")
     hyper, record = run(first, 8, hparams=SETTINGS | {"seed": 0, "steps": 8})
-    run(folder / "second", 4, seed=1, hparams=SETTINGS | {"seed": 1, "steps": 4})
+    # The second one is written without being trained, which takes the most time.
+    writer = TensorBoardWriter(
+        folder / "second" / "tensorboard",
+        classes=DATASET.classes,
+        hparams=SETTINGS | {"seed": 1, "steps": 4},
+    )
+    writer.start(0)
+    writer.record(4, record["history"][1], steps_per_second=1.0)
+    ensemble = hyper.sample(5, seed=1)
+    writer.finish(ensemble, ensemble.evaluate(DATASET.validation.x, DATASET.validation.y))
     return folder, hyper, record
 
 
@@ -180,8 +190,8 @@ class TestOverHTTP:
             row = f"<td>{name}</td>\n<td><code>{value}</code></td>"
             assert row in text["text"]
         experiment = server.plugin("hparams/experiment", body={})
-        names = {info["name"] for info in experiment["hparamInfos"]}
-        assert names == {"method", "lam", "seed", "steps"}
+        names = [info["name"] for info in experiment["hparamInfos"]]
+        assert names == ["lam", "method", "seed", "steps", "checkpoint_every"]
         metrics = [info["name"] for info in experiment["metricInfos"]]
         assert [m["tag"] for m in metrics] == [
             "validation/majority_vote_accuracy",
@@ -225,6 +235,34 @@ class TestOverHTTP:
         np.testing.assert_allclose(distances(points), distances(theta), rtol=1e-5, atol=1e-5)
         labels = server.get("plugin/projector/metadata", run=FIRST, name=name).decode()
         accuracies = record["history"][-1]["validation"]["member_accuracies"]
-        assert labels.splitlines() == ["network\tvalidation accuracy"] + [
-            f"{number}\t{accuracy:.4f}" for number, accuracy in enumerate(accuracies, 1)
+        assert labels.splitlines() == ["accuracy\tnetwork"] + [
+            f"{accuracy:.4f}\t{number}" for number, accuracy in enumerate(accuracies, 1)
         ]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
+def test_in_a_browser(server, tmp_path):
+    """The page as a user sees it: cards of both runs, with their pictures drawn."""
+    flags = ["headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync"]
+    flags += ["disable-background-networking", "disable-component-update", "disable-quic"]
+    flags += [f"user-data-dir={tmp_path}", "window-size=1200,900", "virtual-time-budget=10000"]
+    flags += [f"screenshot={tmp_path / 'page.png'}", "dump-dom"]
+    wanted = urllib.parse.quote("layer_1|training/loss", safe="")
+    done = subprocess.run(
+        [
+            "chromium",
+            *(f"--{flag}" for flag in flags),
+            f"{server.url}/?tagFilter={wanted}#timeseries",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    for text in ("filters/layer_1_Conv2D", "training/loss", FIRST, SECOND):
+        assert text in done.stdout, text
+    page = matplotlib.image.imread(tmp_path / "page.png")[..., :3]
+    assert page.shape == (900, 1200, 3)
+    colours = {tuple(pixel) for pixel in (255 * page[::2, ::2]).round().astype(int).reshape(-1, 3)}
+    assert (0xF5, 0x7C, 0x00) in colours  # the bar above
+    assert (0x7F, 0xB2, 0xE5) in colours  # between pictures of filters

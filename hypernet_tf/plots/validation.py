@@ -1,23 +1,30 @@
-"""Figures of what a validation during training shows: confused classes, filters side by side."""
+"""Figures of what a validation during training shows: confused classes, filters side by side.
+
+They are drawn while a run trains: margins are set by hand, because measuring all text for a layout
+is half of the time of a drawing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from hypernet_tf.plots.style import new_figure
 
-_CLASSES_WITH_NUMBERS = 20
+_FEW = 20  # classes that have names and numbers
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Which class is taken for which: rows the true class, columns the chosen one.
 
-    Shades are shares of the true class, black for all of it; the numbers, up to 20 classes, count
-    examples.
+    Shades are shares of the true class, black for all of it. Up to 20 classes have names, and
+    numbers that count examples.
 
     Args:
         counts: [C, C].
@@ -25,20 +32,28 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
         title: of the figure.
     """
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = new_figure(6)
-    axes = figure.subplots()
+    few = len(classes) <= _FEW
+    widths = [
+        TextPath((0, 0), name, size=8).get_extents().width for name in classes if name and few
+    ]
+    longest = max(widths, default=0) / 72  # inches
+    upright = longest > 0.3
+    figure, axes = _axes(0.5 + longest, 0.5 + (longest if upright else 0.1), shape=1)
     axes.imshow(share, cmap=matplotlib.colormaps["Greys"], vmin=0, vmax=1)
-    if len(classes) <= _CLASSES_WITH_NUMBERS:
+    if few:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 color = "white" if share[row, column] > 0.5 else "black"
-                style = {"color": color, "ha": "center", "va": "center", "fontsize": 8}
-                # Inside the axes, so that the layout need not measure it: half of the time.
-                axes.text(column, row, f"{count}", **style).set_in_layout(False)
+                style: dict[str, Any] = {
+                    "color": color,
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": 8,
+                }
+                axes.text(column, row, f"{count}", **style)
         places = range(len(classes))
         axes.set_yticks(places, classes, fontsize=8)
-        long = max(map(len, classes)) > 3
-        axes.set_xticks(places, classes, fontsize=8, rotation=90 if long else 0)
+        axes.set_xticks(places, classes, fontsize=8, rotation=90 if upright else 0)
     axes.set_xlabel("chosen class")
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10)
@@ -60,8 +75,7 @@ def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> 
         top, left = row * (height + 1), network * (width + 1)
         table[top : top + height, left : left + width] = pictures[network, row]
     limit = float(np.abs(pictures).max()) or 1.0
-    figure = new_figure(min(1 + 6 * table.shape[0] / table.shape[1], 8))
-    axes = figure.subplots()
+    figure, axes = _axes(left=0.5, bottom=0.5, shape=table.shape[0] / table.shape[1])
     gray = matplotlib.colormaps["gray"].with_extremes(bad="#7fb2e5")  # between pictures
     axes.imshow(table, cmap=gray, vmin=-limit, vmax=limit, interpolation="nearest")
     for axis, count, size in ((axes.xaxis, networks, width), (axes.yaxis, filters, height)):
@@ -76,3 +90,14 @@ def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> 
     axes.spines[:].set_visible(False)
     axes.set_title(f"{title}\nblack {-limit:.2g}, white {limit:.2g}", fontsize=10)
     return figure
+
+
+def _axes(left: float, bottom: float, shape: float) -> tuple[Figure, Axes]:
+    """A figure and its axes, as wide as it goes; margins in inches, shape height/width."""
+    right, top = 0.15, 0.5
+    width = 7 - left - right
+    height = min(width * shape, 7)
+    figure = new_figure(bottom + height + top)
+    figure.set_layout_engine("none")
+    whole = figure.get_figheight()
+    return figure, figure.add_axes((left / 7, bottom / whole, width / 7, height / whole))

@@ -38,8 +38,10 @@ WORDS = {
     "validation/expected_calibration_error": "Of the mean probability, 15 bins of equal width.",
     "validation/entropy": "Of the sampled networks' weights, in nats.",
 }
-# The columns of the HParams table beside the settings: what they are called, and their curves.
-TABLE = {
+# The columns of the HParams table: settings that are shown before others, because runs differ in
+# them, and the names of curves whose last points stand beside the settings.
+FIRST_SETTINGS = ("dataset", "lam", "method", "seed", "steps")
+CURVES = {
     "majority vote": "validation/majority_vote_accuracy",
     "mean member": "validation/member_accuracy_mean",
     "NLL": "validation/negative_log_likelihood",
@@ -48,7 +50,7 @@ TABLE = {
 # How much is shown: networks side by side, filters of a layer, and layers as pictures; networks
 # whose weights are counted in histograms; networks in the projector.
 NETWORKS, FILTERS, LAYERS = 8, 8, 8
-WEIGHED = 50
+WEIGHED = 25
 POINTS = 200
 
 
@@ -100,7 +102,8 @@ class TensorBoardWriter:
 
     def _start_events(self, step: int) -> list[Any]:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.plugins.hparams import api as hp
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import api, api_pb2, summary
         from tensorboard.plugins.text.summary_v2 import text_pb
 
         now = time.time()
@@ -110,14 +113,18 @@ class TensorBoardWriter:
         if self.hparams:
             rows = [f"| {name} | `{value}` |" for name, value in self.hparams.items()]
             table = "\n".join(["| setting | value |", "|---|---|", *rows])
-            words = "What the run was started with."
-            metrics = [hp.Metric(tag, display_name=name) for name, tag in TABLE.items()]
-            summaries = [
-                text_pb("configuration", table, words),
-                hp.hparams_config_pb([hp.HParam(name) for name in self.hparams], metrics),
-                hp.hparams_pb(self.hparams, trial_id=""),  # each run is a row of its own
+            settings = [
+                api_pb2.HParamInfo(name=name, differs=name in FIRST_SETTINGS)
+                for name in self.hparams
             ]
-            events += [Event(wall_time=now, summary=summary) for summary in summaries]
+            curves = [api.Metric(tag, display_name=name).as_proto() for name, tag in CURVES.items()]
+            for message in (
+                text_pb("configuration", table, "What the run was started with."),
+                summary.experiment_pb(settings, curves),
+                api.hparams_pb(self.hparams, trial_id=""),  # each run is a row of its own
+            ):
+                again = Summary.FromString(message.SerializeToString())
+                events.append(Event(wall_time=now, summary=again))
         return events
 
     def record(self, step: int, entry: Mapping[str, Any], steps_per_second: float) -> None:
@@ -203,7 +210,7 @@ class TensorBoardWriter:
 
         theta = ensemble.theta()
         points = ["\t".join(f"{x:.7g}" for x in row) for row in spanned_coordinates(theta)]
-        labels = [f"{number}\t{accuracy:.4f}" for number, accuracy in enumerate(accuracies, 1)]
+        labels = [f"{accuracy:.4f}\t{number}" for number, accuracy in enumerate(accuracies, 1)]
         config = projector.ProjectorConfig()
         config.embeddings.add(
             tensor_name=f"all {theta.shape[1]:,} weights of {len(theta)} networks",
@@ -211,7 +218,7 @@ class TensorBoardWriter:
             metadata_path="projector_labels.tsv",
         )
         _put(self.folder / "projector_points.tsv", "\n".join([*points, ""]))
-        header = "network\tvalidation accuracy"
+        header = "accuracy\tnetwork"
         _put(self.folder / "projector_labels.tsv", "\n".join([header, *labels, ""]))
         _put(self.folder / "projector_config.pbtxt", str(config))
 
