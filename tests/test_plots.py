@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hypernet_tf import plots
 
@@ -74,7 +75,7 @@ def test_the_margins_of_a_confusion_hold_the_names():
     """They are set by hand; shades are shares of a class, numbers count examples."""
     counts = np.array([[90, 10, 0], [0, 30, 10], [0, 0, 0]])
     figure = plots.confusion(counts, ["WWWWWWWWWWWWWWWW", "trouser", "an ankle boot"], "title")
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     (axes,) = figure.axes
     for part in (axes.xaxis.label, axes.yaxis.label, axes.title, *axes.get_yticklabels()):
         box = part.get_window_extent()
