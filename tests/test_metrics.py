@@ -48,7 +48,7 @@ def test_every_metric_is_tested():
         if inspect.isfunction(value) and value.__module__ == metrics.__name__
     ]
     here = inspect.getsource(inspect.getmodule(predictions))
-    assert len(ours) == 8
+    assert len(ours) == 9
     assert all(f"metrics.{name}(" in here for name in ours)
 
 
@@ -185,6 +185,16 @@ def test_brier_score_reaches_its_bounds():
     assert metrics.brier_score(uniform, np.arange(3)) == pytest.approx(2 / 3)
     ruled_out = np.array([[0.0, -np.inf]])
     assert metrics.brier_score(ruled_out, np.array([1])) == pytest.approx(2.0)
+
+
+@moderately
+@given(choices())
+def test_confusion_equals_scikit_learn(drawn):
+    (labels, *others), classes = drawn
+    for predictions in (labels, *others):
+        ours = metrics.confusion(predictions, labels, classes)
+        exact = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(classes))
+        np.testing.assert_array_equal(ours, exact)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""Figures of uncertainty: their size, and that what they draw is what they are given."""
+"""Figures: their size, and that what they draw is what they are given."""
 
 import io
 import itertools
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from hypernet_tf import plots
 
@@ -80,6 +81,37 @@ def test_histograms_of_sets_of_any_size_add_up_to_100_percent():
         assert len(steps) > 10
         heights = y[1:-1:2][:40]
         assert heights.sum() == pytest.approx(100)
+
+
+def test_the_margins_of_a_confusion_hold_the_names():
+    """They are set by hand; shades are shares of a class, numbers count examples."""
+    counts = np.array([[90, 10, 0], [0, 30, 10], [0, 0, 0]])
+    figure = plots.confusion(counts, ["WWWWWWWWWWWWWWWW", "trouser", "an ankle boot"], "title")
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    for part in (axes.xaxis.label, axes.yaxis.label, axes.title, *axes.get_yticklabels()):
+        box = part.get_window_extent()
+        assert box.x0 >= 0 <= box.y0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+    np.testing.assert_allclose(
+        axes.images[0].get_array(), [[0.9, 0.1, 0], [0, 0.75, 0.25], [0, 0, 0]]
+    )
+    assert [text.get_text() for text in axes.texts] == ["90", "10", "30", "10"]
+
+
+def test_a_table_of_filters_has_a_column_for_each_network():
+    pictures = np.arange(2 * 3 * 2 * 4).reshape(2, 3, 2, 4) - 40.0  # 2 networks, 3 filters
+    figure = plots.filter_table(pictures, "title", "neuron")
+    (axes,) = figure.axes
+    (image,) = axes.images
+    drawn = np.ma.filled(image.get_array(), np.nan)
+    assert drawn.shape == (3 * 2 + 2, 2 * 4 + 1)
+    np.testing.assert_array_equal(drawn[3:5, 5:9], pictures[1, 1])
+    assert np.isnan(drawn).sum() == drawn.size - pictures.size
+    assert (image.norm.vmin, image.norm.vmax) == (-40, 40)
+    assert axes.get_title() == "title\nblack -40, white 40"
+    assert axes.get_ylabel() == "neuron"
 
 
 @pytest.mark.parametrize("draw", (roc, risk))

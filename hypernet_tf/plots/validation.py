@@ -7,22 +7,24 @@ is half of the time of a drawing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 from hypernet_tf.plots.style import new_figure
 
-_CLASSES_WITH_NUMBERS = 20
+_FEW = 20  # classes that have names and numbers
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Which class is taken for which: rows the true class, columns the chosen one.
 
-    Shades are shares of the true class, black for all of it; the numbers, up to 20 classes, count
-    examples.
+    Shades are shares of the true class, black for all of it. Up to 20 classes have names, and
+    numbers that count examples.
 
     Args:
         counts: [C, C].
@@ -30,18 +32,28 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
         title: of the figure.
     """
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    longest = max(map(len, classes))
-    names = 0.3 + 0.075 * longest  # inches that the names take
-    figure, axes = _axes(left=0.25 + names, bottom=0.25 + (names if longest > 3 else 0.3), shape=1)
+    few = len(classes) <= _FEW
+    widths = [
+        TextPath((0, 0), name, size=8).get_extents().width for name in classes if name and few
+    ]
+    longest = max(widths, default=0) / 72  # inches
+    upright = longest > 0.3
+    figure, axes = _axes(0.5 + longest, 0.5 + (longest if upright else 0.1), shape=1)
     axes.imshow(share, cmap=matplotlib.colormaps["Greys"], vmin=0, vmax=1)
-    if len(classes) <= _CLASSES_WITH_NUMBERS:
+    if few:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 color = "white" if share[row, column] > 0.5 else "black"
-                axes.text(column, row, f"{count}", color=color, ha="center", va="center", size=8)
+                style: dict[str, Any] = {
+                    "color": color,
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": 8,
+                }
+                axes.text(column, row, f"{count}", **style)
         places = range(len(classes))
         axes.set_yticks(places, classes, fontsize=8)
-        axes.set_xticks(places, classes, fontsize=8, rotation=90 if longest > 3 else 0)
+        axes.set_xticks(places, classes, fontsize=8, rotation=90 if upright else 0)
     axes.set_xlabel("chosen class")
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10)
@@ -81,7 +93,7 @@ def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> 
 
 
 def _axes(left: float, bottom: float, shape: float) -> tuple[Figure, Axes]:
-    """Axes of a figure of their own, as wide as it goes; margins in inches, shape height/width."""
+    """A figure and its axes, as wide as it goes; margins in inches, shape height/width."""
     right, top = 0.15, 0.5
     width = 7 - left - right
     height = min(width * shape, 7)

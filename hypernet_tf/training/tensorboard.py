@@ -1,7 +1,7 @@
 """What TensorBoard shows of a run: curves, histograms, pictures, settings, sampled weights.
 
-One run is one folder of event files. Each start of the run adds two: `….start`, which says from
-which step on earlier points are void, and holds the settings; and TensorFlow's own, with all else.
+One run is one folder of event files. Each start of the run adds `….start`, which says from which
+step on earlier points are void, and TensorFlow's own file; `….settings` is that of the last start.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ WORDS = {
     "validation/expected_calibration_error": "Of the mean probability, 15 bins of equal width.",
     "validation/entropy": "Of the sampled networks' weights, in nats.",
 }
-# The columns of the HParams table beside the settings: what they are called, and their curves.
-TABLE = {
+# The columns of the HParams table: settings that are shown before others, because runs differ in
+# them, and the names of curves whose last points stand beside the settings.
+FIRST_SETTINGS = ("dataset", "lam", "method", "seed", "steps")
+CURVES = {
     "majority vote": "validation/majority_vote_accuracy",
     "mean member": "validation/member_accuracy_mean",
     "NLL": "validation/negative_log_likelihood",
@@ -87,38 +89,50 @@ class TensorBoardWriter:
             step: how many steps are done.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._write("start", self._void_after(step))
         # TensorBoard believes the first settings that it reads, and a run may be continued with
         # more steps than it was first asked for.
-        for earlier in self.folder.glob("events.*.start"):
+        for earlier in self.folder.glob("events.*.settings"):
             earlier.unlink()
-        # Files are read in the order of their names: "0" stands before any host's name.
-        name = f"events.out.tfevents.{int(time.time()):010d}.0.start"
-        with tf.io.TFRecordWriter(str(self.folder / name)) as file:
-            for event in self._start_events(step):
-                file.write(event.SerializeToString())
+        if self.hparams:
+            self._write("settings", *self._settings())
         self._writer = tf.summary.create_file_writer(str(self.folder))
 
-    def _start_events(self, step: int) -> list[Any]:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.plugins.hparams import api as hp
-        from tensorboard.plugins.text.summary_v2 import text_pb
+    def _write(self, kind: str, *events: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
 
         now = time.time()
-        void = Event(wall_time=now, step=step + 1, session_log=SessionLog(status=SessionLog.START))
-        # The first start is taken for that of the run, which voids nothing.
-        events = [Event(wall_time=now, file_version="brain.Event:2"), void, void]
-        if self.hparams:
-            rows = [f"| {name} | `{value}` |" for name, value in self.hparams.items()]
-            table = "\n".join(["| setting | value |", "|---|---|", *rows])
-            words = "What the run was started with."
-            metrics = [hp.Metric(tag, display_name=name) for name, tag in TABLE.items()]
-            summaries = [
-                text_pb("configuration", table, words),
-                hp.hparams_config_pb([hp.HParam(name) for name in self.hparams], metrics),
-                hp.hparams_pb(self.hparams, trial_id=""),  # each run is a row of its own
-            ]
-            events += [Event(wall_time=now, summary=summary) for summary in summaries]
-        return events
+        # Files are read in the order of their names: "0" stands before any host's name.
+        path = self.folder / f"events.out.tfevents.{int(now):010d}.0.{kind}"
+        with tf.io.TFRecordWriter(str(path)) as file:
+            for event in (Event(file_version="brain.Event:2"), *events):
+                event.wall_time = now
+                file.write(event.SerializeToString())
+
+    def _void_after(self, step: int) -> Any:
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        return Event(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def _settings(self) -> list[Any]:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import api, api_pb2, summary
+        from tensorboard.plugins.text.summary_v2 import text_pb
+
+        rows = [f"| {name} | `{value}` |" for name, value in self.hparams.items()]
+        table = "\n".join(["| setting | value |", "|---|---|", *rows])
+        settings = [
+            api_pb2.HParamInfo(name=name, differs=name in FIRST_SETTINGS) for name in self.hparams
+        ]
+        curves = [api.Metric(tag, display_name=name).as_proto() for name, tag in CURVES.items()]
+        messages = (
+            text_pb("configuration", table, "What the run was started with."),
+            summary.experiment_pb(settings, curves),
+            api.hparams_pb(self.hparams, trial_id=""),  # each run is a row of its own
+        )
+        # Some are TensorFlow's kind of message and some are TensorBoard's, the same in bytes.
+        return [Event(summary=Summary.FromString(m.SerializeToString())) for m in messages]
 
     def record(self, step: int, entry: Mapping[str, Any], steps_per_second: float) -> None:
         """Points of the curves.
@@ -203,7 +217,7 @@ class TensorBoardWriter:
 
         theta = ensemble.theta()
         points = ["\t".join(f"{x:.7g}" for x in row) for row in spanned_coordinates(theta)]
-        labels = [f"{number}\t{accuracy:.4f}" for number, accuracy in enumerate(accuracies, 1)]
+        labels = [f"{accuracy:.4f}\t{number}" for number, accuracy in enumerate(accuracies, 1)]
         config = projector.ProjectorConfig()
         config.embeddings.add(
             tensor_name=f"all {theta.shape[1]:,} weights of {len(theta)} networks",
@@ -211,7 +225,7 @@ class TensorBoardWriter:
             metadata_path="projector_labels.tsv",
         )
         _put(self.folder / "projector_points.tsv", "\n".join([*points, ""]))
-        header = "network\tvalidation accuracy"
+        header = "accuracy\tnetwork"
         _put(self.folder / "projector_labels.tsv", "\n".join([header, *labels, ""]))
         _put(self.folder / "projector_config.pbtxt", str(config))
 
