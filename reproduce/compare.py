@@ -22,7 +22,7 @@ import sys
 from absl import flags
 
 import hypernet_tf as hn
-from reproduce import _comparison, _flags, _run, _seeds_flag, mnist
+from reproduce import _analysis_flags, _comparison, _device_flags, _flags, _run, _seeds_flag, mnist
 from reproduce._analyses import ANALYSES
 from reproduce._mnist_methods import METHODS, build
 from reproduce._subject import Settings
@@ -63,7 +63,7 @@ def from_flags() -> Comparison:
         UsageError: an unknown method, one named twice, or noise without what it matches.
     """
     values = _flags.FLAGS
-    _flags.accept_only(SHARED_FLAGS, "a comparison")
+    _flags.accept_only(SHARED_FLAGS, "a comparison", others=(mnist, _device_flags, _analysis_flags))
     methods = values.methods
     for name in methods:
         if name not in METHODS:

@@ -41,14 +41,25 @@ import keras
 from absl import flags
 
 import hypernet_tf as hn
+from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.tuning import DIRECTIONS
-from reproduce import _analysis_flags, _flags, _frontier, _run, _trials, _workers, mnist
+from reproduce import (
+    _analysis_flags,
+    _device_flags,
+    _flags,
+    _frontier,
+    _run,
+    _trials,
+    _workers,
+    mnist,
+)
 from reproduce._sweep_folder import Sweep, check, default_folder, trial_folder
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "networks")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
+flags.adopt_module_key_flags(_device_flags)
 flags.DEFINE_list(
     "lams", ["1e1", "1e2", "1e3", "1e4", "1e5"], "For --search=grid: the values of lam."
 )
@@ -113,6 +124,7 @@ def run(
     folder: pathlib.Path,
     data_dir: str | None = None,
     part: _workers.Part | None = None,
+    execution: Execution | None = None,
 ) -> dict[str, Any] | None:
     """Run the trials that are left and write the frontier.
 
@@ -121,6 +133,7 @@ def run(
         folder: of the sweep, and of its trials.
         data_dir: see `hypernet_tf.data.load`.
         part: of this process in a search that several share.
+        execution: on what, and how, the training steps of a trial are run.
 
     Returns:
         What metrics.json holds; None for a worker, whose chief writes it.
@@ -131,7 +144,7 @@ def run(
     check(folder, sweep)
     if part is None or not part.is_chief:
         hn.data.load(sweep.config.dataset, data_dir)  # what is missing is said before a trial
-    find = functools.partial(_search, sweep, folder, data_dir)
+    find = functools.partial(_search, sweep, folder, data_dir, execution)
     if part is not None and not part.is_chief:
         _workers.wait_for_chief(part)
         if not (folder / "sweep.json").exists():
@@ -151,14 +164,20 @@ def run(
 
 
 def _search(
-    sweep: Sweep, folder: pathlib.Path, data_dir: str | None, *, is_worker: bool
+    sweep: Sweep,
+    folder: pathlib.Path,
+    data_dir: str | None,
+    execution: Execution | None,
+    *,
+    is_worker: bool,
 ) -> list[Any]:
     def train(lam: float) -> dict[str, float]:
         print(f"trial: lam {lam:g}", flush=True)
         where = trial_folder(folder, lam)
         _wait_until_free(where)
         keras.backend.clear_session()  # the trial before is over
-        metrics = mnist.run(dataclasses.replace(sweep.config, lam=lam), where, data_dir)
+        config = dataclasses.replace(sweep.config, lam=lam)
+        metrics = mnist.run(config, where, data_dir, execution=execution)
         return {
             name: metrics["validation"][ours]
             for name, ours in _frontier.OBJECTIVES.items()
@@ -237,7 +256,10 @@ def main() -> None:
     part = _workers.part()
     sweep, values = from_flags(), _flags.FLAGS
     folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(sweep)
-    metrics = run(sweep, folder, values.data_dir, part)
+    execution = _device_flags.execution()
+    if execution.workers > 1:
+        raise _run.UsageError("a trial runs on one machine: unset TF_CONFIG")
+    metrics = run(sweep, folder, values.data_dir, part, execution)
     if metrics is None:
         print("no trial is left; the chief writes the frontier")
         return

@@ -1,8 +1,9 @@
-"""Samplers on one device and on R logical CPUs: `python replica_cases.py R [CASE...]`, JSON.
+"""Samplers on one device and on R logical CPUs: `python replica_cases.py R CASE...`, prints JSON.
 
 A process of its own for each R: devices are split before anything is computed.
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -133,9 +134,12 @@ def resumed(strategy):
         return found
 
 
+# All that there is to compare.
+CHECKS = {name: functools.partial(compared, make) for name, make in CASES.items()}
+CHECKS["resumed"] = resumed
+
 if __name__ == "__main__":
     replicas = int(sys.argv[1])
     devices.split_cpu(replicas)
     over = devices.strategy(replicas)
-    found = {name: compared(CASES[name], over) for name in sys.argv[2:] or CASES}
-    print(json.dumps(found | {"resumed": resumed(over)}))
+    print(json.dumps({name: CHECKS[name](over) for name in sys.argv[2:]}))

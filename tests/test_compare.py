@@ -12,7 +12,16 @@ import pytest
 from absl import flags
 
 import hypernet_tf as hn
-from reproduce import _comparison, _flags, _mnist_methods, _run, _seeds_flag, compare, mnist
+from reproduce import (
+    _comparison,
+    _device_flags,
+    _flags,
+    _mnist_methods,
+    _run,
+    _seeds_flag,
+    compare,
+    mnist,
+)
 
 
 class TestFlags:
@@ -20,7 +29,7 @@ class TestFlags:
     def as_given(self):
         """Flags of a test are not those of the next."""
         yield
-        for module in (compare, _flags, _seeds_flag):
+        for module in (compare, mnist, _device_flags, _flags, _seeds_flag):
             for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
                 flag.unparse()
 
@@ -32,6 +41,8 @@ class TestFlags:
             (["--methods="], "--methods names at least one"),
             (["--methods=sgd,noise"], "as far apart as the hypernetwork: add it"),
             (["--steps=9"], "a comparison has no --steps"),
+            (["--method=sgd"], "a comparison has no --method "),
+            (["--devices=2"], "a comparison has no --devices "),
         ],
     )
     def test_a_comparison_that_cannot_be(self, arguments, words):

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from replica_cases import CHECKS
 from small_samplers import LOGITS, classifier, deep_ensemble, hypernetwork, langevin, mnf
 from test_training import run, same_state
 
@@ -20,7 +21,9 @@ from hypernet_tf.training.devices import DeviceError, Execution
 from hypernet_tf.training.loop import loop
 
 HERE = pathlib.Path(__file__).parent
-FEW = ("hypernetwork", "every kind of term", "two networks")
+# On two devices, and on four, where two networks are shared by two each.
+TWO = ("every kind of term", "norm and dropout", "resumed")
+FOUR = ("hypernetwork", "two networks")
 
 
 def script(name, *arguments, **environment):
@@ -37,13 +40,18 @@ def script(name, *arguments, **environment):
 
 class TestReplicas:
     @pytest.mark.parametrize(
-        "arguments",
-        [(2,), (4, *FEW), pytest.param((4,), marks=pytest.mark.slow)],
-        ids=["2", "4, few", "4"],
+        ("replicas", "checks"),
+        [
+            (2, TWO),
+            (4, FOUR),
+            pytest.param(2, tuple(CHECKS), marks=pytest.mark.slow),
+            pytest.param(4, tuple(CHECKS), marks=pytest.mark.slow),
+        ],
+        ids=["2", "4", "2, all", "4, all"],
     )
-    def test_several_devices_compute_what_one_does(self, arguments):
+    def test_several_devices_compute_what_one_does(self, replicas, checks):
         """Up to the rounding of sums in another order: 1e-4 of the greatest value at most."""
-        process = script("replica_cases.py", *arguments)
+        process = script("replica_cases.py", replicas, *checks)
         found, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-2000:]
         for case, differences in json.loads(found.splitlines()[-1]).items():

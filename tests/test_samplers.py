@@ -81,6 +81,11 @@ class TestHypernetwork:
         assert hyper.extractor.codes == [(1, 3), (1, 5)]
         assert [g.outputs for g in hyper.generators] == [24, 27]
 
+    def test_a_target_may_have_a_single_layer(self):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        hyper = hypernetwork(model, whole=())
+        assert hyper.sample(2).theta().shape == (2, 15)
+
     def test_more_entropy_for_less_lam(self, blobs):
         """The balance does what it says: a small lam gives more entropy than a large one."""
         entropies = []

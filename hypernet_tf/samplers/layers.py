@@ -99,8 +99,7 @@ class Extractor(keras.layers.Layer):
     def call(self, z, training=False):
         """The codes."""
         sizes = [filters * size for filters, size in self.codes]
-        ends = [sum(sizes[: place + 1]) for place in range(len(sizes) - 1)]
-        flat = keras.ops.split(self.mlp(z, training=training), ends, axis=-1)
+        flat = tf.split(self.mlp(z, training=training), sizes, axis=-1)
         return [
             keras.ops.reshape(part, (-1, filters, size))
             for part, (filters, size) in zip(flat, self.codes, strict=True)
