@@ -43,6 +43,9 @@ class WeightSampler(keras.Model, abc.ABC):
         gauge: whether symmetries are fixed.
         gauge_epsilon: see `Gauge`.
         seed: the seed of training. A step is a function of (seed, step, variables, data).
+
+    Attributes:
+        calibration: images on which `sample` computes batch norm's moving statistics; or None.
     """
 
     # Whether training steps run on gauged weights, as samples always do.
@@ -63,8 +66,7 @@ class WeightSampler(keras.Model, abc.ABC):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not isinstance(target, Target):
-            target = Target(target)
+        target = target if isinstance(target, Target) else Target(target)
         if networks < 1:
             raise ValueError(f"a step draws at least one network, not {networks}")
         if not 0 <= lam < float("inf"):
@@ -82,16 +84,12 @@ class WeightSampler(keras.Model, abc.ABC):
         self._initial_lam = float(lam)
         self._fix = Gauge(target, epsilon=gauge_epsilon) if gauge else None
         self._sampled: Any = None
+        self.calibration: Any = None
         self.lam = self.add_weight(
             name="lam", initializer=keras.initializers.Constant(lam), trainable=False
         )
         self.step = self.add_weight(
-            name="step",
-            shape=(),
-            dtype="int64",
-            initializer="zeros",
-            trainable=False,
-            aggregation="only_first_replica",
+            name="step", dtype="int64", trainable=False, aggregation="only_first_replica"
         )
         self.accuracy_loss_tracker = keras.metrics.Mean(name="accuracy_loss")
         self.diversity_tracker = keras.metrics.Mean(name="diversity_loss")
@@ -158,7 +156,8 @@ class WeightSampler(keras.Model, abc.ABC):
             raise ValueError(f"this sampler has {self.size} networks: {count} are not to be had")
         if self._sampled is None:  # one function, so that the same count is traced once
             self._sampled = tf.function(lambda own, count: self._networks(own, count)[1])
-        return Ensemble(self.target, self._sampled(self.sampling_seed(seed), count))
+        ensemble = Ensemble(self.target, self._sampled(self.sampling_seed(seed), count))
+        return ensemble if self.calibration is None else ensemble.calibrate(self.calibration)
 
     # ---- training -------------------------------------------------------------------------
 

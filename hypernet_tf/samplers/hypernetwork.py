@@ -20,7 +20,8 @@ class Hypernetwork(LatentSampler):
 
     z -> extractor -> a code for each filter -> the layer's generator, shared by its filters -> the
     filter's weights. A layer named in `whole` has one code, from which all its weights are
-    generated.
+    generated. Batch normalisation that directly follows a layer is generated with it: its scale
+    and shift are part of the filter, and "layers" below are the target's `units`.
 
     Args:
         target: the `Target`, or a Keras model.
@@ -29,6 +30,13 @@ class Hypernetwork(LatentSampler):
         extractor_hidden: hidden sizes of the extractor.
         generator_hidden: hidden sizes of the generators: one tuple for all, or one per layer.
         whole: which layers are generated whole, by index (-1 is the last).
+        share_generators: whether layers whose filters have the same sizes share one generator (and
+            their entries of code_dim and generator_hidden are the same).
+        residual: whether extractor and generators have skip connections between hidden layers of
+            one size.
+        start: how the first weights are distributed: as "published" (standard deviation 0.1,
+            whatever the layer, under which deep targets do not train), or as the "model"'s own
+            initializers would draw them, which know how many inputs a filter has.
         latent: distribution of z: "uniform" on [-1, 1], or standard "normal".
         **kwargs: see `WeightSampler`: networks, lam, lam_growth, diversity, prior, gauge, seed, ...
 
@@ -54,6 +62,9 @@ class Hypernetwork(LatentSampler):
         extractor_hidden: Sequence[int] = (300, 300),
         generator_hidden: Sequence[int] | Sequence[Sequence[int]] = (100, 100),
         whole: Sequence[int] = (-1,),
+        share_generators: bool = False,
+        residual: bool = False,
+        start: str = "published",
         latent: str = "uniform",
         **kwargs: Any,
     ):
@@ -62,13 +73,16 @@ class Hypernetwork(LatentSampler):
             raise ValueError(f"latent_dim is at least 1, not {latent_dim}")
         if latent not in ("uniform", "normal"):
             raise ValueError(f"latent is 'uniform' or 'normal', not {latent!r}")
-        layers = self.target.layers
+        if start not in ("published", "model"):
+            raise ValueError(f"start is 'published' or 'model', not {start!r}")
+        units = self.target.units
         code_dims = self._per_layer("code_dim", code_dim, isinstance(code_dim, int))
         one_tuple = not generator_hidden or isinstance(generator_hidden[0], int)
         hidden = self._per_layer("generator_hidden", generator_hidden, one_tuple)
-        if any(not -len(layers) <= index < len(layers) for index in whole):
-            raise ValueError(f"whole names layers by index, of {len(layers)}; not {whole}")
-        whole_layers = {index % len(layers) for index in whole}
+        hidden = [tuple(sizes) for sizes in hidden]
+        if any(not -len(units) <= index < len(units) for index in whole):
+            raise ValueError(f"whole names layers by index, of {len(units)}; not {whole}")
+        whole_units = {index % len(units) for index in whole}
         self.latent_dim = latent_dim
         self.latent = latent
         self._arguments = {
@@ -76,32 +90,48 @@ class Hypernetwork(LatentSampler):
             "code_dim": code_dims,
             "extractor_hidden": list(extractor_hidden),
             "generator_hidden": [list(sizes) for sizes in hidden],
-            "whole": sorted(whole_layers),
+            "whole": sorted(whole_units),
+            "share_generators": share_generators,
+            "residual": residual,
+            "start": start,
             "latent": latent,
         }
-        codes, sizes = [], []
-        for index, (layer, code) in enumerate(zip(layers, code_dims, strict=True)):
-            filters = 1 if index in whole_layers else layer.filters
-            codes.append((filters, code))
-            sizes.append(layer.size // filters)
-        policy = self.dtype_policy
-        self.extractor = Extractor(tuple(extractor_hidden), codes, name="extractor", dtype=policy)
-        self.generators = [
-            WeightGenerator(layer_hidden, size, name=f"weight_generator{place + 1}", dtype=policy)
-            for place, (layer_hidden, size) in enumerate(zip(hidden, sizes, strict=True))
+        codes = [
+            (1 if place in whole_units else unit[0].filters, code)
+            for place, (unit, code) in enumerate(zip(units, code_dims, strict=True))
         ]
+        options: dict[str, Any] = {"residual": residual, "dtype": self.dtype_policy}
+        self.extractor = Extractor(tuple(extractor_hidden), codes, name="extractor", **options)
         self.extractor.build((None, latent_dim))
-        for generator, code in zip(self.generators, codes, strict=True):
-            generator.build((None, *code))
+        self.generators: list[WeightGenerator] = []
+        self._generated: list[list[int]] = []  # by each generator: places of units
+        known: dict[Any, int] = {}
+        for place, (unit, (filters, code)) in enumerate(zip(units, codes, strict=True)):
+            parts = [tuple(slot.size // filters for slot in layer.slots) for layer in unit]
+            key = (*parts, code, hidden[place]) if share_generators else place
+            if key in known:
+                self._generated[known[key]].append(place)
+                continue
+            known[key] = len(self.generators)
+            moments = [
+                (slot.size // filters, *(slot.moments() if start == "model" else (0.0, None)))
+                for layer in unit
+                for slot in layer.slots
+            ]
+            name = f"weight_generator{len(self.generators) + 1}"
+            generator = WeightGenerator(hidden[place], moments, name=name, **options)
+            generator.build((None, filters, code))
+            self.generators.append(generator)
+            self._generated.append([place])
         self.built = True
 
     def _per_layer(self, name: str, value: Any, same: bool) -> list:
-        layers = self.target.layers
-        values = [value] * len(layers) if same else list(value)
-        if len(values) != len(layers):
+        units = self.target.units
+        values = [value] * len(units) if same else list(value)
+        if len(values) != len(units):
             raise ValueError(
-                f"{name} has {len(values)} entries, the target has {len(layers)} weighted layers: "
-                f"{', '.join(layer.name for layer in layers)}"
+                f"{name} has {len(values)} entries, the target has {len(units)} weighted layers: "
+                f"{', '.join(unit[0].name for unit in units)}"
             )
         return values
 
@@ -124,12 +154,21 @@ class Hypernetwork(LatentSampler):
             training: whether batch normalisation uses the batch's statistics.
         """
         codes = self.extractor(z, training=training)
-        # In mixed precision, gauge and entropy are computed in the precision of variables.
-        rows = [
-            tf.cast(generator(code, training=training), self.variable_dtype)
-            for generator, code in zip(self.generators, codes, strict=True)
-        ]
-        return Draw(self.target.assemble(rows), z, codes)
+        rows = {}
+        for generator, places in zip(self.generators, self._generated, strict=True):
+            own = [codes[place] for place in places]
+            together = generator(tf.concat(own, 1), training=training)
+            # In mixed precision, gauge and entropy are computed in the precision of variables.
+            together = tf.cast(together, self.variable_dtype)
+            for place, part in zip(
+                places, tf.split(together, [c.shape[1] for c in own], axis=1), strict=True
+            ):
+                sizes = [layer.size // part.shape[1] for layer in self.target.units[place]]
+                for layer, layer_rows in zip(
+                    self.target.units[place], tf.split(part, sizes, axis=2), strict=True
+                ):
+                    rows[id(layer)] = layer_rows
+        return Draw(self.target.assemble([rows[id(x)] for x in self.target.layers]), z, codes)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""

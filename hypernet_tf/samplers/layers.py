@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -23,16 +26,27 @@ class MLP(keras.layers.Layer):
     Args:
         hidden: the sizes of the hidden layers.
         outputs: the size of the output.
+        residual: whether a hidden layer's input is added to its output, where their sizes agree.
+        start: initializer of the last layer; None for the published one.
 
     Input [..., in], output [..., outputs].
 
     Reference: Deutsch, Nijkamp, Yang (2019), appendix A, and its published program.
     """
 
-    def __init__(self, hidden: tuple[int, ...], outputs: int, **kwargs: Any):
+    def __init__(
+        self,
+        hidden: tuple[int, ...],
+        outputs: int,
+        *,
+        residual: bool = False,
+        start: Any = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.hidden = tuple(hidden)
         self.outputs = outputs
+        self.residual = residual
         several = tf.distribute.get_strategy().num_replicas_in_sync > 1
         policy = self.dtype_policy
         self.blocks = [
@@ -48,7 +62,7 @@ class MLP(keras.layers.Layer):
             for size in self.hidden
         ]
         self.last = keras.layers.Dense(
-            outputs, use_bias=False, kernel_initializer=initial_weights(), dtype=policy
+            outputs, use_bias=False, kernel_initializer=start or initial_weights(), dtype=policy
         )
 
     def build(self, input_shape):
@@ -63,7 +77,9 @@ class MLP(keras.layers.Layer):
     def call(self, inputs, training=False):
         """Run the blocks."""
         for dense, activation, norm in self.blocks:
-            inputs = norm(activation(dense(inputs)), training=training)
+            outputs = norm(activation(dense(inputs)), training=training)
+            skip = self.residual and inputs.shape[-1] == dense.units
+            inputs = inputs + outputs if skip else outputs
         return self.last(inputs)
 
     def compute_output_shape(self, input_shape):
@@ -72,7 +88,11 @@ class MLP(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        return super().get_config() | {"hidden": list(self.hidden), "outputs": self.outputs}
+        return super().get_config() | {
+            "hidden": list(self.hidden),
+            "outputs": self.outputs,
+            "residual": self.residual,
+        }
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -81,16 +101,24 @@ class Extractor(keras.layers.Layer):
 
     Args:
         hidden: the sizes of the hidden layers of its MLP.
-        codes: (F, code_dim) of each layer.
+        codes: (F, code_dim) of each unit of layers.
+        residual: see `MLP`.
 
-    Input z [N, d]; output a list of codes [N, F, code_dim], layer by layer.
+    Input z [N, d]; output a list of codes [N, F, code_dim], unit by unit.
     """
 
-    def __init__(self, hidden: tuple[int, ...], codes: list[tuple[int, int]], **kwargs: Any):
+    def __init__(
+        self,
+        hidden: tuple[int, ...],
+        codes: list[tuple[int, int]],
+        *,
+        residual: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.codes = [tuple(code) for code in codes]
         outputs = sum(filters * size for filters, size in self.codes)
-        self.mlp = MLP(hidden, outputs, name="mlp", dtype=self.dtype_policy)
+        self.mlp = MLP(hidden, outputs, residual=residual, name="mlp", dtype=self.dtype_policy)
 
     def build(self, input_shape):
         """Build the MLP."""
@@ -110,6 +138,7 @@ class Extractor(keras.layers.Layer):
         return super().get_config() | {
             "hidden": list(self.mlp.hidden),
             "codes": [list(code) for code in self.codes],
+            "residual": self.mlp.residual,
         }
 
 
@@ -117,5 +146,79 @@ class Extractor(keras.layers.Layer):
 class WeightGenerator(MLP):
     """Code of a filter -> all its weights; one generator serves all filters of a layer.
 
-    Input codes [N, F, code_dim]; output rows [N, F, outputs].
+    Args:
+        hidden: the sizes of the hidden layers.
+        moments: (count, mean, standard deviation) of parts of the output at the start, which add up
+            to its size. Standard deviations, all of them, may be None: the published start.
+        residual: see `MLP`.
+
+    Input codes [N, F, code_dim]; output rows [N, F, sum of the counts].
+
+    The last layer has no bias: a mean that is not zero is added to its output, and stays.
     """
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...],
+        moments: Sequence[tuple[int, float, float | None]],
+        *,
+        residual: bool = False,
+        **kwargs: Any,
+    ):
+        self.moments = list(moments)
+        scatter = [(count, std) for count, _, std in self.moments if std is not None]
+        start = _Columns(scatter, tuple(hidden), residual) if scatter else None
+        outputs = sum(count for count, _, _ in self.moments)
+        super().__init__(hidden, outputs, residual=residual, start=start, **kwargs)
+        self.means: Any = None
+
+    def build(self, input_shape):
+        """Build every sublayer."""
+        super().build(input_shape)
+        if self.moments[0][2] is not None:
+            counts = [count for count, _, _ in self.moments]
+            means = np.repeat([mean for _, mean, _ in self.moments], counts)
+            self.means = self.add_weight(
+                name="means",
+                shape=(self.outputs,),
+                initializer=keras.initializers.Constant(means),
+                trainable=False,
+            )
+
+    def call(self, inputs, training=False):
+        """The rows."""
+        rows = super().call(inputs, training=training)
+        return rows if self.means is None else rows + tf.cast(self.means, rows.dtype)
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        config = super().get_config()
+        del config["outputs"]
+        return config | {"moments": [list(part) for part in self.moments]}
+
+
+class _Columns(keras.initializers.Initializer):
+    """Kernel of a generator's last layer, such that parts of its output have a given scatter.
+
+    What it reads has mean square one, that of a normalised layer, and one more for each skip
+    connection before it. Without hidden layers it reads codes, of mean square 0.01.
+    """
+
+    def __init__(self, parts: list[tuple[int, float]], hidden: tuple[int, ...], residual: bool):
+        self.parts = parts
+        self.mean_square = 1.0 if hidden else 0.01
+        for size, before in itertools.pairwise(reversed(hidden)):
+            if not residual or size != before:
+                break
+            self.mean_square += 1.0
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        columns = []
+        for count, std in self.parts:
+            if std == 0.0:
+                columns.append(tf.zeros((shape[0], count), dtype))
+                continue
+            variance = std**2 / self.mean_square
+            scaled = keras.initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
+            columns.append(scaled((shape[0], count), dtype=dtype))
+        return tf.concat(columns, 1)

@@ -14,6 +14,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -44,6 +45,16 @@ class Slot:
         """The shape of one filter's part of the variable."""
         return self.split[: self.axis] + self.split[self.axis + 1 :]
 
+    @property
+    def size(self) -> int:
+        """How many numbers the variable holds."""
+        return math.prod(self.shape)
+
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of what the initializer draws."""
+        drawn = np.asarray(self.initializer(self.shape, dtype="float32"), np.float64)
+        return float(drawn.mean()), float(drawn.std())
+
 
 @dataclasses.dataclass(frozen=True)
 class WeightedLayer:
@@ -68,7 +79,7 @@ class WeightedLayer:
     @property
     def size(self) -> int:
         """The number of weights of the layer."""
-        return sum(math.prod(slot.shape) for slot in self.slots)
+        return sum(slot.size for slot in self.slots)
 
     def assemble(self, rows: tf.Tensor) -> list[tf.Tensor]:
         """Generated rows as weight tensors.

@@ -14,6 +14,7 @@ from hypernet_tf.targets import rules
 from hypernet_tf.targets.filters import describe_layers
 from hypernet_tf.targets.networks import Networks, WeightSet, input_value
 from hypernet_tf.targets.plan import Ref, copied, in_order, record
+from hypernet_tf.targets.units import channel_units
 
 OUTPUTS = ("logits", "probabilities", "values")
 
@@ -36,6 +37,7 @@ class Target:
     Attributes:
         layers: the layers whose weights are generated (`WeightedLayer`), in the order of their
             first call.
+        units: the same layers, each together with the batch normalisation that directly follows.
         weight_count: D, the number of weights of one network.
         plan: the model's calls (`Plan`).
 
@@ -70,6 +72,7 @@ class Target:
             raise ValueError(f"the model '{self.name}' has no trainable weights to generate")
         self._weighted = describe_layers(self.plan.operations, self._trainable)
         self.layers = tuple(self._weighted.values())
+        self.units = channel_units(self.plan, self._weighted)
         self.weight_count = sum(math.prod(v.shape) for v in self._trainable)
         self.outputs = outputs or self._read_outputs()
 
