@@ -97,7 +97,7 @@ def distill(
         student: what is trained. None is a network of the ensemble's target, with new weights; a
             `Target` or a Keras model, which is copied, one of that architecture, with new weights.
             Of classes, a model without softmax at its end returns logits. An ensemble of one, such
-            as `ensemble.polyak_average(x)`, starts from its weights.
+            as `ensemble.polyak_average(x)`, starts from its weights and state.
         temperature: T > 0; higher ones show more of how the unlikely classes compare.
         epochs: how often each example is seen.
         batch_size: examples per step.
