@@ -14,6 +14,7 @@ if keras.backend.backend() != "tensorflow":
 
 from hypernet_tf import data, diversity
 from hypernet_tf.ensembles.detection import Detection, detect
+from hypernet_tf.ensembles.distillation import distill
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation
 from hypernet_tf.ensembles.uncertainty import Uncertainty
 from hypernet_tf.samplers.base import WeightSampler
@@ -57,6 +58,7 @@ __all__ = [
     "WeightSet",
     "data",
     "detect",
+    "distill",
     "diversity",
     "per_network",
     "register_rule",

@@ -19,8 +19,9 @@ from hypernet_tf.ensembles.evaluation import (
     evaluate_values,
     integer_labels,
 )
-from hypernet_tf.ensembles.probabilities import log_probabilities
+from hypernet_tf.ensembles.probabilities import log_probabilities, need_classes
 from hypernet_tf.targets import Target, WeightSet
+from hypernet_tf.targets.networks import weights_of
 
 
 class Ensemble:
@@ -130,7 +131,7 @@ class Ensemble:
         Raises:
             ValueError: the target returns values, not classes.
         """
-        self._need_classes("log-probabilities")
+        need_classes(self.target, "log-probabilities")
         return np.concatenate([p for _, p in self._log_probabilities(x, batch_size, verbose)], 1)
 
     def majority_vote(
@@ -146,27 +147,12 @@ class Ensemble:
         Raises:
             ValueError: the target returns values, which cannot be voted on.
         """
-        classes = self._need_classes("a vote")
+        classes = need_classes(self.target, "a vote")
         parts = [
             metrics.majority_vote(log_p.argmax(-1), classes)
             for _, log_p in self._log_probabilities(x, batch_size, verbose)
         ]
         return np.concatenate(parts)
-
-    def _need_classes(self, what: str) -> int:
-        classes = self.target.classes
-        if classes is None:
-            raise ValueError(
-                f"{what} needs classes, but the target returns values: use predict(), or say "
-                "Target(model, outputs='logits')"
-            )
-        if len(self._output_shapes()[0]) != 1:
-            raise ValueError(f"{what} needs one choice of class per example: use predict()")
-        return classes
-
-    def _output_shapes(self) -> list[tuple]:
-        plan = self.target.plan
-        return [plan.shapes[ref] for ref in keras.tree.flatten(plan.outputs)]
 
     # ---- evaluation -----------------------------------------------------------------------
 
@@ -187,7 +173,7 @@ class Ensemble:
         Raises:
             ValueError: labels out of range, or not as many as examples.
         """
-        if len(self._output_shapes()) != 1:
+        if len(keras.tree.flatten(self.target.plan.outputs)) != 1:
             raise ValueError("evaluate needs a target with one output: use predict()")
         y, (_, size) = np.asarray(y), chunks.arrays(x)
         if len(y) != size:
@@ -195,7 +181,7 @@ class Ensemble:
         if self.target.classes is None:
             outputs = self._outputs(x, batch_size, verbose)
             return evaluate_values(((i, keras.tree.flatten(o)[0]) for i, o in outputs), y)
-        classes = self._need_classes("evaluate")
+        classes = need_classes(self.target, "evaluate")
         labels = integer_labels(y, classes)
         return evaluate_classes(self._log_probabilities(x, batch_size, verbose), labels, classes)
 
@@ -216,7 +202,7 @@ class Ensemble:
             >>> unsure = ensemble.uncertainty(x).entropy > 0.5
             >>> detect(ensemble.uncertainty(x).entropy, ensemble.uncertainty(x_strange).entropy)
         """
-        self._need_classes("uncertainty")
+        need_classes(self.target, "uncertainty")
         parts = self._log_probabilities(x, batch_size, verbose)
         return uncertainty.measure(part for _, part in parts)
 
@@ -239,6 +225,17 @@ class Ensemble:
         calibrated._calibrated = True
         return calibrated
 
+    def polyak_average(self, x: Any = None, **options: Any) -> Ensemble:
+        """One network whose weights are the mean of all networks' in one gauge.
+
+        Args:
+            x: inputs [M, ...] for batch norm's statistics, as for `calibrate`.
+            **options: gauge, batch_size: see `distillation.polyak_average`.
+        """
+        from hypernet_tf.ensembles import distillation  # which imports this file
+
+        return distillation.polyak_average(self, x, **options)
+
     # ---- keeping --------------------------------------------------------------------------
 
     def to_keras(self) -> keras.Model:
@@ -251,6 +248,21 @@ class Ensemble:
             raise ValueError(f"one of the {len(self)} networks: ensemble[0].to_keras()")
         self._check_calibrated()
         return self.target.to_keras(self.weights)
+
+    @classmethod
+    def from_keras(cls, target: Target, model: keras.Model) -> Ensemble:
+        """An ordinary Keras model, its weights and statistics, as an ensemble of one.
+
+        Args:
+            target: what the model is a network of: the student's, or `Target(model)`.
+            model: a trained model.
+
+        Raises:
+            ValueError: the model's weights are not those of a network of the target.
+        """
+        ensemble = cls(target, weights_of(target, model))
+        ensemble._calibrated = True
+        return ensemble
 
     def save(self, path: str | os.PathLike) -> None:
         """Write weights and target to one .npz file (no pickle), aside, then moved into place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -28,3 +29,23 @@ def log_probabilities(target: Target, outputs: tf.Tensor) -> tf.Tensor:
     if one_column:
         outputs = tf.concat([1.0 - outputs, outputs], -1)
     return tf.math.log(tf.maximum(outputs, _LEAST_PROBABILITY))
+
+
+def need_classes(target: Target, what: str) -> int:
+    """C, how many classes one choice per example is made among.
+
+    Args:
+        target: a target of classes.
+        what: needs them, for the error.
+
+    Raises:
+        ValueError: the target returns values, or a choice for each pixel.
+    """
+    if target.classes is None:
+        raise ValueError(
+            f"{what} needs classes, but the target returns values: use predict(), or say "
+            "Target(model, outputs='logits')"
+        )
+    if len(target.plan.shapes[keras.tree.flatten(target.plan.outputs)[0]]) != 1:
+        raise ValueError(f"{what} needs one choice of class per example: use predict()")
+    return target.classes

@@ -200,6 +200,19 @@ def _initializer(layer: Any, variable: Any) -> Any:
     return keras.initializers.Constant(variable.numpy())
 
 
+def seeded(initializer: Any, *words: int) -> Any:
+    """An initializer like another, whose random numbers are a function of integers.
+
+    Args:
+        initializer: a Keras initializer; one that draws nothing is returned as it is.
+        *words: not negative.
+    """
+    if not hasattr(initializer, "seed"):
+        return initializer
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
+    return type(initializer).from_config(initializer.get_config() | {"seed": seed})
+
+
 def describe_layers(operations: list[Any], trainable: list[Any]) -> dict[int, WeightedLayer]:
     """Read the filters of the layers that share out the trainable variables among them.
 

@@ -22,6 +22,34 @@ class WeightSet(NamedTuple):
     state: list[tf.Tensor]
 
 
+def weights_of(target: Any, model: Any) -> WeightSet:
+    """The weights of a Keras model as a weight set of one network.
+
+    Args:
+        target: the `Target` that the model is a network of.
+        model: a Keras model.
+
+    Raises:
+        ValueError: the model's weights have other shapes.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"a network is a Keras model, not {type(model).__name__}")
+    like = target.unflatten(tf.zeros([1, target.weight_count]))
+    parts = []
+    for kind, variables, expected in (
+        ("trainable", model.trainable_variables, like.trainable),
+        ("non-trainable", model.non_trainable_variables, like.state),
+    ):
+        own = [list(v.shape) for v in variables]
+        if own != [tensor.shape[1:].as_list() for tensor in expected]:
+            raise ValueError(
+                f"the model '{model.name}' is not a network of this target: its {kind} weights "
+                "have other shapes or another order"
+            )
+        parts.append([tf.convert_to_tensor(v.value)[None] for v in variables])
+    return WeightSet(*parts)
+
+
 class Value:
     """What N networks hold at one place of the graph, converted on demand and only once.
 
