@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hypernet_tf import plots
-from reproduce import _mnist_report, _report
+from reproduce import _run_page, _report
 
-# Rows of `_mnist_report.rows`, in the order of the table; those of strange images are added.
+# Rows of `_run_page.rows`, in the order of the table; those of strange images are added.
 _ROWS = (
     "image passes in training",
     "training steps",
@@ -97,7 +97,7 @@ def table(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str
     Args:
         runs: method -> metrics.json of its runs, one for each seed.
     """
-    rows = {m: [_mnist_report.rows(metrics) for metrics in found] for m, found in runs.items()}
+    rows = {m: [_run_page.rows(metrics) for metrics in found] for m, found in runs.items()}
     every = dict.fromkeys(name for several in rows.values() for one in several for name in one)
     names = [name for name in _ROWS if name in every]
     names += [name for name in every if any(part in name for part in _STRANGE)]

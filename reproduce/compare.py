@@ -24,7 +24,7 @@ from absl import flags
 import hypernet_tf as hn
 from reproduce import _analysis_flags, _comparison, _device_flags, _flags, _run, _seeds_flag, mnist
 from reproduce._analyses import ANALYSES
-from reproduce._mnist_methods import METHODS, build
+from reproduce._methods import METHODS, build
 from reproduce._subject import Settings
 
 # Of the shared flags only these mean something here.

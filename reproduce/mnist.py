@@ -40,15 +40,15 @@ from reproduce import (
     _analysis_flags,
     _device_flags,
     _flags,
-    _mnist_history,
-    _mnist_report,
+    _history,
+    _run_page,
     _perform,
     _run,
 )
 from reproduce._analyses import ANALYSES
-from reproduce._mnist_match import ensemble_to_match, finished_sampler, match
-from reproduce._mnist_methods import METHODS, PRESETS, build
-from reproduce._mnist_summary import seconds_to_sample, summarise
+from reproduce._match import ensemble_to_match, finished_sampler, match
+from reproduce._methods import METHODS, PRESETS, build
+from reproduce._summary import seconds_to_sample, summarise
 from reproduce._subject import Settings, Subject
 from reproduce._uncertainty import outside_names
 
@@ -226,15 +226,15 @@ def run(
             _run.write_figure(
                 folder,
                 "training_curves",
-                plots.training_curves(_mnist_history.panels(record["history"])),
-                _mnist_history.arrays(record["history"]),
+                plots.training_curves(_history.panels(record["history"])),
+                _history.arrays(record["history"]),
             )
         done = metrics.setdefault("analyses", {})
         asked = [n for n in ANALYSES if n in names or (n in BASIC and n not in done)]
         _perform.perform(asked, subject, folder, metrics)
         lam = f", lam {config.lam:g}" if config.method == "hypernetwork" else ""
         title = f"{config.method} on {dataset.name}{lam}"
-        text = _mnist_report.page(title, [_mnist_report.Run(folder.name, folder, metrics)])
+        text = _run_page.page(title, [_run_page.Run(folder.name, folder, metrics)])
         _run.write(page, lambda aside: aside.write_text(text))  # last: the run is complete
     return metrics
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from reproduce import _flags, _mnist_report, _run, mnist
+from reproduce import _flags, _run_page, _run, mnist
 
 flags.DEFINE_string("output", "runs/report.html", "The page to write.")
 
@@ -36,9 +36,9 @@ def write(folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
         if metrics.get("experiment") != "mnist":
             raise _run.RunError(f"{folder} is not a run of reproduce.mnist")
         _run.finished(folder, mnist.Config)
-        runs.append(_mnist_report.Run(label, folder, metrics))
+        runs.append(_run_page.Run(label, folder, metrics))
     try:
-        text = _mnist_report.page("Runs side by side", runs)
+        text = _run_page.page("Runs side by side", runs)
     except (KeyError, TypeError) as error:
         names = " or ".join(str(folder / "metrics.json") for folder in folders)
         raise _run.RunError(f"{names} is damaged: it lacks {error}") from error

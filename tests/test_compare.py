@@ -16,7 +16,7 @@ from reproduce import (
     _comparison,
     _device_flags,
     _flags,
-    _mnist_methods,
+    _methods,
     _run,
     _seeds_flag,
     compare,
@@ -58,7 +58,7 @@ class TestFlags:
     def test_a_comparison(self):
         _flags.FLAGS(["compare", "--dataset=mnist_5k", "--preset=quick", "--seeds=2,0"])
         asked = compare.from_flags()
-        assert asked.methods == tuple(_mnist_methods.METHODS)
+        assert asked.methods == tuple(_methods.METHODS)
         assert (asked.seeds, asked.passes) == ((0, 2), 1_024_000)
         folder = compare.default_folder(asked)
         assert str(folder) == "runs/compare-dataset=mnist_5k-preset=quick"

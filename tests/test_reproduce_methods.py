@@ -11,9 +11,9 @@ import pytest
 import hypernet_tf as hn
 from hypernet_tf.entropy import nearest_neighbour_distances
 from hypernet_tf.training.checkpoints import Checkpoints
-from reproduce import _flags, _mnist_methods, _mnist_report, _run, mnist
+from reproduce import _flags, _methods, _run_page, _run, mnist
 from reproduce._analyses import ANALYSES
-from reproduce._mnist_match import finished_sampler
+from reproduce._match import finished_sampler
 from reproduce._subject import Settings
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -54,10 +54,10 @@ def ensemble_run(tmp_path_factory, few_digits, undrawn):
 
 class TestMethods:
     @pytest.mark.parametrize("preset", ["paper", "quick"])
-    @pytest.mark.parametrize("method", _mnist_methods.METHODS)
+    @pytest.mark.parametrize("method", _methods.METHODS)
     def test_its_preset_is_what_it_says(self, method, preset):
         config = mnist.defaults(method, preset)
-        sampler = _mnist_methods.build(config, data_size=4_000)
+        sampler = _methods.build(config, data_size=4_000)
         assert sampler.networks == config.networks_per_step
         size = sampler.size_after(config.steps)
         assert size is None or size >= config.networks
@@ -122,7 +122,7 @@ class TestMethods:
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("method", _mnist_methods.METHODS)
+    @pytest.mark.parametrize("method", _methods.METHODS)
     def test_every_analysis_runs_on_it_unchanged(self, method, ensemble_run, tmp_path):
         match = str(ensemble_run) if method == "noise" else ""
         size = {"sgd": 1, "deep_ensemble": 10, "sgd_chains": 10, "sgld": 20}.get(method)
@@ -135,7 +135,7 @@ class TestMethods:
         possible = {name for name, a in ANALYSES.items() if a.needs <= (size or a.needs)}
         assert set(metrics["analyses"]) == possible
         assert {"uncertainty", "out_of_distribution"} <= possible
-        assert _mnist_report.rows(metrics)["training steps"] == steps
+        assert _run_page.rows(metrics)["training steps"] == steps
 
 
 class TestMethodFlags:

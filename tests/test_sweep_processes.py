@@ -17,7 +17,7 @@ SMALL = """
 import dataclasses, functools, os, pathlib, time
 from matplotlib.figure import Figure
 import hypernet_tf as hn
-from reproduce import _flags, _mnist_methods, mnist, sweep
+from reproduce import _flags, _methods, mnist, sweep
 real = hn.data.load
 @functools.cache
 def load(name, data_dir=None):
@@ -25,7 +25,7 @@ def load(name, data_dir=None):
     part = hn.data.Split(whole.train.images[:80], whole.train.labels[:80])
     return dataclasses.replace(whole, train=part, validation=part, test=part)
 hn.data.load = load
-_mnist_methods.PRESETS["hypernetwork", "quick"] |= {
+mnist.PRESETS["hypernetwork", "quick"] |= {
     "networks": 2, "networks_per_step": 2, "images_per_network": 4, "checkpoint_every": 1}
 Figure.savefig = lambda self, path: path.write_bytes(b"a picture")
 run = mnist.run

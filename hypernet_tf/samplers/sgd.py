@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import Target
+from hypernet_tf.targets.filters import seeded
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -133,9 +133,4 @@ class _Stacked(keras.initializers.Initializer):
         return tf.stack([self._one(place, shape[1:], dtype) for place in range(shape[0])])
 
     def _one(self, place: int, shape: Any, dtype: Any) -> Any:
-        if not hasattr(self.initializer, "seed"):
-            return self.initializer(shape, dtype=dtype)
-        config = self.initializer.get_config()
-        words = (self.seed, place, self.index)
-        config["seed"] = int(np.random.SeedSequence(words).generate_state(1)[0] >> 1)
-        return type(self.initializer).from_config(config)(shape, dtype=dtype)
+        return seeded(self.initializer, self.seed, place, self.index)(shape, dtype=dtype)

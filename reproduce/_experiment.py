@@ -1,0 +1,176 @@
+"""A run of any experiment: train, evaluate, analyse, and write the run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import resource
+import shutil
+import time
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+import hypernet_tf as hn
+from hypernet_tf import plots
+from hypernet_tf.training.devices import Execution
+from hypernet_tf.training.run import train
+from reproduce import _history, _perform, _run, _run_page
+from reproduce._analyses import ANALYSES
+from reproduce._match import ensemble_to_match, finished_sampler, match
+from reproduce._methods import build
+from reproduce._subject import Settings, Subject
+from reproduce._summary import seconds_to_sample, summarise
+from reproduce._uncertainty import outside_names
+
+# The figures of a run that asks for no analyses.
+BASIC = ("accuracies", "filters")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One run. Defaults are the published values of the hypernetwork.
+
+    Attributes:
+        networks: of the evaluated ensemble.
+        match: the run whose distances a noise control has, as a path from the control's own run
+            folder; "" for other methods.
+    """
+
+    dataset: str = "mnist"
+    method: str = "hypernetwork"
+    lam: float = 1e3
+    steps: int = 13_000
+    seed: int = 0
+    networks: int = 200
+    preset: str = "paper"
+    networks_per_step: int = 32
+    images_per_network: int = 32
+    learning_rate: float = 3e-4
+    learning_rate_decay: float = 0.99998
+    validate_every: int = 1_000
+    checkpoint_every: int = 250
+    match: str = ""
+    precision: str = "float32"
+
+    @property
+    def passes_per_step(self) -> int:
+        """Images that go through a target network, forth and back, in a training step."""
+        return self.networks_per_step * self.images_per_network
+
+
+def run(
+    config: Config,
+    folder: pathlib.Path,
+    data_dir: str | None = None,
+    *,
+    analyses: Sequence[str] = (),
+    settings: Settings | None = None,
+    execution: Execution | None = None,
+) -> dict:
+    """Train, evaluate, analyse, and write the run folder; what is done already is not done again.
+
+    Args:
+        config: the run's.
+        folder: the run folder.
+        data_dir: see `hypernet_tf.data.load`.
+        analyses: names, or "all".
+        settings: how much of everything the analyses take.
+        execution: on what, and how, training steps are run.
+
+    Returns:
+        What metrics.json holds; nothing in a worker that is not the chief, which only trains along.
+
+    Raises:
+        DataError, RunError, CheckpointError, DeviceError, TrainingDivergedError, WorkerLostError:
+            each with its one line.
+    """
+    execution = execution or Execution()
+    if not execution.chief:
+        _prepare(config)
+        _trained(config, hn.data.load(config.dataset, data_dir), folder, execution)
+        return {}
+    finished = _run.check(folder, config) == config.steps
+    metrics = _run.read_metrics(folder) if finished else {}
+    if finished and not {"networks", "ensemble", "seconds", "diversity"} <= metrics.keys():
+        raise _run.damaged(folder / "metrics.json")
+    page = folder / "report.html"
+    if finished and not analyses and page.exists():
+        print(f"complete: {page}")
+        return metrics
+    # What cannot be had is said before anything is trained.
+    size = build(config, data_size=1).size_after(config.steps)  # which no data has a part in
+    names = _perform.possible(analyses, size)
+    dataset = hn.data.load(config.dataset, data_dir)
+    matched = ensemble_to_match(folder, config) if config.match and not finished else None
+    settings = settings or Settings(networks=config.networks)
+    if not {"accuracies", "ensembles"} & set(names):
+        settings = dataclasses.replace(settings, ensembles=1)
+    settings = settings.resolved(size, len(dataset.test))
+    if "out_of_distribution" in names:
+        outside_names(settings.outside, dataset.name)
+    with _run.occupy(folder, config):
+        _prepare(config)
+        if finished:
+            subject = Subject(finished_sampler(folder, config), dataset, settings, data_dir)
+        else:
+            sampler, record = _trained(config, dataset, folder, execution)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            if matched is not None:
+                match(sampler, matched, folder)
+            # What is there from fewer steps is not this run's.
+            for old in (folder / "metrics.json", page):
+                old.unlink(missing_ok=True)
+            shutil.rmtree(folder / "figures", ignore_errors=True)
+            subject = Subject(sampler, dataset, settings, data_dir)
+            start = time.monotonic()
+            metrics = summarise(config, dataset, subject, record["history"][-1]["validation"])
+            metrics["seconds"] = {
+                "train": round(record["seconds"], 1),
+                "evaluate": round(time.monotonic() - start, 1),
+                "sample": seconds_to_sample(sampler, settings.networks),
+            }
+            metrics["peak_memory_mib"] = round(peak)
+            _run.write_figure(
+                folder,
+                "training_curves",
+                plots.training_curves(_history.panels(record["history"])),
+                _history.arrays(record["history"]),
+            )
+        done = metrics.setdefault("analyses", {})
+        asked = [n for n in ANALYSES if n in names or (n in BASIC and n not in done)]
+        _perform.perform(asked, subject, folder, metrics)
+        lam = f", lam {config.lam:g}" if config.method == "hypernetwork" else ""
+        title = f"{config.method} on {dataset.name}{lam}"
+        text = _run_page.page(title, [_run_page.Run(folder.name, folder, metrics)])
+        _run.write(page, lambda aside: aside.write_text(text))  # last: the run is complete
+    return metrics
+
+
+def _prepare(config: Config) -> None:
+    """Initial weights come from Keras's global seed, and reruns are the same to the last bit."""
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    tf.config.experimental.enable_op_determinism()
+
+
+def _trained(
+    config: Config, dataset: hn.data.Dataset, folder: pathlib.Path, execution: Execution
+) -> tuple[hn.WeightSampler, dict]:
+    return train(
+        lambda: build(config, len(dataset.train)),
+        dataset,
+        folder,
+        steps=config.steps,
+        images=config.images_per_network,
+        networks=config.networks,
+        validate_every=config.validate_every,
+        checkpoint_every=config.checkpoint_every,
+        seed=config.seed,
+        execution=execution,
+        hparams=dataclasses.asdict(config),
+    )
+
+
