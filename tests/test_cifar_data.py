@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import io
+import shutil
 import tarfile
 import tempfile
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from hypernet_tf import data
-from hypernet_tf.data import padding
+from hypernet_tf.data import errors, padding
 
 PARTS = ("train", "validation", "test")
 ARCHIVES = {"cifar10": "cifar-10-binary.tar.gz", "cifar100": "cifar-100-binary.tar.gz"}
@@ -122,7 +123,7 @@ def check(dataset, name, numbers):
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_cifar_is_prepared_from_its_archive_once(name, tmp_path, monkeypatch, capfd):
+def test_cifar_is_prepared_from_its_archive_once(name, tmp_path, monkeypatch, capsys, caplog):
     """TFDS's own builder reads the archive; the second time it reads what it has prepared."""
     folder = tmp_path if name == "cifar10" else tmp_path / name
     folder.mkdir(exist_ok=True)
@@ -145,7 +146,7 @@ def test_cifar_is_prepared_from_its_archive_once(name, tmp_path, monkeypatch, ca
         np.testing.assert_array_equal(getattr(first, part).images, getattr(again, part).images)
         np.testing.assert_array_equal(getattr(first, part).labels, getattr(again, part).labels)
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert capfd.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "") and not caplog.records
 
 
 @pytest.mark.parametrize("sub_folder", [".", "svhn_cropped"])
@@ -161,6 +162,27 @@ def test_svhn_is_read_from_two_of_its_files(sub_folder, tmp_path, monkeypatch):
     check(dataset, "svhn_cropped", dict(zip(PARTS, numbers, strict=True)))
     assert [number_of(image) for image in dataset.validation.images] == list(numbers[1])
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_svhn_that_tfds_has_prepared_comes_before_its_files(originals, tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    manual_dir = tmp_path / "manual"
+    shutil.copytree(originals, manual_dir)
+    shutil.copy(manual_dir / "test_32x32.mat", manual_dir / "extra_32x32.mat")
+    registered(monkeypatch, "svhn_cropped", manual_dir)
+    with errors.guard("TFDS cannot prepare the test's files"):  # which is also silent
+        tfds.builder("svhn_cropped", data_dir=tmp_path).download_and_prepare(
+            download_dir=tmp_path / "downloads",
+            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
+        )
+    (tmp_path / "train_32x32.mat").write_bytes(b"no longer read")
+    dataset = data.load("svhn_cropped", tmp_path)
+    assert dataset.source == "TensorFlow Datasets svhn_cropped 3.1.0"
+    everything = [number_of(x) for s in (dataset.train, dataset.validation) for x in s.images]
+    assert len(dataset.train) == 40 and sorted(everything) == list(range(5_040))
+    numbers = (everything[:40], everything[40:], range(6_000, 6_030))
+    check(dataset, "svhn_cropped", dict(zip(PARTS, numbers, strict=True)))
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def check(path: Path, builder: Any) -> None:
         (info,) = (x for x in builder.url_infos.values() if x.filename == path.name)
         size = path.stat().st_size
         if size != info.size:
-            raise ValueError(f"wrong length: {size} bytes, not {info.size}")
+            raise ValueError(f"wrong length: {size} bytes, not {int(info.size)}")
         with path.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != info.checksum:
                 raise ValueError("wrong checksum")
