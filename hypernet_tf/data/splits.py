@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+VALIDATION_IMAGES = 5_000  # split off the end of the training images
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:

@@ -1,0 +1,109 @@
+"""The original files of data sets, handed to TFDS in place of a download.
+
+TFDS knows name, length and SHA-256 of each, and reads them itself: what was prepared from files is
+in the same order, and split in the same way, as what was downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+from hypernet_tf.data.errors import guard
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+
+# Debian strips these times, and the names, from the gzip headers, which changes the checksums.
+_IDX_TIMES = {
+    "train-labels-idx1-ubyte.gz": 0x59A7E9DE,
+    "t10k-labels-idx1-ubyte.gz": 0x59A7E9F3,
+    "train-images-idx3-ubyte.gz": 0x59A7E9DE,
+    "t10k-images-idx3-ubyte.gz": 0x59A7E9F3,
+}
+
+
+def find(builder: Any) -> Path | None:
+    """The first folder with any of a data set's original files, None if there is none.
+
+    Args:
+        builder: TFDS's builder of the data set.
+    """
+    root = Path(builder.data_dir).parents[1]
+    folders = [root / builder.name, root]
+    if builder.name == "mnist":  # its files are named as fashion_mnist's
+        return None
+    if builder.name == "fashion_mnist":
+        folders = [root / "fashion-mnist", root, DEBIAN_FASHION_MNIST]
+    files = [info.filename for info in builder.url_infos.values()]
+    return next((x for x in folders if any(os.path.exists(x / file) for file in files)), None)
+
+
+def hand_over(builder: Any, folder: Path, manual_dir: Path) -> None:
+    """Puts a data set's original files where TFDS looks before it downloads.
+
+    Args:
+        builder: TFDS's builder of the data set.
+        folder: where the files are.
+        manual_dir: where TFDS will look.
+
+    Raises:
+        DataError: a file is missing or not the original one.
+    """
+    for info in builder.url_infos.values():
+        path = folder / info.filename
+        if builder.name == "fashion_mnist":
+            content = _read_idx(path, info.checksum)
+            Path(manual_dir, info.filename).write_bytes(content)
+        else:
+            check(path, builder)
+            Path(manual_dir, info.filename).symlink_to(path.resolve())
+
+
+def check(path: Path, builder: Any) -> None:
+    """Compares a file with what TFDS knows of the data set's file of that name.
+
+    Args:
+        path: the file.
+        builder: TFDS's builder of the data set.
+
+    Raises:
+        DataError: it cannot be read, or has another length or checksum.
+    """
+    with _expect_original(path, builder.name):
+        (info,) = (x for x in builder.url_infos.values() if x.filename == path.name)
+        size = path.stat().st_size
+        if size != info.size:
+            raise ValueError(f"wrong length: {size} bytes, not {int(info.size)}")
+        with path.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != info.checksum:
+                raise ValueError("wrong checksum")
+
+
+def _expect_original(path: Path, name: str) -> Any:
+    return guard(f"{path} is no whole original file of {name}: replace it")
+
+
+def _read_idx(path: Path, checksum: str) -> bytes:
+    """A gzip file with a whole idx file in it, under the header that the checksum expects."""
+    rank = 3 if "idx3" in path.name else 1
+    with _expect_original(path, "fashion_mnist"):
+        raw = path.read_bytes()
+        stream = zlib.decompressobj(wbits=31)  # gzip, its checksum included
+        body = stream.decompress(raw)
+        if not stream.eof:
+            raise ValueError("truncated")
+        magic, *shape = (int.from_bytes(body[4 * i : 4 * i + 4], "big") for i in range(1 + rank))
+        if magic != 0x800 + rank:  # 8: unsigned bytes
+            raise ValueError(f"wrong magic number 0x{magic:08x}, not 0x{0x800 + rank:08x}")
+        if len(body) != 4 * (1 + rank) + math.prod(shape):
+            raise ValueError(f"wrong length: {len(body)} bytes for the shape {shape}")
+        deflated = raw[raw.index(b"\0", 10) + 1 if raw[3] & 8 else 10 :]  # flag 8: a name follows
+        time = _IDX_TIMES[path.name].to_bytes(4, "little")
+        raw = b"\x1f\x8b\x08\x08" + time + b"\x00\x03" + path.stem.encode() + b"\0" + deflated
+        if hashlib.sha256(raw).hexdigest() != checksum:
+            raise ValueError("wrong checksum")
+    return raw
