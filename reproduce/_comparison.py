@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hypernet_tf import plots
-from reproduce import _run_page, _report
+from reproduce import _report, _run_page
 
 # Rows of `_run_page.rows`, in the order of the table; those of strange images are added.
 _ROWS = (

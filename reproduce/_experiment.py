@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import resource
 import shutil
@@ -11,10 +10,12 @@ import time
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import hypernet_tf as hn
 from hypernet_tf import plots
+from hypernet_tf.training.augmentation import flip_and_crop
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.run import train
 from reproduce import _history, _perform, _run, _run_page
@@ -23,10 +24,12 @@ from reproduce._match import ensemble_to_match, finished_sampler, match
 from reproduce._methods import build
 from reproduce._subject import Settings, Subject
 from reproduce._summary import seconds_to_sample, summarise
+from reproduce._targets import TARGETS
 from reproduce._uncertainty import outside_names
 
 # The figures of a run that asks for no analyses.
 BASIC = ("accuracies", "filters")
+CALIBRATION_IMAGES = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Config:
 
     Attributes:
         networks: of the evaluated ensemble.
+        momentum: above 0 for SGD with momentum instead of Adam.
+        augment: whether training images are shifted and mirrored.
         match: the run whose distances a noise control has, as a path from the control's own run
             folder; "" for other methods.
     """
@@ -54,11 +59,36 @@ class Config:
     checkpoint_every: int = 250
     match: str = ""
     precision: str = "float32"
+    target: str = "mnist"
+    diversity: str = "weights"
+    momentum: float = 0.0
+    snapshot_every: int = 100
+    augment: bool = False
+
+    @property
+    def experiment(self) -> str:
+        """To which experiment the run belongs."""
+        return "mnist" if self.target == "mnist" else "cifar"
 
     @property
     def passes_per_step(self) -> int:
         """Images that go through a target network, forth and back, in a training step."""
         return self.networks_per_step * self.images_per_network
+
+
+def load(config: Config, data_dir: str | None) -> hn.data.Dataset:
+    """The data set, as images of the shape that the target takes.
+
+    Raises:
+        DataError: it cannot be had, or does not fit the target.
+    """
+    dataset = hn.data.load(config.dataset, data_dir)
+    return hn.data.pad_to(dataset, TARGETS[config.target].image_shape)
+
+
+def calibration(dataset: hn.data.Dataset) -> np.ndarray:
+    """Training images for batch norm's moving statistics: few, since every ensemble sees them."""
+    return dataset.train.x[:CALIBRATION_IMAGES]
 
 
 def run(
@@ -90,7 +120,7 @@ def run(
     execution = execution or Execution()
     if not execution.chief:
         _prepare(config)
-        _trained(config, hn.data.load(config.dataset, data_dir), folder, execution)
+        _trained(config, load(config, data_dir), folder, execution)
         return {}
     finished = _run.check(folder, config) == config.steps
     metrics = _run.read_metrics(folder) if finished else {}
@@ -101,9 +131,9 @@ def run(
         print(f"complete: {page}")
         return metrics
     # What cannot be had is said before anything is trained.
-    size = build(config, data_size=1).size_after(config.steps)  # which no data has a part in
+    dataset = load(config, data_dir)
+    size = build(config, data_size=1).size_after(config.steps)
     names = _perform.possible(analyses, size)
-    dataset = hn.data.load(config.dataset, data_dir)
     matched = ensemble_to_match(folder, config) if config.match and not finished else None
     settings = settings or Settings(networks=config.networks)
     if not {"accuracies", "ensembles"} & set(names):
@@ -114,7 +144,9 @@ def run(
     with _run.occupy(folder, config):
         _prepare(config)
         if finished:
-            subject = Subject(finished_sampler(folder, config), dataset, settings, data_dir)
+            sampler = finished_sampler(folder, config)
+            sampler.calibration = calibration(dataset)
+            subject = Subject(sampler, dataset, settings, data_dir)
         else:
             sampler, record = _trained(config, dataset, folder, execution)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -143,7 +175,8 @@ def run(
         asked = [n for n in ANALYSES if n in names or (n in BASIC and n not in done)]
         _perform.perform(asked, subject, folder, metrics)
         lam = f", lam {config.lam:g}" if config.method == "hypernetwork" else ""
-        title = f"{config.method} on {dataset.name}{lam}"
+        target = "" if config.target == Config.target else f"{config.target}, "
+        title = f"{target}{config.method} on {dataset.name}{lam}"
         text = _run_page.page(title, [_run_page.Run(folder.name, folder, metrics)])
         _run.write(page, lambda aside: aside.write_text(text))  # last: the run is complete
     return metrics
@@ -160,7 +193,7 @@ def _trained(
     config: Config, dataset: hn.data.Dataset, folder: pathlib.Path, execution: Execution
 ) -> tuple[hn.WeightSampler, dict]:
     return train(
-        lambda: build(config, len(dataset.train)),
+        lambda: build(config, len(dataset.train), len(dataset.classes)),
         dataset,
         folder,
         steps=config.steps,
@@ -171,6 +204,6 @@ def _trained(
         seed=config.seed,
         execution=execution,
         hparams=dataclasses.asdict(config),
+        augment=flip_and_crop if config.augment else None,
+        calibration=calibration(dataset),
     )
-
-

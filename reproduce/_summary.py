@@ -1,4 +1,4 @@
-"""What metrics.json holds of an MNIST run before any analysis."""
+"""What metrics.json holds of a run before any analysis."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def summarise(
     sampler, ensemble, result = subject.sampler, subject.ensemble(), subject.evaluation()
     accuracy, several = result.member_accuracy, len(ensemble) > 1
     return {
-        "experiment": "mnist",
+        "experiment": config.experiment,
         "method": config.method,
         "dataset": dataset.summary(),
         "config": dataclasses.asdict(config),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from reproduce import _flags, _run_page, _run, mnist
+from reproduce import _flags, _run, _run_page, mnist
 
 flags.DEFINE_string("output", "runs/report.html", "The page to write.")
 

@@ -11,7 +11,7 @@ import pytest
 import hypernet_tf as hn
 from hypernet_tf.entropy import nearest_neighbour_distances
 from hypernet_tf.training.checkpoints import Checkpoints
-from reproduce import _flags, _methods, _run_page, _run, mnist
+from reproduce import _flags, _methods, _run, _run_page, mnist
 from reproduce._analyses import ANALYSES
 from reproduce._match import finished_sampler
 from reproduce._subject import Settings

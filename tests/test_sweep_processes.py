@@ -29,11 +29,11 @@ mnist.PRESETS["hypernetwork", "quick"] |= {
     "networks": 2, "networks_per_step": 2, "images_per_network": 4, "checkpoint_every": 1}
 Figure.savefig = lambda self, path: path.write_bytes(b"a picture")
 run = mnist.run
-def together(*arguments):
+def together(*arguments, **options):
     pathlib.Path("at-work-" + os.environ["KERASTUNER_TUNER_ID"]).touch()
     while len(list(pathlib.Path().glob("at-work-*"))) < 2:
         time.sleep(0.1)
-    return run(*arguments)
+    return run(*arguments, **options)
 if "KERASTUNER_TUNER_ID" in os.environ:
     mnist.run = together
 _flags.run(sweep.main)
@@ -68,13 +68,14 @@ def test_a_chief_and_two_workers_share_the_trials(tmp_path):
         name: start(tmp_path, *asked, KERASTUNER_TUNER_ID=name, **address)
         for name in ("chief", "tuner0", "tuner1")
     }
+    said = {}
     try:
-        said = {name: process.communicate(timeout=200) for name, process in processes.items()}
+        for name in ("tuner0", "tuner1", "chief"):  # who would wait for workers that failed
+            said[name] = processes[name].communicate(timeout=200)
+            assert processes[name].returncode == 0, said[name][1][-2000:]
     finally:
         for process in processes.values():
             process.kill()
-    for name, process in processes.items():
-        assert process.returncode == 0, said[name][1][-2000:]
     ran = {name: trials(out) for name, (out, _) in said.items()}
     assert not ran["chief"]
     assert sorted([ran["tuner0"], ran["tuner1"]]) == [["1"], ["10"]]

@@ -6,6 +6,7 @@ import contextlib
 import pathlib
 import tempfile
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -32,6 +33,7 @@ def train(
     seed: int,
     execution: Execution | None = None,
     hparams: Mapping[str, int | float | str | bool] | None = None,
+    calibration: Any = None,
     verbose: bool = True,
 ) -> tuple[WeightSampler, dict]:
     """Train a sampler, or go on where the folder's newest checkpoint stands.
@@ -54,6 +56,7 @@ def train(
         execution: on which devices, and how, steps are run; None for one device. It
             may be another one than before.
         hparams: the run's settings by name, for TensorBoard to show and compare.
+        calibration: images on which sampled networks' batch-norm statistics are computed.
         verbose: whether to show progress.
 
     Returns:
@@ -72,6 +75,7 @@ def train(
             sampler, record = make(), None
         else:
             sampler, record = checkpoints.load()
+    sampler.calibration = calibration
     done = int(sampler.step.numpy())
     if done >= steps:
         assert record is not None
