@@ -17,6 +17,7 @@ import test_training as training
 
 import hypernet_tf as hn
 from hypernet_tf.training import devices
+from hypernet_tf.training.augmentation import flip_and_crop
 
 STEPS, RATE = 2, 1e-2
 
@@ -116,18 +117,22 @@ def compared(make, strategy):
 
 
 def resumed(strategy):
-    """Three steps on one device and two on several, or the reverse, against five on one."""
+    """Three steps on one device and two on several, or the reverse, against five on one.
+
+    With images changed at random, so that it is seen that replicas get the same changes.
+    """
+    run = functools.partial(training.run, augment=flip_and_crop)
     with tempfile.TemporaryDirectory() as folder:
         several = devices.Execution(strategy, steps_per_execution=3)
-        whole, _ = training.run(pathlib.Path(folder, "whole"), 5)
+        whole, _ = run(pathlib.Path(folder, "whole"), 5)
         found = {}
         for name, first, then in (
             ("weights", devices.Execution(), several),
             ("weights of the reverse", several, devices.Execution()),
         ):
             parts = pathlib.Path(folder, name)
-            training.run(parts, 3, execution=first)
-            sampler, record = training.run(parts, 5, execution=then)
+            run(parts, 3, execution=first)
+            sampler, record = run(parts, 5, execution=then)
             assert [entry["step"] for entry in record["history"]] == [2, 3, 4, 5]
             variables = ([v.numpy() for v in s.variables] for s in (whole, sampler))
             found[name] = apart(*variables)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 # Streams of random numbers: the same seed gives unrelated numbers for training and for sampling.
-TRAIN, EVALUATE, SAMPLE, MASK, LANGEVIN = range(5)
+TRAIN, EVALUATE, SAMPLE, MASK, LANGEVIN, AUGMENT = range(6)
 
 
 def stream_seed(seed: int, stream: int, number: Any) -> tf.Tensor:

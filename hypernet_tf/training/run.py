@@ -31,6 +31,7 @@ def train(
     validate_every: int,
     checkpoint_every: int,
     seed: int,
+    augment: Callable[..., tf.Tensor] | None = None,
     execution: Execution | None = None,
     hparams: Mapping[str, int | float | str | bool] | None = None,
     calibration: Any = None,
@@ -52,7 +53,9 @@ def train(
             are.
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
-        seed: of the order of the data.
+        seed: of the order of the data, and of what changes it.
+        augment: what changes images to train on at random, `augmentation.flip_and_crop` for
+            photographs; the same as before where a run goes on. None leaves them as they are.
         execution: on which devices, and how, steps are run; None for one device. It
             may be another one than before.
         hparams: the run's settings by name, for TensorBoard to show and compare.
@@ -82,7 +85,7 @@ def train(
         return sampler, record
     check_batch(sampler.networks, images, execution.replicas)
     several, batch_size = execution.strategy, sampler.networks * images
-    order = {"batch_size": batch_size, "seed": seed, "first_step": done}
+    order = {"batch_size": batch_size, "seed": seed, "first_step": done, "augment": augment}
     data = distributed(several or tf.distribute.get_strategy(), dataset.train, **order)
     with together(execution), contextlib.ExitStack() as stack:
         if not execution.chief:  # which does all that the chief does, and keeps nothing

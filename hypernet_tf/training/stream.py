@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from hypernet_tf.data import Split
+from hypernet_tf.samplers.draws import AUGMENT, stream_seed
 
 
 def batch_indices(step: tf.Tensor, *, size: int, batch_size: int, seed: int) -> tf.Tensor:
@@ -44,6 +46,7 @@ def batches(
     first_step: int = 0,
     parts: int = 1,
     own: range = range(1),
+    augment: Callable[..., tf.Tensor] | None = None,
 ) -> tf.data.Dataset:
     """Endless batches (x, y) in a fixed order, from step `first_step` on.
 
@@ -54,6 +57,9 @@ def batches(
         first_step: the first batch to give: a resumed run asks for the step at which it stands.
         parts: into how many equal parts each batch is cut.
         own: which of them to give, one after the other.
+        augment: what changes images at random, called as augment(images, seed, first=..., of=...)
+            with images uint8 [batch_size / parts, H, W, C], see
+            `hypernet_tf.training.augmentation.flip_and_crop`; None leaves them as they are.
 
     Returns:
         A data set of x [batch_size / parts, H, W, C] float32 in [0, 1] and y [batch_size / parts]
@@ -74,8 +80,12 @@ def batches(
     def gather(number):  # counts the parts given, from the first step on
         step, place = number // len(own), number % len(own)
         index = batch_indices(step, size=size, batch_size=batch_size, seed=seed)
-        index = tf.slice(index, [(own.start + place) * part_size], [part_size])
-        return tf.cast(tf.gather(images, index), tf.float32) / 255.0, tf.gather(labels, index)
+        first = (own.start + place) * part_size
+        index = tf.slice(index, [first], [part_size])
+        x = tf.gather(images, index)
+        if augment is not None:
+            x = augment(x, stream_seed(seed, AUGMENT, step), first=first, of=batch_size)
+        return tf.cast(x, tf.float32) / 255.0, tf.gather(labels, index)
 
     counter = tf.data.Dataset.counter(first_step * len(own))
     return counter.map(gather).prefetch(2 * len(own))

@@ -1,0 +1,131 @@
+"""Images changed at random: what can become of one, how often, and the same on every path to it."""
+
+import doctest
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import test_training as training
+
+from hypernet_tf.data import Split
+from hypernet_tf.training import augmentation
+from hypernet_tf.training.augmentation import flip_and_crop
+from hypernet_tf.training.stream import batches
+
+SEED = tf.constant([3, 8], tf.int64)
+
+
+def photographs(count):
+    rng = np.random.default_rng(0)
+    return Split(rng.integers(1, 256, (count, 12, 10, 3), np.uint8), np.arange(count))
+
+
+def variants(image, margin=4):
+    """All that may become of an image: its bytes -> (down, right, mirrored)."""
+    height, width, _ = image.shape
+    padded = np.pad(image, [(margin, margin), (margin, margin), (0, 0)])
+    found = {}
+    for down in range(2 * margin + 1):
+        for right in range(2 * margin + 1):
+            window = padded[down : down + height, right : right + width]
+            found[window.tobytes()] = (down, right, 0)
+            found[window[:, ::-1].tobytes()] = (down, right, 1)
+    assert len(found) == 2 * (2 * margin + 1) ** 2
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_each_image_becomes_one_of_its_own_variants(dtype):
+    images = photographs(40).images.astype(dtype)
+    changed = flip_and_crop(images, SEED)
+    assert changed.dtype == dtype and changed.shape == images.shape
+    places = [
+        variants(image)[one.tobytes()] for image, one in zip(images, changed.numpy(), strict=True)
+    ]
+    assert len(set(places)) > 25  # each its own: 35 of 162 expected
+
+
+def test_all_variants_are_equally_likely():
+    image = photographs(1).images
+    many = flip_and_crop(np.repeat(image, 8_100, axis=0), SEED).numpy()
+    known = variants(image[0])
+    order = {place: number for number, place in enumerate(known.values())}
+    counts = np.bincount([order[known[one.tobytes()]] for one in many], minlength=162)
+    assert ((counts - 50) ** 2 / 50).sum() < 220  # chi-squared: 161 ± 18
+
+
+def test_margin_and_mirror_may_be_chosen():
+    images = photographs(60).images
+    changed = flip_and_crop(images, SEED, margin=2, flip=False).numpy()
+    places = [variants(a, 2)[b.tobytes()] for a, b in zip(images, changed, strict=True)]
+    assert {place[2] for place in places} == {0}
+    assert {place[0] for place in places} == {place[1] for place in places} == set(range(5))
+
+
+def test_it_is_a_function_of_seed_and_place():
+    images = photographs(12).images
+    whole = flip_and_crop(images, SEED).numpy()
+    np.testing.assert_array_equal(tf.function(flip_and_crop)(images, SEED), whole)
+    parts = [flip_and_crop(images[k : k + 4], SEED, first=k, of=12) for k in (0, 4, 8)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    for other in ([3, 9], [4, 8]):
+        assert not np.array_equal(flip_and_crop(images, other), whole)
+
+
+def given(split, count, **order):
+    return [x.numpy() for x, _ in batches(split, batch_size=12, seed=5, **order).take(count)]
+
+
+class TestStream:
+    def test_without_it_the_images_are_as_they_were(self):
+        split = photographs(30)
+        for x, y in batches(split, batch_size=12, seed=5).take(4):
+            np.testing.assert_array_equal(x, split.x[y.numpy()])  # a label is its image's place
+
+    def test_images_keep_their_labels_and_their_order(self):
+        split = photographs(30)
+        plain = batches(split, batch_size=12, seed=5).take(4)
+        changed = batches(split, batch_size=12, seed=5, augment=flip_and_crop).take(4)
+        places = []
+        for (x, y), (x_changed, y_changed) in zip(plain, changed, strict=True):
+            np.testing.assert_array_equal(y, y_changed)
+            assert x_changed.dtype == tf.float32 and x_changed.shape == x.shape
+            for image, one in zip(split.images[y], x_changed.numpy(), strict=True):
+                places.append(variants(image)[np.rint(one * 255).astype("uint8").tobytes()])
+        assert len(set(places[:12])) > 8 and places[:12] != places[12:24]
+
+    def test_a_later_start_gives_what_would_have_come(self):
+        split = photographs(30)
+        whole = given(split, 6, augment=flip_and_crop)
+        rest = given(split, 3, first_step=3, augment=flip_and_crop)
+        np.testing.assert_array_equal(whole[3:], rest)
+
+    @pytest.mark.parametrize("owners", [[range(3)], [range(2), range(2, 3)]])
+    def test_parts_are_what_one_device_sees(self, owners):
+        split = photographs(30)
+        whole = given(split, 2, augment=flip_and_crop)
+        for own in owners:
+            parts = given(split, 2 * len(own), parts=3, own=own, augment=flip_and_crop)
+            for step in range(2):
+                found = np.concatenate(parts[step * len(own) : (step + 1) * len(own)])
+                np.testing.assert_array_equal(found, whole[step][4 * own.start : 4 * own.stop])
+
+
+def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path):
+    changed = []
+
+    def augment(images, seed, **place):
+        changed.append(images.dtype)
+        return flip_and_crop(images, seed, **place)
+
+    whole, _ = training.run(tmp_path, 3, augment=augment)
+    (newest,) = tmp_path.glob("checkpoints/step-00000003")
+    shutil.rmtree(newest)  # killed before it was written
+    resumed, _ = training.run(tmp_path, 3, augment=augment)
+    training.same_state(whole, resumed)
+    assert set(changed) == {tf.uint8} and len(changed) >= 2
+
+
+def test_example_of_the_docstring():
+    assert tuple(doctest.testmod(augmentation)) == (0, 4)  # failed, attempted
