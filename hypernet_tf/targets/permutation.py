@@ -182,7 +182,9 @@ class Permutation:
     def __call__(self, trainable: list[tf.Tensor], state: list[tf.Tensor]) -> None:
         """Sort, in place of the lists' tensors [N, ...]."""
         orders: dict[int, tf.Tensor] = {}
-        indices: dict[bytes, tf.Tensor] = {}  # a layer's vectors stand in one order
+        indices: dict[
+            bytes, tuple[tf.Tensor, tf.Tensor]
+        ] = {}  # a layer's vectors stand in one order
         for axis, places in self._axes:
             tensors = trainable if axis.trainable else state
             if axis.rows is not None and not orders.keys() >= places.keys():
@@ -192,10 +194,22 @@ class Permutation:
                     orders[number] = lexicographic_order(tf.stop_gradient(own))
             key = axis.ids.tobytes()
             if key not in indices:
-                indices[key] = _index(len(axis.ids), places, orders)
-            tensors[axis.index] = tf.gather(
-                tensors[axis.index], indices[key], axis=axis.axis, batch_dims=1
-            )
+                index = _index(len(axis.ids), places, orders)
+                indices[key] = index, tf.argsort(index)
+            tensors[axis.index] = _permuted(tensors[axis.index], *indices[key], axis.axis)
+
+
+def _permuted(tensor: tf.Tensor, index: tf.Tensor, inverse: tf.Tensor, axis: int) -> tf.Tensor:
+    """A tensor's places on an axis in another order, which its gradient takes back."""
+
+    @tf.custom_gradient
+    def permute(tensor: tf.Tensor) -> Any:
+        def back(gradient: tf.Tensor) -> tf.Tensor:
+            return tf.gather(gradient, inverse, axis=axis, batch_dims=1)
+
+        return tf.gather(tensor, index, axis=axis, batch_dims=1), back
+
+    return permute(tensor)
 
 
 def _index(size: int, places: dict[int, np.ndarray], orders: dict[int, tf.Tensor]) -> tf.Tensor:
