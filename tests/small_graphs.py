@@ -60,7 +60,8 @@ class Graph:
         for step in steps:
             name, _, kind = step.partition("_")
             getattr(self, name)(kind)
-        x = layers.Dense(3)(layers.GlobalAveragePooling2D()(self.x))
+        end = layers.Flatten() if len(steps) % 2 else layers.GlobalAveragePooling2D()
+        x = layers.Dense(3)(end(self.x))
         self.target = hn.Target(keras.Model(inputs, x), outputs="logits")
 
     @property

@@ -535,6 +535,110 @@ def test_nested_models_called_twice_are_left_alone():
     assert_a_gauge(hn.Target(functional((3,), graph)), ["after"])
 
 
+# ---- sums and batch normalisation ----------------------------------------------------------
+
+MERGED = {
+    **{kind.__name__: lambda pair, kind=kind: kind()(pair) for kind in channels.MERGES},
+    "pixels": lambda pair: layers.Concatenate(axis=1)(pair),
+    "+": lambda pair: pair[0] + pair[1],
+    "-": lambda pair: pair[0] - pair[1],
+    "maximum": lambda pair: keras.ops.maximum(*pair),
+    "minimum": lambda pair: keras.ops.minimum(*pair),
+}
+
+
+@pytest.mark.parametrize("merge", MERGED)
+def test_merged_channels_share_a_scale(merge):
+    def graph(x):
+        pair = [relu(name="first")(x), relu(name="second")(x)]
+        return layers.Dense(2)(MERGED[merge](pair))
+
+    gauge = assert_a_gauge(hn.Target(functional((4, 2), graph)), ["first"])
+    first, second, reader = gauge.steps
+    assert first.makes.tolist() == second.makes.tolist() == reader.reads.tolist()
+
+
+def test_channels_added_to_themselves():
+    model = functional((4,), lambda x: layers.Dense(2)((h := relu(name="hidden")(x)) + h))
+    assert_a_gauge(hn.Target(model), ["hidden"])
+
+
+def test_zeros_tie_nothing():
+    """A channel that padding adds takes the scale of what is added to it, held or not."""
+
+    def graph(x):
+        narrow = layers.Conv2D(1, 1, name="narrow")(x)
+        pad = layers.ZeroPadding2D(((0, 0), (1, 1)), data_format="channels_first")
+        wide = layers.Concatenate()([layers.Conv2D(2, 1, name="wide")(x), x])
+        return layers.Conv2D(2, 1)(layers.ReLU()(pad(narrow) + wide))
+
+    gauge = assert_a_gauge(hn.Target(functional((2, 2, 1), graph)), ["wide"])
+    free = {step.layer.name: (step.makes > 0).tolist() for step in gauge.steps}
+    assert free["wide"] == [True, True] and free["narrow"] == [True]
+
+
+def test_norm_takes_away_the_scale_and_bias_before_it():
+    model = sequential((3,), layers.Dense(4, name="before"), norm(name="norm"), layers.Dense(2))
+    target = hn.Target(model, outputs="values")
+    gauge = assert_a_gauge(target, ["before", "norm"], 1e-7)
+    weights = some_weights(target)
+    fixed = gauge(weights)
+    kernel, bias, *_ = weights.trainable
+    scale = np.sqrt(np.sum(kernel**2, 1) / 4)
+    mean, variance = weights.state
+    np.testing.assert_allclose(fixed.state[0], (mean - bias) / scale)
+    np.testing.assert_allclose(fixed.state[1], variance / scale**2)
+
+
+NORMS = {
+    "after_relu": (lambda: [relu(name="a"), norm(name="b")], ["a", "b"]),
+    "no_beta": (lambda: [relu(name="a"), norm(center=False, name="b")], ["a", "b"]),
+    "no_gamma": (lambda: [relu(name="a"), norm(scale=False)], ["a"]),
+    "neither": (lambda: [relu(name="a"), norm(scale=False, center=False)], ["a"]),
+    "flattened": (lambda: [norm(name="a"), layers.Flatten(), norm(name="b")], ["a", "b"]),
+    "no_bias": (lambda: [layers.Dense(3, use_bias=False, name="a"), norm(name="b")], ["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("case", NORMS)
+def test_norms(case):
+    steps, led = NORMS[case]
+    target = hn.Target(sequential((3, 2), *steps(), layers.Dense(2)))
+    gauge = assert_a_gauge(target, led, 1e-7)
+    assert all(step.shift is None for step in gauge.steps)
+
+
+def test_a_bias_that_others_read_too_is_no_shift():
+    def graph(x):
+        hidden = layers.Dense(3, name="hidden")(x)
+        return layers.Dense(2)(norm(name="norm")(hidden) + hidden)
+
+    gauge = assert_a_gauge(hn.Target(functional((3,), graph)), ["hidden"], 1e-7)
+    assert all(step.shift is None for step in gauge.steps)
+
+
+def test_a_training_step_in_float32():
+    """Half the channels held, sums and norms: finite gradients within a compiled function."""
+    keras.config.set_dtype_policy("float32")
+    target = Graph(["conv_tanh", "concat", "padded"]).target
+    gauge = hn.Gauge(target, softmax_kernel=True, permutation=True)
+    theta = target.flatten(some_weights(target))
+    x = np.random.default_rng(1).normal(size=[5, 4, 4, 2]).astype("float32")
+
+    @tf.function(autograph=False)
+    def step(theta):
+        with tf.GradientTape() as tape:
+            tape.watch(theta)
+            fixed = gauge(target.unflatten(theta))
+            outputs = target(fixed, x, training=True)
+            total = tf.reduce_sum(outputs**2) + tf.reduce_sum(target.flatten(fixed) ** 2)
+        return fixed, tape.gradient(total, theta)
+
+    fixed, gradient = step(theta)
+    assert_same(fixed.trainable, gauge(target.unflatten(theta)).trainable, 1e-5)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
 # ---- the softmax --------------------------------------------------------------------------
 
 
