@@ -113,7 +113,17 @@ def concatenated():
     return keras.Model(x, layers.Dense(2)(layers.Flatten()(both)))
 
 
+def twice_and_padded():
+    """A sum of the channels k, l, k, l and 0, a, b, 0: swapping k and l does not swap a and b."""
+    x = new_input((3, 3, 2))
+    hidden = conv(2, activation="relu")(x)
+    pad = layers.ZeroPadding2D(((0, 0), (1, 1)), data_format="channels_first")
+    total = pad(conv(2)(x)) + layers.Concatenate()([hidden, hidden])
+    return keras.Model(x, layers.Dense(2)(layers.Flatten()(total)))
+
+
 CASES = {
+    "twice_and_padded": (twice_and_padded, []),
     "flatten": (
         lambda: stack(
             (4, 4, 2),

@@ -18,7 +18,8 @@ class FilterDiversity(NamedTuple):
     Attributes:
         layer: the layer's place among `ensemble.target.layers`, counted from 1.
         diversity: [F] root mean square, over the filter's weights, of the standard deviation over
-            networks. In the fixed gauge a filter's weights have a mean square of one.
+            networks. In the fixed gauge a filter's weights have a mean square of one, but for all
+            but the first branch of a sum.
         next_weights: [F] root mean square of the weights by which the next layer reads the filter,
             over networks and weights.
     """
@@ -39,7 +40,8 @@ def filter_diversity(ensemble: Ensemble) -> list[FilterDiversity]:
         ensemble: N >= 2 networks in the fixed gauge.
 
     Returns:
-        One for each layer whose filters the gauge scales: not for the last one.
+        One for each layer whose filters all have a free scale and a reader: not for the last one.
+        A batch normalisation reads by gamma, and its gamma and beta are filters.
 
     Raises:
         ValueError: one network does not vary.

@@ -79,7 +79,7 @@ class Orders(Channels):
 
     def __init__(self, target: Target):
         self._found: list[Axis] = []
-        self._padded: list[list[np.ndarray]] = []
+        self._padded: list[np.ndarray] = []
         super().__init__(target)
         self.axes = [dataclasses.replace(a, ids=self.classes(a.ids)) for a in self._found]
         self.groups = self._interchangeable()
@@ -131,16 +131,15 @@ class Orders(Channels):
     def _merged(self, call: Call, inputs: list[np.ndarray]) -> np.ndarray | None:
         merged = super()._merged(call, inputs)
         if merged is not None and any((ids == ZERO).any() for ids in inputs):
-            self._padded.append([merged, *inputs])
+            self._padded.append(merged)
         return merged
 
     def _interchangeable(self) -> list[list[int]]:
         size = len(self._parents)
         rows = [axis.ids for axis in self.axes]
         fixed = {HELD}
-        for merged, *inputs in self._padded:
-            rows += [self.classes(ids) for ids in inputs]
-            # Which of a channel's several places are padded is more than a count tells.
+        for merged in self._padded:
+            # Which of a channel's several places face a zero is more than a count tells.
             own, counts = np.unique(self.classes(merged), return_counts=True)
             fixed.update(own[counts > 1].tolist())
         counted = np.array([np.bincount(row[row > HELD], minlength=size) for row in rows])
