@@ -608,6 +608,20 @@ def test_norms(case):
     assert all(step.shift is None for step in gauge.steps)
 
 
+@pytest.mark.parametrize("kind", [tf.Variable, np.array])
+def test_variables_and_arrays_are_not_changed(kind):
+    target = hn.Target(sequential((3,), layers.Dense(4), norm(), layers.Dense(2)), outputs="logits")
+    weights = some_weights(target)
+    given = hn.WeightSet(*([kind(w) for w in own] for own in weights))
+    gauge = hn.Gauge(target, softmax_kernel=True, permutation=True)
+    fixed = gauge(given)
+    for ours, theirs in zip(fixed, gauge(weights), strict=True):
+        assert_same(ours, theirs, 0.0)
+        assert all(tf.is_tensor(own) for own in ours)
+    for ours, theirs in zip(given, weights, strict=True):
+        assert_same(ours, theirs, 0.0)
+
+
 def test_a_bias_that_others_read_too_is_no_shift():
     def graph(x):
         hidden = layers.Dense(3, name="hidden")(x)

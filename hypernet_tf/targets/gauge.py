@@ -107,7 +107,8 @@ class Gauge:
 
         State is unchanged but for batch normalisation's moving statistics.
         """
-        trainable, state = list(weights.trainable), list(weights.state)
+        # As tensors: variables and arrays are never changed.
+        trainable, state = ([tf.convert_to_tensor(w) for w in own] for own in weights)
         self._fix_scales(trainable, state)
         for index, axis in ((self.softmax_kernel, self._class_axis), (self.softmax_bias, -1)):
             if index is not None:
