@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.targets import Gauge
+from hypernet_tf.targets.scales import Step
 
 
 class FilterDiversity(NamedTuple):
@@ -16,7 +18,8 @@ class FilterDiversity(NamedTuple):
     Attributes:
         layer: the layer's place among `ensemble.target.layers`, counted from 1.
         diversity: [F] root mean square, over the filter's weights, of the standard deviation over
-            networks. In the fixed gauge a filter's weights have a mean square of one.
+            networks. In the fixed gauge a filter's weights have a mean square of one, but for all
+            but the first branch of a sum.
         next_weights: [F] root mean square of the weights by which the next layer reads the filter,
             over networks and weights.
     """
@@ -37,7 +40,8 @@ def filter_diversity(ensemble: Ensemble) -> list[FilterDiversity]:
         ensemble: N >= 2 networks in the fixed gauge.
 
     Returns:
-        One for each layer whose filters the gauge scales: not for the last one.
+        One for each layer whose filters all have a free scale and a reader: not for the last one.
+        A batch normalisation reads by gamma, and its gamma and beta are filters.
 
     Raises:
         ValueError: one network does not vary.
@@ -45,21 +49,30 @@ def filter_diversity(ensemble: Ensemble) -> list[FilterDiversity]:
     if len(ensemble) < 2:
         raise ValueError("diversity of filters needs at least 2 networks")
     trainable = ensemble.weights.trainable
-    results = []
-    for group in Gauge(ensemble.target).scales:
-        read = 0.0
-        for index, view, axis in group.consumers:
-            tensor = np.reshape(trainable[index].numpy(), [-1, *view])
-            others = tuple(place for place in range(tensor.ndim) if place != axis + 1)
-            read = read + np.mean(tensor.astype(np.float64) ** 2, axis=others)
-        for layer in group.producers:
-            rows = layer.rows([trainable[slot.index] for slot in layer.slots]).numpy()  # [N, F, R]
-            variance = rows.astype(np.float64).var(axis=0, ddof=1)
-            results.append(
-                FilterDiversity(
-                    ensemble.target.layers.index(layer) + 1,
-                    np.sqrt(variance.mean(-1)),
-                    np.sqrt(read / len(group.consumers)),
-                )
-            )
+    steps, results = Gauge(ensemble.target).steps, []
+    for step in steps:
+        read = _read(steps, step.makes, trainable)
+        if step.layer is None or read is None:
+            continue
+        rows = step.layer.rows([trainable[slot.index] for slot in step.layer.slots]).numpy()
+        variance = rows.astype(np.float64).var(axis=0, ddof=1)  # [F, R]
+        layer = ensemble.target.layers.index(step.layer) + 1
+        results.append(FilterDiversity(layer, np.sqrt(variance.mean(-1)), np.sqrt(read)))
     return results
+
+
+def _read(steps: Sequence[Step], channels: np.ndarray, trainable: list) -> np.ndarray | None:
+    """Mean square of the weights that read each channel [F]; None where some have no reader."""
+    total, readers = np.zeros(len(channels)), np.zeros(len(channels))
+    for step in steps:
+        first = None if step.layer is None else step.layer.slots[0]
+        if first is None or first.name == "beta" or not np.isin(channels, step.reads).any():
+            continue
+        weights = trainable[first.index].numpy().astype(np.float64)
+        others = tuple(place for place in range(weights.ndim) if place != step.axis)
+        square = np.mean(weights**2, axis=others)
+        for place, own in enumerate(channels):
+            if own > 0 and (found := step.reads == own).any():
+                total[place] += square[found].mean()
+                readers[place] += 1
+    return total / readers if readers.all() else None

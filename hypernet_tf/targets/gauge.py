@@ -1,183 +1,47 @@
-"""Symmetries of a target, read off its plan, and the weights that stand for all their equals.
+"""Fixing the symmetries of a target: the weights that stand for all their equals.
 
 Many weight sets compute the same function. Diversity must not count them as different, so one of
-them is chosen: the *gauge* is fixed (Deutsch et al. 2019, section 3.2). Two symmetries are known
-here:
+them is chosen: the *gauge* is fixed (Deutsch et al. 2019, section 3.2). Known symmetries:
 
-* **Scale.** Between two weighted layers stand only positively homogeneous steps (f(s·x) = s·f(x)
-  for s > 0: ReLU, leaky ReLU, pooling, flatten, dropout). Then a filter, its kernel slice and its
-  bias, may be multiplied by s if each consumer's weights on that channel are divided by s. Fixed by
-  making the mean square of each filter's elements, bias included, equal to one.
+* **Scale.** Where only positively homogeneous steps (f(s·x) = s·f(x) for s > 0: ReLU, leaky ReLU,
+  pooling, flatten, dropout) stand between a layer and its readers, a filter, its kernel slice and
+  its bias, may be multiplied by s if each reader's weights on that channel are divided by s. Fixed
+  by making the mean square of each filter's elements, bias included, equal to one.
+* **Scale in sums.** A sum of channels, or their mean or maximum, ties the scales of its branches.
+  The mean square of the *first* filter that makes such a channel is made one; the others share its
+  scale. Layers are fixed in the order in which they run. A filter's size depends on the scales of
+  what it reads, which are fixed by then, so one pass is exact, and a second one changes nothing.
+  Were all branches of a residual network together to have a mean square of one, a scale would
+  depend on scales that depend on it: the branches read the very sum that they add to. That has no
+  closed form.
+* **Batch normalisation** takes away what is before it: the scale of the filters, and the bias of
+  a layer directly before it. That bias is made zero, the filters get a mean square of one, and the
+  moving statistics follow, so that inference stays the same too. gamma and beta are the filters of
+  new channels. This is exact up to the normalisation's own epsilon, which Keras adds to the
+  variance of the scaled channels: it counts where the variance of a channel, before or after, is
+  not much larger.
 * **Softmax.** The same number added to all logit biases changes nothing. Fixed by making them sum
-  to zero.
+  to zero. As an option the same of the last kernel, where a number may be added for every input.
+* **Permutation**, as an option: `hypernet_tf.targets.permutation`.
 
-Channels whose scale is tied or not free (the output, non-homogeneous activations, layers called
-twice, frozen layers, anything not listed) are left alone.
+Channels that are not free (the output, non-homogeneous activations, layers called twice, frozen
+layers, anything not listed) are left alone.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from hypernet_tf.targets.channels import HELD, is_weighted
 from hypernet_tf.targets.filters import WeightedLayer
 from hypernet_tf.targets.networks import WeightSet
-from hypernet_tf.targets.plan import Call, Ref
+from hypernet_tf.targets.permutation import Permutation
+from hypernet_tf.targets.plan import Ref
+from hypernet_tf.targets.scales import Lookup, Scales, Step
 from hypernet_tf.targets.target import Target
-
-_WEIGHTED = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-)
-# Layers through which a channel's positive scale passes, channels staying on the last axis.
-_HOMOGENEOUS = (
-    keras.layers.LeakyReLU,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.UpSampling1D,
-    keras.layers.UpSampling2D,
-    keras.layers.UpSampling3D,
-)
-_HOMOGENEOUS_ACTIVATIONS = (
-    keras.activations.linear,
-    keras.activations.relu,
-    keras.activations.leaky_relu,
-)
-
-
-@dataclasses.dataclass
-class ScaleGroup:
-    """Channels that share one free scale.
-
-    Attributes:
-        producers: the layers whose filters make the channels. More than one: their scales are tied,
-            as the branches of a sum are.
-        consumers: what reads the channels, as (variable index, view, axis): the variable, reshaped
-            to `view`, has the channels on `axis`.
-        free: whether nothing forbids to change the scale.
-    """
-
-    producers: list[WeightedLayer]
-    consumers: list[tuple[int, tuple[int, ...], int]] = dataclasses.field(default_factory=list)
-    free: bool = True
-
-
-def homogeneous(layer: keras.Layer) -> bool:
-    """Whether f(s·x) = s·f(x) for s > 0, channel by channel, channels last."""
-    if getattr(layer, "data_format", None) == "channels_first":
-        return False
-    if type(layer) is keras.layers.ReLU:
-        return layer.max_value is None and not layer.threshold
-    if type(layer) is keras.layers.Activation:
-        return layer.activation in _HOMOGENEOUS_ACTIVATIONS
-    return type(layer) in _HOMOGENEOUS
-
-
-class _Reader:
-    """Walks a plan and groups channels by the scale that they share."""
-
-    def __init__(self, target: Target):
-        self.target = target
-        self.groups: list[ScaleGroup] = []
-        # Where the channels of a tensor come from: their group, and how many places in a row of the
-        # last axis each channel has (1, or the number of pixels after a flatten).
-        self.channels: dict[Ref, tuple[ScaleGroup, int]] = {}
-        for call in target.plan.calls:
-            self._read(call)
-        for ref in keras.tree.flatten(target.plan.outputs):
-            self._hold(ref)
-
-    def _hold(self, ref: Ref) -> None:
-        if ref in self.channels:
-            self.channels[ref][0].free = False
-
-    def _read(self, call: Call) -> None:
-        operation, inputs = call.operation, call.inputs
-        if len(inputs) == 1 and self.is_weighted(operation):
-            self._consume(operation, inputs[0])
-            if operation.activation in _HOMOGENEOUS_ACTIVATIONS:
-                group = ScaleGroup([self.target.weighted(operation)])
-                self.groups.append(group)
-                self.channels[call.outputs] = (group, 1)
-        elif len(inputs) == 1 and homogeneous(operation):
-            if inputs[0] in self.channels:
-                self.channels[call.outputs] = self.channels[inputs[0]]
-        elif type(operation) is keras.layers.Flatten and operation.data_format != "channels_first":
-            if inputs[0] in self.channels:
-                group, repeats = self.channels[inputs[0]]
-                pixels: tuple[Any, ...] = self.target.plan.shapes[inputs[0]][:-1]
-                if None in pixels:
-                    self._hold(inputs[0])
-                else:
-                    self.channels[call.outputs] = (group, repeats * math.prod(pixels))
-        else:
-            for ref in inputs:
-                self._hold(ref)
-
-    def is_weighted(self, layer: keras.Layer) -> bool:
-        """Whether a layer's whole kernel and bias are generated, and used in one place only."""
-        described = self.target.weighted(layer)
-        return (
-            type(layer) in _WEIGHTED
-            and described is not None
-            and len(described.slots) == len(layer.weights)
-            and self.target.plan.count(layer) == 1
-            and getattr(layer, "data_format", None) != "channels_first"
-            and getattr(layer, "groups", 1) == 1
-        )
-
-    def _consume(self, layer: keras.Layer, ref: Ref) -> None:
-        if ref not in self.channels:
-            return
-        group, repeats = self.channels[ref]
-        slot = self.target.weighted(layer).slots[0]
-        if type(layer) is keras.layers.Dense:
-            view = (repeats, slot.shape[0] // repeats, slot.shape[1])
-            group.consumers.append((slot.index, view, 1))
-        elif repeats != 1:
-            group.free = False
-        else:
-            transposed = "Transpose" in type(layer).__name__
-            axis = len(slot.shape) - (1 if transposed else 2)
-            group.consumers.append((slot.index, slot.shape, axis))
-
-
-def _along(scale: tf.Tensor, view: tuple[int, ...], axis: int) -> tf.Tensor:
-    """[N, C] with its channels on `axis` of [N, *view], broadcastable."""
-    return tf.reshape(
-        scale, [-1, *(size if place == axis else 1 for place, size in enumerate(view))]
-    )
 
 
 class Gauge:
@@ -186,14 +50,17 @@ class Gauge:
     Args:
         target: the `Target`.
         epsilon: added twice, as in the published program: s = sqrt(mean square + epsilon), filters
-            divided by s + epsilon, consumers multiplied by s. 1e-8 reproduces the program; it is
+            divided by s + epsilon, readers multiplied by s. 1e-8 reproduces the program; it is
             noticeable where weights are small (a mean square of 1e-8 and less). 0 is exact, but
             makes NaN of a filter whose weights are all zero.
+        softmax_kernel: whether the last kernel's sums over classes are made zero too.
+        permutation: whether hidden filters are sorted.
 
     Attributes:
-        scales: the free scales (`ScaleGroup`), first layer first, in the order in which they are
-            fixed.
+        steps: the layers that make or read channels with a free scale (`Step`), in the order in
+            which they are fixed.
         softmax_bias: the index of the variable with the logit biases, or None.
+        softmax_kernel: the index of the last kernel where it is fixed, or None.
 
     Example:
         >>> gauge = Gauge(target, epsilon=0.0)
@@ -204,40 +71,113 @@ class Gauge:
     of the logit biases; their mean, which is what makes the sum zero, is subtracted here.
     """
 
-    def __init__(self, target: Target, *, epsilon: float = 1e-8):
+    def __init__(
+        self,
+        target: Target,
+        *,
+        epsilon: float = 1e-8,
+        softmax_kernel: bool = False,
+        permutation: bool = False,
+    ):
         if epsilon < 0:
             raise ValueError(f"the gauge's epsilon is not negative, not {epsilon}")
-        reader = _Reader(target)
         self.epsilon = epsilon
-        self.scales = tuple(group for group in reader.groups if group.free and group.consumers)
-        self.softmax_bias = _logit_bias(target, reader)
+        self.steps: tuple[Step, ...] = Scales(target).steps
+        owner: dict[int, tuple[int, int]] = {}
+        for number, step in enumerate(self.steps):
+            for place, own in enumerate(step.makes):
+                if own > HELD:
+                    owner.setdefault(own, (number, place))
+        sizes = [len(step.makes) for step in self.steps]
+        self._reads = [Lookup.of(step.reads, owner, sizes) for step in self.steps]
+        self._makes = [Lookup.of(step.makes, owner, sizes) for step in self.steps]
+        self._leads = {number for number, _ in owner.values()}
+        last = _logit_layer(target)
+        slots: Any = () if last is None else target.weighted(last).slots
+        self.softmax_bias = slots[1].index if last is not None and last.use_bias else None
+        # A depthwise filter does not read what the other classes' read.
+        if not softmax_kernel or last is None or "Depthwise" in type(last).__name__:
+            slots = ()
+        self.softmax_kernel = slots[0].index if slots else None
+        self._class_axis = slots[0].axis + 1 if slots else None
+        self._sort = Permutation(target) if permutation else None
 
     def __call__(self, weights: WeightSet) -> WeightSet:
-        """The equivalent weight set in the fixed gauge; state is unchanged."""
-        trainable = list(weights.trainable)
-        for group in self.scales:
-            self._fix_scale(group, trainable)
-        if self.softmax_bias is not None:
-            bias = trainable[self.softmax_bias]
-            trainable[self.softmax_bias] = bias - tf.reduce_mean(bias, -1, keepdims=True)
-        return WeightSet(trainable, weights.state)
+        """The equivalent weight set in the fixed gauge.
 
-    def _fix_scale(self, group: ScaleGroup, trainable: list[tf.Tensor]) -> None:
-        rows = [layer.rows([trainable[s.index] for s in layer.slots]) for layer in group.producers]
-        mean_square = tf.reduce_mean(tf.concat(rows, -1) ** 2, -1)  # [N, F]
-        scale = tf.sqrt(mean_square + self.epsilon)
-        for slot in (slot for layer in group.producers for slot in layer.slots):
-            tensor = tf.reshape(trainable[slot.index], [-1, *slot.split])
-            tensor /= _along(scale + self.epsilon, slot.split, slot.axis)
-            trainable[slot.index] = tf.reshape(tensor, [-1, *slot.shape])
-        for index, view, axis in group.consumers:
-            tensor = trainable[index]
-            scaled = tf.reshape(tensor, [-1, *view]) * _along(scale, view, axis)
-            trainable[index] = tf.reshape(scaled, [-1, *tensor.shape[1:]])
+        State is unchanged but for batch normalisation's moving statistics.
+        """
+        # As tensors: variables and arrays are never changed.
+        trainable, state = ([tf.convert_to_tensor(w) for w in own] for own in weights)
+        self._fix_scales(trainable, state)
+        for index, axis in ((self.softmax_kernel, self._class_axis), (self.softmax_bias, -1)):
+            if index is not None:
+                trainable[index] -= tf.reduce_mean(trainable[index], axis, keepdims=True)
+        if self._sort is not None:
+            self._sort(trainable, state)
+        return WeightSet(trainable, state)
+
+    def _fix_scales(self, trainable: list[tf.Tensor], state: list[tf.Tensor]) -> None:
+        scales: dict[int, tf.Tensor] = {}
+        shifts: dict[int, tf.Tensor] = {}
+        for number, step in enumerate(self.steps):
+            looked = self._reads[number]
+            read = looked(scales)  # [N, C]
+            if step.statistics is None:
+                if read is not None:
+                    index = step.layer.slots[0].index
+                    trainable[index] *= _along(read, step.axis, trainable[index].shape.rank)
+                if step.shift is not None:
+                    shifts[step.shift] = trainable[step.shift]
+                    trainable[step.shift] = tf.zeros_like(trainable[step.shift])
+            else:
+                mean, variance = step.statistics
+                if step.shift is not None:
+                    state[mean] -= shifts[step.shift]
+                if read is not None:
+                    divisor = read + self.epsilon * looked.free
+                    state[mean] /= divisor
+                    state[variance] /= tf.square(divisor)
+            if number in self._leads:
+                scales[number] = tf.sqrt(_mean_square(step.layer, trainable) + self.epsilon)
+            made = self._makes[number](scales)
+            if made is not None:
+                _divide(step.layer, trainable, made + self.epsilon * self._makes[number].free)
 
 
-def _logit_bias(target: Target, reader: _Reader) -> int | None:
-    """The variable that is added to the logits of a softmax, if the target has exactly one."""
+def _along(scales: tf.Tensor, axis: int, rank: int) -> tf.Tensor:
+    """[N, C] with its channels on an axis of `rank`, broadcastable."""
+    if rank == 2:
+        return scales
+    return tf.reshape(scales, [-1, *(scales.shape[1] if a == axis else 1 for a in range(1, rank))])
+
+
+def _split(tensor: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """[N, ...] as [N, *shape]."""
+    return tensor if tuple(tensor.shape[1:]) == shape else tf.reshape(tensor, [-1, *shape])
+
+
+def _mean_square(layer: WeightedLayer, trainable: list[tf.Tensor]) -> tf.Tensor:
+    """Of each filter's weights: [N, F]."""
+    total = 0.0
+    for slot in layer.slots:
+        tensor = _split(trainable[slot.index], slot.split)
+        others = [axis for axis in range(1, len(tensor.shape)) if axis != slot.axis + 1]
+        total = total + tf.reduce_sum(tf.square(tensor), others)
+    return total / layer.row_size
+
+
+def _divide(layer: WeightedLayer, trainable: list[tf.Tensor], divisor: tf.Tensor) -> None:
+    """Divide each filter by its divisor [N, F]."""
+    inverse = 1.0 / divisor
+    for slot in layer.slots:
+        tensor = _split(trainable[slot.index], slot.split)
+        tensor *= _along(inverse, slot.axis + 1, len(tensor.shape))
+        trainable[slot.index] = _split(tensor, slot.shape)
+
+
+def _logit_layer(target: Target) -> Any:
+    """The layer that makes the logits of a softmax; None if the target has not exactly one."""
     if target.outputs == "values" or target.classes is None:
         return None
     ref = target.plan.outputs
@@ -251,13 +191,13 @@ def _logit_bias(target: Target, reader: _Reader) -> int | None:
             return None
         softmax = softmax or _is_softmax(call.operation)
         call = target.plan.maker(call.inputs[0])
-    if call is None or not reader.is_weighted(call.operation):
+    if call is None or not is_weighted(target, call.operation):
         return None
     layer = call.operation
     softmax = softmax or _is_softmax(layer)
-    if not softmax or not layer.use_bias or not (_is_softmax(layer) or _is_linear(layer)):
+    if not softmax or not (_is_softmax(layer) or _is_linear(layer)):
         return None
-    return target.weighted(layer).slots[1].index
+    return layer
 
 
 def _is_softmax(layer: Any) -> bool:

@@ -82,6 +82,10 @@ class Target:
         """The generated weights of a layer of the plan; None where it owns none of them."""
         return self._weighted.get(id(operation))
 
+    def state_place(self, variable: Any) -> int:
+        """The place in the state of a variable of the plan's layers that is not trained."""
+        return next(place for place, v in enumerate(self._state) if v is variable)
+
     def _read_outputs(self) -> str:
         refs = keras.tree.flatten(self.plan.outputs)
         return "probabilities" if all(map(self._is_probability, refs)) else "values"
@@ -122,9 +126,8 @@ class Target:
         The momentum is the part of the old statistics that one run of the model leaves, which calls
         a layer perhaps more than once.
         """
-        places = {id(v): place for place, v in enumerate(self._state)}
         return [
-            (places[id(v)], norm.momentum ** self.plan.count(norm))
+            (self.state_place(v), norm.momentum ** self.plan.count(norm))
             for norm in self.plan.operations
             if isinstance(norm, keras.layers.BatchNormalization) and norm.trainable
             for v in norm.non_trainable_variables
