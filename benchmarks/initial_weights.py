@@ -41,9 +41,7 @@ def main():
                 arguments = kind.hypernetwork | {"start": start, "gauge_epsilon": gauge}
                 _targets.TARGETS[asked.target] = kind._replace(hypernetwork=arguments)
                 keras.utils.set_random_seed(0)
-                sampler = build(
-                    dataclasses.replace(config, learning_rate=rate), len(dataset.train)
-                )
+                sampler = build(dataclasses.replace(config, learning_rate=rate), len(dataset.train))
                 print(f"{asked.target}, start {start}, epsilon {gauge:g}, rate {rate:g}")
                 _first_weights(sampler)
                 _train(sampler, dataset, config, asked.steps)

@@ -158,7 +158,7 @@ def run(
             shutil.rmtree(folder / "figures", ignore_errors=True)
             subject = Subject(sampler, dataset, settings, data_dir)
             start = time.monotonic()
-            metrics = summarise(config, dataset, subject, record["history"][-1]["validation"])
+            metrics = summarise(config, dataset, subject, record["history"])
             metrics["seconds"] = {
                 "train": round(record["seconds"], 1),
                 "evaluate": round(time.monotonic() - start, 1),
@@ -206,4 +206,5 @@ def _trained(
         hparams=dataclasses.asdict(config),
         augment=flip_and_crop if config.augment else None,
         calibration=calibration(dataset),
+        watch_test=config.experiment == "cifar",
     )

@@ -16,7 +16,7 @@ from reproduce._subject import Subject
 
 
 def summarise(
-    config: Any, dataset: hn.data.Dataset, subject: Subject, validation: dict[str, Any]
+    config: Any, dataset: hn.data.Dataset, subject: Subject, history: list[dict[str, Any]]
 ) -> dict:
     """What metrics.json holds of training and of one ensemble, but for the seconds.
 
@@ -24,8 +24,9 @@ def summarise(
         config: the run's.
         dataset: what it was trained on.
         subject: its sampler, and the ensemble that is evaluated on the test images.
-        validation: its last entry of a validation; the list of accuracies is left out.
+        history: the record of its training, which ends with a validation.
     """
+    validation = history[-1]["validation"]
     sampler, ensemble, result = subject.sampler, subject.ensemble(), subject.evaluation()
     accuracy, several = result.member_accuracy, len(ensemble) > 1
     return {
@@ -56,11 +57,26 @@ def summarise(
             "brier_score": result.brier_score,
         },
         "validation": {k: v for k, v in validation.items() if k != "member_accuracies"},
+        **best_on_test(history),
         "diversity": {
             "entropy": ensemble_entropy(ensemble, sampler),
             "disagreement": result.disagreement if several else None,
             "nearest_neighbour_distance": _distance(ensemble),
         },
+    }
+
+
+def best_on_test(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best test accuracies of the validations, which the paper prints; {} if not watched."""
+    watched = [entry["test"] for entry in history if "test" in entry]
+    if not watched:
+        return {}
+    return {
+        "best_on_test": {
+            "validations": len(watched),
+            "accuracy_mean": max(float(np.mean(one["member_accuracies"])) for one in watched),
+            "majority_vote_accuracy": max(one["majority_vote_accuracy"] for one in watched),
+        }
     }
 
 

@@ -35,8 +35,9 @@ class Hypernetwork(LatentSampler):
         residual: whether extractor and generators have skip connections between hidden layers of
             one size.
         start: how the first weights are distributed: as "published" (standard deviation 0.1,
-            whatever the layer, under which deep targets do not train), or as the "model"'s own
-            initializers would draw them, which know how many inputs a filter has.
+            whatever the layer; every network of its own, under which deep targets hardly train), or
+            as the "model"'s own initializers draw them, which know how many inputs a filter has,
+            and alike in all networks (see `Extractor`'s places).
         latent: distribution of z: "uniform" on [-1, 1], or standard "normal".
         **kwargs: see `WeightSampler`: networks, lam, lam_growth, diversity, prior, gauge, seed, ...
 
@@ -101,7 +102,9 @@ class Hypernetwork(LatentSampler):
             for place, (unit, code) in enumerate(zip(units, code_dims, strict=True))
         ]
         options: dict[str, Any] = {"residual": residual, "dtype": self.dtype_policy}
-        self.extractor = Extractor(tuple(extractor_hidden), codes, name="extractor", **options)
+        self.extractor = Extractor(
+            tuple(extractor_hidden), codes, places=start == "model", name="extractor", **options
+        )
         self.extractor.build((None, latent_dim))
         self.generators: list[WeightGenerator] = []
         self._generated: list[list[int]] = []  # by each generator: places of units

@@ -103,6 +103,9 @@ class Extractor(keras.layers.Layer):
         hidden: the sizes of the hidden layers of its MLP.
         codes: (F, code_dim) of each unit of layers.
         residual: see `MLP`.
+        places: whether each filter has a place of its own in the space of codes, a fixed standard
+            normal vector around which its codes lie. Without it the codes of all filters lie around
+            zero, and at the start networks differ as much as filters do.
 
     Input z [N, d]; output a list of codes [N, F, code_dim], unit by unit.
     """
@@ -113,21 +116,33 @@ class Extractor(keras.layers.Layer):
         codes: list[tuple[int, int]],
         *,
         residual: bool = False,
+        places: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.codes = [tuple(code) for code in codes]
         outputs = sum(filters * size for filters, size in self.codes)
         self.mlp = MLP(hidden, outputs, residual=residual, name="mlp", dtype=self.dtype_policy)
+        self.has_places = places
+        self.places: Any = None
 
     def build(self, input_shape):
         """Build the MLP."""
         self.mlp.build(input_shape)
+        if self.has_places:
+            normal = keras.initializers.RandomNormal(stddev=1.0)
+            shape = (self.mlp.outputs,)
+            self.places = self.add_weight(
+                name="places", shape=shape, initializer=normal, trainable=False
+            )
 
     def call(self, z, training=False):
         """The codes."""
         sizes = [filters * size for filters, size in self.codes]
-        flat = tf.split(self.mlp(z, training=training), sizes, axis=-1)
+        codes = self.mlp(z, training=training)
+        if self.places is not None:
+            codes += tf.cast(self.places, codes.dtype)
+        flat = tf.split(codes, sizes, axis=-1)
         return [
             keras.ops.reshape(part, (-1, filters, size))
             for part, (filters, size) in zip(flat, self.codes, strict=True)
@@ -139,6 +154,7 @@ class Extractor(keras.layers.Layer):
             "hidden": list(self.mlp.hidden),
             "codes": [list(code) for code in self.codes],
             "residual": self.mlp.residual,
+            "places": self.has_places,
         }
 
 

@@ -52,12 +52,14 @@ class Validated(NamedTuple):
         ensemble: the networks.
         result: how they do on the validation images.
         entropy: H of their weights in nats; None where there is none.
+        watched: how they do on other images, if any are watched.
         seconds: how long it took.
     """
 
     ensemble: Ensemble
     result: Evaluation
     entropy: float | None
+    watched: Evaluation | None
     seconds: float
 
 
@@ -69,11 +71,21 @@ class Validation(keras.callbacks.Callback):
         networks: how many networks; of a finite sampler at most all that it has by then.
         every: after how many steps, and after the last one.
         last: the last step.
+        watched: other images, on which the same networks are evaluated; or None.
     """
 
-    def __init__(self, split: Split, *, networks: int, every: int, last: int):
+    def __init__(
+        self,
+        split: Split,
+        *,
+        networks: int,
+        every: int,
+        last: int,
+        watched: Split | None = None,
+    ):
         super().__init__()
         self.split = split
+        self.watched = watched
         self.networks = networks
         self.every = every
         self.last = last
@@ -89,7 +101,10 @@ class Validation(keras.callbacks.Callback):
             ensemble = self.model.sample(networks, seed=0)
             result = ensemble.evaluate(self.split.x, self.split.y)
             entropy = ensemble_entropy(ensemble, self.model)
-            self.latest = Validated(ensemble, result, entropy, time.monotonic() - start)
+            watched = None
+            if self.watched is not None:
+                watched = ensemble.evaluate(self.watched.x, self.watched.y)
+            self.latest = Validated(ensemble, result, entropy, watched, time.monotonic() - start)
 
 
 def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
@@ -173,6 +188,8 @@ class Recorder(keras.callbacks.Callback):
         )
         if validated:
             entry["validation"] = validation_entry(validated.result, validated.entropy)
+            if validated.watched:
+                entry["test"] = validation_entry(validated.watched, validated.entropy)
             if self.verbose:
                 self._bar.write(progress_line(entry))
         self._bar.set_postfix(

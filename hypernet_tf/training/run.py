@@ -35,6 +35,7 @@ def train(
     execution: Execution | None = None,
     hparams: Mapping[str, int | float | str | bool] | None = None,
     calibration: Any = None,
+    watch_test: bool = False,
     verbose: bool = True,
 ) -> tuple[WeightSampler, dict]:
     """Train a sampler, or go on where the folder's newest checkpoint stands.
@@ -59,6 +60,8 @@ def train(
         execution: on which devices, and how, steps are run; None for one device. It
             may be another one than before.
         hparams: the run's settings by name, for TensorBoard to show and compare.
+        watch_test: whether each validation also records how its networks do on the test images,
+            which is for tables that print the best of a run, and decides nothing.
         calibration: images on which sampled networks' batch-norm statistics are computed.
         verbose: whether to show progress.
 
@@ -96,6 +99,7 @@ def train(
             networks=networks,
             every=validate_every,
             last=steps,
+            watched=dataset.test if watch_test else None,
         )
         recorder = Recorder(
             checkpoints,
