@@ -135,8 +135,8 @@ def read_metrics(folder: pathlib.Path) -> dict[str, Any]:
     except ValueError as error:
         raise damaged(path) from error
     experiment = metrics.get("experiment") if isinstance(metrics, dict) else None
-    if experiment in ("compare", "sweep"):
-        several = {"compare": "comparison", "sweep": "sweep"}[experiment]
+    several = {"compare": "comparison", "sweep": "sweep", "table1": "table"}.get(str(experiment))
+    if several:
         raise RunError(f"{folder} holds a {several}: name one of the runs in it")
     if (
         not isinstance(metrics, dict)

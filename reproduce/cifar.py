@@ -76,22 +76,32 @@ def defaults(method: str, preset: str, target: str = "lenet") -> Config:
     brought = PRESETS[method, preset]
     if target != "lenet" and method == "hypernetwork":
         brought = brought | _RESNET
-    return dataclasses.replace(
-        Config(), target=target, method=method, preset=preset, **{"dataset": "cifar10"} | brought
-    )
+    return dataclasses.replace(Config(), target=target, method=method, preset=preset, **brought)
+
+
+def configured(method: str, preset: str, target: str, dataset: str) -> Config:
+    """The same on a data set; photographs are augmented."""
+    config = defaults(method, preset, target)
+    return dataclasses.replace(config, dataset=dataset, augment=dataset in PHOTOGRAPHS)
 
 
 def _defaults_from_flags(method: str, preset: str) -> Config:
-    config = defaults(method, preset, _flags.FLAGS.target)
-    return dataclasses.replace(config, augment=_flags.FLAGS.dataset in PHOTOGRAPHS)
+    values = _flags.FLAGS
+    brought = configured(method, preset, values.target, values.dataset)
+    return dataclasses.replace(brought, dataset=Config.dataset)
 
 
 EXPERIMENT = _experiment_flags.Experiment("cifar", _defaults_from_flags, ("target",))
 
 
+def use_its_defaults() -> None:
+    """Change what a shared flag is when it is not given."""
+    _flags.FLAGS.set_default("dataset", "cifar10")
+
+
 def main() -> None:
     """What `python -m reproduce.cifar` does."""
-    _flags.FLAGS.set_default("dataset", "cifar10")
+    use_its_defaults()
     _experiment_flags.main(EXPERIMENT)
 
 

@@ -15,14 +15,21 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import signal
-import subprocess
-import sys
 
 from absl import flags
 
 import hypernet_tf as hn
-from reproduce import _analysis_flags, _comparison, _device_flags, _flags, _run, _seeds_flag, mnist
+from reproduce import (
+    _analysis_flags,
+    _child,
+    _comparison,
+    _device_flags,
+    _experiment_flags,
+    _flags,
+    _run,
+    _seeds_flag,
+    mnist,
+)
 from reproduce._analyses import ANALYSES
 from reproduce._methods import METHODS, build
 from reproduce._subject import Settings
@@ -63,7 +70,9 @@ def from_flags() -> Comparison:
         UsageError: an unknown method, one named twice, or noise without what it matches.
     """
     values = _flags.FLAGS
-    _flags.accept_only(SHARED_FLAGS, "a comparison", others=(mnist, _device_flags, _analysis_flags))
+    _flags.accept_only(
+        SHARED_FLAGS, "a comparison", others=(_experiment_flags, _device_flags, _analysis_flags)
+    )
     methods = values.methods
     for name in methods:
         if name not in METHODS:
@@ -227,20 +236,13 @@ def _train(config: mnist.Config, folder: pathlib.Path, data_dir: str | None) -> 
         "match": config.match and folder / config.match,
         "data_dir": data_dir,
     }
-    given = [f"--{name}={value}" for name, value in wanted.items() if value not in ("", None)]
-    with subprocess.Popen([sys.executable, "-m", "reproduce.mnist", *given]) as child:
-        try:
-            code = child.wait()
-        except BaseException:
-            child.terminate()  # or it would train on without us
-            raise
-    if code:
-        raise _run.RunError(f"{config.method} with seed {config.seed} did not come to its end")
+    what = f"{config.method} with seed {config.seed}"
+    _child.run("reproduce.mnist", wanted, what)
 
 
 def main() -> None:
     """What `python -m reproduce.compare` does."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a run's process ends too
+    _child.end_together()
     comparison = from_flags()
     values = _flags.FLAGS
     folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(comparison)

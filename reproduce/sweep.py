@@ -46,6 +46,7 @@ from hypernet_tf.training.tuning import DIRECTIONS
 from reproduce import (
     _analysis_flags,
     _device_flags,
+    _experiment_flags,
     _flags,
     _frontier,
     _run,
@@ -91,7 +92,7 @@ def from_flags() -> Sweep:
         UsageError: flags that do not fit each other, or lams that are none.
     """
     values = _flags.FLAGS
-    _flags.accept_only(SHARED_FLAGS, "a sweep", others=(mnist, _analysis_flags))
+    _flags.accept_only(SHARED_FLAGS, "a sweep", others=(_experiment_flags, _analysis_flags))
     for search, names in _PARTS.items():
         for name in names:
             if search != values.search and values[name].present:

@@ -15,6 +15,7 @@ import hypernet_tf as hn
 from reproduce import (
     _comparison,
     _device_flags,
+    _experiment_flags,
     _flags,
     _methods,
     _run,
@@ -29,7 +30,7 @@ class TestFlags:
     def as_given(self):
         """Flags of a test are not those of the next."""
         yield
-        for module in (compare, mnist, _device_flags, _flags, _seeds_flag):
+        for module in (compare, _experiment_flags, _device_flags, _flags, _seeds_flag):
             for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
                 flag.unparse()
 

@@ -15,7 +15,7 @@ import pytest
 from absl.testing import flagsaver
 
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
-from reproduce import _flags, _methods, _run, mnist
+from reproduce import _experiment, _experiment_flags, _flags, _methods, _run, mnist
 
 TINY = mnist.Config(
     dataset="mnist_5k",
@@ -174,7 +174,8 @@ class TestRunFolder:
             Checkpoints(folder / "checkpoints").load()
 
     def test_every_field_of_the_configuration_is_read(self):
-        source = "".join(pathlib.Path(m.__file__).read_text() for m in (mnist, _methods))
+        modules = (_experiment, _experiment_flags, _methods)
+        source = "".join(pathlib.Path(m.__file__).read_text() for m in modules)
         for field in dataclasses.fields(mnist.Config):
             assert re.search(rf"config\.{field.name}\b", source), field.name
 

@@ -21,7 +21,17 @@ from hypernet_tf.ensembles.attacks import NothingToAttackError
 from hypernet_tf.ensembles.detection import detect
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.training.checkpoints import Checkpoints
-from reproduce import _analyses, _analysis_flags, _flags, _perform, _run, _subject, mnist, report
+from reproduce import (
+    _analyses,
+    _analysis_flags,
+    _experiment_flags,
+    _flags,
+    _perform,
+    _run,
+    _subject,
+    mnist,
+    report,
+)
 from reproduce._subject import Settings
 
 
@@ -578,7 +588,7 @@ class TestKilled:
 
 
 def forget_flags():
-    for module in (mnist, _flags, _analysis_flags):
+    for module in (_experiment_flags, _flags, _analysis_flags):
         for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
             flag.unparse()
 

@@ -11,7 +11,7 @@ import pytest
 import hypernet_tf as hn
 from hypernet_tf.entropy import nearest_neighbour_distances
 from hypernet_tf.training.checkpoints import Checkpoints
-from reproduce import _flags, _methods, _run, _run_page, mnist
+from reproduce import _experiment_flags, _flags, _methods, _run, _run_page, mnist
 from reproduce._analyses import ANALYSES
 from reproduce._match import finished_sampler
 from reproduce._subject import Settings
@@ -67,7 +67,7 @@ class TestMethods:
         lam = {"hypernetwork": 1_000, "sgld": 4_000}.get(method, 1)
         assert float(sampler.lam.numpy()) == lam
         chains = isinstance(sampler.optimizer, keras.optimizers.SGD)
-        assert chains == (method in ("sgd_chains", "sgld"))
+        assert chains == (method in ("sgd_chains", "sgd_snapshots", "sgld"))
 
     @pytest.mark.slow
     def test_noise_is_as_far_apart_as_the_run_that_it_matches(self, ensemble_run, tmp_path):
@@ -143,7 +143,7 @@ class TestMethodFlags:
     def as_given(self):
         """Flags of a test are not those of the next."""
         yield
-        for module in (mnist, _flags):
+        for module in (_experiment_flags, _flags):
             for flag in _flags.FLAGS.flags_by_module_dict()[module.__name__]:
                 flag.unparse()
 
@@ -163,7 +163,7 @@ class TestMethodFlags:
             self.forget()
 
     def forget(self):
-        for flag in _flags.FLAGS.flags_by_module_dict()[mnist.__name__]:
+        for flag in _flags.FLAGS.flags_by_module_dict()[_experiment_flags.__name__]:
             flag.unparse()
         for name in ("lam", "networks"):
             _flags.FLAGS[name].unparse()

@@ -313,6 +313,6 @@ class TestCommand:
         process = start(tmp_path, "--devices=9")
         _, error = process.communicate(timeout=120)
         assert process.returncode == 1, error
-        assert error.startswith("9 devices are not to be had"), error
+        assert error.startswith("reproduce.sweep: 9 devices are not to be had"), error
         assert error.strip().count("\n") == 0
         assert not list(tmp_path.iterdir())
