@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from typing import Any
 
 import keras
@@ -40,7 +41,7 @@ class WeightSampler(keras.Model, abc.ABC):
         diversity: a diversity term or a list of them; [] for none.
         prior: standard deviation of a normal prior on the weights, which adds `NegativeLogPrior`;
             or None.
-        gauge: whether symmetries are fixed.
+        gauge: whether symmetries are fixed; or a dict with options of `Gauge`.
         gauge_epsilon: see `Gauge`.
         seed: the seed of training. A step is a function of (seed, step, variables, data).
 
@@ -60,7 +61,7 @@ class WeightSampler(keras.Model, abc.ABC):
         lam_growth: float = 1.0,
         diversity: DiversityTerm | list[DiversityTerm] | None = None,
         prior: float | None = None,
-        gauge: bool = True,
+        gauge: bool | dict[str, bool] = True,
         gauge_epsilon: float = 1e-8,
         seed: int = 0,
         **kwargs: Any,
@@ -73,16 +74,15 @@ class WeightSampler(keras.Model, abc.ABC):
             raise ValueError(f"lam is a finite number, not below 0; not {lam}")
         if diversity is None:
             diversity = [NegativeEntropy()]
-        self.target = target
-        self.networks = networks
-        self.lam_growth = lam_growth
+        self.target, self.networks, self.lam_growth = target, networks, lam_growth
         self.diversity = list(diversity) if isinstance(diversity, list | tuple) else [diversity]
-        self.prior = prior
-        self.seed = seed
-        self.gauge_epsilon = gauge_epsilon
+        self.prior, self.seed, self.gauge_epsilon = prior, seed, gauge_epsilon
+        self._gauge_options = dict(gauge) if isinstance(gauge, dict) else gauge
         self._terms = self.diversity + ([] if prior is None else [NegativeLogPrior(prior)])
         self._initial_lam = float(lam)
-        self._fix = Gauge(target, epsilon=gauge_epsilon) if gauge else None
+        options = dict(gauge) if isinstance(gauge, dict) else {}
+        self._new_gauge = functools.partial(Gauge, target, epsilon=gauge_epsilon, **options)
+        self._fix = None if gauge is False else self._new_gauge()
         self._sampled: Any = None
         self.calibration: Any = None
         self.lam = self.add_weight(
@@ -171,7 +171,7 @@ class WeightSampler(keras.Model, abc.ABC):
         if check_loss(loss, self.target) == "logits":
             self.target.outputs = "logits"
             if self._fix is not None:  # logits have a symmetry that values do not have
-                self._fix = Gauge(self.target, epsilon=self.gauge_epsilon)
+                self._fix = self._new_gauge()
                 self._sampled = None
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         # Made here rather than in the first step, which would then be traced twice.
@@ -272,7 +272,7 @@ class WeightSampler(keras.Model, abc.ABC):
             "lam_growth": self.lam_growth,
             "diversity": [keras.saving.serialize_keras_object(t) for t in self.diversity],
             "prior": self.prior,
-            "gauge": self._fix is not None,
+            "gauge": self._gauge_options,
             "gauge_epsilon": self.gauge_epsilon,
             "seed": self.seed,
         }
