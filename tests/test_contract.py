@@ -28,13 +28,13 @@ def make(request):
     return request.param
 
 
-# Of chains, which are deep ensembles, and of MNF, whose graphs take long to make, the longest tests
-# are among the slow ones.
+# Of chains and the noise control, which are deep ensembles, and of MNF, whose graphs take long to
+# make, the longest tests are among the slow ones.
 LONG = [
     pytest.param(
         maker,
         id=cls.__name__,
-        marks=[pytest.mark.slow] if cls in (hn.MNF, hn.SGDChains, hn.SGLD) else [],
+        marks=[pytest.mark.slow] if cls in (hn.MNF, hn.SGDChains, hn.SGLD, hn.NoiseControl) else [],
     )
     for cls, maker in SAMPLERS.items()
 ]
