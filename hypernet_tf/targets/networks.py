@@ -174,3 +174,8 @@ class Networks:
 
     def _current(self, variable: Any) -> tf.Tensor:
         return self.new_state.get(id(variable), self.variables[id(variable)])
+
+
+def is_seed(variable: Any) -> bool:
+    """Whether a state variable is the state of a `keras.random.SeedGenerator`."""
+    return variable.name == "seed_generator_state"

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hypernet_tf.targets import rules
 from hypernet_tf.targets.filters import describe_layers
-from hypernet_tf.targets.networks import Networks, WeightSet, input_value
+from hypernet_tf.targets.networks import Networks, WeightSet, input_value, is_seed
 from hypernet_tf.targets.plan import Ref, copied, in_order, record
 from hypernet_tf.targets.units import channel_units
 
@@ -213,6 +213,12 @@ class Target:
         """`__call__` as one tf.function, so that the same shapes are traced once."""
         return tf.function(lambda weights, inputs: self(weights, inputs), autograph=False)
 
+    @functools.cached_property
+    def compiled_statistics(self) -> Any:
+        """The state that `run` leaves with batch statistics, as one tf.function."""
+        run = functools.partial(self.run, batch_statistics=True)
+        return tf.function(lambda weights, inputs: run(weights, inputs)[1], autograph=False)
+
     def run(
         self,
         weights: WeightSet,
@@ -292,8 +298,3 @@ class Target:
         """A target from `get_config`."""
         model = copy.deepcopy(config["model"])  # which Keras uses up
         return cls(**config | {"model": keras.saving.deserialize_keras_object(model)})
-
-
-def is_seed(variable: Any) -> bool:
-    """Whether a state variable is the state of a `keras.random.SeedGenerator`."""
-    return variable.name == "seed_generator_state"
