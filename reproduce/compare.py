@@ -81,11 +81,8 @@ def from_flags() -> Comparison:
         raise _run.UsageError("--methods names at least one, and each once")
     if "noise" in methods and "hypernetwork" not in methods:
         raise _run.UsageError("noise is as far apart as the hypernetwork: add it to --methods")
-    dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
-    if notice:
-        print(notice)
     return Comparison(
-        dataset,
+        _flags.dataset(hn.data.NAMES),
         values.preset,
         values.passes or PASSES[values.preset],
         tuple(name for name in METHODS if name in methods),
