@@ -58,7 +58,8 @@ flags.DEFINE_enum(
     "preset",
     "paper",
     ["paper", "quick"],
-    "paper: the publication's numbers. quick: a few minutes on two cores.",
+    "paper: the publication's numbers, and ours where it has none. quick: a short run, with small "
+    "networks a few minutes on two cores.",
 )
 flags.register_validator(
     "lam", lambda value: math.isfinite(value) and value > 0, "lam is a finite number above 0"

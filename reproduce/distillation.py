@@ -4,7 +4,7 @@ Takes a finished run, samples an ensemble and prints, on the test images: the me
 the ensemble, the average of their weights after gauge fixing (Polyak-Ruppert; also with the filters
 of each network in one order), and networks distilled from the ensemble's answers on the training
 images: from new weights, and from the average. Writes distillation.json and distillation.md into
-the run folder.
+the run folder. Without --networks it takes as many as the run's ensemble has.
 
   python -m reproduce.distillation --run_dir=runs/mnist
   python -m reproduce.distillation --run_dir=runs/cifar --networks=100 --epochs=20 --teacher=votes
