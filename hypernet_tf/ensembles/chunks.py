@@ -102,7 +102,7 @@ def run(
                 outputs.append(
                     keras.tree.map_structure(
                         lambda t, n=known, f=first - begin: t.numpy()[n:, f:],
-                        target.compiled(part, images),
+                        target.compiled(part, images)[0],
                     )
                 )
                 bar.update()
@@ -120,7 +120,6 @@ def batch_statistics(target: Target, weights: WeightSet, x: Any, batch_size: int
     """
     inputs, size = arrays(x)
     networks, _ = plan(target, weights.trainable[0].shape[0], size, batch_size)
-    state_of = tf.function(lambda part, images: target.run(part, images, batch_statistics=True)[1])
     computed: dict[int, list] = {index: [] for index, _ in target.statistics}
     for known, part in _parts(weights, networks):
         for index in computed:
@@ -128,7 +127,7 @@ def batch_statistics(target: Target, weights: WeightSet, x: Any, batch_size: int
         totals: dict[int, Any] = dict.fromkeys(computed, 0.0)
         for first in range(0, size, batch_size):
             images = _take(inputs, first, batch_size)
-            new = state_of(part, images)
+            _, new = target.compiled(part, images, batch_statistics=True)
             share = len(keras.tree.flatten(images)[0]) / size
             for index, momentum in target.statistics:
                 # From zero, one update leaves (1 - momentum) · statistic of the batch.
