@@ -12,6 +12,7 @@ the run folder. Without --networks it takes as many as the run's ensemble has.
 
 from __future__ import annotations
 
+import math
 import pathlib
 import sys
 import time
@@ -34,7 +35,9 @@ flags.DEFINE_enum(
     "teacher", "mean", ["mean", "votes"], "What it learns: mean probabilities, or majority votes."
 )
 flags.DEFINE_float("temperature", 1.0, "At which the student learns mean probabilities; above 0.")
-flags.register_validator("temperature", lambda value: value > 0, "a number above 0")
+flags.register_validator(
+    "temperature", lambda value: 0 < value < math.inf, "a finite number above 0"
+)
 
 _HEADER = ("", "accuracy (%)", "NLL (nats)")
 
@@ -154,6 +157,8 @@ def main() -> None:
     _flags.accept_only(SHARED_FLAGS, "distillation", others=(_experiment_flags, _device_flags))
     if not values.run_dir:
         raise _run.UsageError("--run_dir names the finished run whose networks are distilled")
+    if values.teacher == "votes" and values.temperature != 1:
+        raise _run.UsageError("--temperature has no part in --teacher=votes: drop it")
     keras.utils.set_random_seed(values.seed)
     tf.config.experimental.enable_op_determinism()
     folder = pathlib.Path(values.run_dir)
