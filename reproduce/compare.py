@@ -11,7 +11,6 @@ with the preset `quick` takes about 20 minutes for each seed on two cores.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -129,7 +128,7 @@ def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = Non
     Raises:
         RunError: a folder holds another run, or a run failed.
     """
-    _check_folder(folder)
+    _run.check_several(folder, "compare", lambda name: "-seed=" in name)
     runs = [
         (method, config_of(comparison, method, seed))
         for seed in comparison.seeds
@@ -170,26 +169,6 @@ def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = Non
     )
     _run.write(folder / "report.html", lambda aside: aside.write_text(text))
     return metrics
-
-
-def _check_folder(folder: pathlib.Path) -> None:
-    """Whether a folder is free for a comparison, or holds one.
-
-    Raises:
-        RunError: something else is in it.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise _run.RunError(f"the folder {folder} is a file: choose another --run_dir")
-    if (folder / "config.json").exists():
-        raise _run.RunError(f"{folder} is the folder of a single run: choose another --run_dir")
-    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    runs = {name for name in there if "-seed=" in name}
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads((folder / "metrics.json").read_text())["experiment"] == "compare":
-            return
-    # A first comparison that was stopped has runs, and perhaps a figure.
-    if there - runs - {"figures"}:
-        raise _run.RunError(f"{folder} is not empty and no comparison: choose another --run_dir")
 
 
 def _others(folder: pathlib.Path, comparison: Comparison) -> list[str]:

@@ -114,6 +114,7 @@ def run(table: Table, folder: pathlib.Path, data_dir: str | None = None) -> dict
     Raises:
         RunError: a folder holds another run, or a run failed.
     """
+    _run.check_several(folder, "table1", COLUMNS.__contains__)
     for column in table.columns:  # what stands in the way is said before anything is trained
         _run.check(folder / column, table.config(column))
     found = {}
