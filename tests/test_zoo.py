@@ -13,26 +13,26 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def model(request):
+@pytest.fixture(scope="module")
+def models():
     keras.utils.set_random_seed(0)
-    return MODELS[request.param]()
+    return {name: make() for name, make in MODELS.items()}
 
 
 def trained_weights(model):
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
-def test_lenet_has_the_published_weights():
-    model = hn.zoo.lenet()
+def test_lenet_has_the_published_weights(models):
+    model = models["lenet"]
     counts = [layer.count_params() for layer in model.layers if layer.weights]
     assert counts == [456, 2_416, 48_120, 10_164, 850]
     assert trained_weights(model) == hn.Target(model).weight_count == 62_006
 
 
 @pytest.mark.parametrize(("shortcuts", "expected"), [("A", 465_290), ("B", 468_138)])
-def test_resnet32_has_the_stated_weights(shortcuts, expected):
-    model = hn.zoo.resnet32(shortcuts=shortcuts)
+def test_resnet32_has_the_stated_weights(models, shortcuts, expected):
+    model = models[f"resnet32_{shortcuts.lower()}"]
     assert trained_weights(model) == expected
     convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
     assert convolutions[0].count_params() == 448
@@ -46,7 +46,9 @@ def test_unknown_shortcuts_are_one_line():
         hn.zoo.resnet32(shortcuts="C")
 
 
-def test_they_are_ordinary_keras_models(model):
+@pytest.mark.parametrize("name", MODELS)
+def test_they_are_ordinary_keras_models(models, name):
+    model = models[name]
     assert model.output_shape == (None, 10)
     again = type(model).from_config(model.get_config())
     again.set_weights(model.get_weights())
@@ -62,8 +64,8 @@ def test_of_other_images_and_classes(make):
     assert model.output_shape == (None, 7)
 
 
-def test_shortcuts_without_weights_are_every_second_pixel_and_zeros_on_both_sides():
-    model = hn.zoo.resnet32()
+def test_shortcuts_without_weights_are_every_second_pixel_and_zeros_on_both_sides(models):
+    model = models["resnet32_a"]
     paddings = [x for x in model.layers if isinstance(x, keras.layers.ZeroPadding2D)]
     pools = [x for x in model.layers if isinstance(x, keras.layers.MaxPooling2D)]
     assert len(paddings) == len(pools) == 2
