@@ -59,11 +59,13 @@ class Experiment(NamedTuple):
         name: of its run folders.
         defaults: the configuration of (method, preset).
         flags: names of its own flags that describe a training.
+        datasets: that fit its targets.
     """
 
     name: str
     defaults: Callable[[str, str], Config]
     flags: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = hn.data.NAMES
 
 
 def config_from_flags(experiment: Experiment) -> Config:
@@ -87,15 +89,12 @@ def config_from_flags(experiment: Experiment) -> Config:
         raise _run.UsageError(
             "--method=noise needs --match, the folder of a finished run to be as far apart as"
         )
-    dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
-    if notice:
-        print(notice)
     given = {n: values[n].value for n in ("steps", "networks", "match", "precision", "diversity")}
     if parts["lam"]:
         given["lam"] = values.lam
     return dataclasses.replace(
         brought,
-        dataset=dataset,
+        dataset=_flags.dataset(experiment.datasets),
         seed=values.seed,
         **{k: v for k, v in given.items() if v is not None},
     )

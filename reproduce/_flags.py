@@ -12,7 +12,7 @@ from typing import NoReturn
 import tensorflow as tf
 from absl import app, flags, logging
 
-from hypernet_tf.data import NAMES, DataError
+from hypernet_tf.data import COLOUR_NAMES, NAMES, DataError, resolve
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError
 from hypernet_tf.training.devices import DeviceError, WorkerLostError
@@ -29,9 +29,9 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "dataset",
     "auto",
-    f"One of {', '.join(NAMES)}. auto is full mnist where it is prepared or "
-    "can be downloaded, else mnist_5k, "
-    "5,000 real digits that need no network.",
+    f"One of {', '.join(NAMES)}; for networks that take colour images also "
+    f"{', '.join(COLOUR_NAMES)}. auto is full mnist where it is prepared or can be downloaded, "
+    "else mnist_5k, 5,000 real digits that need no network.",
 )
 flags.DEFINE_string(
     "data_dir",
@@ -58,13 +58,16 @@ flags.DEFINE_enum(
     "preset",
     "paper",
     ["paper", "quick"],
-    "paper: the publication's numbers. quick: a few minutes on two cores.",
+    "paper: the publication's numbers, and ours where it has none. quick: a short run, with small "
+    "networks a few minutes on two cores.",
 )
 flags.register_validator(
     "lam", lambda value: math.isfinite(value) and value > 0, "lam is a finite number above 0"
 )
 flags.register_validator(
-    "dataset", lambda value: value in NAMES, f"the data sets are {', '.join(NAMES)}"
+    "dataset",
+    lambda value: value in NAMES + COLOUR_NAMES,
+    f"the data sets are {', '.join(NAMES + COLOUR_NAMES)}",
 )
 flags.register_validator(
     "steps", lambda value: value is None or value > 0, "at least 1 training step is needed"
@@ -134,6 +137,24 @@ def run(main: Callable[[], None]) -> None:
 def run_with_arguments(main: Callable[[list[str]], None]) -> None:
     """The same for a command that takes arguments beside its flags."""
     _guarded(main, _parse)
+
+
+def dataset(names: Sequence[str]) -> str:
+    """The data set that is asked for; says on stdout which one `auto` became.
+
+    Args:
+        names: those that the experiment takes.
+
+    Raises:
+        UsageError: another one was given.
+        DataError: the folder of data sets cannot be read.
+    """
+    if FLAGS.dataset not in names:
+        raise UsageError(f"{FLAGS.dataset} does not fit the network: choose {', '.join(names)}")
+    name, notice = resolve(FLAGS.dataset, FLAGS.data_dir)
+    if notice:
+        print(notice)
+    return name
 
 
 def accept_only(names: Sequence[str], where: str, *, others: Sequence[ModuleType] = ()) -> None:

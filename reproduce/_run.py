@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+# Experiments of several runs: the name in metrics.json -> what their folder holds.
+_SEVERAL = {"compare": "comparison", "sweep": "sweep", "table1": "table"}
+
 
 class RunError(Exception):
     """A run that cannot be had; the message is one line that says what to do."""
@@ -87,6 +90,31 @@ def check(folder: pathlib.Path, config: Any) -> int:
         return 0
 
 
+def check_several(folder: pathlib.Path, experiment: str, own: Callable[[str], bool]) -> None:
+    """Whether a folder is free for an experiment of several runs, or holds one; writes nothing.
+
+    Args:
+        folder: of the experiment, and of its runs.
+        experiment: its name in metrics.json.
+        own: whether the folder of a run in it may have this name.
+
+    Raises:
+        RunError: something else is in it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"the folder {folder} is a file: choose another --run_dir")
+    if (folder / "config.json").exists():
+        raise RunError(f"{folder} is the folder of a single run: choose another --run_dir")
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        if json.loads((folder / "metrics.json").read_text())["experiment"] == experiment:
+            return
+    # One that was stopped before its first table has runs, and perhaps a figure.
+    if any(name != "figures" and not own(name) for name in there):
+        what = _SEVERAL[experiment]
+        raise RunError(f"{folder} is not empty and no {what}: choose another --run_dir")
+
+
 def _saved(folder: pathlib.Path, kind: type) -> dict[str, Any]:
     """What config.json says, with the defaults of fields that an older run did not know."""
     path = folder / "config.json"
@@ -135,7 +163,7 @@ def read_metrics(folder: pathlib.Path) -> dict[str, Any]:
     except ValueError as error:
         raise damaged(path) from error
     experiment = metrics.get("experiment") if isinstance(metrics, dict) else None
-    several = {"compare": "comparison", "sweep": "sweep", "table1": "table"}.get(str(experiment))
+    several = _SEVERAL.get(str(experiment))
     if several:
         raise RunError(f"{folder} holds a {several}: name one of the runs in it")
     if (

@@ -20,6 +20,7 @@ from typing import Any
 
 from absl import flags
 
+import hypernet_tf as hn
 from reproduce import _experiment_flags, _flags
 from reproduce._experiment import Config
 from reproduce._targets import TARGETS
@@ -35,6 +36,7 @@ flags.DEFINE_enum(
     "convolutions.",
 )
 
+DATASETS = hn.data.NAMES + hn.data.COLOUR_NAMES
 # Their training images are shifted and mirrored; mirrored digits would be others.
 PHOTOGRAPHS = ("cifar10", "cifar100")
 
@@ -91,19 +93,19 @@ def _defaults_from_flags(method: str, preset: str) -> Config:
     return dataclasses.replace(brought, dataset=Config.dataset)
 
 
-EXPERIMENT = _experiment_flags.Experiment("cifar", _defaults_from_flags, ("target",))
+EXPERIMENT = _experiment_flags.Experiment("cifar", _defaults_from_flags, ("target",), DATASETS)
 
 
 def use_its_defaults() -> None:
-    """Change what a shared flag is when it is not given."""
+    """Change what a shared flag is when it is not given, in this process; before it is parsed."""
     _flags.FLAGS.set_default("dataset", "cifar10")
 
 
 def main() -> None:
     """What `python -m reproduce.cifar` does."""
-    use_its_defaults()
     _experiment_flags.main(EXPERIMENT)
 
 
 if __name__ == "__main__":
+    use_its_defaults()
     _flags.run(main)

@@ -11,7 +11,6 @@ with the preset `quick` takes about 20 minutes for each seed on two cores.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import pathlib
@@ -81,11 +80,8 @@ def from_flags() -> Comparison:
         raise _run.UsageError("--methods names at least one, and each once")
     if "noise" in methods and "hypernetwork" not in methods:
         raise _run.UsageError("noise is as far apart as the hypernetwork: add it to --methods")
-    dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
-    if notice:
-        print(notice)
     return Comparison(
-        dataset,
+        _flags.dataset(hn.data.NAMES),
         values.preset,
         values.passes or PASSES[values.preset],
         tuple(name for name in METHODS if name in methods),
@@ -132,7 +128,7 @@ def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = Non
     Raises:
         RunError: a folder holds another run, or a run failed.
     """
-    _check_folder(folder)
+    _run.check_several(folder, "compare", lambda name: "-seed=" in name)
     runs = [
         (method, config_of(comparison, method, seed))
         for seed in comparison.seeds
@@ -173,26 +169,6 @@ def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = Non
     )
     _run.write(folder / "report.html", lambda aside: aside.write_text(text))
     return metrics
-
-
-def _check_folder(folder: pathlib.Path) -> None:
-    """Whether a folder is free for a comparison, or holds one.
-
-    Raises:
-        RunError: something else is in it.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise _run.RunError(f"the folder {folder} is a file: choose another --run_dir")
-    if (folder / "config.json").exists():
-        raise _run.RunError(f"{folder} is the folder of a single run: choose another --run_dir")
-    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    runs = {name for name in there if "-seed=" in name}
-    with contextlib.suppress(OSError, ValueError):
-        if json.loads((folder / "metrics.json").read_text())["experiment"] == "compare":
-            return
-    # A first comparison that was stopped has runs, and perhaps a figure.
-    if there - runs - {"figures"}:
-        raise _run.RunError(f"{folder} is not empty and no comparison: choose another --run_dir")
 
 
 def _others(folder: pathlib.Path, comparison: Comparison) -> list[str]:

@@ -4,7 +4,7 @@ Takes a finished run, samples an ensemble and prints, on the test images: the me
 the ensemble, the average of their weights after gauge fixing (Polyak-Ruppert; also with the filters
 of each network in one order), and networks distilled from the ensemble's answers on the training
 images: from new weights, and from the average. Writes distillation.json and distillation.md into
-the run folder.
+the run folder. Without --networks it takes as many as the run's ensemble has.
 
   python -m reproduce.distillation --run_dir=runs/mnist
   python -m reproduce.distillation --run_dir=runs/cifar --networks=100 --epochs=20 --teacher=votes
@@ -12,6 +12,7 @@ the run folder.
 
 from __future__ import annotations
 
+import math
 import pathlib
 import sys
 import time
@@ -34,7 +35,9 @@ flags.DEFINE_enum(
     "teacher", "mean", ["mean", "votes"], "What it learns: mean probabilities, or majority votes."
 )
 flags.DEFINE_float("temperature", 1.0, "At which the student learns mean probabilities; above 0.")
-flags.register_validator("temperature", lambda value: value > 0, "a number above 0")
+flags.register_validator(
+    "temperature", lambda value: 0 < value < math.inf, "a finite number above 0"
+)
 
 _HEADER = ("", "accuracy (%)", "NLL (nats)")
 
@@ -154,6 +157,8 @@ def main() -> None:
     _flags.accept_only(SHARED_FLAGS, "distillation", others=(_experiment_flags, _device_flags))
     if not values.run_dir:
         raise _run.UsageError("--run_dir names the finished run whose networks are distilled")
+    if values.teacher == "votes" and values.temperature != 1:
+        raise _run.UsageError("--temperature has no part in --teacher=votes: drop it")
     keras.utils.set_random_seed(values.seed)
     tf.config.experimental.enable_op_determinism()
     folder = pathlib.Path(values.run_dir)

@@ -21,7 +21,6 @@ from typing import Any
 
 from absl import flags
 
-import hypernet_tf as hn
 from reproduce import (
     _analysis_flags,
     _child,
@@ -90,12 +89,9 @@ def from_flags() -> Table:
             raise _run.UsageError(f"there is no column '{name}': there are {', '.join(COLUMNS)}")
     if not values.columns:
         raise _run.UsageError("--columns names at least one")
-    dataset, notice = hn.data.resolve(values.dataset, values.data_dir)
-    if notice:
-        print(notice)
     return Table(
         tuple(name for name in COLUMNS if name in values.columns),
-        dataset,
+        _flags.dataset(cifar.DATASETS),
         values.target,
         values.preset,
         values.seed,
@@ -118,6 +114,7 @@ def run(table: Table, folder: pathlib.Path, data_dir: str | None = None) -> dict
     Raises:
         RunError: a folder holds another run, or a run failed.
     """
+    _run.check_several(folder, "table1", COLUMNS.__contains__)
     for column in table.columns:  # what stands in the way is said before anything is trained
         _run.check(folder / column, table.config(column))
     found = {}
@@ -244,7 +241,6 @@ def default_folder(table: Table) -> pathlib.Path:
 def main() -> None:
     """What `python -m reproduce.table1` does."""
     _child.end_together()
-    cifar.use_its_defaults()
     table, values = from_flags(), _flags.FLAGS
     folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(table)
     metrics = run(table, folder, values.data_dir)
@@ -253,4 +249,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    cifar.use_its_defaults()
     _flags.run(main)

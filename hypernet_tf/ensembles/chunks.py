@@ -102,7 +102,7 @@ def run(
                 outputs.append(
                     keras.tree.map_structure(
                         lambda t, n=known, f=first - begin: t.numpy()[n:, f:],
-                        target.compiled(part, images),
+                        target.compiled(part, images)[0],
                     )
                 )
                 bar.update()
@@ -127,7 +127,7 @@ def batch_statistics(target: Target, weights: WeightSet, x: Any, batch_size: int
         totals: dict[int, Any] = dict.fromkeys(computed, 0.0)
         for first in range(0, size, batch_size):
             images = _take(inputs, first, batch_size)
-            new = target.compiled_statistics(part, images)
+            _, new = target.compiled(part, images, batch_statistics=True)
             share = len(keras.tree.flatten(images)[0]) / size
             for index, momentum in target.statistics:
                 # From zero, one update leaves (1 - momentum) · statistic of the batch.

@@ -210,14 +210,8 @@ class Target:
 
     @functools.cached_property
     def compiled(self) -> Any:
-        """`__call__` as one tf.function, so that the same shapes are traced once."""
-        return tf.function(lambda weights, inputs: self(weights, inputs), autograph=False)
-
-    @functools.cached_property
-    def compiled_statistics(self) -> Any:
-        """The state that `run` leaves with batch statistics, as one tf.function."""
-        run = functools.partial(self.run, batch_statistics=True)
-        return tf.function(lambda weights, inputs: run(weights, inputs)[1], autograph=False)
+        """`run` as one tf.function, so that the same shapes in one mode are traced once."""
+        return tf.function(self.run, autograph=False)
 
     def run(
         self,

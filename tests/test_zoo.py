@@ -1,0 +1,79 @@
+"""The papers' target networks: their counts of weights, and what their shortcuts do."""
+
+import keras
+import numpy as np
+import pytest
+
+import hypernet_tf as hn
+
+MODELS = {
+    "lenet": hn.zoo.lenet,
+    "resnet32_a": hn.zoo.resnet32,
+    "resnet32_b": lambda *args: hn.zoo.resnet32(*args, shortcuts="B"),
+}
+
+
+@pytest.fixture(scope="module")
+def models():
+    keras.utils.set_random_seed(0)
+    return {name: make() for name, make in MODELS.items()}
+
+
+def trained_weights(model):
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+def test_lenet_has_the_published_weights(models):
+    model = models["lenet"]
+    counts = [layer.count_params() for layer in model.layers if layer.weights]
+    assert counts == [456, 2_416, 48_120, 10_164, 850]
+    assert trained_weights(model) == hn.Target(model).weight_count == 62_006
+
+
+@pytest.mark.parametrize(("shortcuts", "expected"), [("A", 465_290), ("B", 468_138)])
+def test_resnet32_has_the_stated_weights(models, shortcuts, expected):
+    model = models[f"resnet32_{shortcuts.lower()}"]
+    assert trained_weights(model) == expected
+    convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    assert convolutions[0].count_params() == 448
+    assert len(convolutions) == {"A": 31, "B": 33}[shortcuts]  # and one dense layer
+    # A bias for each channel that batch normalisation takes away again.
+    assert sum(x.filters for x in convolutions) == {"A": 1_136, "B": 1_232}[shortcuts]
+
+
+def test_unknown_shortcuts_are_one_line():
+    with pytest.raises(ValueError, match=r"^shortcuts are A or B, not 'C'$"):
+        hn.zoo.resnet32(shortcuts="C")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_they_are_ordinary_keras_models(models, name):
+    model = models[name]
+    assert model.output_shape == (None, 10)
+    again = type(model).from_config(model.get_config())
+    again.set_weights(model.get_weights())
+    x = np.random.default_rng(0).random((2, 32, 32, 3), dtype="float32")
+    np.testing.assert_array_equal(again(x), model(x))
+    assert np.asarray(model(x)).min() < 0  # logits: no softmax at the end
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_of_other_images_and_classes(make):
+    model = make((28, 36, 1), 7)
+    assert model.input_shape == (None, 28, 36, 1)
+    assert model.output_shape == (None, 7)
+
+
+def test_shortcuts_without_weights_are_every_second_pixel_and_zeros_on_both_sides(models):
+    model = models["resnet32_a"]
+    paddings = [x for x in model.layers if isinstance(x, keras.layers.ZeroPadding2D)]
+    pools = [x for x in model.layers if isinstance(x, keras.layers.MaxPooling2D)]
+    assert len(paddings) == len(pools) == 2
+    rng = np.random.default_rng(0)
+    for pool, padding, channels in zip(pools, paddings, (16, 32), strict=True):
+        x = rng.normal(size=pool.input.shape[1:])[None].astype("float32")
+        assert x.shape[-1] == channels
+        expected = np.zeros((1, x.shape[1] // 2, x.shape[2] // 2, 2 * channels), "float32")
+        expected[..., channels // 2 : -channels // 2] = x[:, ::2, ::2]
+        shortcut = keras.Model(pool.input, padding.output)
+        np.testing.assert_array_equal(shortcut(x), expected)
