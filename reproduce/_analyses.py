@@ -128,6 +128,8 @@ def paths(subject: Subject) -> Result:
         )
     found, metrics = {}, {}
     for name, line in lines.items():
+        if sampler.calibration is not None:
+            line = line.calibrate(sampler.calibration)
         result = line.evaluate(test.x[:images], test.y[:images], verbose=1)
         assert isinstance(result, hn.Evaluation)
         found[name] = along = result.member_accuracy.reshape(pairs, points)
