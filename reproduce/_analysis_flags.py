@@ -43,7 +43,8 @@ flags.DEFINE_list(
     "outside",
     None,
     "Up to 3 data sets that networks are to find strange. Default: of digits fashion_mnist, glyphs "
-    "(letters), noise; of fashion_mnist mnist_5k, glyphs, noise.",
+    "(letters), noise; of fashion_mnist mnist_5k, glyphs, noise; of cifar10 and cifar100 "
+    "svhn_cropped, glyphs, noise; of svhn_cropped cifar10, glyphs, noise.",
 )
 
 _SETTINGS = (

@@ -26,10 +26,14 @@ _PAIR_IMAGES = 1_000
 _NOISE_IMAGES = 1_000
 # What is strange to networks that learned a data set.
 _DIGITS = ("fashion_mnist", "glyphs", "noise")
+_PHOTOGRAPHS = ("svhn_cropped", "glyphs", "noise")
 OUTSIDE = {
     "mnist": _DIGITS,
     "mnist_5k": _DIGITS,
     "fashion_mnist": ("mnist_5k", "glyphs", "noise"),
+    "cifar10": _PHOTOGRAPHS,
+    "cifar100": _PHOTOGRAPHS,
+    "svhn_cropped": ("cifar10", "glyphs", "noise"),
 }
 # Scores of `Uncertainty` -> their name on figures.
 SCORES = {
@@ -135,7 +139,7 @@ def outside_names(asked: str, dataset: str) -> list[str]:
     Raises:
         UsageError: one is unknown, or is what the networks learned.
     """
-    known = (*hn.data.NAMES[1:], *hn.data.TEST_NAMES, "noise")
+    known = (*hn.data.NAMES[1:], *hn.data.COLOUR_NAMES, *hn.data.TEST_NAMES, "noise")
     names = asked.split(",") if asked else list(OUTSIDE[dataset])
     for name in names:
         if name not in known:
@@ -148,14 +152,15 @@ def outside_names(asked: str, dataset: str) -> list[str]:
 
 
 def _strange(subject: Subject) -> tuple[dict[str, hn.data.Dataset], list[str]]:
-    """The data sets, and the usual ones that cannot be had, which is said."""
+    """The data sets, shaped as the test images; and usual ones not to be had, which is said."""
     asked, found, left_out = subject.settings.outside, {}, []
+    shape = subject.test.images.shape[1:]
     for name in outside_names(asked, subject.dataset.name):
         try:
             found[name] = (
-                hn.data.uniform_noise(_NOISE_IMAGES, subject.test.images.shape[1:])
+                hn.data.uniform_noise(_NOISE_IMAGES, shape)
                 if name == "noise"
-                else hn.data.load(name, subject.data_dir)
+                else hn.data.pad_to(hn.data.load(name, subject.data_dir), shape)
             )
         except hn.data.DataError as error:
             if asked:

@@ -22,12 +22,14 @@ from reproduce import (
     _experiment_flags,
     _flags,
     _run,
+    _uncertainty,
     cifar,
     distillation,
     published,
     table1,
 )
 from reproduce._match import finished_sampler
+from reproduce._subject import Settings, Subject
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -149,6 +151,15 @@ class TestRun:
             _experiment.run(of("hypernetwork"), tmp_path / "run")
         assert "\n" not in str(e.value)
         assert not (tmp_path / "run").exists()
+
+    def test_what_is_strange_has_the_shape_of_the_images(self):
+        dataset = dataclasses.replace(_experiment.load(of("sgd"), None), name="fashion_mnist")
+        settings = Settings(networks=2, outside="mnist_5k,noise")
+        strange, _ = _uncertainty._strange(Subject(None, dataset, settings))
+        for name in ("mnist_5k", "noise"):
+            assert strange[name].test.images.shape[1:] == (32, 32, 3)
+        for name in cifar.DATASETS[1:]:
+            assert len(_uncertainty.outside_names("", name)) == 3
 
     def test_only_photographs_are_shifted_and_mirrored(self, monkeypatch, tmp_path):
         given = []
@@ -389,11 +400,25 @@ class TestDistillation:
 
 @pytest.mark.slow
 def test_resnet32_trains(tmp_path, undrawn):
-    """Two steps, and all that is made of a run; batch norm's statistics are the run's images'."""
+    """Two steps, and all that is made of a run: every ensemble in it is calibrated."""
     config = cifar.configured("hypernetwork", "quick", "resnet32", "mnist_5k")
     config = dataclasses.replace(config, **SMALL, diversity="weights")
     with undrawn():
-        metrics = _experiment.run(config, tmp_path / "run")
+        metrics = _experiment.run(
+            config,
+            tmp_path / "run",
+            analyses=["paths", "adversarial"],
+            settings=Settings(
+                networks=2,
+                pairs=1,
+                points=3,
+                path_images=20,
+                adversarial_images=4,
+                adversarial_networks=2,
+            ),
+        )
+    assert set(metrics["analyses"]) == {"accuracies", "filters", "paths", "adversarial"}
+    assert 0 <= metrics["analyses"]["paths"]["interpolated"]["mean_along"] <= 1
     assert metrics["target_weights"] == 465_290
     assert metrics["best_on_test"]["validations"] == 2
     assert np.isfinite(metrics["networks"]["negative_log_likelihood_mean"])

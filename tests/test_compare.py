@@ -15,6 +15,7 @@ import hypernet_tf as hn
 from reproduce import (
     _comparison,
     _device_flags,
+    _experiment,
     _experiment_flags,
     _flags,
     _methods,
@@ -157,7 +158,7 @@ class TestComparison:
         assert "| deep_ensemble | sgd | sgd_chains |" in done.stdout
         assert {p: p.stat().st_mtime_ns for p in before} == before
         metrics = _run.read_metrics(folder / "sgd_chains-seed=0")
-        assert set(metrics["analyses"]) == {*mnist.BASIC, *compare.ANALYSED}
+        assert set(metrics["analyses"]) == {*_experiment.BASIC, *compare.ANALYSED}
         assert metrics["image_passes"] == 4 * 320
 
     def test_a_run_that_fails_ends_it_in_one_line(self, tmp_path, capfd):

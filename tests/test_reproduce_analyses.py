@@ -24,6 +24,7 @@ from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce import (
     _analyses,
     _analysis_flags,
+    _experiment,
     _experiment_flags,
     _flags,
     _perform,
@@ -47,7 +48,7 @@ class Bent(hn.NoiseControl):
         return Draw([own * bend for own, bend in zip(centre, bends, strict=True)], z)
 
 
-def bent(config, data_size):
+def bent(config, data_size, classes=10):
     sampler = Bent(hn.Target(hn.zoo.mnist(), outputs="logits"), scale=0.7, seed=config.seed)
     sampler.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate),
@@ -120,7 +121,7 @@ def finished(tmp_path_factory, few_digits):
     """A run of a sampler that the analyses were not written for."""
     folder = tmp_path_factory.mktemp("runs") / "generated"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mnist, "build", bent)
+        patch.setattr(_experiment, "build", bent)
         mnist.run(TINY, folder)
     return folder
 
@@ -128,7 +129,7 @@ def finished(tmp_path_factory, few_digits):
 @pytest.fixture
 def as_bent(monkeypatch):
     """Where training goes on."""
-    monkeypatch.setattr(mnist, "build", bent)
+    monkeypatch.setattr(_experiment, "build", bent)
 
 
 @pytest.fixture(scope="module")
@@ -572,7 +573,7 @@ class TestKilled:
         metrics = mnist.run(longer, folder)
         assert metrics["steps"] == 61
         assert (folder / "checkpoints" / "step-00000061").exists()
-        assert set(metrics["analyses"]) == set(mnist.BASIC)
+        assert set(metrics["analyses"]) == set(_experiment.BASIC)
         assert not (folder / "figures" / "paths.png").exists()
         assert set(times(folder)) >= {"accuracy_histogram.png", "filters.png"}
         with pytest.raises(_run.RunError, match="goes to 61 steps, not 60"):
