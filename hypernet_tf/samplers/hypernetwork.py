@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.layers import Extractor, WeightGenerator
 from hypernet_tf.targets import Target
+from hypernet_tf.targets.units import Unit
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -106,26 +108,20 @@ class Hypernetwork(LatentSampler):
             tuple(extractor_hidden), codes, places=start == "model", name="extractor", **options
         )
         self.extractor.build((None, latent_dim))
-        self.generators: list[WeightGenerator] = []
-        self._generated: list[list[int]] = []  # by each generator: places of units
-        known: dict[Any, int] = {}
+        groups: dict[Any, list[int]] = {}  # what one generator makes: places of units
         for place, (unit, (filters, code)) in enumerate(zip(units, codes, strict=True)):
             parts = [tuple(slot.size // filters for slot in layer.slots) for layer in unit]
             key = (*parts, code, hidden[place]) if share_generators else place
-            if key in known:
-                self._generated[known[key]].append(place)
-                continue
-            known[key] = len(self.generators)
-            moments = [
-                (slot.size // filters, *(slot.moments() if start == "model" else (0.0, None)))
-                for layer in unit
-                for slot in layer.slots
-            ]
-            name = f"weight_generator{len(self.generators) + 1}"
-            generator = WeightGenerator(hidden[place], moments, name=name, **options)
-            generator.build((None, filters, code))
+            groups.setdefault(key, []).append(place)
+        self._generated = list(groups.values())
+        self.generators: list[WeightGenerator] = []
+        for number, places in enumerate(self._generated, 1):
+            filters = codes[places[0]][0]
+            moments = _moments([units[place] for place in places], filters, start)
+            name = f"weight_generator{number}"
+            generator = WeightGenerator(hidden[places[0]], moments, name=name, **options)
+            generator.build((None, *codes[places[0]]))
             self.generators.append(generator)
-            self._generated.append([place])
         self.built = True
 
     def _per_layer(self, name: str, value: Any, same: bool) -> list:
@@ -176,3 +172,22 @@ class Hypernetwork(LatentSampler):
     def get_config(self) -> dict:
         """The arguments of the constructor."""
         return super().get_config() | self._arguments
+
+
+def _moments(units: list[Unit], filters: int, start: str) -> list[tuple[int, float, float | None]]:
+    """(count, mean, standard deviation) of the parts of a row at the start.
+
+    Args:
+        units: those of one generator; where their initializers differ, their average is taken.
+        filters: F of the first one.
+        start: "published" or "model".
+    """
+    moments: list[tuple[int, float, float | None]] = []
+    for alike in zip(*([s for layer in unit for s in layer.slots] for unit in units), strict=True):
+        count = alike[0].size // filters
+        if start == "published":
+            moments.append((count, 0.0, None))
+        else:
+            mean, deviation = np.mean([slot.moments() for slot in alike], 0)
+            moments.append((count, float(mean), float(deviation)))
+    return moments
