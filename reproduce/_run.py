@@ -110,7 +110,7 @@ def check_several(folder: pathlib.Path, experiment: str, own: Callable[[str], bo
         if json.loads((folder / "metrics.json").read_text())["experiment"] == experiment:
             return
     # One that was stopped before its first table has runs, and perhaps a figure.
-    if any(name != "figures" and not own(name) for name in there):
+    if any(name not in ("figures", ".lock") and not own(name) for name in there):
         what = _SEVERAL[experiment]
         raise RunError(f"{folder} is not empty and no {what}: choose another --run_dir")
 

@@ -117,7 +117,12 @@ def run(table: Table, folder: pathlib.Path, data_dir: str | None = None) -> dict
     _run.check_several(folder, "table1", COLUMNS.__contains__)
     for column in table.columns:  # what stands in the way is said before anything is trained
         _run.check(folder / column, table.config(column))
-    found = {}
+    with _run.locked(folder):
+        return _run_columns(table, folder, data_dir)
+
+
+def _run_columns(table: Table, folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
+    found, columns = {}, {}
     for place, column in enumerate(table.columns, 1):
         where, config = folder / column, table.config(column)
         complete = _run.check(where, config) == config.steps and (where / "report.html").exists()
@@ -126,10 +131,10 @@ def run(table: Table, folder: pathlib.Path, data_dir: str | None = None) -> dict
         if not complete:
             _child.run("reproduce.cifar", _command(table, config, where, data_dir), column)
         found[column] = _run.read_metrics(where)
-    try:
-        columns = {column: _numbers(metrics) for column, metrics in found.items()}
-    except (KeyError, TypeError) as error:
-        raise _run.RunError(f"metrics.json of a run in {folder} is damaged: {error}") from error
+        try:
+            columns[column] = _numbers(found[column])
+        except (KeyError, TypeError) as error:
+            raise _run.damaged(where / "metrics.json") from error
     metrics = {"experiment": "table1", **dataclasses.asdict(table), "numbers": columns}
     _run.write_json(folder / "metrics.json", metrics)
     text = text_table(table, columns)

@@ -47,7 +47,9 @@ def _normalised(plan: Plan, operation: Any, readers: Counter) -> Any:
     if type(operation) is not keras.layers.BatchNormalization or plan.count(operation) != 1:
         return None
     (call,) = (call for call in plan.calls if call.operation is operation)
-    maker = plan.maker(call.inputs[0])
-    if maker is None or readers[call.inputs[0]] != 1 or plan.count(maker.operation) != 1:
+    ref = call.inputs[0]
+    maker = plan.maker(ref)
+    last = operation.axis in (-1, len(plan.shapes[ref]))  # shapes are without the batch
+    if maker is None or not last or readers[ref] != 1 or plan.count(maker.operation) != 1:
         return None
     return maker.operation
