@@ -23,13 +23,19 @@ def test_every_sampler_is_in_the_contract():
     assert ours == set(SAMPLERS)
 
 
-@pytest.fixture(scope="class", params=SAMPLERS.values(), ids=[cls.__name__ for cls in SAMPLERS])
+# MNF, whose graphs take long to make, keeps the contract among the slow tests.
+@pytest.fixture(
+    scope="class",
+    params=[
+        pytest.param(maker, id=cls.__name__, marks=[pytest.mark.slow] if cls is hn.MNF else [])
+        for cls, maker in SAMPLERS.items()
+    ],
+)
 def make(request):
     return request.param
 
 
-# Of chains and the noise control, which are deep ensembles, and of MNF, whose graphs take long to
-# make, the longest tests are among the slow ones.
+# So do the longest tests of chains and of the noise control, which are deep ensembles.
 LONG = [
     pytest.param(
         maker,

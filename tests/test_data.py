@@ -416,6 +416,7 @@ def rows(images, labels):
 
 
 @needs_debian
+@pytest.mark.slow
 def test_fashion_mnist_is_prepared_from_debians_files(fashion):
     folder, dataset, seconds = fashion
     assert dataset.summary() == {
@@ -431,6 +432,7 @@ def test_fashion_mnist_is_prepared_from_debians_files(fashion):
 
 
 @needs_debian
+@pytest.mark.slow
 def test_fashion_mnist_is_what_the_idx_files_hold(fashion):
     _, dataset, _ = fashion
     train, validation, test = (getattr(dataset, part) for part in PARTS)
@@ -443,6 +445,7 @@ def test_fashion_mnist_is_what_the_idx_files_hold(fashion):
 
 
 @needs_debian
+@pytest.mark.slow
 def test_prepared_fashion_mnist_comes_before_idx_files(fashion, offline, tmp_path, monkeypatch):
     folder, dataset, _ = fashion
     (tmp_path / "fashion_mnist").symlink_to(folder / "fashion_mnist")

@@ -23,7 +23,7 @@ from hypernet_tf.training.loop import loop
 HERE = pathlib.Path(__file__).parent
 # On two devices, and on four, where two networks are shared by two each.
 TWO = ("every kind of term", "resumed")
-FOUR = ("hypernetwork", "two networks")
+FOUR = ("two networks",)
 
 
 def script(name, *arguments, **environment):

@@ -101,6 +101,7 @@ class TestMethods:
         thetas = [sampler_of(tmp_path / name).sample(3).theta() for name in ("twice", "at_once")]
         np.testing.assert_array_equal(*thetas)
 
+    @pytest.mark.slow
     def test_what_noise_cannot_match(self, ensemble_run, tmp_path, quick_pictures):
         with pytest.raises(_run.RunError, match=r"no finished run in .*nothing: train it first"):
             mnist.run(tiny("noise", match=str(tmp_path / "nothing")), tmp_path / "noise")
