@@ -1,8 +1,8 @@
 """Table 1 of the paper: generated networks beside networks trained by SGD, LeNet and ResNet-32.
 
 Trains every column in a process of its own, ten networks each, and prints their mean accuracy and
-that of their majority vote: at the end of the training, and the best of all validations, which is
-what the paper prints. The best is chosen on the test images themselves: it flatters.
+that of their majority vote: at the end of the training, and the best of it and of all validations,
+which is what the paper prints. The best is chosen on the test images themselves: it flatters.
 
   python -m reproduce.table1                                    CIFAR-10, LeNet
   python -m reproduce.table1 --target=resnet32
@@ -144,8 +144,8 @@ def _run_columns(table: Table, folder: pathlib.Path, data_dir: str | None) -> di
         f"Table 1: {table.target} on {table.dataset}",
         [
             "Accuracies on the test images in percent, of ten networks and of their majority vote: "
-            "at the end of the training, and the best of its validations, chosen on the test "
-            "images themselves, which is what the paper prints. Published numbers are those of "
+            "at the end of the training, and the best of it and of all validations, chosen on the "
+            "test images themselves, which is what the paper prints. Published numbers are those of "
             "CIFAR-10; of its column with entropy it is not clear which entropy was meant.",
         ],
         [_report.table(header, rows)],
@@ -176,12 +176,14 @@ def _command(
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
     several = metrics["networks"]["count"] > 1
-    last, best = metrics["ensemble"]["majority_vote_accuracy"], metrics["best_on_test"]
+    mean = metrics["networks"]["accuracy_mean"]
+    vote = metrics["ensemble"]["majority_vote_accuracy"]
+    best = metrics["best_on_test"]  # of the validations, whose networks are others than the last
     return {
-        "mean": metrics["networks"]["accuracy_mean"],
-        "vote": last if several else None,
-        "best_mean": best["accuracy_mean"],
-        "best_vote": best["majority_vote_accuracy"] if several else None,
+        "mean": mean,
+        "vote": vote if several else None,
+        "best_mean": max(mean, best["accuracy_mean"]),
+        "best_vote": max(vote, best["majority_vote_accuracy"]) if several else None,
         "negative_log_likelihood": metrics["ensemble"]["negative_log_likelihood"],
         "entropy": metrics["diversity"]["entropy"],
         "disagreement": metrics["diversity"]["disagreement"],
