@@ -145,8 +145,8 @@ def _run_columns(table: Table, folder: pathlib.Path, data_dir: str | None) -> di
         [
             "Accuracies on the test images in percent, of ten networks and of their majority vote: "
             "at the end of the training, and the best of it and of all validations, chosen on the "
-            "test images themselves, which is what the paper prints. Published numbers are those of "
-            "CIFAR-10; of its column with entropy it is not clear which entropy was meant.",
+            "test images themselves, which is what the paper prints. Published numbers are those "
+            "of CIFAR-10; of its column with entropy it is not clear which entropy was meant.",
         ],
         [_report.table(header, rows)],
         {},
