@@ -18,6 +18,7 @@ import tensorflow as tf
 
 import hypernet_tf as hn
 from reproduce import mnist
+from reproduce._methods import build
 
 
 def main():
@@ -28,7 +29,7 @@ def main():
     split = hn.data.load("mnist_5k").train
     x, y = tf.constant(split.x[:1024]), tf.constant(split.y[:1024])
 
-    hyper = mnist.build(mnist.Config(), 55_000)
+    hyper = build(mnist.Config(), 55_000)
     cnn = hn.zoo.mnist()
     cnn.compile(
         optimizer=keras.optimizers.Adam(3e-4),

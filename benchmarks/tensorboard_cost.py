@@ -23,6 +23,7 @@ from hypernet_tf.training.callbacks import Validation
 from hypernet_tf.training.run import train
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 from reproduce import mnist
+from reproduce._methods import build
 
 
 def main():
@@ -55,7 +56,7 @@ def main():
         folder = arguments.folder or pathlib.Path(aside)
         start = time.perf_counter()
         train(
-            lambda: mnist.build(config, len(dataset.train)),
+            lambda: build(config, len(dataset.train)),
             dataset,
             folder,
             steps=config.steps,
