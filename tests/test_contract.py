@@ -23,11 +23,11 @@ def test_every_sampler_is_in_the_contract():
     assert ours == set(SAMPLERS)
 
 
-# MNF, whose graphs take long to make, keeps the contract among the slow tests.
+# MNF, whose graphs take long to make, and SGLD, a chain with noise, keep it among the slow tests.
 @pytest.fixture(
     scope="class",
     params=[
-        pytest.param(maker, id=cls.__name__, marks=[pytest.mark.slow] if cls is hn.MNF else [])
+        pytest.param(maker, id=cls.__name__, marks=[pytest.mark.slow] if cls in (hn.MNF, hn.SGLD) else [])
         for cls, maker in SAMPLERS.items()
     ],
 )

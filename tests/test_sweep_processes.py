@@ -58,6 +58,7 @@ def trials(said):
     return re.findall(r"^trial: lam (\S+)$", said, re.M)
 
 
+@pytest.mark.slow
 def test_a_chief_and_two_workers_share_the_trials(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
