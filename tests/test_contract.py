@@ -23,27 +23,22 @@ def test_every_sampler_is_in_the_contract():
     assert ours == set(SAMPLERS)
 
 
-# MNF, whose graphs take long to make, and SGLD, a chain with noise, keep it among the slow tests.
-@pytest.fixture(
-    scope="class",
-    params=[
-        pytest.param(maker, id=cls.__name__, marks=[pytest.mark.slow] if cls in (hn.MNF, hn.SGLD) else [])
+def samplers(*slow):
+    """All samplers; of these the tests are among the slow ones."""
+    return [
+        pytest.param(maker, id=cls.__name__, marks=[pytest.mark.slow] if cls in slow else [])
         for cls, maker in SAMPLERS.items()
-    ],
-)
+    ]
+
+
+# MNF's graphs take long to make, and SGLD is a chain with noise.
+@pytest.fixture(scope="class", params=samplers(hn.MNF, hn.SGLD))
 def make(request):
     return request.param
 
 
-# So do the longest tests of chains and of the noise control, which are deep ensembles.
-LONG = [
-    pytest.param(
-        maker,
-        id=cls.__name__,
-        marks=[pytest.mark.slow] if cls in (hn.MNF, hn.SGDChains, hn.SGLD, hn.NoiseControl) else [],
-    )
-    for cls, maker in SAMPLERS.items()
-]
+# Chains and the noise control are deep ensembles.
+LONG = samplers(hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl)
 
 
 @pytest.fixture(scope="class")
