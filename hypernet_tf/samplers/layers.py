@@ -104,8 +104,9 @@ class Extractor(keras.layers.Layer):
         codes: (F, code_dim) of each unit of layers.
         residual: see `MLP`.
         places: whether each filter has a place of its own in the space of codes, a fixed standard
-            normal vector around which its codes lie. Without it the codes of all filters lie around
-            zero, and at the start networks differ as much as filters do.
+            normal vector around which its codes lie, at the start with a standard deviation of
+            0.05. Without it the codes of all filters lie around zero, and at the start networks
+            differ as much as filters do.
 
     Input z [N, d]; output a list of codes [N, F, code_dim], unit by unit.
     """
@@ -122,7 +123,9 @@ class Extractor(keras.layers.Layer):
         super().__init__(**kwargs)
         self.codes = [tuple(code) for code in codes]
         outputs = sum(filters * size for filters, size in self.codes)
-        self.mlp = MLP(hidden, outputs, residual=residual, name="mlp", dtype=self.dtype_policy)
+        start = _Columns([(outputs, 0.05)], tuple(hidden), residual) if places else None
+        options: dict[str, Any] = {"residual": residual, "dtype": self.dtype_policy}
+        self.mlp = MLP(hidden, outputs, start=start, name="mlp", **options)
         self.has_places = places
         self.places: Any = None
 
@@ -217,7 +220,7 @@ class _Columns(keras.initializers.Initializer):
     """Kernel of a generator's last layer, such that parts of its output have a given scatter.
 
     What it reads has mean square one, that of a normalised layer, and one more for each skip
-    connection before it. Without hidden layers it reads codes, of mean square 0.01.
+    connection before it. Without hidden layers it reads codes, taken to be of mean square 0.01.
     """
 
     def __init__(self, parts: list[tuple[int, float]], hidden: tuple[int, ...], residual: bool):
