@@ -201,6 +201,7 @@ class TestExecution:
         ):
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=0, atol=1e-5)
 
+    @pytest.mark.slow
     def test_xla_trains_a_hypernetwork(self, tmp_path):
         execution = Execution(jit_compile=True)
         _, record = run(tmp_path, 60, checkpoint_every=30, validate_every=60, execution=execution)

@@ -136,6 +136,7 @@ class TestSearch:
         assert tried == [1, 1e4]
         assert sorted(map(_trials.lam_of, trials)) == [1, 10, 1e3, 1e4]
 
+    @pytest.mark.slow
     def test_a_bayesian_search_finds_the_best_and_goes_on(self, tmp_path):
         tried, _ = searched(BAYESIAN, tmp_path / "tuner", near_300)
         assert len(tried) == 4
