@@ -54,7 +54,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {}
 for _preset, _steps in _STEPS.items():
     _many = _ORDINARY | {"steps": _steps, "networks_per_step": 10}
     _one = _ORDINARY | {"steps": _steps, "networks_per_step": 1}
-    # The rate falls to 1 % over the run.
+    # The rate falls to 1 % over the preset's steps, whatever --steps says.
     _decays = {"momentum": 0.9, "learning_rate_decay": 0.01 ** (1 / _steps)}
     _kept = {"snapshot_every": _steps // 20}
     for _method, _brought in {
