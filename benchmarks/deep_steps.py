@@ -37,7 +37,7 @@ def main():
     parser.add_argument("--memory", choices=[*KINDS, "nothing"])
     asked = parser.parse_args()
     config = dataclasses.replace(
-        cifar.defaults("hypernetwork", "paper", asked.target), dataset="mnist_5k"
+        cifar.defaults("hypernetwork", "paper", target=asked.target), dataset="mnist_5k"
     )
     split = load(config, None).train
     size = config.networks_per_step * config.images_per_network

@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--gauges", type=float, nargs="+", default=[1e-16])
     parser.add_argument("--lam", type=float, default=1e3)
     asked = parser.parse_args()
-    config = cifar.defaults("hypernetwork", "paper", asked.target)
+    config = cifar.defaults("hypernetwork", "paper", target=asked.target)
     config = dataclasses.replace(config, dataset=asked.dataset, lam=asked.lam)
     dataset = load(config, None)
     for start in asked.starts:

@@ -57,13 +57,13 @@ class Experiment(NamedTuple):
 
     Attributes:
         name: of its run folders.
-        defaults: the configuration of (method, preset).
+        defaults: the configuration of (method, preset, steps or None for the preset's).
         flags: names of its own flags that describe a training.
         datasets: that fit its targets.
     """
 
     name: str
-    defaults: Callable[[str, str], Config]
+    defaults: Callable[[str, str, int | None], Config]
     flags: tuple[str, ...] = ()
     datasets: tuple[str, ...] = hn.data.NAMES
 
@@ -75,7 +75,7 @@ def config_from_flags(experiment: Experiment) -> Config:
         UsageError: a flag that has no part in the method.
     """
     values = _flags.FLAGS
-    brought = experiment.defaults(values.method, values.preset)
+    brought = experiment.defaults(values.method, values.preset, values.steps)
     parts = {
         "lam": values.method == "hypernetwork",
         "diversity": values.method == "hypernetwork",
@@ -89,7 +89,7 @@ def config_from_flags(experiment: Experiment) -> Config:
         raise _run.UsageError(
             "--method=noise needs --match, the folder of a finished run to be as far apart as"
         )
-    given = {n: values[n].value for n in ("steps", "networks", "match", "precision", "diversity")}
+    given = {n: values[n].value for n in ("networks", "match", "precision", "diversity")}
     if parts["lam"]:
         given["lam"] = values.lam
     return dataclasses.replace(
@@ -102,8 +102,9 @@ def config_from_flags(experiment: Experiment) -> Config:
 
 def default_folder(experiment: Experiment, config: Config) -> pathlib.Path:
     """Named after method and preset, not after the numbers that these bring along."""
-    brought = experiment.defaults(config.method, config.preset)
-    plain = dataclasses.replace(brought, method=Config.method, preset=Config.preset)
+    usual = experiment.defaults(config.method, config.preset, None).steps
+    brought = experiment.defaults(config.method, config.preset, config.steps)
+    plain = dataclasses.replace(brought, method=Config.method, preset=Config.preset, steps=usual)
     named = dataclasses.replace(config, match=pathlib.Path(config.match).name)  # no slashes
     return _run.default_folder(experiment.name, named, plain)
 

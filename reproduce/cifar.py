@@ -9,6 +9,7 @@ Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019) for LeNet (62,006 weigh
   python -m reproduce.cifar --dataset=mnist_5k --preset=quick  minutes on two cores
   python -m reproduce.cifar --method=sgd_chains --target=resnet32
 
+A rate that decays falls to 1 % over the run's steps, so such a run can't be continued with more.
 Without a network, `--data_dir` may hold the original archive of the data set. Every column of the
 paper's Table 1 in one command: `python -m reproduce.table1`.
 """
@@ -49,47 +50,57 @@ _ORDINARY = _COMMON | {
     "learning_rate": 0.05,
     "learning_rate_decay": 1.0,
 }
-_STEPS = {"paper": 20_000, "quick": 5_000}
-PRESETS: dict[tuple[str, str], dict[str, Any]] = {}
-for _preset, _steps in _STEPS.items():
-    _many = _ORDINARY | {"steps": _steps, "networks_per_step": 10}
-    _one = _ORDINARY | {"steps": _steps, "networks_per_step": 1}
-    # The rate falls to 1 % over the preset's steps, whatever --steps says.
-    _decays = {"momentum": 0.9, "learning_rate_decay": 0.01 ** (1 / _steps)}
-    _kept = {"snapshot_every": _steps // 20}
-    for _method, _brought in {
-        "hypernetwork": _COMMON
-        | {"steps": {"paper": 40_000, "quick": 3_000}[_preset], "learning_rate": 1e-4},
-        "mnf": _one | {"learning_rate": 1e-3},
-        "deep_ensemble": _many | _decays,
-        "sgd": _one | _decays | {"networks": 1},
-        "sgd_chains": _many,
-        "sgd_snapshots": _one | _kept,
-        "sgld": _many | _kept,
-        "noise": _one | _decays,
-    }.items():
-        PRESETS[_method, _preset] = _brought
+_MANY = _ORDINARY | {"networks_per_step": 10}
+_ONE = _ORDINARY | {"networks_per_step": 1}
+_MOMENTUM = {"momentum": 0.9}
+METHODS: dict[str, dict[str, Any]] = {
+    "hypernetwork": _COMMON | {"learning_rate": 1e-4},
+    "mnf": _ONE | {"learning_rate": 1e-3},
+    "deep_ensemble": _MANY | _MOMENTUM,
+    "sgd": _ONE | _MOMENTUM | {"networks": 1},
+    "sgd_chains": _MANY,
+    "sgd_snapshots": _ONE,
+    "sgld": _MANY,
+    "noise": _ONE | _MOMENTUM,
+}
+# preset -> steps of the hypernetwork, and of the others.
+STEPS = {"paper": (40_000, 20_000), "quick": (3_000, 5_000)}
 # N and B of a step for ResNet-32: the memory of 256 images. Its generators are twice as wide.
 _RESNET = {"networks_per_step": 8, "images_per_network": 32, "learning_rate": 3e-5}
 
 
-def defaults(method: str, preset: str, target: str = "lenet") -> Config:
-    """A method's and preset's configuration for a target."""
-    brought = PRESETS[method, preset]
-    if target != "lenet" and method == "hypernetwork":
+def defaults(method: str, preset: str, steps: int | None = None, target: str = "lenet") -> Config:
+    """A method's and preset's configuration for a target.
+
+    Args:
+        method: one of `reproduce._methods.METHODS`.
+        preset: "paper" or "quick".
+        steps: if not the preset's. A decaying rate falls to 1 % over them, and snapshots are
+            taken at every twentieth of them.
+        target: one of `TARGETS`.
+    """
+    brought = METHODS[method]
+    steps = steps or STEPS[preset][method != "hypernetwork"]
+    if method == "hypernetwork" and target != "lenet":
         brought = brought | _RESNET
-    return dataclasses.replace(Config(), target=target, method=method, preset=preset, **brought)
+    if "momentum" in brought:
+        brought = brought | {"learning_rate_decay": 0.01 ** (1 / steps)}
+    if method in ("sgd_snapshots", "sgld"):
+        brought = brought | {"snapshot_every": max(steps // 20, 1)}
+    return Config(target=target, method=method, preset=preset, steps=steps, **brought)
 
 
-def configured(method: str, preset: str, target: str, dataset: str) -> Config:
+def configured(
+    method: str, preset: str, target: str, dataset: str, steps: int | None = None
+) -> Config:
     """The same on a data set; photographs are augmented."""
-    config = defaults(method, preset, target)
+    config = defaults(method, preset, steps, target)
     return dataclasses.replace(config, dataset=dataset, augment=dataset in PHOTOGRAPHS)
 
 
-def _defaults_from_flags(method: str, preset: str) -> Config:
+def _defaults_from_flags(method: str, preset: str, steps: int | None) -> Config:
     values = _flags.FLAGS
-    brought = configured(method, preset, values.target, values.dataset)
+    brought = configured(method, preset, values.target, values.dataset, steps)
     return dataclasses.replace(brought, dataset=Config.dataset)
 
 

@@ -20,7 +20,6 @@ several methods at the same cost. TensorBoard shows them: tensorboard --logdir r
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from typing import Any
 
@@ -107,9 +106,10 @@ for _method in ("sgd_chains", "sgd_snapshots", "sgld"):
     PRESETS[_method, "quick"] |= {"validate_every": 600, "checkpoint_every": 300}
 
 
-def defaults(method: str, preset: str) -> Config:
-    """A method's and preset's configuration."""
-    return dataclasses.replace(Config(), method=method, preset=preset, **PRESETS[method, preset])
+def defaults(method: str, preset: str, steps: int | None = None) -> Config:
+    """A method's and preset's configuration; `steps`, if not the preset's."""
+    brought = PRESETS[method, preset] | ({"steps": steps} if steps else {})
+    return Config(method=method, preset=preset, **brought)
 
 
 EXPERIMENT = _experiment_flags.Experiment("mnist", defaults)

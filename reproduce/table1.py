@@ -66,10 +66,8 @@ class Table:
     def config(self, column: str) -> Config:
         """The run of a column."""
         method, diversity, _ = COLUMNS[column]
-        brought = cifar.configured(method, self.preset, self.target, self.dataset)
+        brought = cifar.configured(method, self.preset, self.target, self.dataset, self.steps)
         given: dict[str, Any] = {"diversity": diversity, "seed": self.seed}
-        if self.steps is not None:
-            given["steps"] = self.steps
         if self.lam is not None and method == "hypernetwork":
             given["lam"] = self.lam
         return dataclasses.replace(brought, **given)

@@ -34,7 +34,6 @@ from reproduce._subject import Settings, Subject
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 SMALL = {
-    "steps": 2,
     "networks": 2,
     "networks_per_step": 2,
     "images_per_network": 4,
@@ -70,10 +69,11 @@ def small():
     """The quick presets, of a few images each."""
     with pytest.MonkeyPatch.context() as patch:
         for method in ("hypernetwork", "sgd", "deep_ensemble"):
-            brought = cifar.PRESETS[method, "quick"] | SMALL
+            brought = cifar.METHODS[method] | SMALL
             if method == "sgd":
                 brought |= {"networks": 1, "networks_per_step": 1}
-            patch.setitem(cifar.PRESETS, (method, "quick"), brought)
+            patch.setitem(cifar.METHODS, method, brought)
+        patch.setitem(cifar.STEPS, "quick", (2, 2))
         patch.setattr(_child, "run", in_process)
         yield
 
@@ -187,6 +187,17 @@ class TestFlags:
         assert config == cifar.configured("sgd", "paper", "resnet32", "cifar10")
         assert config.augment
         assert folder == "runs/cifar-dataset=cifar10-method=sgd"
+
+    @pytest.mark.parametrize("method", ["sgd", "deep_ensemble", "sgd_snapshots"])
+    def test_rates_and_snapshots_follow_the_steps(self, method):
+        config, folder = self.folder("--dataset=mnist_5k", f"--method={method}", "--steps=400")
+        assert config.steps == 400
+        assert folder == f"runs/cifar-dataset=mnist_5k-method={method}"
+        if method == "sgd_snapshots":
+            assert config.learning_rate_decay == 1
+            assert config.snapshot_every == 20  # the last 10 lie in the second half
+        else:
+            assert config.learning_rate_decay**400 == pytest.approx(0.01)
 
     def test_bad_ones_are_one_line(self):
         with pytest.raises(_run.UsageError, match="--lam has no part in --method=sgd: drop it"):
