@@ -29,20 +29,25 @@ def main():
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3])
     parser.add_argument("--starts", nargs="+", default=["published", "model"])
     parser.add_argument("--gauges", type=float, nargs="+", default=[1e-16])
+    parser.add_argument(
+        "--whole", type=int, nargs="*", help="layers generated at once; default: the target's"
+    )
     parser.add_argument("--lam", type=float, default=1e3)
     asked = parser.parse_args()
     config = cifar.defaults("hypernetwork", "paper", target=asked.target)
     config = dataclasses.replace(config, dataset=asked.dataset, lam=asked.lam)
     dataset = load(config, None)
+    kind = _targets.TARGETS[asked.target]
+    ours = kind.hypernetwork | ({} if asked.whole is None else {"whole": tuple(asked.whole)})
     for start in asked.starts:
         for gauge in asked.gauges:
             for rate in asked.rates:
-                kind = _targets.TARGETS[asked.target]
-                arguments = kind.hypernetwork | {"start": start, "gauge_epsilon": gauge}
+                arguments = ours | {"start": start, "gauge_epsilon": gauge}
                 _targets.TARGETS[asked.target] = kind._replace(hypernetwork=arguments)
                 keras.utils.set_random_seed(0)
                 sampler = build(dataclasses.replace(config, learning_rate=rate), len(dataset.train))
-                print(f"{asked.target}, start {start}, epsilon {gauge:g}, rate {rate:g}")
+                print(f"{asked.target}, whole {ours['whole']}, start {start}", end=", ")
+                print(f"epsilon {gauge:g}, rate {rate:g}")
                 _first_weights(sampler)
                 _train(sampler, dataset, config, asked.steps)
 

@@ -76,9 +76,9 @@ def numbers(variables):
         ),
         (
             "resnet32",
-            2_930_400,
-            [670_400, 764_000, 879_200, 1_109_600, 698_400],
-            [30, 147, 291, 579, 65],
+            2_935_200,
+            [670_400, 764_000, 879_200, 1_109_600, 1_166_400],
+            [30, 147, 291, 579, 650],
         ),
     ],
 )
@@ -197,6 +197,18 @@ class TestStart:
         drawn = published.generate(published.sample_latent(64), training=True)
         kernel = published.target.rows(drawn.trainable)[2].numpy()[..., :-1]
         assert kernel.std(0).mean() > 2 * kernel.mean(0).std(0).mean()
+
+    def test_a_layer_of_one_code_lies_around_a_fixed_draw(self, hyper):
+        """The dense layer, 8 x 3 weights, has one code for all of them."""
+        drawn = hyper.generate(hyper.sample_latent(400), training=True)
+        kernel, slot = drawn.trainable[-2].numpy(), hyper.target.layers[-1].slots[0]
+        place = hyper.generators[-1].means.numpy()
+        np.testing.assert_array_equal(place[24:], 0.0)  # biases
+        assert place[:24].std() == pytest.approx(slot.moments()[1], rel=0.5)
+        around = kernel.reshape(-1, 24) - place[:24]
+        assert around.std() == pytest.approx(0.05 * slot.moments()[1], rel=0.25)
+        assert [g.place for g in hyper.generators] == [False] * 3 + [True]
+        assert not any(g.place for g in hypernetwork(start="published").generators)
 
     def test_saved_and_loaded_it_is_the_same(self, tmp_path):
         hyper = hypernetwork()

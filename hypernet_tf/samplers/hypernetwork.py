@@ -39,7 +39,7 @@ class Hypernetwork(LatentSampler):
         start: how the first weights are distributed: as "published" (standard deviation 0.1,
             whatever the layer; every network of its own, under which deep targets hardly train), or
             as the "model"'s own initializers draw them, which know how many inputs a filter has,
-            and alike in all networks (see `Extractor`'s places).
+            and alike in all networks (see the places of `Extractor` and `WeightGenerator`).
         latent: distribution of z: "uniform" on [-1, 1], or standard "normal".
         **kwargs: see `WeightSampler`: networks, lam, lam_growth, diversity, prior, gauge, seed, ...
 
@@ -117,9 +117,16 @@ class Hypernetwork(LatentSampler):
         self.generators: list[WeightGenerator] = []
         for number, places in enumerate(self._generated, 1):
             filters = codes[places[0]][0]
+            single = sum(codes[place][0] for place in places) == 1
             moments = _moments([units[place] for place in places], filters, start)
             name = f"weight_generator{number}"
-            generator = WeightGenerator(hidden[places[0]], moments, name=name, **options)
+            generator = WeightGenerator(
+                hidden[places[0]],
+                moments,
+                place=start == "model" and single,
+                name=name,
+                **options,
+            )
             generator.build((None, *codes[places[0]]))
             self.generators.append(generator)
         self.built = True

@@ -10,6 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# How far networks lie from what they have in common at the start, in its standard deviations.
+_AROUND_A_PLACE = 0.05
+
 
 def initial_weights() -> keras.initializers.Initializer:
     """The published start: truncated normal of variance 0.01 / fan-in."""
@@ -123,7 +126,7 @@ class Extractor(keras.layers.Layer):
         super().__init__(**kwargs)
         self.codes = [tuple(code) for code in codes]
         outputs = sum(filters * size for filters, size in self.codes)
-        start = _Columns([(outputs, 0.05)], tuple(hidden), residual) if places else None
+        start = _Columns([(outputs, _AROUND_A_PLACE)], tuple(hidden), residual) if places else None
         options: dict[str, Any] = {"residual": residual, "dtype": self.dtype_policy}
         self.mlp = MLP(hidden, outputs, start=start, name="mlp", **options)
         self.has_places = places
@@ -169,11 +172,15 @@ class WeightGenerator(MLP):
         hidden: the sizes of the hidden layers.
         moments: (count, mean, standard deviation) of parts of the output at the start, which add up
             to its size. Standard deviations, all of them, may be None: the published start.
+        place: whether these moments are those of one fixed draw, around which outputs lie with a
+            twentieth of the standard deviation. For layers with a single code: batch normalisation
+            leaves nothing of what the codes of all networks have in common.
         residual: see `MLP`.
 
     Input codes [N, F, code_dim]; output rows [N, F, sum of the counts].
 
-    The last layer has no bias: a mean that is not zero is added to its output, and stays.
+    The last layer has no bias: a mean that is not zero, or the draw, is added to its output, and
+    stays.
     """
 
     def __init__(
@@ -181,11 +188,14 @@ class WeightGenerator(MLP):
         hidden: tuple[int, ...],
         moments: Sequence[tuple[int, float, float | None]],
         *,
+        place: bool = False,
         residual: bool = False,
         **kwargs: Any,
     ):
         self.moments = list(moments)
-        scatter = [(count, std) for count, _, std in self.moments if std is not None]
+        self.place = place
+        part = _AROUND_A_PLACE if place else 1.0
+        scatter = [(count, part * std) for count, _, std in self.moments if std is not None]
         start = _Columns(scatter, tuple(hidden), residual) if scatter else None
         outputs = sum(count for count, _, _ in self.moments)
         super().__init__(hidden, outputs, residual=residual, start=start, **kwargs)
@@ -195,13 +205,13 @@ class WeightGenerator(MLP):
         """Build every sublayer."""
         super().build(input_shape)
         if self.moments[0][2] is not None:
-            counts = [count for count, _, _ in self.moments]
-            means = np.repeat([mean for _, mean, _ in self.moments], counts)
+            counts, means, deviations = np.array(self.moments, float).T
+            draw = keras.initializers.RandomNormal(
+                np.repeat(means, counts.astype(int)).astype("float32"),
+                np.repeat(self.place * deviations, counts.astype(int)).astype("float32"),
+            )
             self.means = self.add_weight(
-                name="means",
-                shape=(self.outputs,),
-                initializer=keras.initializers.Constant(means),
-                trainable=False,
+                name="means", shape=(self.outputs,), initializer=draw, trainable=False
             )
 
     def call(self, inputs, training=False):
@@ -213,7 +223,7 @@ class WeightGenerator(MLP):
         """The arguments of the constructor."""
         config = super().get_config()
         del config["outputs"]
-        return config | {"moments": [list(part) for part in self.moments]}
+        return config | {"moments": [list(part) for part in self.moments], "place": self.place}
 
 
 class _Columns(keras.initializers.Initializer):
