@@ -20,10 +20,10 @@ import keras
 
 import hypernet_tf as hn
 from hypernet_tf.training.callbacks import Validation
-from hypernet_tf.training.run import train
+from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 from reproduce import mnist
-from reproduce._methods import build
+from reproduce._experiment import trained
 
 
 def main():
@@ -55,18 +55,7 @@ def main():
     with tempfile.TemporaryDirectory() as aside:
         folder = arguments.folder or pathlib.Path(aside)
         start = time.perf_counter()
-        train(
-            lambda: build(config, len(dataset.train)),
-            dataset,
-            folder,
-            steps=config.steps,
-            images=config.images_per_network,
-            networks=config.networks,
-            validate_every=config.validate_every,
-            checkpoint_every=config.checkpoint_every,
-            seed=config.seed,
-            hparams=dataclasses.asdict(config),
-        )
+        trained(config, dataset, folder, Execution())
         whole = time.perf_counter() - start
         size = sum(file.stat().st_size for file in (folder / "tensorboard").iterdir())
     validations = seconds.pop("on_train_batch_end")

@@ -120,7 +120,7 @@ def run(
     execution = execution or Execution()
     if not execution.chief:
         _prepare(config)
-        _trained(config, load(config, data_dir), folder, execution)
+        trained(config, load(config, data_dir), folder, execution)
         return {}
     finished = _run.check(folder, config) == config.steps
     metrics = _run.read_metrics(folder) if finished else {}
@@ -140,7 +140,7 @@ def run(
         settings = dataclasses.replace(settings, ensembles=1)
     settings = settings.resolved(size, len(dataset.test))
     if "out_of_distribution" in names:
-        outside_names(settings.outside, dataset.name)
+        outside_names(settings.outside, dataset.name, dataset.test.images.shape[-1])
     with _run.occupy(folder, config):
         _prepare(config)
         if finished:
@@ -148,7 +148,7 @@ def run(
             sampler.calibration = calibration(dataset)
             subject = Subject(sampler, dataset, settings, data_dir)
         else:
-            sampler, record = _trained(config, dataset, folder, execution)
+            sampler, record = trained(config, dataset, folder, execution)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             if matched is not None:
                 match(sampler, matched, folder)
@@ -189,9 +189,10 @@ def _prepare(config: Config) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def _trained(
+def trained(
     config: Config, dataset: hn.data.Dataset, folder: pathlib.Path, execution: Execution
 ) -> tuple[hn.WeightSampler, dict]:
+    """The configured sampler after its training, and the record of that."""
     return train(
         lambda: build(config, len(dataset.train), len(dataset.classes)),
         dataset,

@@ -73,7 +73,7 @@ def check(folder: pathlib.Path, config: Any) -> int:
         raise RunError(f"{folder} is not empty and not a run folder: choose another --run_dir")
     ours = dataclasses.asdict(config)
     saved = _saved(folder, type(config))
-    for name in ours.keys() | saved.keys():
+    for name in ours | saved:  # in the order of the fields, so that the same one is named
         if name != "steps" and ours.get(name) != saved.get(name):
             raise RunError(
                 f"the run in {folder} has {name}={saved.get(name)}, not {ours.get(name)}: "

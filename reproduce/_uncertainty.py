@@ -129,15 +129,17 @@ def out_of_distribution(subject: Subject) -> Result:
     return Result(found, drawings)
 
 
-def outside_names(asked: str, dataset: str) -> list[str]:
+def outside_names(asked: str, dataset: str, channels: int = 3) -> list[str]:
     """The sets asked for, or what is strange to networks that learned a data set.
 
     Args:
         asked: names with commas between them; "" for the usual ones.
         dataset: what the networks learned.
+        channels: of the images that they take.
 
     Raises:
-        UsageError: one is unknown, or is what the networks learned.
+        UsageError: one is unknown, is what the networks learned, or has images that they can't
+            take.
     """
     known = (*hn.data.NAMES[1:], *hn.data.COLOUR_NAMES, *hn.data.TEST_NAMES, "noise")
     names = asked.split(",") if asked else list(OUTSIDE[dataset])
@@ -146,6 +148,8 @@ def outside_names(asked: str, dataset: str) -> list[str]:
             raise UsageError(f"there is no data set '{name}': --outside takes {', '.join(known)}")
         if name == dataset or {name, dataset} == {"mnist", "mnist_5k"}:
             raise UsageError(f"--outside={name} is what networks of {dataset} have learned")
+        if channels == 1 and name in hn.data.COLOUR_NAMES:
+            raise UsageError(f"--outside={name} has colour images, and the networks take grey ones")
     if len(names) > 3 or len(set(names)) < len(names):
         raise UsageError("--outside takes up to 3 data sets, each once")
     return names
@@ -155,7 +159,7 @@ def _strange(subject: Subject) -> tuple[dict[str, hn.data.Dataset], list[str]]:
     """The data sets, shaped as the test images; and usual ones not to be had, which is said."""
     asked, found, left_out = subject.settings.outside, {}, []
     shape = subject.test.images.shape[1:]
-    for name in outside_names(asked, subject.dataset.name):
+    for name in outside_names(asked, subject.dataset.name, shape[-1]):
         try:
             found[name] = (
                 hn.data.uniform_noise(_NOISE_IMAGES, shape)

@@ -142,6 +142,16 @@ def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = Non
                 f"after {comparison.passes:,} image passes {method} has {size} networks, and its "
                 f"ensemble takes {config.networks}: raise --passes"
             )
+    with _run.locked(folder):
+        return _run_all(comparison, runs, folder, data_dir)
+
+
+def _run_all(
+    comparison: Comparison,
+    runs: list[tuple[str, mnist.Config]],
+    folder: pathlib.Path,
+    data_dir: str | None,
+) -> dict:
     found: dict[str, list[dict]] = {method: [] for method in comparison.methods}
     for place, (method, config) in enumerate(runs, 1):
         where = run_folder(folder, method, config.seed)

@@ -161,6 +161,18 @@ class TestRun:
         for name in cifar.DATASETS[1:]:
             assert len(_uncertainty.outside_names("", name)) == 3
 
+    def test_strange_sets_that_cannot_be_are_one_line(self):
+        for asked, dataset, channels, why in (
+            ("letters", "cifar10", 3, "there is no data set 'letters'"),
+            ("cifar10", "cifar10", 3, "is what networks of cifar10 have learned"),
+            ("mnist", "mnist_5k", 1, "is what networks of mnist_5k have learned"),
+            ("cifar10", "mnist_5k", 1, "has colour images, and the networks take grey ones"),
+            ("noise,noise", "cifar10", 3, "up to 3 data sets, each once"),
+        ):
+            with pytest.raises(_run.UsageError, match=why) as e:
+                _uncertainty.outside_names(asked, dataset, channels)
+            assert "\n" not in str(e.value)
+
     def test_only_photographs_are_shifted_and_mirrored(self, monkeypatch, tmp_path):
         given = []
         monkeypatch.setattr(_experiment, "train", lambda *_, **options: given.append(options))
@@ -168,7 +180,7 @@ class TestRun:
         for name in ("mnist_5k", "fashion_mnist", "svhn_cropped", "cifar10", "cifar100"):
             config = cifar.configured("sgd", "quick", "lenet", name)
             assert config.augment == (name in ("cifar10", "cifar100"))
-            _experiment._trained(config, dataset, tmp_path, None)
+            _experiment.trained(config, dataset, tmp_path, None)
             assert given[-1]["augment"] is (flip_and_crop if config.augment else None)
             assert given[-1]["watch_test"]
 

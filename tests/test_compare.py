@@ -182,6 +182,11 @@ class TestComparison:
         (tmp_path / "file").write_text("")
         with pytest.raises(_run.RunError, match="is a file: choose another"):
             compare.run(asked, tmp_path / "file")
+        with (
+            _run.locked(folder),
+            pytest.raises(_run.RunError, match="another process is running"),
+        ):
+            compare.run(asked, folder)
 
     def test_too_few_passes_are_refused_before_anything_is_trained(self, tmp_path):
         asked = compare.Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble", "sgld"), (0,))
