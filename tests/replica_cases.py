@@ -139,9 +139,26 @@ def resumed(strategy):
         return found
 
 
+def fitted(strategy):
+    """Keras's own `fit`, which shares the batches out itself."""
+
+    def variables(over):
+        keras.utils.set_random_seed(0)
+        with over.scope():
+            sampler = small.hypernetwork(networks=8)
+            sampler.compile(optimizer=keras.optimizers.SGD(RATE), loss=small.LOGITS)
+        x, y = (np.concatenate(parts) for parts in zip(*batches(), strict=True))
+        history = sampler.fit(x, y, batch_size=96, epochs=2, shuffle=False, verbose=0).history
+        assert len(history["accuracy_loss"]) == 2
+        assert int(sampler.step.numpy()) == 2 * STEPS
+        return [v.numpy() for v in sampler.variables]
+
+    return {"variables": apart(variables(tf.distribute.get_strategy()), variables(strategy))}
+
+
 # All that there is to compare.
 CHECKS = {name: functools.partial(compared, make) for name, make in CASES.items()}
-CHECKS["resumed"] = resumed
+CHECKS |= {"resumed": resumed, "fit": fitted}
 
 if __name__ == "__main__":
     replicas = int(sys.argv[1])
