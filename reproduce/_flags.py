@@ -126,6 +126,9 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
     # TensorFlow tells of its devices and strategies at the level of information.
     logging.set_verbosity(logging.WARNING)
     tf.get_logger().setLevel("WARNING")
+    # Each of a command's samplers has functions of its own, of the same code: TensorFlow takes
+    # that for one function that is traced again and again.
+    tf.get_logger().addFilter(lambda record: "tf.function retracing" not in record.getMessage())
     app.run(guarded, flags_parser=parser)
 
 
