@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import resource
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -39,7 +40,7 @@ class Config:
     Attributes:
         networks: of the evaluated ensemble.
         momentum: above 0 for SGD with momentum instead of Adam.
-        augment: whether training images are shifted and mirrored.
+        augment: whether training images are shifted and, but for digits, mirrored.
         match: the run whose distances a noise control has, as a path from the control's own run
             folder; "" for other methods.
     """
@@ -89,6 +90,13 @@ def load(config: Config, data_dir: str | None) -> hn.data.Dataset:
 def calibration(dataset: hn.data.Dataset) -> np.ndarray:
     """Training images for batch norm's moving statistics: few, since every ensemble sees them."""
     return dataset.train.x[:CALIBRATION_IMAGES]
+
+
+def augmentation(config: Config) -> Callable[..., tf.Tensor] | None:
+    """What changes training images at random; digits in a mirror are other ones, or none."""
+    if not config.augment:
+        return None
+    return functools.partial(flip_and_crop, flip=config.dataset != "svhn_cropped")
 
 
 def run(
@@ -205,7 +213,7 @@ def trained(
         seed=config.seed,
         execution=execution,
         hparams=dataclasses.asdict(config),
-        augment=flip_and_crop if config.augment else None,
+        augment=augmentation(config),
         calibration=calibration(dataset),
         watch_test=config.experiment == "cifar",
     )

@@ -38,8 +38,6 @@ flags.DEFINE_enum(
 )
 
 DATASETS = hn.data.NAMES + hn.data.COLOUR_NAMES
-# Their training images are shifted and mirrored; mirrored digits would be others.
-PHOTOGRAPHS = ("cifar10", "cifar100")
 
 # The paper's learning rates and numbers of steps are not in our copy: all of this is our choice,
 # with N and B of the paper's MNIST experiments for the hypernetwork.
@@ -93,9 +91,9 @@ def defaults(method: str, preset: str, steps: int | None = None, target: str = "
 def configured(
     method: str, preset: str, target: str, dataset: str, steps: int | None = None
 ) -> Config:
-    """The same on a data set; photographs are augmented."""
+    """The same on a data set; colour images are augmented."""
     config = defaults(method, preset, steps, target)
-    return dataclasses.replace(config, dataset=dataset, augment=dataset in PHOTOGRAPHS)
+    return dataclasses.replace(config, dataset=dataset, augment=dataset in hn.data.COLOUR_NAMES)
 
 
 def _defaults_from_flags(method: str, preset: str, steps: int | None) -> Config:

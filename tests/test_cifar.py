@@ -11,6 +11,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl.testing import flagsaver
 
 import hypernet_tf as hn
@@ -173,16 +174,20 @@ class TestRun:
                 _uncertainty.outside_names(asked, dataset, channels)
             assert "\n" not in str(e.value)
 
-    def test_only_photographs_are_shifted_and_mirrored(self, monkeypatch, tmp_path):
+    def test_colour_images_are_shifted_and_all_but_digits_mirrored(self, monkeypatch, tmp_path):
         given = []
         monkeypatch.setattr(_experiment, "train", lambda *_, **options: given.append(options))
         dataset = _experiment.load(of("sgd"), None)
-        for name in ("mnist_5k", "fashion_mnist", "svhn_cropped", "cifar10", "cifar100"):
+        images = tf.random.stateless_uniform([64, 32, 32, 3], [0, 1])
+        for name in cifar.DATASETS[1:]:
             config = cifar.configured("sgd", "quick", "lenet", name)
-            assert config.augment == (name in ("cifar10", "cifar100"))
             _experiment.trained(config, dataset, tmp_path, None)
-            assert given[-1]["augment"] is (flip_and_crop if config.augment else None)
             assert given[-1]["watch_test"]
+            found = given[-1]["augment"]
+            assert (found is not None) == (name in ("cifar10", "cifar100", "svhn_cropped"))
+            if found is not None:
+                expected = flip_and_crop(images, [2, 3], flip=name != "svhn_cropped")
+                np.testing.assert_array_equal(found(images, [2, 3]), expected)
 
 
 class TestFlags:
