@@ -48,8 +48,8 @@ class Batch(NamedTuple):
         theta: [N, D] gauged weights.
         z: [N, d] latent vectors; None where a sampler has none.
         codes: one tensor [N, F, code_dim] per layer; None where a sampler has none.
-        outputs: [N, B, ...] outputs of all networks on the *same* B inputs; None unless a term
-            asks for them.
+        outputs: [N, B, ...] outputs of all networks on the *same* B inputs, logits centred over
+            classes; None unless a term asks for them.
         y: [B, ...] the labels of these inputs; None likewise.
     """
 
@@ -167,8 +167,8 @@ class NegativeEntropy(DiversityTerm):
 class NegativeOutputEntropy(NegativeEntropy):
     """-H(T(x; theta)) (eq. 3): the entropy of what the networks answer on given inputs.
 
-    The networks' outputs on the same B inputs, side by side, are the points. Same arguments as
-    `NegativeEntropy`.
+    The networks' outputs on the same B inputs, side by side, are the points; of logits what is left
+    of them without their mean over classes (`Target.centred`). Same arguments as `NegativeEntropy`.
     """
 
     uses_outputs = True

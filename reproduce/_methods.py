@@ -24,12 +24,9 @@ METHODS = {
 # In what a hypernetwork's networks are to differ, in the words of `--help`.
 DIVERSITY = {
     "weights": "the entropy of the weights, as in the paper's MNIST experiments",
-    "outputs": "the entropy of the outputs; --lam is 1e5 if not given",
+    "outputs": "the entropy of the outputs",
     "none": "no term; the networks may become one",
 }
-# Weights can differ where outputs don't; entropy of the outputs is had at the cost of accuracy
-# alone, and takes more lam to be kept in its place: with 1e3 LeNet falls apart (docs/results.md).
-LAM = {"weights": 1e3, "outputs": 1e5, "none": 1e3}
 
 
 def build(config: Any, data_size: int, classes: int = 10) -> hn.WeightSampler:

@@ -36,7 +36,8 @@ def step_record(
         share: which networks these are.
         training: the mode in which the target runs.
         outputs: whether terms want the outputs of all networks on the same images: the first
-            network's are shown to all of them.
+            network's are shown to all of them. Logits come without their mean over classes, which
+            the softmax does not see: networks could be told apart by it for nothing.
 
     Returns:
         The record of all N networks, the same on each replica.
@@ -53,5 +54,5 @@ def step_record(
     first = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt)
     answers, _ = target.run(weights, first, training=training, batch_statistics=True)
     labels = keras.tree.map_structure(lambda tensor: share.first(tensor[:count]), y)
-    answers = keras.tree.map_structure(widened, answers)
+    answers = keras.tree.map_structure(lambda own: target.centred(widened(own)), answers)
     return record._replace(outputs=gathered(answers), y=labels)

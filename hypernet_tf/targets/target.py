@@ -138,6 +138,11 @@ class Target:
         probabilities = tf.sigmoid if outputs.shape[-1] == 1 else tf.nn.softmax
         return probabilities(outputs) if self.outputs == "logits" else outputs
 
+    def centred(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Outputs in their gauge: logits of several classes less their mean, which says nothing."""
+        free = self.outputs == "logits" and outputs.shape[-1] > 1
+        return outputs - tf.reduce_mean(outputs, -1, keepdims=True) if free else outputs
+
     @property
     def activations_per_example(self) -> int:
         """How many numbers one network computes for one example, all layers together."""
