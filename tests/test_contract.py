@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_samplers import LOGITS, SAMPLERS, classifier, fitted, optimizer
+from small_samplers import LOGITS, SAMPLERS, classifier, fitted, hypernetwork, optimizer
 
 import hypernet_tf as hn
 from hypernet_tf.samplers.base import WeightSampler
@@ -180,3 +180,38 @@ class TestContract:
         outputs = sampler.sample(2).outputs(x)
         assert np.abs(outputs).max() < 1e3
         np.testing.assert_array_equal(loaded.sample(2).outputs(x), outputs)
+
+
+class Seen(hn.diversity.DiversityTerm):
+    """Keeps what terms on outputs are given."""
+
+    uses_outputs = True
+
+    def value(self, batch):
+        self.outputs = batch.outputs
+        return tf.zeros([])
+
+
+@pytest.mark.parametrize(
+    ("classes", "kind", "centred"),
+    [(3, "logits", True), (1, "logits", False), (3, "values", False)],
+)
+def test_terms_on_outputs_see_logits_in_their_gauge(classes, kind, centred):
+    """What the softmax does not see would tell networks apart for nothing."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(classes)])
+    term = Seen()
+    sampler = hypernetwork(model, networks=4, diversity=[term], start="model")
+    losses = {
+        3: LOGITS if kind == "logits" else "mse",
+        1: keras.losses.BinaryCrossentropy(from_logits=True),
+    }
+    sampler.compile(loss=losses[classes])
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 2)).astype("float32"), np.zeros((12, 1), "float32")
+    sampler.test_step((x, y))
+    seen = np.asarray(term.outputs)
+    assert seen.shape == (4, 3, classes)  # all networks on the first one's images
+    answers = sampler.target.activate(term.outputs)
+    np.testing.assert_allclose(np.mean(answers, 0), sampler(x[:3]), atol=1e-6)
+    assert (np.abs(seen.sum(-1)).max() < 1e-5) == centred
+    assert seen.std() > 0.1
