@@ -305,6 +305,10 @@ PASSED = {
     layers.ReLU: lambda: (1, layers.ReLU()),
     layers.Activation: lambda: (1, layers.Activation("relu")),
     layers.Flatten: lambda: (2, layers.Flatten()),
+    layers.Reshape: lambda: (2, layers.Reshape((-1,))),
+    layers.Identity: lambda: (1, layers.Identity()),
+    keras.ops.relu: lambda: (1, keras.ops.relu),
+    keras.activations.relu: lambda: (1, keras.activations.relu),
 }
 
 
@@ -319,9 +323,8 @@ def test_a_scale_passes(kind):
     if kind in (layers.MaxPooling3D, layers.AveragePooling3D):  # in TensorFlow float32 only
         keras.config.set_dtype_policy("float32")
         step, tolerance = kind(2), 1e-5
-    target = hn.Target(
-        sequential((3,) * rank + (2,), layers.Dense(2, name="before"), step, layers.Dense(2))
-    )
+    before, after = layers.Dense(2, name="before"), layers.Dense(2)
+    target = hn.Target(functional((3,) * rank + (2,), lambda x: after(step(before(x)))))
     assert_a_gauge(target, ["before"], tolerance)
 
 
@@ -689,6 +692,48 @@ def test_the_bias_of_a_softmax(steps, outputs, found):
         last = [v for v in gauge(weights).trainable]
         assert_same(last[-1:], weights.trainable[-1:], 0.0)
     assert_same(answers(target, gauge(some_weights(target))), answers(target, some_weights(target)))
+
+
+@pytest.mark.parametrize("made", [lambda y: y, lambda y: [y], lambda y: {"y": y}])
+def test_an_output_is_one_however_it_is_returned(made):
+    def ending(x):
+        return made(layers.Softmax()(layers.Flatten()(layers.Conv2D(5, 1)(x))))
+
+    target = hn.Target(functional((1, 1, 4), ending))
+    weights = some_weights(target)
+    gauge = hn.Gauge(target, epsilon=0.0, softmax_kernel=True)
+    assert (gauge.softmax_kernel, gauge.softmax_bias) == (0, 1)
+    x = np.random.default_rng(0).normal(size=(3, 1, 1, 4))
+    before, after = (keras.tree.flatten(target(w, x))[0] for w in (weights, gauge(weights)))
+    np.testing.assert_allclose(after, before, rtol=1e-6)
+
+
+def test_a_softmax_over_another_axis_is_not_one_of_classes():
+    target = hn.Target(sequential((6, 5), layers.Dense(4), layers.Softmax(axis=1)))
+    assert (target.outputs, target.classes) == ("values", None)
+    gauge = hn.Gauge(target, softmax_kernel=True)
+    assert (gauge.softmax_kernel, gauge.softmax_bias) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "permutation"),
+    [
+        *((kind, False) for kind in channels.MERGES if kind is not layers.Subtract),
+        (layers.Multiply, True),
+        (layers.Concatenate, False),
+    ],
+)
+def test_a_constant_in_a_merge_holds_what_is_merged_with_it(kind, permutation):
+    constant = np.arange(1.0, 5.0).reshape(1, 4).repeat(5, 0)
+
+    def graph(x):
+        dense = [layers.Dense(4, activation="relu")(x) for _ in range(2)]
+        return layers.Dense(3)(kind()([*dense, constant]))
+
+    target = hn.Target(functional((6,), graph))
+    gauge = hn.Gauge(target, epsilon=0.0, permutation=permutation)
+    weights, x = some_weights(target), np.random.default_rng(0).normal(size=(5, 6))
+    np.testing.assert_allclose(target(gauge(weights), x), target(weights, x), rtol=1e-6)
 
 
 def test_a_softmax_per_pixel():

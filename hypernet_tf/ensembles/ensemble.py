@@ -30,6 +30,7 @@ class Ensemble:
     Args:
         target: the `Target`.
         weights: the weight set of N networks.
+        calibrated: whether the moving statistics in their state, if any, are these networks' own.
 
     Example:
         >>> ensemble = hyper.sample(200, seed=0)
@@ -38,10 +39,10 @@ class Ensemble:
         >>> ensemble.save("ensemble.npz"); Ensemble.load("ensemble.npz")
     """
 
-    def __init__(self, target: Target, weights: WeightSet):
+    def __init__(self, target: Target, weights: WeightSet, *, calibrated: bool = False):
         self.target = target
         self.weights = WeightSet(list(weights.trainable), list(weights.state))
-        self._calibrated = not target.statistics
+        self._calibrated = calibrated or not target.statistics
 
     def __len__(self) -> int:
         """N."""
@@ -57,9 +58,7 @@ class Ensemble:
         part = tf.nest.map_structure(lambda t: t[index], self.weights)
         if not part.trainable[0].shape[0]:
             raise IndexError("no network in this slice")
-        chosen = Ensemble(self.target, part)
-        chosen._calibrated = self._calibrated
-        return chosen
+        return Ensemble(self.target, part, calibrated=self._calibrated)
 
     def __iter__(self) -> Iterator[Ensemble]:
         """The networks, each as an ensemble of one."""
@@ -221,9 +220,7 @@ class Ensemble:
         if not self.target.statistics:
             return self
         weights = chunks.batch_statistics(self.target, self.weights, x, batch_size)
-        calibrated = Ensemble(self.target, weights)
-        calibrated._calibrated = True
-        return calibrated
+        return Ensemble(self.target, weights, calibrated=True)
 
     def polyak_average(self, x: Any = None, **options: Any) -> Ensemble:
         """One network whose weights are the mean of all networks' in one gauge.
@@ -260,9 +257,7 @@ class Ensemble:
         Raises:
             ValueError: the model's weights are not those of a network of the target.
         """
-        ensemble = cls(target, weights_of(target, model))
-        ensemble._calibrated = True
-        return ensemble
+        return cls(target, weights_of(target, model), calibrated=True)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write weights and target to one .npz file (no pickle), aside, then moved into place."""
@@ -295,6 +290,5 @@ class Ensemble:
 
         for variable, value in zip(target.frozen, tensors("frozen"), strict=True):
             variable.assign(value)
-        ensemble = cls(target, WeightSet(tensors("trainable"), tensors("state")))
-        ensemble._calibrated = record.get("calibrated", False)
-        return ensemble
+        weights = WeightSet(tensors("trainable"), tensors("state"))
+        return cls(target, weights, calibrated=bool(record.get("calibrated")))

@@ -16,6 +16,7 @@ from hypernet_tf.samplers.draws import EVALUATE, SAMPLE, TRAIN, Draw, stream_see
 from hypernet_tf.samplers.losses import check_loss
 from hypernet_tf.samplers.record import step_record
 from hypernet_tf.samplers.replicas import Share
+from hypernet_tf.samplers.sampling import calibrated
 from hypernet_tf.targets import Gauge, Target, WeightSet
 
 
@@ -128,14 +129,15 @@ class WeightSampler(keras.Model, abc.ABC):
         return stream_seed(self.seed, SAMPLE, seed)
 
     def _networks(
-        self, seed: tf.Tensor, count: int, share: Share | None = None, *, training: bool = False
+        self, seed: Any, count: int, share: Any = None, *, training: bool = False, fix: bool = True
     ) -> tuple[Draw, WeightSet]:
         """Draw networks, or a replica's share of them, and fix their gauge."""
         share = share or Share(count, replicas=1)
         drawn = self.draw_share(seed, count, share, training=training)
         state = [share.take(tensor) for tensor in self.target.initial_state(count, seed)]
         weights = WeightSet(drawn.trainable, state)
-        return drawn, self.gauge(weights) if self.trains_in_gauge or not training else weights
+        fix &= self.trains_in_gauge or not training
+        return drawn, self.gauge(weights) if fix else weights
 
     def sample(self, count: int, *, seed: int = 0) -> Ensemble:
         """Draw networks.
@@ -155,9 +157,8 @@ class WeightSampler(keras.Model, abc.ABC):
         if self.size is not None and count > self.size:
             raise ValueError(f"this sampler has {self.size} networks: {count} are not to be had")
         if self._sampled is None:  # one function, so that the same count is traced once
-            self._sampled = tf.function(lambda own, count: self._networks(own, count)[1])
-        ensemble = Ensemble(self.target, self._sampled(self.sampling_seed(seed), count))
-        return ensemble if self.calibration is None else ensemble.calibrate(self.calibration)
+            self._sampled = tf.function(lambda *of, fix: self._networks(*of, fix=fix)[1])
+        return calibrated(self, functools.partial(self._sampled, self.sampling_seed(seed), count))
 
     # ---- training -------------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ WEIGHTED = (
 # Layers through which a channel's positive scale passes, channels staying on the last axis.
 HOMOGENEOUS = (
     keras.layers.LeakyReLU,
+    keras.layers.Identity,
     keras.layers.Dropout,
     keras.layers.SpatialDropout1D,
     keras.layers.SpatialDropout2D,
@@ -81,17 +82,21 @@ def homogeneous(layer: Any) -> bool:
     """Whether f(s·x) = s·f(x) for s > 0, channel by channel, channels last."""
     if getattr(layer, "data_format", None) == "channels_first":
         return False
-    if type(layer) is keras.layers.ReLU:
+    if type(layer) is keras.layers.ReLU or is_operation(layer, "ReLU"):
         return layer.max_value is None and not layer.threshold
     if type(layer) is keras.layers.Activation:
         return layer.activation in HOMOGENEOUS_ACTIVATIONS
-    return type(layer) in HOMOGENEOUS
+    return type(layer) in HOMOGENEOUS or is_operation(layer, "Relu")
 
 
 def is_operation(operation: Any, *names: str) -> bool:
-    """Whether a call is of a function of `keras.ops`, as `x + y` makes them, by their names."""
+    """Whether a call is of a function of Keras, as `x + y` or `keras.ops.relu`, by their names."""
     kind = type(operation)  # of which Keras exports only the function
-    return kind.__name__ in names and kind.__module__ == "keras.src.ops.numpy"
+    return kind.__name__ in names and kind.__module__ in (
+        "keras.src.ops.numpy",
+        "keras.src.ops.nn",
+        "keras.src.activations.activations",
+    )
 
 
 def is_weighted(target: Target, layer: Any) -> bool:
@@ -105,6 +110,14 @@ def is_weighted(target: Target, layer: Any) -> bool:
         and getattr(layer, "data_format", None) != "channels_first"
         and getattr(layer, "groups", 1) == 1
     )
+
+
+def is_flatten(target: Target, call: Call) -> bool:
+    """Whether a call puts all numbers of an example in one row, channels being the last axis."""
+    layer = call.operation
+    if type(layer) is keras.layers.Flatten:
+        return layer.data_format != "channels_first"
+    return type(layer) is keras.layers.Reshape and len(target.plan.shapes[call.outputs]) == 1
 
 
 def input_axis(layer: Any, kernel: Slot) -> int:
@@ -196,7 +209,7 @@ class Channels:
         """The ids of what a call returns; None: nothing is known of it, its inputs are held."""
         layer, found = call.operation, [self.of(ref) for ref in call.inputs]
         inputs = [ids for ids in found if ids is not None]
-        if not inputs or len(inputs) < len(found):
+        if not inputs or len(inputs) < len(found) or call.constants:
             return None
         if len(inputs) == 1:
             return self._of_one(call, inputs[0])
@@ -220,7 +233,7 @@ class Channels:
             # Which axes are padded, no more: the channels of these tensors are on the last one.
             before, after = layer.padding[1]
             return np.pad(ids, (before, after), constant_values=ZERO)
-        if type(layer) is keras.layers.Flatten and layer.data_format != "channels_first":
+        if is_flatten(self.target, call):
             return None if None in shape else np.tile(ids, math.prod(shape[:-1]))
         return ids if self.passes(layer) else None
 

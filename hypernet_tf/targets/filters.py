@@ -190,10 +190,16 @@ def _describe(layer: Any, indices: dict[int, int]) -> WeightedLayer:
 
 
 def _initializer(layer: Any, variable: Any) -> Any:
-    """The initializer of a layer's variable, by the name that Keras's layers give it."""
-    given = getattr(layer, f"{variable.name}_initializer", None)
-    if given is not None:
-        return keras.initializers.get(given)
+    """The initializer of a layer's variable, by the names that Keras's layers give it."""
+    name = variable.name
+    if name == "kernel" and type(layer) in _DEPTHWISE_KERNEL:
+        name = "depthwise"
+    if name == "bias" and getattr(layer, "unit_forget_bias", False):
+        return keras.initializers.Constant(variable.numpy())  # of two kinds: ones to forget by
+    for known in (name, name.removesuffix("_kernel")):  # "recurrent_kernel", "pointwise_kernel"
+        given = getattr(layer, f"{known}_initializer", None)
+        if given is not None:
+            return keras.initializers.get(given)
     for inner in vars(layer).values():
         if isinstance(inner, keras.Layer) and any(v is variable for v in inner.variables):
             return _initializer(inner, variable)
@@ -224,7 +230,8 @@ def describe_layers(operations: list[Any], trainable: list[Any]) -> dict[int, We
         id of a layer -> its filters, for each layer that owns a variable.
 
     Raises:
-        ValueError: a layer has a regularizer, or no layer has a variable.
+        ValueError: a layer has a regularizer, a constraint, or batch normalisation inside it; or no
+            layer has a variable.
     """
     indices = {id(v): index for index, v in enumerate(trainable)}
     layers = {}
@@ -235,6 +242,18 @@ def describe_layers(operations: list[Any], trainable: list[Any]) -> dict[int, We
             raise ValueError(
                 f"layer '{operation.name}' has a regularizer, which acts on trained weights; "
                 "remove it, and give the sampler a prior instead"
+            )
+        if any(getattr(v, "constraint", None) for v in variables):
+            raise ValueError(
+                f"layer '{operation.name}' has a constraint, which generated weights do not meet: "
+                "remove it"
+            )
+        own_norm = isinstance(operation, keras.layers.BatchNormalization)
+        state = getattr(operation, "non_trainable_variables", [])
+        if variables and not own_norm and any(v.name == "moving_variance" for v in state):
+            raise ValueError(
+                f"layer '{operation.name}' has batch normalisation inside it, whose statistics "
+                "could not be computed for each network: make it a layer of the model itself"
             )
         if any(id(v) in indices for v in variables):
             layers[id(operation)] = layer = _describe(operation, indices)

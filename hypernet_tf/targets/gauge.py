@@ -16,10 +16,10 @@ them is chosen: the *gauge* is fixed (Deutsch et al. 2019, section 3.2). Known s
   closed form.
 * **Batch normalisation** takes away what is before it: the scale of the filters, and the bias of
   a layer directly before it. That bias is made zero, the filters get a mean square of one, and the
-  moving statistics follow, so that inference stays the same too. gamma and beta are the filters of
-  new channels. This is exact up to the normalisation's own epsilon, which Keras adds to the
-  variance of the scaled channels: it counts where the variance of a channel, before or after, is
-  not much larger.
+  moving statistics follow, so that inference stays the same. gamma and beta are the filters of new
+  channels. With statistics of a batch, or computed anew, this is exact up to the normalisation's
+  own epsilon, which Keras adds to the variance of the scaled channels: it counts where the variance
+  of a channel, before or after, is not much larger.
 * **Softmax.** The same number added to all logit biases changes nothing. Fixed by making them sum
   to zero. As an option the same of the last kernel, where a number may be added for every input.
 * **Permutation**, as an option: `hypernet_tf.targets.permutation`.
@@ -35,11 +35,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.targets.channels import HELD, is_weighted
+from hypernet_tf.targets.channels import HELD, is_flatten, is_weighted
 from hypernet_tf.targets.filters import WeightedLayer
+from hypernet_tf.targets.meaning import is_softmax
 from hypernet_tf.targets.networks import WeightSet
 from hypernet_tf.targets.permutation import Permutation
-from hypernet_tf.targets.plan import Ref
 from hypernet_tf.targets.scales import Lookup, Scales, Step
 from hypernet_tf.targets.target import Target
 
@@ -137,7 +137,9 @@ class Gauge:
                 if read is not None:
                     divisor = read + self.epsilon * looked.free
                     state[mean] /= divisor
-                    state[variance] /= tf.square(divisor)
+                    # So that variance + epsilon follows; it may leave less than nothing.
+                    total = state[variance] + step.epsilon
+                    state[variance] = total / tf.square(divisor) - step.epsilon
             if number in self._leads:
                 scales[number] = tf.sqrt(_mean_square(step.layer, trainable) + self.epsilon)
             made = self._makes[number](scales)
@@ -180,29 +182,27 @@ def _logit_layer(target: Target) -> Any:
     """The layer that makes the logits of a softmax; None if the target has not exactly one."""
     if target.outputs == "values" or target.classes is None:
         return None
-    ref = target.plan.outputs
-    if not isinstance(ref, Ref) or target.plan.shapes[ref][-1] == 1:
+    (ref,) = keras.tree.flatten(target.plan.outputs)
+    if target.plan.shapes[ref][-1] == 1:
         return None
     call, softmax = target.plan.maker(ref), target.outputs == "logits"
     while call is not None and target.weighted(call.operation) is None:
-        if type(call.operation) not in (keras.layers.Softmax, keras.layers.Activation):
+        layer = call.operation
+        ref = call.inputs[0]
+        if type(layer) in (keras.layers.Softmax, keras.layers.Activation):
+            if not is_softmax(layer) and not _is_linear(layer):
+                return None
+        elif not is_flatten(target, call) or set(target.plan.shapes[ref][:-1]) != {1}:
             return None
-        if not _is_softmax(call.operation) and not _is_linear(call.operation):
-            return None
-        softmax = softmax or _is_softmax(call.operation)
-        call = target.plan.maker(call.inputs[0])
+        softmax = softmax or is_softmax(layer)
+        call = target.plan.maker(ref)
     if call is None or not is_weighted(target, call.operation):
         return None
     layer = call.operation
-    softmax = softmax or _is_softmax(layer)
-    if not softmax or not (_is_softmax(layer) or _is_linear(layer)):
+    softmax = softmax or is_softmax(layer)
+    if not softmax or not (is_softmax(layer) or _is_linear(layer)):
         return None
     return layer
-
-
-def _is_softmax(layer: Any) -> bool:
-    activation = getattr(layer, "activation", None)
-    return type(layer) is keras.layers.Softmax or activation is keras.activations.softmax
 
 
 def _is_linear(layer: Any) -> bool:

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from hypernet_tf.targets.plan import Plan, copied, record
 
 
 class WeightSet(NamedTuple):
@@ -34,11 +37,18 @@ def weights_of(target: Any, model: Any) -> WeightSet:
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"a network is a Keras model, not {type(model).__name__}")
+    # As the target's own: the values of an adapted Normalization are no weights of it.
+    network = copied(model)
+    if constants(record(network)) != constants(target.plan):
+        raise ValueError(
+            f"the model '{model.name}' is not a network of this target: a Normalization in it was "
+            "adapted to other data"
+        )
     like = target.unflatten(tf.zeros([1, target.weight_count]))
     parts = []
     for kind, variables, expected in (
-        ("trainable", model.trainable_variables, like.trainable),
-        ("non-trainable", model.non_trainable_variables, like.state),
+        ("trainable", network.trainable_variables, like.trainable),
+        ("non-trainable", network.non_trainable_variables, like.state),
     ):
         own = [list(v.shape) for v in variables]
         if own != [tensor.shape[1:].as_list() for tensor in expected]:
@@ -48,6 +58,15 @@ def weights_of(target: Any, model: Any) -> WeightSet:
             )
         parts.append([tf.convert_to_tensor(v.value)[None] for v in variables])
     return WeightSet(*parts)
+
+
+def constants(plan: Plan) -> list:
+    """Mean and variance of each `Normalization`, with which Keras computes as constants."""
+    return [
+        [np.asarray(layer.mean).tolist(), np.asarray(layer.variance).tolist()]
+        for layer in plan.operations
+        if type(layer) is keras.layers.Normalization
+    ]
 
 
 class Value:

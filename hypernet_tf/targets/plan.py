@@ -42,6 +42,12 @@ class Call:
         """The tensors that the call reads, in order."""
         return [leaf for leaf in keras.tree.flatten((self.args, self.kwargs)) if is_ref(leaf)]
 
+    @property
+    def constants(self) -> bool:
+        """Whether it also reads tensors or arrays that are not computed by the model."""
+        leaves = keras.tree.flatten((self.args, self.kwargs))
+        return any(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves)
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -115,7 +121,7 @@ def runs_its_graph(model: Any, functional_type: Any) -> bool:
 def copied(model: keras.Model) -> keras.Model:
     """A copy of a model, not compiled, with layers and weights of its own.
 
-    Non-trainable values are copied too, and an adapted `Normalization` becomes one with the same
+    Values are copied too, and an adapted `Normalization` becomes one with the same
     constants: Keras computes with constants there, not with the variables.
 
     Raises:
@@ -156,8 +162,7 @@ def copied(model: keras.Model) -> keras.Model:
             "than single weights, and share weights by calling one layer twice in one model"
         )
     for own, value in zip(copy.variables, given, strict=True):
-        if not own.trainable:
-            own.assign(value)
+        own.assign(value)
     return copy
 
 
@@ -197,7 +202,7 @@ def record(model: keras.Model) -> Plan:
         The plan.
 
     Raises:
-        ValueError: the model has no graph.
+        ValueError: the model has no graph, or a nested model is given another type than it takes.
     """
     calls: list[Call] = []
     shapes: dict[Ref, tuple[int | None, ...]] = {}
@@ -234,6 +239,16 @@ def record(model: keras.Model) -> Plan:
                 given = arguments[0] if arguments else keywords["inputs"]
                 nested = functional(operation)
                 names = [tensor.name for tensor in nested.inputs]
+                real = args[0] if args else kwargs["inputs"]
+                for own, like in zip(
+                    in_order(real, nested.input, names), nested.inputs, strict=True
+                ):
+                    floating = keras.backend.is_float_dtype
+                    if floating(like.dtype) and not floating(own.dtype):
+                        raise ValueError(
+                            f"the nested model '{operation.name}' takes {like.dtype} and is given "
+                            f"{own.dtype}: put a layer before it that casts, such as Rescaling(1.0)"
+                        )
                 placed = walk(nested, in_order(given, nested.input, names))
             else:
                 placed = keras.tree.map_structure(new_ref, outputs)

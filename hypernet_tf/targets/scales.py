@@ -31,6 +31,7 @@ class Step:
         makes: the same for each of its filters.
         axis: which axis of its first variable, kernel or gamma, [N, ...] counts what it reads.
         statistics: where a batch normalisation's moving mean and variance are in the state.
+        epsilon: which that batch normalisation adds to the variance.
         shift: a bias that the batch normalisation right after it takes away at once, as the index
             of the variable; both layers have it.
     """
@@ -40,6 +41,7 @@ class Step:
     makes: np.ndarray
     axis: int = 1
     statistics: tuple[int, int] | None = None
+    epsilon: float = 0.0
     shift: int | None = None
 
     @property
@@ -100,7 +102,8 @@ class Scales(Channels):
             self.target.state_place(layer.moving_variance),
         )
         shift = self._shifts.get(call.inputs[0])
-        self._found.append(Step(described, ids, makes, statistics=places, shift=shift))
+        own = {"statistics": places, "epsilon": layer.epsilon, "shift": shift}
+        self._found.append(Step(described, ids, makes, **own))
         return makes
 
     def _only_reader(self, call: Call) -> Call | None:

@@ -10,13 +10,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.targets import rules
+from hypernet_tf.targets import meaning, rules
 from hypernet_tf.targets.filters import describe_layers
 from hypernet_tf.targets.networks import Networks, WeightSet, input_value, is_seed
-from hypernet_tf.targets.plan import Ref, copied, in_order, record
+from hypernet_tf.targets.plan import copied, in_order, record
 from hypernet_tf.targets.units import channel_units
-
-OUTPUTS = ("logits", "probabilities", "values")
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -44,7 +42,8 @@ class Target:
     Raises:
         ValueError: the model has no graph, cannot be copied, has no trainable weights, or has
             regularisers (which would act on trained weights; generated ones are regularised by a
-            sampler's `prior`).
+            sampler's `prior`), constraints, or batch normalisation inside another layer; or its
+            outputs are not what `outputs` says.
 
     Example:
         >>> target = Target(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
@@ -58,8 +57,9 @@ class Target:
     def __init__(
         self, model: keras.Model, *, outputs: str | None = None, convolutions: str = "auto"
     ):
-        if outputs not in (*OUTPUTS, None):
-            raise ValueError(f"outputs is one of {', '.join(OUTPUTS)}, or None; not {outputs!r}")
+        if outputs not in (*meaning.OUTPUTS, None):
+            known = ", ".join(meaning.OUTPUTS)
+            raise ValueError(f"outputs is one of {known}, or None; not {outputs!r}")
         if convolutions not in ("auto", "unrolled", "grouped"):
             raise ValueError(f"convolutions is auto, unrolled or grouped, not {convolutions!r}")
         self._template = template = copied(model)
@@ -74,7 +74,8 @@ class Target:
         self.layers = tuple(self._weighted.values())
         self.units = channel_units(self.plan, self._weighted)
         self.weight_count = sum(math.prod(v.shape) for v in self._trainable)
-        self.outputs = outputs or self._read_outputs()
+        self.outputs = outputs or meaning.read(self.plan)
+        meaning.check(self.plan, self.outputs, self.name)
 
     # ---- reading the template -------------------------------------------------------------
 
@@ -85,19 +86,6 @@ class Target:
     def state_place(self, variable: Any) -> int:
         """The place in the state of a variable of the plan's layers that is not trained."""
         return next(place for place, v in enumerate(self._state) if v is variable)
-
-    def _read_outputs(self) -> str:
-        refs = keras.tree.flatten(self.plan.outputs)
-        return "probabilities" if all(map(self._is_probability, refs)) else "values"
-
-    def _is_probability(self, ref: Ref) -> bool:
-        maker = self.plan.maker(ref)
-        operation = maker and maker.operation
-        activation = getattr(operation, "activation", None)
-        if isinstance(operation, keras.layers.Softmax) or activation is keras.activations.softmax:
-            return True
-        # A sigmoid over several columns is several answers, not one choice among classes.
-        return activation is keras.activations.sigmoid and self.plan.shapes[ref][-1:] == (1,)
 
     @property
     def classes(self) -> int | None:
