@@ -13,7 +13,7 @@ from absl import flags
 import hypernet_tf as hn
 from reproduce import _analysis_flags, _device_flags, _flags, _run
 from reproduce._experiment import Config, run
-from reproduce._methods import DIVERSITY, METHODS
+from reproduce._methods import DIVERSITY, LAM, METHODS
 
 flags.DEFINE_enum(
     "method",
@@ -91,7 +91,7 @@ def config_from_flags(experiment: Experiment) -> Config:
         )
     given = {n: values[n].value for n in ("networks", "match", "precision", "diversity")}
     if parts["lam"]:
-        given["lam"] = values.lam
+        given["lam"] = values.lam if values["lam"].present else LAM[values.diversity]
     return dataclasses.replace(
         brought,
         dataset=_flags.dataset(experiment.datasets),

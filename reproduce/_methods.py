@@ -24,9 +24,12 @@ METHODS = {
 # In what a hypernetwork's networks are to differ, in the words of `--help`.
 DIVERSITY = {
     "weights": "the entropy of the weights, as in the paper's MNIST experiments",
-    "outputs": "the entropy of the outputs",
+    "outputs": "the entropy of the outputs; --lam is 1e4 if not given",
     "none": "no term; the networks may become one",
 }
+# Entropy of the outputs is had at the cost of accuracy alone, that of the weights also where outputs
+# do not change: 1e3 leaves LeNet's outputs growing until they run away (docs/results.md).
+LAM = {"weights": 1e3, "outputs": 1e4, "none": 1e3}
 
 
 def build(config: Any, data_size: int, classes: int = 10) -> hn.WeightSampler:

@@ -33,6 +33,7 @@ from reproduce import (
     published,
 )
 from reproduce._experiment import Config
+from reproduce._methods import LAM
 
 # Column -> its method, in what its networks are to differ, and what it is.
 COLUMNS = {
@@ -68,8 +69,8 @@ class Table:
         method, diversity, _ = COLUMNS[column]
         brought = cifar.configured(method, self.preset, self.target, self.dataset, self.steps)
         given: dict[str, Any] = {"diversity": diversity, "seed": self.seed}
-        if self.lam is not None and method == "hypernetwork":
-            given["lam"] = self.lam
+        if method == "hypernetwork":
+            given["lam"] = LAM[diversity] if self.lam is None else self.lam
         return dataclasses.replace(brought, **given)
 
 

@@ -205,6 +205,15 @@ class TestFlags:
         assert config.augment
         assert folder == "runs/cifar-dataset=cifar10-method=sgd"
 
+    def test_each_kind_of_diversity_has_a_lam_of_its_own(self):
+        for given, lam in (([], 1e4), (["--lam=1e3"], 1e3), (["--diversity=none"], 1e3)):
+            config, _ = self.folder("--dataset=mnist_5k", "--diversity=outputs", *given)
+            assert config.lam == lam
+        columns = ("hypernetwork-outputs", "hypernetwork-weights")
+        for given, lams in ((None, [1e4, 1e3]), (7.0, [7.0, 7.0])):
+            one = table1.Table(columns, "cifar10", "lenet", "paper", lam=given)
+            assert [one.config(column).lam for column in columns] == lams
+
     @pytest.mark.parametrize("method", ["sgd", "deep_ensemble", "sgd_snapshots"])
     def test_rates_and_snapshots_follow_the_steps(self, method):
         config, folder = self.folder("--dataset=mnist_5k", f"--method={method}", "--steps=400")
