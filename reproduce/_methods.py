@@ -27,8 +27,8 @@ DIVERSITY = {
     "outputs": "the entropy of the outputs; --lam is 1e4 if not given",
     "none": "no term; the networks may become one",
 }
-# Entropy of the outputs is had at the cost of accuracy alone, that of the weights also where outputs
-# do not change: 1e3 leaves LeNet's outputs growing until they run away (docs/results.md).
+# Entropy of the outputs is had at the cost of accuracy alone, that of the weights also where
+# outputs do not change: at 1e3 LeNet's outputs grow until they run away (docs/results.md).
 LAM = {"weights": 1e3, "outputs": 1e4, "none": 1e3}
 
 
