@@ -91,7 +91,8 @@ def config_from_flags(experiment: Experiment) -> Config:
         )
     given = {n: values[n].value for n in ("networks", "match", "precision", "diversity")}
     if parts["lam"]:
-        given["lam"] = values.lam if values["lam"].present else LAM[values.diversity]
+        usual = values["lam"].using_default_value
+        given["lam"] = LAM[values.diversity] if usual else values.lam
     return dataclasses.replace(
         brought,
         dataset=_flags.dataset(experiment.datasets),

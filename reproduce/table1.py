@@ -94,7 +94,7 @@ def from_flags() -> Table:
         values.target,
         values.preset,
         values.seed,
-        values["lam"].value if values["lam"].present else None,
+        None if values["lam"].using_default_value else values.lam,
         values.steps,
     )
 

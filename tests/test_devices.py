@@ -22,7 +22,7 @@ from hypernet_tf.training.loop import loop
 
 HERE = pathlib.Path(__file__).parent
 # What the fast tests check.
-FEW = ("resumed", "every kind of term")
+FEW = ("every kind of term",)
 
 
 def script(name, *arguments, **environment):
@@ -41,11 +41,11 @@ class TestReplicas:
     @pytest.mark.parametrize(
         ("replicas", "checks"),
         [
-            (4, FEW),
+            (2, FEW),
             pytest.param(2, tuple(CHECKS), marks=pytest.mark.slow),
             pytest.param(4, tuple(CHECKS), marks=pytest.mark.slow),
         ],
-        ids=["4", "2, all", "4, all"],
+        ids=["2", "2, all", "4, all"],
     )
     def test_several_devices_compute_what_one_does(self, replicas, checks):
         """Up to the rounding of sums in another order: 1e-4 of the greatest value at most."""
@@ -76,6 +76,7 @@ def free_ports(count):
 
 
 class TestWorkers:
+    @pytest.mark.slow
     def test_two_workers_one_dies_both_go_on(self, tmp_path):
         """A death is a clear end; started again, they end where one device does."""
 
