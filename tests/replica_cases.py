@@ -40,11 +40,15 @@ def all_terms():
     return small.hypernetwork(networks=8, diversity=terms, prior=1.0)
 
 
-# Of the cases where several replicas share a network, one has batch norm over all of them.
+# Of the cases where several replicas share a network, one has batch norm over all of them. From the
+# published start, weights near zero, rounding them alone (6e-8) moves the steps of the target with
+# norm by 2.5e-4: its case starts as the model does.
 CASES = {
     "hypernetwork": lambda: small.hypernetwork(networks=8),
     "every kind of term": all_terms,
-    "norm and dropout": lambda: small.hypernetwork(with_norm_and_dropout(), networks=8),
+    "norm and dropout": lambda: small.hypernetwork(
+        with_norm_and_dropout(), networks=8, start="model"
+    ),
     "deep ensemble": small.deep_ensemble,
     "one network": lambda: small.deep_ensemble(with_norm(), networks=1),
     "two networks": lambda: small.deep_ensemble(networks=2),
