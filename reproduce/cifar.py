@@ -51,7 +51,7 @@ _ORDINARY = _COMMON | {
 _MANY = _ORDINARY | {"networks_per_step": 10}
 _ONE = _ORDINARY | {"networks_per_step": 1}
 _MOMENTUM = {"momentum": 0.9}
-METHODS: dict[str, dict[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {  # their part of a configuration
     # At 1e-4 LeNet learns faster at first, and after 1,300 steps its loss may run away.
     "hypernetwork": _COMMON | {"learning_rate": 3e-5},
     "mnf": _ONE | {"learning_rate": 1e-3},

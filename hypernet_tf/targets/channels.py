@@ -209,7 +209,7 @@ class Channels:
         """The ids of what a call returns; None: nothing is known of it, its inputs are held."""
         layer, found = call.operation, [self.of(ref) for ref in call.inputs]
         inputs = [ids for ids in found if ids is not None]
-        if not inputs or len(inputs) < len(found) or call.constants:
+        if not inputs or len(inputs) < len(found) or call.reads_constants:
             return None
         if len(inputs) == 1:
             return self._of_one(call, inputs[0])

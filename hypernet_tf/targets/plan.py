@@ -43,7 +43,7 @@ class Call:
         return [leaf for leaf in keras.tree.flatten((self.args, self.kwargs)) if is_ref(leaf)]
 
     @property
-    def constants(self) -> bool:
+    def reads_constants(self) -> bool:
         """Whether it also reads tensors or arrays that are not computed by the model."""
         leaves = keras.tree.flatten((self.args, self.kwargs))
         return any(hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves)
