@@ -9,8 +9,8 @@ which is what the paper prints. The best is chosen on the test images themselves
   python -m reproduce.table1 --dataset=fashion_mnist --preset=quick
   python -m reproduce.table1 --columns=sgd,hypernetwork-weights
 
-Without --lam it is 1e3, and 1e4 for the entropy of the outputs. The same command again goes on where
-it stopped, and trains nothing that is finished.
+Without --lam it is 1e3, and 1e4 for the entropy of the outputs. The same command again goes on
+where it stopped, and trains nothing that is finished.
 """
 
 from __future__ import annotations
