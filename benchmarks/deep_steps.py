@@ -22,9 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 from reproduce import cifar
-from reproduce._experiment import load
-from reproduce._methods import build
-from reproduce._targets import TARGETS
+from reproduce.configs.methods import build
+from reproduce.configs.targets import TARGETS
+from reproduce.runs.experiment import load
 
 KINDS = ("ordinary", "generators", "hypernetwork")
 

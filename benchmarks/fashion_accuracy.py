@@ -18,7 +18,8 @@ import pathlib
 
 import numpy as np
 
-from reproduce import _run, mnist
+from reproduce import mnist
+from reproduce.runs import folder as _run
 
 STEPS = (2_000, 4_000)
 PUBLISHED = {2_000: (85.3, 87.4), 4_000: (87.2, 88.7)}

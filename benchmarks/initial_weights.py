@@ -15,9 +15,10 @@ import tensorflow as tf
 
 import hypernet_tf as hn
 from hypernet_tf.training.stream import batches
-from reproduce import _targets, cifar
-from reproduce._experiment import load
-from reproduce._methods import build
+from reproduce import cifar
+from reproduce.configs import targets as _targets
+from reproduce.configs.methods import build
+from reproduce.runs.experiment import load
 
 
 def main():

@@ -13,7 +13,7 @@ import time
 import hypernet_tf as hn
 from hypernet_tf.training.stream import batches
 from reproduce import mnist
-from reproduce._methods import METHODS, build
+from reproduce.configs.methods import METHODS, build
 
 STEPS = 10
 

@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 import hypernet_tf as hn
-from hypernet_tf.entropy import nearest_neighbour_distances
+from hypernet_tf.diversity.entropy import nearest_neighbour_distances
 from hypernet_tf.training.checkpoints import Checkpoints
-from reproduce import _run, mnist
+from reproduce import mnist
+from reproduce.runs import folder as _run
 
 NETWORKS = 50
 

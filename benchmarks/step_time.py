@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import hypernet_tf as hn
 from reproduce import mnist
-from reproduce._methods import build
+from reproduce.configs.methods import build
 
 
 def main():

@@ -23,7 +23,7 @@ from hypernet_tf.training.callbacks import Validation
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 from reproduce import mnist
-from reproduce._experiment import trained
+from reproduce.runs.experiment import trained
 
 
 def main():

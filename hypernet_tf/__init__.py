@@ -13,19 +13,19 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from hypernet_tf import data, diversity
-from hypernet_tf.ensembles.detection import Detection, detect
-from hypernet_tf.ensembles.distillation import distill
+from hypernet_tf.analysis.distillation import distill
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation
-from hypernet_tf.ensembles.uncertainty import Uncertainty
+from hypernet_tf.gauge import Gauge
+from hypernet_tf.metrics.ood import Detection, detect
+from hypernet_tf.metrics.uncertainty import Uncertainty
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.samplers.chains import SGLD, SGDChains
-from hypernet_tf.samplers.hypernetwork import Hypernetwork
+from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
+from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
-from hypernet_tf.samplers.mnf import MNF
-from hypernet_tf.samplers.noise import NoiseControl
-from hypernet_tf.samplers.sgd import DeepEnsemble
+from hypernet_tf.samplers.mnf.mnf import MNF
+from hypernet_tf.samplers.noise_control import NoiseControl
+from hypernet_tf.samplers.sgd_chains import SGLD, SGDChains
 from hypernet_tf.targets import (
-    Gauge,
     Target,
     TargetLayer,
     Value,

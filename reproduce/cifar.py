@@ -22,9 +22,10 @@ from typing import Any
 from absl import flags
 
 import hypernet_tf as hn
-from reproduce import _experiment_flags, _flags
-from reproduce._experiment import Config
-from reproduce._targets import TARGETS
+from reproduce.cli import experiment_flags as _experiment_flags
+from reproduce.cli import flags as _flags
+from reproduce.configs.targets import TARGETS
+from reproduce.runs.experiment import Config
 
 for _module in (_experiment_flags, *_experiment_flags.FLAG_MODULES):
     flags.adopt_module_key_flags(_module)
@@ -72,7 +73,7 @@ def defaults(method: str, preset: str, steps: int | None = None, target: str = "
     """A method's and preset's configuration for a target.
 
     Args:
-        method: one of `reproduce._methods.METHODS`.
+        method: one of `reproduce.configs.methods.METHODS`.
         preset: "paper" or "quick".
         steps: if not the preset's. A decaying rate falls to 1 % over them, and snapshots are
             taken at every twentieth of them.

@@ -18,20 +18,18 @@ import pathlib
 from absl import flags
 
 import hypernet_tf as hn
-from reproduce import (
-    _analysis_flags,
-    _child,
-    _comparison,
-    _device_flags,
-    _experiment_flags,
-    _flags,
-    _run,
-    _seeds_flag,
-    mnist,
-)
-from reproduce._analyses import ANALYSES
-from reproduce._methods import METHODS, build
-from reproduce._subject import Settings
+from reproduce import mnist
+from reproduce.analyses.analyses import ANALYSES
+from reproduce.analyses.subject import Settings
+from reproduce.cli import analysis_flags as _analysis_flags
+from reproduce.cli import device_flags as _device_flags
+from reproduce.cli import experiment_flags as _experiment_flags
+from reproduce.cli import flags as _flags
+from reproduce.cli import seeds_flag as _seeds_flag
+from reproduce.configs.methods import METHODS, build
+from reproduce.runs import child as _child
+from reproduce.runs import folder as _run
+from reproduce.studies import comparison as _comparison
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset")

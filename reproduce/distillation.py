@@ -23,8 +23,12 @@ import tensorflow as tf
 from absl import flags
 
 import hypernet_tf as hn
-from reproduce import _device_flags, _experiment, _experiment_flags, _flags, _run
-from reproduce._match import finished_sampler
+from reproduce.cli import device_flags as _device_flags
+from reproduce.cli import experiment_flags as _experiment_flags
+from reproduce.cli import flags as _flags
+from reproduce.runs import experiment as _experiment
+from reproduce.runs import folder as _run
+from reproduce.runs.match import finished_sampler
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("data_dir", "run_dir", "networks", "seed")

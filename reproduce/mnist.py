@@ -25,8 +25,9 @@ from typing import Any
 
 from absl import flags
 
-from reproduce import _experiment_flags, _flags
-from reproduce._experiment import Config, run
+from reproduce.cli import experiment_flags as _experiment_flags
+from reproduce.cli import flags as _flags
+from reproduce.runs.experiment import Config, run
 
 __all__ = ["PRESETS", "Config", "config_from_flags", "default_folder", "defaults", "run"]
 

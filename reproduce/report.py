@@ -12,7 +12,10 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from reproduce import _flags, _run, _run_page, mnist
+from reproduce import mnist
+from reproduce.cli import flags as _flags
+from reproduce.reports import run_page as _run_page
+from reproduce.runs import folder as _run
 
 flags.DEFINE_string("output", "runs/report.html", "The page to write.")
 

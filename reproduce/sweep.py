@@ -43,18 +43,16 @@ from absl import flags
 import hypernet_tf as hn
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.tuning import DIRECTIONS
-from reproduce import (
-    _analysis_flags,
-    _device_flags,
-    _experiment_flags,
-    _flags,
-    _frontier,
-    _run,
-    _trials,
-    _workers,
-    mnist,
-)
-from reproduce._sweep_folder import Sweep, check, default_folder, trial_folder
+from reproduce import mnist
+from reproduce.cli import analysis_flags as _analysis_flags
+from reproduce.cli import device_flags as _device_flags
+from reproduce.cli import experiment_flags as _experiment_flags
+from reproduce.cli import flags as _flags
+from reproduce.runs import folder as _run
+from reproduce.studies import frontier as _frontier
+from reproduce.studies import trials as _trials
+from reproduce.studies import workers as _workers
+from reproduce.studies.sweep_folder import Sweep, check, default_folder, trial_folder
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "networks")

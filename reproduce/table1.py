@@ -22,19 +22,17 @@ from typing import Any
 
 from absl import flags
 
-from reproduce import (
-    _analysis_flags,
-    _child,
-    _device_flags,
-    _experiment_flags,
-    _flags,
-    _report,
-    _run,
-    cifar,
-    published,
-)
-from reproduce._experiment import Config
-from reproduce._methods import LAM
+from reproduce import cifar
+from reproduce.cli import analysis_flags as _analysis_flags
+from reproduce.cli import device_flags as _device_flags
+from reproduce.cli import experiment_flags as _experiment_flags
+from reproduce.cli import flags as _flags
+from reproduce.configs import published
+from reproduce.configs.methods import LAM
+from reproduce.reports import page as _report
+from reproduce.runs import child as _child
+from reproduce.runs import folder as _run
+from reproduce.runs.experiment import Config
 
 # Column -> its method, in what its networks are to differ, and what it is.
 COLUMNS = {

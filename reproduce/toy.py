@@ -27,8 +27,11 @@ from absl import flags
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from hypernet_tf.entropy import nearest_neighbour_distances
-from reproduce import _flags, _run, _seeds_flag, _toy_figures
+from hypernet_tf.diversity.entropy import nearest_neighbour_distances
+from reproduce.cli import flags as _flags
+from reproduce.cli import seeds_flag as _seeds_flag
+from reproduce.reports import toy_figures as _toy_figures
+from reproduce.runs import folder as _run
 
 flags.adopt_module_key_flags(_seeds_flag)
 # Of the shared flags only these mean something here.

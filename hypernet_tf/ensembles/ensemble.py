@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles import chunks, metrics, saving, uncertainty
+from hypernet_tf.ensembles import inference, io
 from hypernet_tf.ensembles.evaluation import (
     Evaluation,
     RegressionEvaluation,
@@ -19,9 +19,11 @@ from hypernet_tf.ensembles.evaluation import (
     evaluate_values,
     integer_labels,
 )
-from hypernet_tf.ensembles.probabilities import log_probabilities, need_classes
+from hypernet_tf.gauge import Gauge
+from hypernet_tf.metrics import accuracy as metrics
+from hypernet_tf.metrics import uncertainty
 from hypernet_tf.targets import Target, WeightSet
-from hypernet_tf.targets.networks import weights_of
+from hypernet_tf.targets.weights import weights_of
 
 
 class Ensemble:
@@ -80,7 +82,7 @@ class Ensemble:
     def _outputs(self, x: Any, batch_size: int | None, verbose: int) -> Iterator[tuple[int, Any]]:
         """Yields (first example, outputs [N, b, ...]) over chunks of examples."""
         self._check_calibrated()
-        return chunks.run(self.target, self.weights, x, batch_size=batch_size, verbose=verbose)
+        return inference.run(self.target, self.weights, x, batch_size=batch_size, verbose=verbose)
 
     def outputs(self, x: Any, *, batch_size: int | None = None, verbose: int = 0) -> Any:
         """What every network returns, [N, M, ...], structured as the model's outputs.
@@ -113,7 +115,7 @@ class Ensemble:
         """Yields (first example, log-probabilities [N, b, C]) over chunks of examples."""
         for first, outputs in self._outputs(x, batch_size, verbose):
             tensor = tf.constant(keras.tree.flatten(outputs)[0])
-            yield first, log_probabilities(self.target, tensor).numpy()
+            yield first, self.target.log_probabilities(tensor).numpy()
 
     def log_probabilities(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
@@ -130,7 +132,7 @@ class Ensemble:
         Raises:
             ValueError: the target returns values, not classes.
         """
-        need_classes(self.target, "log-probabilities")
+        self.target.require_classes("log-probabilities")
         return np.concatenate([p for _, p in self._log_probabilities(x, batch_size, verbose)], 1)
 
     def majority_vote(
@@ -146,7 +148,7 @@ class Ensemble:
         Raises:
             ValueError: the target returns values, which cannot be voted on.
         """
-        classes = need_classes(self.target, "a vote")
+        classes = self.target.require_classes("a vote")
         parts = [
             metrics.majority_vote(log_p.argmax(-1), classes)
             for _, log_p in self._log_probabilities(x, batch_size, verbose)
@@ -174,13 +176,13 @@ class Ensemble:
         """
         if len(keras.tree.flatten(self.target.plan.outputs)) != 1:
             raise ValueError("evaluate needs a target with one output: use predict()")
-        y, (_, size) = np.asarray(y), chunks.arrays(x)
+        y, (_, size) = np.asarray(y), inference.arrays(x)
         if len(y) != size:
             raise ValueError(f"{len(y)} labels for {size} examples")
         if self.target.classes is None:
             outputs = self._outputs(x, batch_size, verbose)
             return evaluate_values(((i, keras.tree.flatten(o)[0]) for i, o in outputs), y)
-        classes = need_classes(self.target, "evaluate")
+        classes = self.target.require_classes("evaluate")
         labels = integer_labels(y, classes)
         return evaluate_classes(self._log_probabilities(x, batch_size, verbose), labels, classes)
 
@@ -201,7 +203,7 @@ class Ensemble:
             >>> unsure = ensemble.uncertainty(x).entropy > 0.5
             >>> detect(ensemble.uncertainty(x).entropy, ensemble.uncertainty(x_strange).entropy)
         """
-        need_classes(self.target, "uncertainty")
+        self.target.require_classes("uncertainty")
         parts = self._log_probabilities(x, batch_size, verbose)
         return uncertainty.measure(part for _, part in parts)
 
@@ -219,19 +221,49 @@ class Ensemble:
         """
         if not self.target.statistics:
             return self
-        weights = chunks.batch_statistics(self.target, self.weights, x, batch_size)
+        weights = inference.batch_statistics(self.target, self.weights, x, batch_size)
         return Ensemble(self.target, weights, calibrated=True)
 
-    def polyak_average(self, x: Any = None, **options: Any) -> Ensemble:
-        """One network whose weights are the mean of all networks' in one gauge.
+    def polyak_average(
+        self,
+        x: Any = None,
+        *,
+        gauge: Callable[[WeightSet], WeightSet] | None = None,
+        batch_size: int = 100,
+    ) -> Ensemble:
+        """The network whose weights are the mean of the networks': 1/N sum_n gauge(theta_n).
+
+        Weights of networks that compute alike may differ, and their mean then computes something
+        else: so the mean is taken in one gauge. It is not gauged again, which would not change its
+        outputs. State that is not trained (frozen layers) is that of the first network.
 
         Args:
-            x: inputs [M, ...] for batch norm's statistics, as for `calibrate`.
-            **options: gauge, batch_size: see `distillation.polyak_average`.
-        """
-        from hypernet_tf.ensembles import distillation  # which imports this file
+            x: Inputs [M, ...], typically the training images, on which batch norm's moving
+                statistics are computed anew. Without batch norm they are not used; without them a
+                network that has batch norm raises an error until it is calibrated.
+            gauge: A `Gauge` of the ensemble's target, or any function of a weight set; None is
+                `Gauge(target)`.
+            batch_size: B of batch norm's statistics; see `calibrate`.
 
-        return distillation.polyak_average(self, x, **options)
+        Returns:
+            An ensemble of one.
+
+        Example:
+            >>> average = ensemble.polyak_average(x_train)
+            >>> average.evaluate(x_test, y_test).member_accuracy
+            >>> average.to_keras().save("average.keras")
+
+        Reference: Polyak and Juditsky 1992, "Acceleration of Stochastic Approximation by
+        Averaging", over ancestral samples as in Deutsch, Nijkamp, Yang (2019).
+        """
+        gauged = (gauge or Gauge(self.target))(self.weights)
+        # In float64 the mean of equal networks is that network.
+        mean = [
+            tf.cast(tf.reduce_mean(tf.cast(t, tf.float64), 0, keepdims=True), t.dtype)
+            for t in gauged.trainable
+        ]
+        average = Ensemble(self.target, WeightSet(mean, [t[:1] for t in gauged.state]))
+        return average if x is None else average.calibrate(x, batch_size=batch_size)
 
     # ---- keeping --------------------------------------------------------------------------
 
@@ -269,7 +301,7 @@ class Ensemble:
             for index, tensor in enumerate(parts)
         }
         target = keras.saving.serialize_keras_object(self.target)
-        saving.write(path, arrays, {"target": target, "calibrated": self._calibrated})
+        io.write(path, arrays, {"target": target, "calibrated": self._calibrated})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Ensemble:
@@ -279,7 +311,7 @@ class Ensemble:
             ValueError: the file is not a saved ensemble, or is damaged; or its target has a layer
                 that would execute code (Lambda).
         """
-        arrays, record = saving.read(path)
+        arrays, record = io.read(path)
         target = keras.saving.deserialize_keras_object(record.get("target"))
         if not isinstance(target, Target):
             raise ValueError(f"{path} is not a saved ensemble: it has no target")

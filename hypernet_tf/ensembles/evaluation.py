@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hypernet_tf.ensembles import calibration, metrics
+from hypernet_tf.metrics import accuracy as metrics
+from hypernet_tf.metrics import calibration
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,15 +9,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.diversity import DiversityTerm, NegativeEntropy, NegativeLogPrior
+from hypernet_tf.diversity import Batch, DiversityTerm, NegativeEntropy, NegativeLogPrior
 from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.samplers.dealing import collect, deal
+from hypernet_tf.gauge import Gauge
+from hypernet_tf.samplers.batching import Share, collect, deal, widened
 from hypernet_tf.samplers.draws import EVALUATE, SAMPLE, TRAIN, Draw, stream_seed
-from hypernet_tf.samplers.losses import check_loss
-from hypernet_tf.samplers.record import step_record
-from hypernet_tf.samplers.replicas import Share
-from hypernet_tf.samplers.sampling import calibrated
-from hypernet_tf.targets import Gauge, Target, WeightSet
+from hypernet_tf.targets import Target, WeightSet
 
 
 class WeightSampler(keras.Model, abc.ABC):
@@ -158,7 +155,16 @@ class WeightSampler(keras.Model, abc.ABC):
             raise ValueError(f"this sampler has {self.size} networks: {count} are not to be had")
         if self._sampled is None:  # one function, so that the same count is traced once
             self._sampled = tf.function(lambda *of, fix: self._networks(*of, fix=fix)[1])
-        return calibrated(self, functools.partial(self._sampled, self.sampling_seed(seed), count))
+        draw = functools.partial(self._sampled, self.sampling_seed(seed), count)
+        if self.calibration is None or not self.target.statistics:
+            return Ensemble(self.target, draw(fix=True))
+        # Networks that train outside the gauge get their statistics outside of it as well: a gauge
+        # that comes afterwards is exact, one before is so up to batch normalisation's epsilon.
+        ensemble = Ensemble(self.target, draw(fix=self.trains_in_gauge))
+        ensemble = ensemble.calibrate(self.calibration)
+        if self.trains_in_gauge:
+            return ensemble
+        return Ensemble(self.target, self.gauge(ensemble.weights), calibrated=True)
 
     # ---- training -------------------------------------------------------------------------
 
@@ -219,14 +225,33 @@ class WeightSampler(keras.Model, abc.ABC):
         accuracy_loss = share.replicas * part
         diversity_loss = tf.zeros([])
         if self._terms:
-            mode = {"training": training, "outputs": any(t.uses_outputs for t in self._terms)}
-            record = step_record(self.target, weights, drawn, dealt, y, share, **mode)
+            record = self._record(weights, drawn, dealt, y, share, training=training)
             diversity_loss = sum((term(record) for term in self._terms), diversity_loss)
         objective = self.lam * accuracy_loss + diversity_loss + self.own_loss(drawn)
         self._loss_tracker.update_state(objective)
         self.accuracy_loss_tracker.update_state(accuracy_loss)
         self.diversity_tracker.update_state(diversity_loss)
         return objective, self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def _record(
+        self, weights: WeightSet, drawn: Draw, dealt: Any, y: Any, share: Share, *, training: bool
+    ) -> Batch:
+        """The step of all N networks as diversity terms see it, the same on each replica."""
+
+        def gathered(parts: Any) -> Any:
+            return keras.tree.map_structure(share.gather, parts)
+
+        theta = share.gather(self.target.flatten(weights))
+        record = Batch(theta, share.gather(drawn.z), gathered(drawn.codes))
+        if not any(term.uses_outputs for term in self._terms):
+            return record
+        # All networks see the images of the first one.
+        count = tf.shape(keras.tree.flatten(dealt)[0])[1]
+        first = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt)
+        outputs, _ = self.target.run(weights, first, training=training, batch_statistics=True)
+        labels = keras.tree.map_structure(lambda tensor: share.first(tensor[:count]), y)
+        outputs = keras.tree.map_structure(lambda t: self.target.centred(widened(t)), outputs)
+        return record._replace(outputs=gathered(outputs), y=labels)
 
     # ---- prediction -----------------------------------------------------------------------
 
@@ -298,3 +323,40 @@ class WeightSampler(keras.Model, abc.ABC):
         for index, variable in enumerate(self.target.frozen):
             variable.assign(own.pop(f"target_{index}"))
         super().load_own_variables(own)
+
+
+def check_loss(loss: Any, target: Target) -> str | None:
+    """Hold a loss against what a target returns.
+
+    Args:
+        loss: what `compile` was given: a Keras loss, its name, or a function.
+        target: the target.
+
+    Returns:
+        "logits" or "probabilities", whichever a classification loss takes; None for any other loss.
+
+    Raises:
+        ValueError: a loss of logits on outputs that are probabilities, or the reverse.
+    """
+    losses = keras.losses
+    loss = losses.get(loss) if isinstance(loss, str) else loss
+    classes: tuple = (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy)
+    functions = [losses.sparse_categorical_crossentropy, losses.categorical_crossentropy]
+    if target.single_column:
+        classes += (losses.BinaryCrossentropy,)
+        functions.append(losses.binary_crossentropy)
+    if not (isinstance(loss, classes) or loss in functions):
+        return None
+    if getattr(loss, "from_logits", False):
+        if target.outputs == "probabilities":
+            raise ValueError(
+                "the loss takes logits (from_logits=True), but the target ends in probabilities: "
+                "drop the target's softmax or from_logits"
+            )
+        return "logits"
+    if target.outputs != "probabilities":
+        raise ValueError(
+            "the loss takes probabilities, but the target does not end in a softmax: "
+            "give the loss from_logits=True"
+        )
+    return "probabilities"

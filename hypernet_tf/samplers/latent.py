@@ -7,8 +7,8 @@ import abc
 import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.batching import Share
 from hypernet_tf.samplers.draws import Draw
-from hypernet_tf.samplers.replicas import Share
 from hypernet_tf.targets import WeightSet
 
 

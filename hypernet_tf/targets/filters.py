@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from hypernet_tf.targets.graph import Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +140,10 @@ class WeightedLayer:
             parts.append(tf.reshape(tensor, [-1, self.filters, math.prod(slot.row)]))
         return tf.concat(parts, axis=-1)
 
+
+# Layers whose weights belong together, because they make the same channels: a convolution or dense
+# layer, and the batch normalisation that directly follows it.
+Unit = tuple[WeightedLayer, ...]
 
 _CHANNELS_LAST_KERNEL = (
     keras.layers.Dense,
@@ -262,3 +269,41 @@ def describe_layers(operations: list[Any], trainable: list[Any]) -> dict[int, We
     if indices:
         raise ValueError("the model has weights that its outputs do not use: remove them")
     return layers
+
+
+def channel_units(plan: Plan, weighted: dict[int, WeightedLayer]) -> tuple[Unit, ...]:
+    """The weighted layers of a plan, each with the batch normalisation that directly follows it.
+
+    Args:
+        plan: the target's.
+        weighted: id of an operation -> its filters, in the order of first calls.
+
+    Returns:
+        Units in the order of their first layers; the layers of a unit have equally many filters.
+    """
+    readers = Counter(ref for call in plan.calls for ref in call.inputs)
+    readers.update(keras.tree.flatten(plan.outputs))
+    units: dict[int, list[WeightedLayer]] = {}
+    for operation in plan.operations:
+        layer = weighted.get(id(operation))
+        if layer is None:
+            continue
+        before = _normalised(plan, operation, readers)
+        if id(before) in units and units[id(before)][0].filters == layer.filters:
+            units[id(before)].append(layer)
+        else:
+            units[id(operation)] = [layer]
+    return tuple(tuple(unit) for unit in units.values())
+
+
+def _normalised(plan: Plan, operation: Any, readers: Counter) -> Any:
+    """The layer whose outputs nothing but this batch normalisation reads; else None."""
+    if type(operation) is not keras.layers.BatchNormalization or plan.count(operation) != 1:
+        return None
+    (call,) = (call for call in plan.calls if call.operation is operation)
+    ref = call.inputs[0]
+    maker = plan.maker(ref)
+    last = operation.axis in (-1, len(plan.shapes[ref]))  # shapes are without the batch
+    if maker is None or not last or readers[ref] != 1 or plan.count(maker.operation) != 1:
+        return None
+    return maker.operation

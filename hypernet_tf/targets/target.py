@@ -8,13 +8,17 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.targets import meaning, rules
-from hypernet_tf.targets.filters import describe_layers
-from hypernet_tf.targets.networks import Networks, WeightSet, input_value, is_seed
-from hypernet_tf.targets.plan import copied, in_order, record
-from hypernet_tf.targets.units import channel_units
+from hypernet_tf.targets import execution
+from hypernet_tf.targets import outputs as meaning
+from hypernet_tf.targets.execution import Networks, input_value, is_seed
+from hypernet_tf.targets.filters import channel_units, describe_layers
+from hypernet_tf.targets.graph import copied, in_order, record
+from hypernet_tf.targets.weights import WeightSet
+
+_LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -131,6 +135,42 @@ class Target:
         free = self.outputs == "logits" and outputs.shape[-1] > 1
         return outputs - tf.reduce_mean(outputs, -1, keepdims=True) if free else outputs
 
+    def log_probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
+        """The logarithm of each class's probability, [..., C], in nats.
+
+        Args:
+            outputs: Outputs of a target of classes: [..., C], or [..., 1] where one column tells
+                two classes apart. A probability of 0 counts as 1.2e-38, the least of float32.
+        """
+        if outputs.dtype.size < 4:
+            outputs = tf.cast(outputs, tf.float32)
+        one_column = outputs.shape[-1] == 1  # the probability or logit of the second of two classes
+        if self.outputs == "logits":
+            if one_column:
+                return tf.math.log_sigmoid(tf.concat([-outputs, outputs], -1))
+            return tf.nn.log_softmax(outputs)
+        if one_column:
+            outputs = tf.concat([1.0 - outputs, outputs], -1)
+        return tf.math.log(tf.maximum(outputs, _LEAST_PROBABILITY))
+
+    def require_classes(self, what: str) -> int:
+        """C, the number of classes among which each example has one.
+
+        Args:
+            what: What needs them, for the error.
+
+        Raises:
+            ValueError: The target returns values, or a class for each pixel.
+        """
+        if self.classes is None:
+            raise ValueError(
+                f"{what} needs classes, but the target returns values: use predict(), or say "
+                "Target(model, outputs='logits')"
+            )
+        if len(self.plan.shapes[keras.tree.flatten(self.plan.outputs)[0]]) != 1:
+            raise ValueError(f"{what} needs one choice of class per example: use predict()")
+        return self.classes
+
     @property
     def activations_per_example(self) -> int:
         """How many numbers one network computes for one example, all layers together."""
@@ -246,7 +286,7 @@ class Target:
                 keras.tree.flatten(self.plan.inputs), tensors, own, strict=True
             )
         }
-        outputs = rules.run_plan(self.plan, networks, values)
+        outputs = execution.run_plan(self.plan, networks, values)
         state = [networks.new_state.get(id(v), variables[id(v)]) for v in self._state]
         return keras.tree.map_structure(lambda value: value.stacked, outputs), state
 
@@ -285,3 +325,47 @@ class Target:
         """A target from `get_config`."""
         model = copy.deepcopy(config["model"])  # which Keras uses up
         return cls(**config | {"model": keras.saving.deserialize_keras_object(model)})
+
+
+@keras.saving.register_keras_serializable(package="hypernet_tf")
+class TargetLayer(keras.layers.Layer):
+    """The Keras layer face of a `Target`: weights and inputs in, outputs [N, B, ...] out.
+
+    It has no variables; its call takes `(trainable, inputs)`, where `trainable` are the generated
+    weights in the order of the model's trainable variables and the state is that of the start: the
+    values of frozen layers, which are saved with the layer, and the same dropout in each call.
+
+    Example:
+        >>> layer = TargetLayer(target)
+        >>> layer((target.unflatten(theta).trainable, images)).shape
+        TensorShape([3, 5, 2])
+    """
+
+    def __init__(self, target: Target, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.target = target
+
+    def call(self, inputs, training=False):
+        """Run the networks; see `Target.run`."""
+        trainable, images = inputs
+        state = self.target.initial_state(trainable[0].shape[0])
+        return self.target(WeightSet(list(trainable), state), images, training=bool(training))
+
+    def get_config(self) -> dict:
+        """The layer's configuration with its target."""
+        return super().get_config() | {"target": keras.saving.serialize_keras_object(self.target)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> TargetLayer:
+        """A layer from `get_config`."""
+        return cls(**config | {"target": keras.saving.deserialize_keras_object(config["target"])})
+
+    def save_own_variables(self, store):
+        """The values of the target's frozen layers, which the configuration does not hold."""
+        for index, variable in enumerate(self.target.frozen):
+            store[str(index)] = variable.numpy()
+
+    def load_own_variables(self, store):
+        """The reverse of `save_own_variables`."""
+        for index, variable in enumerate(self.target.frozen):
+            variable.assign(store[str(index)])

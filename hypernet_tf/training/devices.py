@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hypernet_tf.samplers.replicas import Share
+from hypernet_tf.samplers.batching import Share
 
 
 class DeviceError(ValueError):

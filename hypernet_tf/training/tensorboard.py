@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.analysis.filters import layer_operations, layer_pictures
+from hypernet_tf.analysis.pca import spanned_coordinates
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
-from hypernet_tf.ensembles.filter_pictures import layer_operations, layer_pictures
-from hypernet_tf.ensembles.scatter import spanned_coordinates
 
 # What the curves show, under their names.
 WORDS = {

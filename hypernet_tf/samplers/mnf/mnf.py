@@ -1,0 +1,161 @@
+"""Multiplicative normalizing flows: a variational posterior that makes weights (MNFG)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hypernet_tf.samplers.draws import MASK, Draw, stream_seed
+from hypernet_tf.samplers.latent import LatentSampler
+from hypernet_tf.samplers.mnf.posteriors import (
+    ConvolutionPosterior,
+    DensePosterior,
+    GaussianPosterior,
+    Posterior,
+)
+from hypernet_tf.targets import Target
+
+_POSTERIORS = {
+    keras.layers.Dense: DensePosterior,
+    keras.layers.Conv1D: ConvolutionPosterior,
+    keras.layers.Conv2D: ConvolutionPosterior,
+    keras.layers.Conv3D: ConvolutionPosterior,
+}
+
+
+@keras.saving.register_keras_serializable(package="hypernet_tf")
+class MNF(LatentSampler):
+    """Bayesian networks by multiplicative normalizing flows (Louizos & Welling 2017).
+
+    The weights of a dense layer or convolution are normal, their means multiplied by a random
+    vector that a flow makes (`MultiplicativePosterior`); other layers' are normal. The loss is the
+    negative evidence lower bound divided by the size of the data set,
+
+        lam · accuracy loss + mean over networks of KL / data_size + diversity terms
+
+    with lam = 1 and no diversity term unless others are given. It is divided, as published, so that
+    learning rates and the loss do not depend on the size. Gradients of the KL are then of the order
+    1 / data_size, and Adam's epsilon should lie well below: 1e-8 rather than Keras's 1e-7.
+
+    Networks differ by explicit samples of all their weights. (The published program adds noise to
+    each image's activations instead, which has the same mean.) A network's latent vector is all its
+    standard normals. Training steps run on the weights as they are; samples are gauge-fixed.
+
+    `fit` reports KL of each layer in nats, undivided, as `kl_<layer>`.
+
+    Args:
+        target: the `Target`, or a Keras model.
+        data_size: the number of training examples.
+        lam: factor on the accuracy loss; above 1 the posterior is "cold".
+        prior: standard deviation of the normal prior on the weights.
+        diversity: a diversity term or a list of them; none unless given.
+        **kwargs: see `WeightSampler`: networks, lam_growth, gauge, gauge_epsilon, seed.
+
+    Example:
+        >>> mnf = MNF(Target(zoo.mnist(), outputs="logits"), data_size=55_000, networks=20)
+        >>> mnf.latent_dim                                     # 20,018 weights, 840 multipliers
+        20858
+        >>> mnf.compile(Adam(1e-3, epsilon=1e-8), SparseCategoricalCrossentropy(from_logits=True))
+        >>> mnf.fit(x, y, batch_size=100, epochs=100)
+
+    Reference: "Multiplicative Normalizing Flows for Variational Bayesian Neural Networks",
+    arXiv 1703.01961.
+    """
+
+    trains_in_gauge = False
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        data_size: int,
+        lam: float = 1.0,
+        prior: float = 1.0,
+        diversity: Any = (),
+        **kwargs: Any,
+    ):
+        super().__init__(target, lam=lam, diversity=diversity, **kwargs)
+        if not (isinstance(data_size, int) and data_size > 0):
+            raise ValueError(f"data_size is a whole number, at least 1, not {data_size}")
+        if not 0 < prior < float("inf"):
+            raise ValueError(f"the prior's scale is positive and finite, not {prior}")
+        self.data_size = data_size
+        self.prior = prior  # part of the KL: the base class adds no term for it
+        self.posteriors = self._make_posteriors()
+        for posterior in self.posteriors:
+            posterior.build()
+        self.latent_dim = sum(posterior.normals for posterior in self.posteriors)
+        self.kl_trackers = [
+            keras.metrics.Mean(name=f"kl_{name}")
+            for name in _distinct([layer.name for layer in self.target.layers])
+        ]
+        self.built = True
+
+    def _make_posteriors(self) -> list[Posterior]:
+        operations = [op for op in self.target.plan.operations if self.target.weighted(op)]
+        posteriors: list[Posterior] = []
+        for place, operation in enumerate(operations):
+            layer = self.target.weighted(operation)
+            shapes = [slot.shape for slot in layer.slots]
+            kind = _POSTERIORS.get(type(operation))
+            # A kernel may belong to an earlier layer that shares it.
+            if kind is None or layer.slots[0].name != "kernel":
+                initial = [slot.initializer for slot in layer.slots]
+                posteriors.append(GaussianPosterior(shapes, initial=initial, prior=self.prior))
+            else:
+                seed = stream_seed(self.seed, MASK, place).numpy()
+                posteriors.append(kind(shapes, prior=self.prior, seed=seed))
+        return posteriors
+
+    def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
+        """Standard normals [N, d], drawn statelessly: each layer's multipliers, then its noise."""
+        from tensorflow_probability import distributions  # takes seconds to load
+
+        normal = distributions.Normal(0.0, 1.0)
+        return normal.sample([count, self.latent_dim], seed=tf.cast(seed, tf.int32))
+
+    def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:
+        """Weights of the networks of N latent vectors, not gauged.
+
+        Args:
+            z: [N, d].
+            training: has no influence.
+        """
+        weights: dict[int, tf.Tensor] = {}
+        for posterior, layer, normals in self._by_layer(z):
+            places = [slot.index for slot in layer.slots]
+            weights |= zip(places, posterior(normals), strict=True)
+        return Draw([weights[place] for place in range(len(weights))], z)
+
+    def _by_layer(self, z: tf.Tensor) -> list[tuple]:
+        """Posterior, weighted layer and normals [N, ...] of each layer."""
+        parts = tf.split(z, [posterior.normals for posterior in self.posteriors], axis=-1)
+        return list(zip(self.posteriors, self.target.layers, parts, strict=True))
+
+    def kl(self, drawn: Draw) -> list[tf.Tensor]:
+        """The estimates [N] in nats of each layer's KL(q || prior) that N networks give."""
+        return [
+            posterior.kl(normals, [drawn.trainable[slot.index] for slot in layer.slots])
+            for posterior, layer, normals in self._by_layer(drawn.z)
+        ]
+
+    def own_loss(self, drawn: Draw) -> tf.Tensor:
+        """The KL, averaged over networks, divided by the size of the data set."""
+        means = [tf.reduce_mean(kl) for kl in self.kl(drawn)]
+        for tracker, mean in zip(self.kl_trackers, means, strict=True):
+            tracker.update_state(mean)
+        return tf.add_n(means) / self.data_size
+
+    def get_config(self) -> dict:
+        """The arguments of the constructor."""
+        return super().get_config() | {"data_size": self.data_size}
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Names as they are; a repeated one (in nested models) with a number."""
+    return [
+        f"{name}_{names[:place].count(name) + 1}" if name in names[:place] else name
+        for place, name in enumerate(names)
+    ]

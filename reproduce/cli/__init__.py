@@ -1,0 +1,1 @@
+"""Flags and errors of the commands."""

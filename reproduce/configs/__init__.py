@@ -1,0 +1,1 @@
+"""What can be run: configurations, methods, targets, published numbers."""

@@ -1,0 +1,162 @@
+"""What a run of the toy problem shows: its figures and its page; nothing is computed here.
+
+Each figure takes what the npz beside it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hypernet_tf.plots import new_figure
+from reproduce.reports import page as _report
+
+_POINTS = 8  # of the letters
+
+
+def _panels(rows: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure and its panels, which share their axes and are named by the caller."""
+    figure = new_figure(height)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat:
+        axes.tick_params(labelsize=_POINTS)
+    return figure, list(grid.flat)
+
+
+def curve(
+    *,
+    seeds: np.ndarray,
+    curves: np.ndarray,
+    mu: np.ndarray,
+    axis: np.ndarray,
+    plane: np.ndarray,
+) -> Figure:
+    """The learned curves over the score.
+
+    Args:
+        seeds: [S].
+        curves: [S, P, 2] in the order of z.
+        mu: [K, 2], the centres of the score's components.
+        axis: [G], the grid's places on either axis.
+        plane: [G, G], the score there; rows go along theta_2.
+    """
+    columns = min(3, len(seeds))
+    rows = -(-len(seeds) // columns)
+    figure, panels = _panels(rows, columns, 1.2 + 2.4 * rows)
+    for axes in panels[len(seeds) :]:
+        axes.set_visible(False)
+    for axes, seed, points in zip(panels, seeds, curves, strict=False):
+        # One hue, darker where higher, so that grey paper shows the same; the range of colours
+        # ends well above the highest score to keep a black line legible.
+        filled = axes.contourf(
+            axis, axis, plane, levels=12, cmap="Blues", vmin=0, vmax=1.7 * plane.max()
+        )
+        (line,) = axes.plot(*points.T, "k.-", linewidth=0.5, markersize=1.8)
+        (start,) = axes.plot(*points[0], "ks", markersize=4, markerfacecolor="white")
+        (centre,) = axes.plot(*mu.T, "x", color="#a33b00", markersize=6, markeredgewidth=1.6)
+        axes.set_title(f"seed {seed}", fontsize=_POINTS + 1)
+        axes.set_aspect("equal")
+        axes.set_xlabel("theta_1", fontsize=_POINTS)
+        axes.locator_params(nbins=5)
+    for axes in panels[::columns]:
+        axes.set_ylabel("theta_2", fontsize=_POINTS)
+    bar = figure.colorbar(filled, ax=panels, location="bottom", aspect=40, shrink=0.7)
+    bar.set_label("score f", fontsize=_POINTS)
+    bar.ax.tick_params(labelsize=_POINTS)
+    figure.legend(
+        [line, start, centre],
+        [f"learned curve, {len(points)} points", "its end at z = -1", "component centre mu_i"],
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=_POINTS,
+    )
+    return figure
+
+
+def score(*, seeds: np.ndarray, z: np.ndarray, score: np.ndarray) -> Figure:
+    """The score along z, a panel for each seed.
+
+    Args:
+        seeds: [S].
+        z: [P].
+        score: [S, P].
+    """
+    figure, panels = _panels(len(seeds), 1, 0.6 + 1.2 * len(seeds))
+    for axes, seed, values in zip(panels, seeds, score, strict=True):
+        axes.plot(z, values, "k-", linewidth=1)
+        axes.set_title(f"seed {seed}", fontsize=_POINTS + 1, loc="left")
+        axes.set_ylabel("score f", fontsize=_POINTS)
+        axes.grid(alpha=0.3)
+    panels[-1].set_xlabel("z", fontsize=_POINTS)
+    panels[0].set_xlim(z[0], z[-1])
+    panels[0].set_ylim(0)
+    return figure
+
+
+def spacing(*, seeds: np.ndarray, z: np.ndarray, spacing: np.ndarray, score: np.ndarray) -> Figure:
+    """The distance to the nearest other point of the curve along z, with the score beside it.
+
+    Args:
+        seeds: [S].
+        z: [P].
+        spacing: [S, P].
+        score: [S, P].
+    """
+    figure, panels = _panels(len(seeds), 1, 1 + 1.4 * len(seeds))
+    for axes, seed, distances, values in zip(panels, seeds, spacing, score, strict=True):
+        (near,) = axes.plot(z, distances, "k-", linewidth=1)
+        twin = axes.twinx()
+        (high,) = twin.plot(z, values, color="#d55e00", linestyle="--", linewidth=1)
+        axes.set_title(f"seed {seed}", fontsize=_POINTS + 1, loc="left")
+        axes.set_ylabel("spacing", fontsize=_POINTS)
+        axes.grid(axis="x", alpha=0.3)
+        twin.set_ylabel("score f", fontsize=_POINTS)
+        twin.tick_params(labelsize=_POINTS)
+        twin.set_ylim(0, 1.05 * score.max())
+    panels[-1].set_xlabel("z", fontsize=_POINTS)
+    panels[0].set_xlim(z[0], z[-1])
+    panels[0].set_ylim(0)
+    figure.legend(
+        [near, high],
+        ["distance to the nearest other point of the curve (left)", "score f there (right)"],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=_POINTS,
+    )
+    return figure
+
+
+FIGURES: dict[str, Callable[..., Figure]] = {"curve": curve, "score": score, "spacing": spacing}
+
+
+def page(metrics: dict, figures: pathlib.Path) -> str:
+    """report.html of a run, from what metrics.json holds and the folder of figures."""
+    columns = [*metrics["seeds"], metrics["mean"]]
+    rows = [
+        [text, *(f"{column[name]:,.{0 if name == 'steps' else 3}f}" for column in columns)]
+        for name, text in metrics["measures"].items()
+    ]
+    return _report.page(
+        "Hypernetwork on the toy problem",
+        [
+            "One hypernetwork for each seed bends the line z in [-1, 1] through the peaks of a "
+            f"score of {metrics['components']} components on the plane.",
+            "The publication shows figures and no numbers; its number of steps is not known.",
+            f"A curve is measured at {metrics['config']['points']} equally spaced z. The rank "
+            "correlation is negative where the curve is sparser at low scores.",
+        ],
+        [_report.table(["", *(f"seed {row['seed']}" for row in metrics["seeds"]), "mean"], rows)],
+        {
+            "The learned curves over the score": {"": figures / "curve.png"},
+            "The score along z": {"": figures / "score.png"},
+            "Spacing of the curve's points along z": {"": figures / "spacing.png"},
+        },
+        json.dumps(metrics["config"], indent=2),
+    )

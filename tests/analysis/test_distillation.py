@@ -1,0 +1,323 @@
+"""Distillation: averages against means by hand, students against formulas and their teacher."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.special import log_softmax, softmax
+
+import hypernet_tf as hn
+from hypernet_tf.analysis import distillation
+
+layers = keras.layers
+
+
+def dense(units, activation=None, *, inputs=2, norm=False):
+    middle = [layers.BatchNormalization(momentum=0.5)] if norm else []
+    return keras.Sequential(
+        [
+            keras.Input((inputs,)),
+            layers.Dense(6, activation="relu"),
+            *middle,
+            layers.Dense(units, activation=activation),
+        ]
+    )
+
+
+def ensemble_of(model, outputs=None, networks=4, seed=3):
+    target = hn.Target(model, outputs=outputs)
+    theta = np.random.default_rng(seed).normal(size=(networks, target.weight_count))
+    return hn.Ensemble(target, target.unflatten(tf.constant(theta, tf.float32)))
+
+
+@pytest.fixture(scope="module")
+def x(blobs):
+    return blobs[0]
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return ensemble_of(dense(3), "logits")
+
+
+@pytest.fixture(scope="module")
+def values():
+    return ensemble_of(dense(2))
+
+
+def one_line(error):
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 400
+    return message
+
+
+# ---- the average of weights -----------------------------------------------------------------
+
+
+def test_the_average_is_the_mean_of_gauged_weights_by_hand(logits, x):
+    """Filters divided by their root mean square, logit biases centred, then the mean."""
+    average = logits.polyak_average()
+    kernel, bias, out_kernel, out_bias = (
+        np.asarray(t, np.float64) for t in logits.weights.trainable
+    )
+    scale = np.sqrt((np.sum(kernel**2, 1) + bias**2) / 3)  # [N, 6]
+    exact = [
+        kernel / scale[:, None],
+        bias / scale,
+        out_kernel * scale[:, :, None],
+        out_bias - out_bias.mean(-1, keepdims=True),
+    ]
+    assert len(average) == 1 and average.target is logits.target
+    for tensor, parts in zip(average.weights.trainable, exact, strict=True):
+        np.testing.assert_allclose(tensor[0], parts.mean(0), rtol=1e-5, atol=1e-6)
+    as_they_are = logits.polyak_average(gauge=lambda weights: weights)
+    np.testing.assert_allclose(as_they_are.theta()[0], logits.theta().mean(0), rtol=1e-5, atol=1e-6)
+    assert np.abs(average.theta() - as_they_are.theta()).max() > 0.1
+
+
+def test_the_average_of_equal_networks_is_that_network(logits):
+    one = logits.weights
+    equal = tf.nest.map_structure(lambda t: tf.repeat(t[:1], 7, 0), one)
+    average = hn.Ensemble(logits.target, equal).polyak_average(gauge=lambda weights: weights)
+    np.testing.assert_array_equal(average.theta(), logits[0].theta())
+    # Networks that differ by their gauge only are one network.
+    stretched = [t.numpy() for t in equal.trainable]
+    factors = np.linspace(0.5, 3, 7, dtype="float32")
+    stretched[0] *= factors[:, None, None]
+    stretched[1] *= factors[:, None]
+    stretched[2] /= factors[:, None, None]
+    weights = hn.WeightSet([tf.constant(t) for t in stretched], equal.state)
+    average = hn.Ensemble(logits.target, weights).polyak_average()
+    x = np.random.default_rng(0).normal(size=(9, 2))
+    np.testing.assert_allclose(average.predict(x), logits[0].predict(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_average_has_batch_statistics_of_its_own(x):
+    ensemble = ensemble_of(dense(3, norm=True), "logits")
+    with pytest.raises(ValueError) as error:
+        ensemble.polyak_average().predict(x)
+    assert one_line(error).endswith("call ensemble.calibrate(x_train) first")
+
+    average = ensemble.polyak_average(x, batch_size=40)
+    hidden, norm, _ = average.to_keras().layers
+    parts = [hidden(x[first : first + 40]).numpy() for first in (0, 40, 80)]
+    sizes = [len(part) for part in parts]
+    for variable, statistic in ((norm.moving_mean, np.mean), (norm.moving_variance, np.var)):
+        exact = np.average([statistic(part, 0) for part in parts], 0, weights=sizes)
+        np.testing.assert_allclose(variable, exact, rtol=1e-4, atol=1e-6)
+    assert np.ptp(norm.moving_mean) > 0.1
+
+
+# ---- a student ------------------------------------------------------------------------------
+
+KINDS = {  # teacher, student: what they end in; temperature
+    "logits": ((3, None, "logits"), (3, None, "logits"), 1.0),
+    "softmax from logits": ((3, None, "logits"), (3, "softmax", None), 3.0),
+    "one logit from softmax": ((2, "softmax", None), (1, None, "logits"), 3.0),
+    "one sigmoid": ((1, "sigmoid", None), (1, "sigmoid", None), 1.0),
+}
+
+
+def probabilities(outputs, kind):
+    if outputs.shape[-1] == 1:
+        second = 1 / (1 + np.exp(-outputs)) if kind == "logits" else outputs
+        return np.concatenate([1 - second, second], -1)
+    return softmax(outputs, -1) if kind == "logits" else outputs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_is_the_formula(x, kind):
+    """Of the first step, which is Keras's loss at the weights that the student starts from."""
+    (units, end, outputs), (own_units, own_end, own_outputs), temperature = KINDS[kind]
+    teacher = ensemble_of(dense(units, end), outputs)
+    start = ensemble_of(dense(own_units, own_end), own_outputs, networks=1, seed=8)
+    p = probabilities(teacher.outputs(x).astype(np.float64), outputs).mean(0)
+    s = probabilities(start.outputs(x)[0].astype(np.float64), own_outputs)
+    assert p.shape == s.shape == (len(x), 3 if units == 3 else 2)
+    q = softmax(np.log(p) / temperature, -1)
+    exact = -(q * log_softmax(np.log(s) / temperature, -1)).sum(-1).mean() * temperature**2
+    history = keras.callbacks.History()
+    hn.distill(
+        teacher,
+        x,
+        student=start,
+        temperature=temperature,
+        epochs=1,
+        batch_size=len(x),
+        callbacks=[history],
+    )
+    assert history.history["loss"] == [pytest.approx(exact, rel=1e-4)]
+
+
+def test_a_student_learns_the_mean_probabilities(logits, x):
+    """Cross-entropy close to its least, the teacher's entropy; the student is plain Keras."""
+    student = hn.distill(
+        logits, x, epochs=60, batch_size=32, optimizer=keras.optimizers.Adam(0.03), seed=1
+    )
+    assert isinstance(student, keras.Sequential) and not student.compiled
+    teacher = logits.predict(x)
+    own = hn.Ensemble.from_keras(logits.target, student)
+    answers = own.predict(x)
+    np.testing.assert_allclose(softmax(student.predict(x, verbose=0), -1), answers, atol=1e-5)
+    divergence = (teacher * (np.log(teacher) - own.log_probabilities(x)[0])).sum(-1).mean()
+    before = hn.Ensemble.from_keras(
+        logits.target, hn.distill(logits, x, epochs=1, optimizer=keras.optimizers.SGD(0.0), seed=1)
+    )
+    start = (teacher * (np.log(teacher) - before.log_probabilities(x)[0])).sum(-1).mean()
+    # Pinsker: a divergence of 0.02 nats bounds the mean distance of probabilities by 0.1 each.
+    assert 0 <= divergence < 0.02 < 0.2 < start
+    # They may disagree only where the teacher's first two classes are as close as that.
+    top = np.sort(teacher, -1)
+    clear = top[:, -1] - top[:, -2] > 0.2
+    assert clear.mean() > 0.5
+    np.testing.assert_array_equal(answers.argmax(-1)[clear], teacher.argmax(-1)[clear])
+
+
+def test_a_student_is_a_function_of_the_arguments(logits, x, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(4, activation="relu"),
+            layers.Dropout(0.5),
+            layers.BatchNormalization(),
+            layers.Dense(3),
+        ]
+    )
+    optimizer = keras.optimizers.Adam(0.01)
+    first, again, other = (
+        hn.distill(logits, x, student=model, epochs=2, optimizer=optimizer, seed=seed)
+        for seed in (5, 5, 6)
+    )
+    for ours, same in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, same)
+    assert np.abs(first.get_weights()[0] - other.get_weights()[0]).max() > 0.1
+    assert not optimizer.built  # it is copied, as the model is
+    norm = next(layer for layer in first.layers if isinstance(layer, layers.BatchNormalization))
+    assert np.abs(norm.moving_mean).max() > 0  # its statistics are those that fit left
+    first.save(tmp_path / "student.keras")
+    loaded = keras.models.load_model(tmp_path / "student.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), first.predict(x, verbose=0))
+
+
+def test_a_student_starts_as_a_network_of_a_deep_ensemble_does(logits, x):
+    student = hn.distill(logits, x, epochs=1, optimizer=keras.optimizers.SGD(0.0), seed=4)
+    sampler = hn.DeepEnsemble(logits.target, networks=1, seed=4, gauge=False)
+    own = hn.Ensemble.from_keras(logits.target, student)
+    np.testing.assert_array_equal(own.theta(), sampler.sample(1).theta())
+
+
+def test_a_student_may_start_from_the_average(logits, x, capsys):
+    average, still = logits.polyak_average(), keras.optimizers.SGD(0.0)
+    student = hn.distill(logits, x, student=average, epochs=1, optimizer=still, verbose=1)
+    shown = capsys.readouterr()
+    assert "networks: " in shown.err and "1/1" in shown.out
+    own = hn.Ensemble.from_keras(logits.target, student)
+    np.testing.assert_array_equal(own.theta(), average.theta())
+
+
+def test_votes_are_labels(logits, x):
+    start = logits[0]
+    history = keras.callbacks.History()
+    hn.distill(
+        logits, x, teacher="votes", student=start, epochs=1, batch_size=96, callbacks=[history]
+    )
+    votes = logits.majority_vote(x)
+    exact = start.evaluate(x, votes).negative_log_likelihood
+    assert history.history["loss"] == [pytest.approx(exact, rel=1e-4)]
+    assert np.any(votes != logits.predict(x).argmax(-1))  # the two teachers differ
+
+
+def test_a_regression_learns_the_mean(values, x):
+    history = keras.callbacks.History()
+    hn.distill(values, x, student=values[0], epochs=1, batch_size=96, callbacks=[history])
+    mean = values.outputs(x).mean(0)
+    error = values[0].evaluate(x, mean).mean_squared_error
+    assert history.history["loss"] == [pytest.approx(error, rel=1e-4)]
+    student = hn.distill(
+        values, x, epochs=60, batch_size=32, optimizer=keras.optimizers.Adam(0.03), seed=2
+    )
+    result = hn.Ensemble.from_keras(values.target, student).evaluate(x, mean)
+    assert result.mean_squared_error < 0.05 * mean.var()
+
+
+def test_several_inputs_and_a_class_for_each_pixel():
+    left, right = keras.Input((4, 4, 1)), keras.Input((4, 4, 2))
+    maps = layers.Conv2D(3, 1)(layers.Concatenate()([left, right]))
+    ensemble = ensemble_of(keras.Model([left, right], maps), "logits")
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(10, 4, 4, channels)) for channels in (1, 2)]
+    start, history = ensemble[0], keras.callbacks.History()
+    hn.distill(ensemble, x, student=start, epochs=1, batch_size=10, callbacks=[history])
+    log_s = log_softmax(start.outputs(x)[0].astype(np.float64), -1)
+    exact = -(ensemble.predict(x) * log_s).sum(-1).mean()
+    assert history.history["loss"] == [pytest.approx(exact, rel=1e-4)]
+
+
+def test_a_sure_teacher_at_a_temperature():
+    """p^(1/T), normalised: 1e-4 to 1 is 0.1 to 1 at T = 4; zero counts as the least float32."""
+    q = distillation.soft_targets(np.array([[1.0, 1e-4]]), 4.0)
+    np.testing.assert_allclose(q, [[1 / 1.1, 0.1 / 1.1]], rtol=1e-5)
+    zero = distillation.soft_targets(np.array([[1.0], [0.25]]), 1.0)
+    np.testing.assert_allclose(zero, [[0, 1], [0.75, 0.25]], atol=1e-30)
+
+
+# ---- mistakes -------------------------------------------------------------------------------
+
+MISTAKES = {
+    "votes need classes, but the target returns values: teacher='mean'": ("values", "votes", {}),
+    "a temperature softens probabilities; votes and values have none": (
+        "values",
+        "mean",
+        {"temperature": 2.0},
+    ),
+    "teacher is one of mean, votes; not 'best'": ("logits", "best", {}),
+    "a temperature is a finite number above 0, not 0": ("logits", "mean", {"temperature": 0}),
+    "epochs is at least 1, not 0": ("logits", "mean", {"epochs": 0}),
+    "batch_size is at least 1, not -1": ("logits", "mean", {"batch_size": -1}),
+    "seed is at least 0, not -1": ("logits", "mean", {"seed": -1}),
+    "there are no examples to run on": ("logits", "mean", {"x": np.zeros([0, 2])}),
+    "the student returns values [3], the ensemble probabilities [3]": (
+        "logits",
+        "mean",
+        {"student": lambda: hn.Target(dense(3))},
+    ),
+    "the student returns probabilities [5], the ensemble probabilities [3]": (
+        "logits",
+        "mean",
+        {"student": lambda: dense(5)},
+    ),
+    "a student is one network, not the 4 given: student[0]": (
+        "logits",
+        "mean",
+        {"student": lambda: ensemble_of(dense(3), "logits")},
+    ),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_are_one_line(message, logits, values, x):
+    kind, teacher, given = MISTAKES[message]
+    options = {"x": x, "teacher": teacher} | given
+    if "student" in options:
+        options["student"] = options["student"]()
+    with pytest.raises(ValueError) as error:
+        hn.distill({"logits": logits, "values": values}[kind], **options)
+    assert one_line(error) == message
+
+
+def test_several_outputs_are_refused(x):
+    inputs = keras.Input((2,))
+    two = keras.Model(inputs, [layers.Dense(2)(inputs), layers.Dense(3)(inputs)])
+    with pytest.raises(ValueError) as error:
+        hn.distill(ensemble_of(two), x)
+    assert one_line(error) == "distillation needs a target with one output"
+
+
+def test_a_model_that_is_no_network_of_the_target(logits):
+    for model, part in ((dense(4), "trainable"), (dense(3, norm=True), "trainable")):
+        with pytest.raises(ValueError) as error:
+            hn.Ensemble.from_keras(logits.target, model)
+        assert f"is not a network of this target: its {part} weights" in one_line(error)
+    with pytest.raises(ValueError) as error:
+        hn.Ensemble.from_keras(logits.target, "model.keras")
+    assert one_line(error) == "a network is a Keras model, not str"

@@ -1,0 +1,192 @@
+"""Calibration against closed forms, loops over bins, and a second implementation of each."""
+
+import inspect
+
+import numpy as np
+import pytest
+import sklearn.calibration
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypernet_tf.metrics import calibration
+
+moderately = settings(deadline=None, derandomize=True, max_examples=30)
+
+
+def log_softmax(logits):
+    shifted = logits - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+@st.composite
+def predictions(draw):
+    """log-probabilities [M, C], some of them alike, and labels [M]."""
+    examples, classes = draw(st.integers(1, 120)), draw(st.integers(2, 10))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    log_p = log_softmax(3 * rng.normal(size=(examples, classes)))
+    if draw(st.booleans()):
+        log_p = log_p[rng.integers(0, examples, examples)]
+    return log_p, rng.integers(0, classes, examples)
+
+
+def test_every_function_is_tested():
+    ours = [
+        name
+        for name, value in vars(calibration).items()
+        if inspect.isfunction(value)
+        and value.__module__ == calibration.__name__
+        and not name.startswith("_")
+    ]
+    here = inspect.getsource(inspect.getmodule(predictions))
+    assert len(ours) == 3
+    assert all(f"calibration.{name}(" in here for name in ours)
+
+
+# ---- bins of equal width --------------------------------------------------------------------
+
+
+def calibration_error(log_p, labels, bins):
+    """Bin by bin."""
+    p = np.exp(log_p)
+    confidence, correct = p.max(-1), p.argmax(-1) == labels
+    error = 0.0
+    for low in range(bins):
+        inside = (confidence >= low / bins) & (confidence < (low + 1) / bins)
+        if low == bins - 1:
+            inside |= confidence == 1.0
+        if inside.any():
+            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    return error
+
+
+@moderately
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    examples=st.integers(1, 200),
+    classes=st.integers(2, 10),
+    bins=st.sampled_from((None, 1, 10)),
+)
+def test_calibration_error_equals_a_loop_over_bins(seed, examples, classes, bins):
+    rng = np.random.default_rng(seed)
+    log_p = log_softmax(3 * rng.normal(size=(examples, classes)))
+    labels = rng.integers(0, classes, examples)
+    given_bins = {} if bins is None else {"bins": bins}
+    ours = calibration.expected_calibration_error(log_p, labels, **given_bins)
+    assert ours == pytest.approx(calibration_error(log_p, labels, bins or 15), abs=1e-5)
+
+
+def test_calibration_error_by_hand():
+    """15 bins: 0.61 and 0.65 are in [9/15, 10/15), 0.9 is in [13/15, 14/15), 1 is in the last."""
+    p = np.array([[0.61, 0.39], [0.35, 0.65], [0.9, 0.1], [1e-300, 1.0], [1e-300, 1.0]])
+    labels = np.array([0, 0, 0, 1, 0])
+    exact = 2 / 5 * abs(1 / 2 - 0.63) + 1 / 5 * abs(1 - 0.9) + 2 / 5 * abs(1 / 2 - 1.0)
+    ours = calibration.expected_calibration_error(np.log(p), labels)
+    assert ours == pytest.approx(exact, abs=1e-6)
+    assert calibration.expected_calibration_error(np.log(p), labels, 1) == pytest.approx(
+        abs(3 / 5 - np.mean([0.61, 0.65, 0.9, 1, 1])), abs=1e-6
+    )
+
+
+def test_calibration_error_of_the_sure_and_the_wrong():
+    sure = np.array([[0.0, -200.0]] * 4)
+    assert calibration.expected_calibration_error(sure, np.zeros(4, int)) == pytest.approx(0.0)
+    assert calibration.expected_calibration_error(sure, np.ones(4, int)) == pytest.approx(1.0)
+    coin = np.log(np.full([4, 2], 0.5))  # half of the labels are the lower class
+    assert calibration.expected_calibration_error(coin, np.array([0, 1, 0, 1])) == pytest.approx(
+        0.0
+    )
+
+
+@moderately
+@given(predictions(), st.sampled_from((1, 10, 15)))
+def test_reliability_equals_scikit_learn_and_sums_up_to_the_error(drawn, bins):
+    log_p, labels = drawn
+    found = calibration.reliability(log_p, labels, bins)
+    filled = found.share > 0
+    assert found.share.sum() == pytest.approx(1.0, abs=1e-12)
+    np.testing.assert_allclose(found.edges, np.linspace(0, 1, bins + 1), atol=1e-15)
+    assert np.isnan(found.confidence[~filled]).all() and np.isnan(found.accuracy[~filled]).all()
+    assert (found.edges[:-1][filled] <= found.confidence[filled] + 1e-12).all()
+    assert (found.confidence[filled] <= found.edges[1:][filled] + 1e-12).all()
+    correct = log_p.argmax(-1) == labels
+    accuracy, confidence = sklearn.calibration.calibration_curve(
+        correct, np.exp(log_p.max(-1)), n_bins=bins
+    )
+    np.testing.assert_allclose(found.accuracy[filled], accuracy, rtol=1e-12)
+    np.testing.assert_allclose(found.confidence[filled], confidence, rtol=1e-12)
+    gaps = np.abs(found.accuracy - found.confidence)
+    error = calibration.expected_calibration_error(log_p, labels, bins)
+    assert np.nansum(found.share * gaps) == pytest.approx(error, abs=1e-5)
+
+
+def test_reliability_by_hand():
+    """Four bins: 0.5 is in [0.5, 0.75), 0.75 and 1 in [0.75, 1]; the default is 15."""
+    p = np.array([[0.5, 0.5], [0.25, 0.75], [1.0, 1e-300], [1.0, 1e-300]])
+    found = calibration.reliability(np.log(p), np.array([0, 1, 1, 0]), 4)
+    np.testing.assert_array_equal(found.share, [0, 0, 0.25, 0.75])
+    np.testing.assert_allclose(found.confidence, [np.nan, np.nan, 0.5, 2.75 / 3])
+    np.testing.assert_allclose(found.accuracy, [np.nan, np.nan, 1, 2 / 3])
+    assert len(calibration.reliability(np.log(p), np.array([0, 1, 1, 0])).share) == 15
+
+
+def test_confidence_that_rounding_lifts_over_1_is_counted():
+    log_p = np.array([[1e-7, -20.0]], np.float32)
+    found = calibration.reliability(log_p, np.array([0]))
+    assert found.share[-1] == 1.0 and found.confidence[-1] == 1.0
+
+
+# ---- bins of equally many examples ----------------------------------------------------------
+
+
+@moderately
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    each=st.integers(1, 20),
+    classes=st.integers(2, 10),
+    bins=st.sampled_from((None, 1, 4)),
+)
+def test_adaptive_error_equals_a_loop_over_sorted_examples(seed, each, classes, bins):
+    """As many in each bin and one more in the last: quantiles are then examples themselves."""
+    rng = np.random.default_rng(seed)
+    given_bins = {} if bins is None else {"bins": bins}
+    bins = bins or 15
+    examples = bins * each + 1
+    log_p = log_softmax(3 * rng.normal(size=(examples, classes)))
+    labels = rng.integers(0, classes, examples)
+    confidence, correct = np.exp(log_p.max(-1)), log_p.argmax(-1) == labels
+    parts = np.split(confidence.argsort(), each * np.arange(1, bins))
+    exact = sum(abs((correct[part] - confidence[part]).sum()) for part in parts) / examples
+    ours = calibration.adaptive_calibration_error(log_p, labels, **given_bins)
+    assert ours == pytest.approx(exact, abs=1e-12)
+
+
+def test_adaptive_error_by_hand():
+    """Two bins of two: {0.6, 0.7} with one right, {0.8, 0.9} with both right."""
+    p = np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9], [0.7, 0.3]])
+    labels = np.array([0, 1, 1, 1])
+    exact = (abs(1 / 2 - 0.65) + abs(1 - 0.85)) / 2
+    ours = calibration.adaptive_calibration_error(np.log(p), labels, 2)
+    assert ours == pytest.approx(exact, abs=1e-12)
+    # In one bin of equal width the errors of both would cancel partly.
+    assert calibration.expected_calibration_error(np.log(p), labels, 1) == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+@settings(moderately, max_examples=10)  # each shape is traced anew
+@given(predictions(), st.randoms(use_true_random=False))
+def test_adaptive_error_is_a_fraction_and_has_no_order(drawn, random):
+    log_p, labels = drawn
+    ours = calibration.adaptive_calibration_error(log_p, labels)
+    assert 0 <= ours <= 1
+    order = random.sample(range(len(labels)), len(labels))
+    again = calibration.adaptive_calibration_error(log_p[order], labels[order])
+    assert again == pytest.approx(ours, abs=1e-12)
+
+
+def test_adaptive_error_of_one_confidence_for_all():
+    log_p = np.log(np.tile([0.7, 0.3], (10, 1)))
+    labels = np.repeat([0, 1], (5, 5))
+    assert calibration.adaptive_calibration_error(log_p, labels) == pytest.approx(0.2, abs=1e-12)
+    single = calibration.adaptive_calibration_error(log_p[:1], labels[:1])
+    assert single == pytest.approx(0.3, abs=1e-12)
