@@ -50,7 +50,7 @@ def main():
         for steps in STEPS:
             kept = folder / f"first_2000-{steps}.json"
             if not kept.exists():
-                config = mnist.Config("fashion_mnist", steps=steps, seed=seed, networks=100)
+                config = mnist.Config("fashion_mnist", steps=steps, seed=seed, num_networks=100)
                 mnist.run(config, folder)
                 hyper, _ = Checkpoints(folder / "checkpoints").load()
                 result = hyper.sample(100, seed=2).evaluate(x, y)

@@ -39,11 +39,11 @@ def main():
     config = dataclasses.replace(config, dataset=asked.dataset, lam=asked.lam)
     dataset = load(config, None)
     kind = _targets.TARGETS[asked.target]
-    ours = kind.hypernetwork | ({} if asked.whole is None else {"whole": tuple(asked.whole)})
+    ours = kind.hypernetwork | ({} if asked.whole is None else {"whole_layers": tuple(asked.whole)})
     for start in asked.starts:
         for gauge in asked.gauges:
             for rate in asked.rates:
-                arguments = ours | {"start": start, "gauge_epsilon": gauge}
+                arguments = ours | {"initialization": start, "gauge_epsilon": gauge}
                 _targets.TARGETS[asked.target] = kind._replace(hypernetwork=arguments)
                 keras.utils.set_random_seed(0)
                 sampler = build(dataclasses.replace(config, learning_rate=rate), len(dataset.train))

@@ -16,7 +16,7 @@ from hypernet_tf import data, diversity
 from hypernet_tf.analysis.distillation import distill
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.metrics.ood import Detection, detect
+from hypernet_tf.metrics.ood import OODMetrics, ood_metrics
 from hypernet_tf.metrics.uncertainty import Uncertainty
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
@@ -41,13 +41,13 @@ __all__ = [
     "MNF",
     "SGLD",
     "DeepEnsemble",
-    "Detection",
     "Ensemble",
     "Evaluation",
     "Gauge",
     "Hypernetwork",
     "LatentSampler",
     "NoiseControl",
+    "OODMetrics",
     "RegressionEvaluation",
     "SGDChains",
     "Target",
@@ -57,9 +57,9 @@ __all__ = [
     "WeightSampler",
     "WeightSet",
     "data",
-    "detect",
     "distill",
     "diversity",
+    "ood_metrics",
     "per_network",
     "register_rule",
     "zoo",

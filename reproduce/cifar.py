@@ -42,7 +42,7 @@ DATASETS = hn.data.NAMES + hn.data.COLOUR_NAMES
 
 # The paper's learning rates and numbers of steps are not in our copy: all of this is our choice,
 # with N and B of the paper's MNIST experiments for the hypernetwork.
-_COMMON: dict[str, Any] = {"networks": 10, "validate_every": 1_000, "checkpoint_every": 250}
+_COMMON: dict[str, Any] = {"num_networks": 10, "validate_every": 1_000, "checkpoint_every": 250}
 _ORDINARY = _COMMON | {
     "lam": 1.0,
     "images_per_network": 100,
@@ -57,7 +57,7 @@ METHODS: dict[str, dict[str, Any]] = {  # their part of a configuration
     "hypernetwork": _COMMON | {"learning_rate": 3e-5},
     "mnf": _ONE | {"learning_rate": 1e-3},
     "deep_ensemble": _MANY | _MOMENTUM,
-    "sgd": _ONE | _MOMENTUM | {"networks": 1},
+    "sgd": _ONE | _MOMENTUM | {"num_networks": 1},
     "sgd_chains": _MANY,
     "sgd_snapshots": _ONE,
     "sgld": _MANY,

@@ -134,11 +134,11 @@ def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = Non
     ]
     for method, config in runs:  # what stands in the way is said before anything is trained
         _run.check(run_folder(folder, method, config.seed), config)
-        size = build(config, data_size=1).size_after(config.steps)
-        if size is not None and size < config.networks:
+        size = build(config, num_data=1).num_available_after(config.steps)
+        if size is not None and size < config.num_networks:
             raise _run.UsageError(
                 f"after {comparison.passes:,} image passes {method} has {size} networks, and its "
-                f"ensemble takes {config.networks}: raise --passes"
+                f"ensemble takes {config.num_networks}: raise --passes"
             )
     with _run.locked(folder):
         return _run_all(comparison, runs, folder, data_dir)
@@ -194,7 +194,7 @@ def _complete(folder: pathlib.Path, config: mnist.Config) -> bool:
     if _run.check(folder, config) != config.steps or not (folder / "report.html").exists():
         return False
     done = _run.read_metrics(folder).get("analyses", {})
-    usual = dataclasses.asdict(Settings(networks=config.networks))
+    usual = dataclasses.asdict(Settings(num_networks=config.num_networks))
     return all(
         name in done
         and done[name].get("settings")

@@ -4,10 +4,10 @@ Takes a finished run, samples an ensemble and prints, on the test images: the me
 the ensemble, the average of their weights after gauge fixing (Polyak-Ruppert; also with the filters
 of each network in one order), and networks distilled from the ensemble's answers on the training
 images: from new weights, and from the average. Writes distillation.json and distillation.md into
-the run folder. Without --networks it takes as many as the run's ensemble has.
+the run folder. Without --num_networks it takes as many as the run's ensemble has.
 
   python -m reproduce.distillation --run_dir=runs/mnist
-  python -m reproduce.distillation --run_dir=runs/cifar --networks=100 --epochs=20 --teacher=votes
+  python -m reproduce.distillation --run_dir=runs/cifar --num_networks=100 --epochs=20 --teacher=votes
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from reproduce.runs import folder as _run
 from reproduce.runs.match import finished_sampler
 
 # Of the shared flags only these mean something here.
-SHARED_FLAGS = ("data_dir", "run_dir", "networks", "seed")
+SHARED_FLAGS = ("data_dir", "run_dir", "num_networks", "seed")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.DEFINE_integer("epochs", 10, "How often the student sees each training image.", lower_bound=1)
@@ -49,7 +49,7 @@ _HEADER = ("", "accuracy (%)", "NLL (nats)")
 def run(
     folder: pathlib.Path,
     *,
-    networks: int | None = None,
+    num_networks: int | None = None,
     epochs: int = 10,
     teacher: str = "mean",
     temperature: float = 1.0,
@@ -60,7 +60,7 @@ def run(
 
     Args:
         folder: the run folder.
-        networks: how many are averaged and teach; None for those of the run's ensemble.
+        num_networks: how many are averaged and teach; None for those of the run's ensemble.
         epochs: of the students.
         teacher: "mean" or "votes".
         temperature: see `hypernet_tf.distill`.
@@ -76,11 +76,11 @@ def run(
     config, _ = _run.finished(folder, _experiment.Config)
     dataset = _experiment.load(config, data_dir)
     sampler = finished_sampler(folder, config)
-    sampler.calibration = _experiment.calibration(dataset)
-    count = networks or config.networks
-    if count < 2 or (sampler.size is not None and count > sampler.size):
+    sampler.batch_norm_data = _experiment.batch_norm_images(dataset)
+    count = num_networks or config.num_networks
+    if count < 2 or (sampler.num_available is not None and count > sampler.num_available):
         raise _run.UsageError(
-            f"{count} network(s) of {sampler.size or 'any number'} are not to be distilled: "
+            f"{count} network(s) of {sampler.num_available or 'any number'} are not to be distilled: "
             "take at least 2, and not more than there are"
         )
     x, test = dataset.train.x, dataset.test
@@ -126,7 +126,7 @@ def run(
         )
         judge(name, hn.Ensemble.from_keras(sampler.target, network))
     metrics = {
-        "networks": count,
+        "num_networks": count,
         "epochs": epochs,
         "teacher": teacher,
         "temperature": temperature,
@@ -170,7 +170,7 @@ def main() -> None:
     with _run.locked(folder):
         metrics = run(
             folder,
-            networks=values.networks,
+            num_networks=values.num_networks,
             epochs=values.epochs,
             teacher=values.teacher,
             temperature=values.temperature,

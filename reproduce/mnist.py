@@ -41,7 +41,7 @@ _QUICK = {"validate_every": 200, "checkpoint_every": 100}
 # (method, preset) -> what differs from the defaults of `Config`, which are the hypernetwork's.
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("hypernetwork", "paper"): {},
-    ("hypernetwork", "quick"): _QUICK | {"steps": 600, "networks": 50, "learning_rate": 1e-3},
+    ("hypernetwork", "quick"): _QUICK | {"steps": 600, "num_networks": 50, "learning_rate": 1e-3},
     # 100 epochs of 550 batches of 100 images, a network for each, at a constant rate.
     ("mnf", "paper"): _PLAIN
     | {
@@ -56,7 +56,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("deep_ensemble", "paper"): _PLAIN
     | {
         "steps": 10_000,
-        "networks": 10,
+        "num_networks": 10,
         "networks_per_step": 10,
         "images_per_network": 100,
         "learning_rate_decay": 0.9999,
@@ -66,7 +66,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("sgd", "paper"): _PLAIN
     | {
         "steps": 10_000,
-        "networks": 1,
+        "num_networks": 1,
         "networks_per_step": 1,
         "images_per_network": 256,
         "learning_rate_decay": 0.9999,
@@ -74,19 +74,19 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("sgd_chains", "paper"): _PLAIN
     | {
         "steps": 20_000,
-        "networks": 10,
+        "num_networks": 10,
         "networks_per_step": 10,
         "learning_rate": 0.1,
         "learning_rate_decay": 1.0,
     },
 }
-PRESETS["noise", "paper"] = PRESETS["sgd", "paper"] | {"networks": 200}
+PRESETS["noise", "paper"] = PRESETS["sgd", "paper"] | {"num_networks": 200}
 PRESETS["sgd_snapshots", "paper"] = PRESETS["sgd_chains", "paper"] | {
     "networks_per_step": 1,
     "snapshot_every": 1_000,
 }
 # Of Langevin dynamics the rate is that of the mean loss: their own is this over |data|.
-PRESETS["sgld", "paper"] = PRESETS["sgd_chains", "paper"] | {"networks": 100}
+PRESETS["sgld", "paper"] = PRESETS["sgd_chains", "paper"] | {"num_networks": 100}
 for _method, _steps, _networks in (
     ("mnf", 6_000, 50),
     ("deep_ensemble", 600, 10),
@@ -97,7 +97,7 @@ for _method, _steps, _networks in (
     ("noise", 600, 50),
 ):
     PRESETS[_method, "quick"] = (
-        PRESETS[_method, "paper"] | _QUICK | {"steps": _steps, "networks": _networks}
+        PRESETS[_method, "paper"] | _QUICK | {"steps": _steps, "num_networks": _networks}
     )
 PRESETS["mnf", "quick"] |= {"validate_every": 2_000, "checkpoint_every": 500}
 PRESETS["noise", "quick"] |= {"validate_every": 2_000, "checkpoint_every": 500}

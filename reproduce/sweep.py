@@ -55,7 +55,7 @@ from reproduce.studies import workers as _workers
 from reproduce.studies.sweep_folder import Sweep, check, default_folder, trial_folder
 
 # Of the shared flags only these mean something here.
-SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "networks")
+SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "num_networks")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.adopt_module_key_flags(_device_flags)

@@ -85,7 +85,7 @@ def adversarial_success(
     x: np.ndarray,
     y: np.ndarray,
     *,
-    networks: int = 100,
+    num_networks: int = 100,
     epsilons: np.ndarray = EPSILONS,
     clip: tuple[float, float] | None = None,
     at_once: int = 32,
@@ -102,7 +102,7 @@ def adversarial_success(
         sample: (count, seed) -> ensemble of `count` networks.
         x: images [M, ...], pixels in [0, 1].
         y: labels [M], integers.
-        networks: size of the ensembles; 0 for none.
+        num_networks: size of the ensembles; 0 for none.
         epsilons: [E], sizes of the attack in units of 1/255.
         clip: lowest and highest pixel, to which moved images are clipped; None, as published, does
             not clip.
@@ -142,8 +142,8 @@ def adversarial_success(
                 if unchanged != label:
                     continue
                 votes = answers
-                if networks:
-                    members = sample(networks, next(seeds))
+                if num_networks:
+                    members = sample(num_networks, next(seeds))
                     choices = members.log_probabilities(images).argmax(-1)  # [N, E]
                     votes = metrics.majority_vote(choices, classes)
                 rows.append((answers != label, votes != label, answers == aim, votes == aim))
@@ -155,7 +155,7 @@ def adversarial_success(
         len(x),
         len(rows),
         network,
-        ensemble if networks else None,
+        ensemble if num_networks else None,
         reached,
-        ensemble_reached if networks else None,
+        ensemble_reached if num_networks else None,
     )

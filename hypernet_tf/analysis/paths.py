@@ -25,7 +25,7 @@ def direct_path(starts: Ensemble, ends: Ensemble, points: int = 40) -> Ensemble:
 
     Returns:
         P·T networks, line by line: values of theirs reshape to [P, T, ...]. Their state (the
-        statistics of batch norm) is that of the starts: `calibrate` it where there is any.
+        statistics of batch norm) is that of the starts: `update_batch_norm` it where there is any.
 
     Raises:
         ValueError: not as many starts as ends, or fewer than 2 points.

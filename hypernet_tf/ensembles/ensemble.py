@@ -32,7 +32,7 @@ class Ensemble:
     Args:
         target: the `Target`.
         weights: the weight set of N networks.
-        calibrated: whether the moving statistics in their state, if any, are these networks' own.
+        batch_norm_updated: whether the moving statistics in their state, if any, are these networks' own.
 
     Example:
         >>> ensemble = hyper.sample(200, seed=0)
@@ -41,10 +41,10 @@ class Ensemble:
         >>> ensemble.save("ensemble.npz"); Ensemble.load("ensemble.npz")
     """
 
-    def __init__(self, target: Target, weights: WeightSet, *, calibrated: bool = False):
+    def __init__(self, target: Target, weights: WeightSet, *, batch_norm_updated: bool = False):
         self.target = target
         self.weights = WeightSet(list(weights.trainable), list(weights.state))
-        self._calibrated = calibrated or not target.statistics
+        self._batch_norm_updated = batch_norm_updated or not target.statistics
 
     def __len__(self) -> int:
         """N."""
@@ -60,7 +60,7 @@ class Ensemble:
         part = tf.nest.map_structure(lambda t: t[index], self.weights)
         if not part.trainable[0].shape[0]:
             raise IndexError("no network in this slice")
-        return Ensemble(self.target, part, calibrated=self._calibrated)
+        return Ensemble(self.target, part, batch_norm_updated=self._batch_norm_updated)
 
     def __iter__(self) -> Iterator[Ensemble]:
         """The networks, each as an ensemble of one."""
@@ -72,16 +72,16 @@ class Ensemble:
 
     # ---- running --------------------------------------------------------------------------
 
-    def _check_calibrated(self) -> None:
-        if not self._calibrated:
+    def _check_batch_norm(self) -> None:
+        if not self._batch_norm_updated:
             raise ValueError(
                 "these networks have batch normalisation whose moving statistics nobody computed: "
-                "call ensemble.calibrate(x_train) first"
+                "call ensemble.update_batch_norm(x_train) first"
             )
 
     def _outputs(self, x: Any, batch_size: int | None, verbose: int) -> Iterator[tuple[int, Any]]:
         """Yields (first example, outputs [N, b, ...]) over chunks of examples."""
-        self._check_calibrated()
+        self._check_batch_norm()
         return inference.run(self.target, self.weights, x, batch_size=batch_size, verbose=verbose)
 
     def outputs(self, x: Any, *, batch_size: int | None = None, verbose: int = 0) -> Any:
@@ -201,13 +201,13 @@ class Ensemble:
 
         Example:
             >>> unsure = ensemble.uncertainty(x).entropy > 0.5
-            >>> detect(ensemble.uncertainty(x).entropy, ensemble.uncertainty(x_strange).entropy)
+            >>> ood_metrics(ensemble.uncertainty(x).entropy, ensemble.uncertainty(x_strange).entropy)
         """
         self.target.require_classes("uncertainty")
         parts = self._log_probabilities(x, batch_size, verbose)
         return uncertainty.measure(part for _, part in parts)
 
-    def calibrate(self, x: Any, *, batch_size: int = 100) -> Ensemble:
+    def update_batch_norm(self, x: Any, *, batch_size: int = 100) -> Ensemble:
         """The same networks with batch norm's moving statistics computed on x in one pass.
 
         Each network's statistics are the mean over batches of its own batch means and variances.
@@ -222,7 +222,7 @@ class Ensemble:
         if not self.target.statistics:
             return self
         weights = inference.batch_statistics(self.target, self.weights, x, batch_size)
-        return Ensemble(self.target, weights, calibrated=True)
+        return Ensemble(self.target, weights, batch_norm_updated=True)
 
     def polyak_average(
         self,
@@ -243,7 +243,7 @@ class Ensemble:
                 network that has batch norm raises an error until it is calibrated.
             gauge: A `Gauge` of the ensemble's target, or any function of a weight set; None is
                 `Gauge(target)`.
-            batch_size: B of batch norm's statistics; see `calibrate`.
+            batch_size: B of batch norm's statistics; see `update_batch_norm`.
 
         Returns:
             An ensemble of one.
@@ -263,7 +263,7 @@ class Ensemble:
             for t in gauged.trainable
         ]
         average = Ensemble(self.target, WeightSet(mean, [t[:1] for t in gauged.state]))
-        return average if x is None else average.calibrate(x, batch_size=batch_size)
+        return average if x is None else average.update_batch_norm(x, batch_size=batch_size)
 
     # ---- keeping --------------------------------------------------------------------------
 
@@ -275,7 +275,7 @@ class Ensemble:
         """
         if len(self) != 1:
             raise ValueError(f"one of the {len(self)} networks: ensemble[0].to_keras()")
-        self._check_calibrated()
+        self._check_batch_norm()
         return self.target.to_keras(self.weights)
 
     @classmethod
@@ -289,7 +289,7 @@ class Ensemble:
         Raises:
             ValueError: the model's weights are not those of a network of the target.
         """
-        return cls(target, weights_of(target, model), calibrated=True)
+        return cls(target, weights_of(target, model), batch_norm_updated=True)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write weights and target to one .npz file (no pickle), aside, then moved into place."""
@@ -301,7 +301,7 @@ class Ensemble:
             for index, tensor in enumerate(parts)
         }
         target = keras.saving.serialize_keras_object(self.target)
-        io.write(path, arrays, {"target": target, "calibrated": self._calibrated})
+        io.write(path, arrays, {"target": target, "batch_norm_updated": self._batch_norm_updated})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Ensemble:
@@ -323,4 +323,4 @@ class Ensemble:
         for variable, value in zip(target.frozen, tensors("frozen"), strict=True):
             variable.assign(value)
         weights = WeightSet(tensors("trainable"), tensors("state"))
-        return cls(target, weights, calibrated=bool(record.get("calibrated")))
+        return cls(target, weights, batch_norm_updated=bool(record.get("batch_norm_updated")))

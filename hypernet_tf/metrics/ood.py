@@ -14,7 +14,7 @@ TRUE_POSITIVE_RATE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
-class Detection:
+class OODMetrics:
     """How well scores tell out-of-distribution ("out") from in-distribution ("in") examples.
 
     All are fractions. `_out` has the out-of-distribution examples as positives, found by a high
@@ -40,7 +40,7 @@ class Detection:
     fpr95_in: float
 
 
-def detect(inside: np.ndarray, outside: np.ndarray) -> Detection:
+def ood_metrics(inside: np.ndarray, outside: np.ndarray) -> OODMetrics:
     """How well scores find out-of-distribution examples.
 
     A threshold never parts equal scores: a constant score has AUROC 0.5, AUPR the share of the
@@ -58,7 +58,7 @@ def detect(inside: np.ndarray, outside: np.ndarray) -> Detection:
     from sklearn import metrics  # takes a second: only for those who use it
 
     scores, is_outside = _ranks(inside, outside)
-    return Detection(
+    return OODMetrics(
         auroc=float(metrics.roc_auc_score(is_outside, scores)),
         aupr_out=float(metrics.average_precision_score(is_outside, scores)),
         aupr_in=float(metrics.average_precision_score(~is_outside, -scores)),

@@ -24,14 +24,14 @@ class Uncertainty:
         expected_entropy: in nats: the part of it that each network has by itself.
         mutual_information: in nats: the part of it that is disagreement of the networks.
         variance: of the probabilities over networks, summed over classes.
-        doubt: 1 - the highest mean probability.
+        least_confidence: 1 - the highest mean probability.
     """
 
     entropy: np.ndarray
     expected_entropy: np.ndarray
     mutual_information: np.ndarray
     variance: np.ndarray
-    doubt: np.ndarray
+    least_confidence: np.ndarray
 
 
 def measure(parts: Iterable[np.ndarray]) -> Uncertainty:

@@ -33,18 +33,18 @@ class WeightSampler(keras.Model, abc.ABC):
 
     Args:
         target: the `Target`.
-        networks: N, how many networks a training step draws.
+        num_networks: N, how many networks a training step draws.
         lam: factor on the accuracy loss; a variable, `sampler.lam`.
         lam_growth: lam is multiplied by it after each training step.
         diversity: a diversity term or a list of them; [] for none.
-        prior: standard deviation of a normal prior on the weights, which adds `NegativeLogPrior`;
+        prior_scale: standard deviation of a normal prior on the weights, which adds `NegativeLogPrior`;
             or None.
         gauge: whether symmetries are fixed; or a dict with options of `Gauge`.
         gauge_epsilon: see `Gauge`.
         seed: the seed of training. A step is a function of (seed, step, variables, data).
 
     Attributes:
-        calibration: images on which `sample` computes batch norm's moving statistics; or None.
+        batch_norm_data: images on which `sample` computes batch norm's moving statistics; or None.
     """
 
     # Whether training steps run on gauged weights, as samples always do.
@@ -54,11 +54,11 @@ class WeightSampler(keras.Model, abc.ABC):
         self,
         target: Target,
         *,
-        networks: int = 32,
+        num_networks: int = 32,
         lam: float = 1.0,
         lam_growth: float = 1.0,
         diversity: DiversityTerm | list[DiversityTerm] | None = None,
-        prior: float | None = None,
+        prior_scale: float | None = None,
         gauge: bool | dict[str, bool] = True,
         gauge_epsilon: float = 1e-8,
         seed: int = 0,
@@ -66,23 +66,25 @@ class WeightSampler(keras.Model, abc.ABC):
     ):
         super().__init__(**kwargs)
         target = target if isinstance(target, Target) else Target(target)
-        if networks < 1:
-            raise ValueError(f"a step draws at least one network, not {networks}")
+        if num_networks < 1:
+            raise ValueError(f"a step draws at least one network, not {num_networks}")
         if not 0 <= lam < float("inf"):
             raise ValueError(f"lam is a finite number, not below 0; not {lam}")
         if diversity is None:
             diversity = [NegativeEntropy()]
-        self.target, self.networks, self.lam_growth = target, networks, lam_growth
+        self.target, self.num_networks, self.lam_growth = target, num_networks, lam_growth
         self.diversity = list(diversity) if isinstance(diversity, list | tuple) else [diversity]
-        self.prior, self.seed, self.gauge_epsilon = prior, seed, gauge_epsilon
+        self.prior_scale, self.seed, self.gauge_epsilon = prior_scale, seed, gauge_epsilon
         self._gauge_options = dict(gauge) if isinstance(gauge, dict) else gauge
-        self._terms = self.diversity + ([] if prior is None else [NegativeLogPrior(prior)])
+        self._terms = self.diversity + (
+            [] if prior_scale is None else [NegativeLogPrior(prior_scale)]
+        )
         self._initial_lam = float(lam)
         options = dict(gauge) if isinstance(gauge, dict) else {}
         self._new_gauge = functools.partial(Gauge, target, epsilon=gauge_epsilon, **options)
         self._fix = None if gauge is False else self._new_gauge()
         self._sampled: Any = None
-        self.calibration: Any = None
+        self.batch_norm_data: Any = None
         self.lam = self.add_weight(
             name="lam", initializer=keras.initializers.Constant(lam), trainable=False
         )
@@ -109,13 +111,13 @@ class WeightSampler(keras.Model, abc.ABC):
     # ---- sampling -------------------------------------------------------------------------
 
     @property
-    def size(self) -> int | None:
+    def num_available(self) -> int | None:
         """How many networks a finite sampler has; None where there is no end to them."""
         return None
 
-    def size_after(self, steps: int) -> int | None:
+    def num_available_after(self, steps: int) -> int | None:
         """What `size` is after so many training steps."""
-        return self.size
+        return self.num_available
 
     def gauge(self, weights: WeightSet) -> WeightSet:
         """The weights that the target runs on."""
@@ -151,20 +153,22 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         if count < 1:
             raise ValueError(f"an ensemble has at least one network, not {count}")
-        if self.size is not None and count > self.size:
-            raise ValueError(f"this sampler has {self.size} networks: {count} are not to be had")
+        if self.num_available is not None and count > self.num_available:
+            raise ValueError(
+                f"this sampler has {self.num_available} networks: {count} are not to be had"
+            )
         if self._sampled is None:  # one function, so that the same count is traced once
             self._sampled = tf.function(lambda *of, fix: self._networks(*of, fix=fix)[1])
         draw = functools.partial(self._sampled, self.sampling_seed(seed), count)
-        if self.calibration is None or not self.target.statistics:
+        if self.batch_norm_data is None or not self.target.statistics:
             return Ensemble(self.target, draw(fix=True))
         # Networks that train outside the gauge get their statistics outside of it as well: a gauge
         # that comes afterwards is exact, one before is so up to batch normalisation's epsilon.
         ensemble = Ensemble(self.target, draw(fix=self.trains_in_gauge))
-        ensemble = ensemble.calibrate(self.calibration)
+        ensemble = ensemble.update_batch_norm(self.batch_norm_data)
         if self.trains_in_gauge:
             return ensemble
-        return Ensemble(self.target, self.gauge(ensemble.weights), calibrated=True)
+        return Ensemble(self.target, self.gauge(ensemble.weights), batch_norm_updated=True)
 
     # ---- training -------------------------------------------------------------------------
 
@@ -192,10 +196,10 @@ class WeightSampler(keras.Model, abc.ABC):
         """One step on N networks, or on a replica's share of them; see the class."""
         data = keras.utils.unpack_x_y_sample_weight(data)
         own = stream_seed(self.seed, TRAIN, self.step.value)
-        share = Share(self.networks)
+        share = Share(self.num_networks)
         share.check(self.optimizer, self.target)
         with tf.GradientTape() as tape:
-            drawn, weights = self._networks(own, self.networks, share, training=True)
+            drawn, weights = self._networks(own, self.num_networks, share, training=True)
             objective, metrics = self._objective(weights, drawn, data, share, training=True)
             # The optimizer sums gradients over replicas.
             scaled = self.optimizer.scale_loss(objective / share.replicas)
@@ -208,15 +212,17 @@ class WeightSampler(keras.Model, abc.ABC):
     def test_step(self, data):
         """The objective and the mean member's metrics on one batch, for N fixed networks."""
         data = keras.utils.unpack_x_y_sample_weight(data)
-        share = Share(self.networks)
-        drawn, weights = self._networks(stream_seed(self.seed, EVALUATE, 0), self.networks, share)
+        share = Share(self.num_networks)
+        drawn, weights = self._networks(
+            stream_seed(self.seed, EVALUATE, 0), self.num_networks, share
+        )
         return self._objective(weights, drawn, data, share, training=False)[1]
 
     def _objective(
         self, weights: WeightSet, drawn: Draw, data: tuple, share: Share, *, training: bool
     ) -> tuple[tf.Tensor, dict]:
         x, y, sample_weight = data
-        dealt = deal(x, share.networks)
+        dealt = deal(x, share.num_networks)
         outputs, _ = self.target.run(weights, dealt, training=training, batch_statistics=True)
         size = tf.shape(keras.tree.flatten(x)[0])[0]
         y_pred = keras.tree.map_structure(lambda t: collect(t, size), outputs)
@@ -257,7 +263,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def call(self, inputs, training=False):
         """The mean prediction of N networks (those of `evaluate`) on shared inputs."""
-        _, weights = self._networks(stream_seed(self.seed, EVALUATE, 0), self.networks)
+        _, weights = self._networks(stream_seed(self.seed, EVALUATE, 0), self.num_networks)
         outputs, _ = self.target.run(weights, inputs, batch_statistics=True)
         return keras.tree.map_structure(
             lambda t: tf.reduce_mean(self.target.activate(t), 0), outputs
@@ -269,7 +275,7 @@ class WeightSampler(keras.Model, abc.ABC):
         batch_size: int | None = None,
         verbose: int | str = 0,
         *,
-        networks: int | None = None,
+        num_networks: int | None = None,
         seed: int = 0,
     ) -> Any:
         """The mean prediction of an ensemble: `sample(networks, seed=seed).predict(x)`.
@@ -278,13 +284,13 @@ class WeightSampler(keras.Model, abc.ABC):
             x: inputs [M, ...].
             batch_size: images run at once; None chooses.
             verbose: 1 shows a progress bar.
-            networks: how many networks answer; None for 100, or all of a finite sampler.
+            num_networks: how many networks answer; None for 100, or all of a finite sampler.
             seed: which ones.
 
         Returns:
             [M, ...] mean probabilities, or mean values.
         """
-        ensemble = self.sample(networks or self.size or 100, seed=seed)
+        ensemble = self.sample(num_networks or self.num_available or 100, seed=seed)
         return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
 
     # ---- serialisation --------------------------------------------------------------------
@@ -293,11 +299,11 @@ class WeightSampler(keras.Model, abc.ABC):
         """The arguments of the constructor."""
         return super().get_config() | {
             "target": keras.saving.serialize_keras_object(self.target),
-            "networks": self.networks,
+            "num_networks": self.num_networks,
             "lam": self._initial_lam,
             "lam_growth": self.lam_growth,
             "diversity": [keras.saving.serialize_keras_object(t) for t in self.diversity],
-            "prior": self.prior,
+            "prior_scale": self.prior_scale,
             "gauge": self._gauge_options,
             "gauge_epsilon": self.gauge_epsilon,
             "seed": self.seed,

@@ -73,12 +73,12 @@ class Share:
     """Which of N networks this replica runs; all of them outside a strategy's replicas.
 
     Args:
-        networks: N.
+        num_networks: N.
         replicas: R; None asks the strategy in whose replica this is called.
 
     Attributes:
         replicas: R.
-        networks: how many networks this replica runs.
+        num_networks: how many networks this replica runs.
         per_network: how many replicas run the same network: 1, or R / N.
 
     Raises:
@@ -97,7 +97,7 @@ class Share:
                 f"{networks} networks cannot be shared out to {replicas} devices: take a number of "
                 "networks that divides by that of devices, or the reverse"
             )
-        self.networks = max(1, networks // replicas)
+        self.num_networks = max(1, networks // replicas)
         self.per_network = max(1, replicas // networks)
 
     def take(self, tensor: Any) -> Any:
@@ -106,8 +106,8 @@ class Share:
             return tensor
         number = self._context.replica_id_in_sync_group  # type: ignore[union-attr]
         start = number * self.total // self.replicas
-        part = tensor[start : start + self.networks]
-        return tf.ensure_shape(part, [self.networks, *tensor.shape[1:]])
+        part = tensor[start : start + self.num_networks]
+        return tf.ensure_shape(part, [self.num_networks, *tensor.shape[1:]])
 
     def gather(self, tensor: Any) -> Any:
         """The whole [N, ...] of parts [N / R, ...], each network once; None stays None.

@@ -20,7 +20,7 @@ class DeepEnsemble(WeightSampler):
 
     Each network starts from its own initial weights and sees its own share of every batch. What is
     minimised is the *sum* over networks of what each would minimise alone, so that training them
-    together changes nothing; the reported losses are means. With `networks=1` this is ordinary
+    together changes nothing; the reported losses are means. With `num_networks=1` this is ordinary
     training of one network.
 
     It is finite: `sample(count)` takes `count` of the N networks, which ones the seed decides, and
@@ -28,14 +28,14 @@ class DeepEnsemble(WeightSampler):
 
     Args:
         target: the `Target`, or a Keras model.
-        networks: N, how many networks it consists of.
+        num_networks: N, how many networks it consists of.
         initializers: name of a variable ("kernel", "bias", ...) -> Keras initializer, or its name;
             variables not named here start as in the user's model: by the initializers of its
             layers, or where a layer does not tell its own, with the model's values.
-        **kwargs: see `WeightSampler`: lam, prior, gauge, seed, ... There is no diversity term.
+        **kwargs: see `WeightSampler`: lam, prior_scale, gauge, seed, ... There is no diversity term.
 
     Example:
-        >>> ensemble = DeepEnsemble(Target(zoo.mnist()), networks=10)
+        >>> ensemble = DeepEnsemble(Target(zoo.mnist()), num_networks=10)
         >>> ensemble.compile(optimizer="adam", loss=SparseCategoricalCrossentropy(from_logits=True))
         >>> ensemble.fit(x, y, batch_size=10 * 128, epochs=10)
         >>> ensemble.sample(10).evaluate(x_test, y_test)
@@ -50,30 +50,32 @@ class DeepEnsemble(WeightSampler):
         self,
         target: Target,
         *,
-        networks: int = 10,
+        num_networks: int = 10,
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(target, networks=networks, diversity=[], **kwargs)
+        super().__init__(target, num_networks=num_networks, diversity=[], **kwargs)
         self.initializers = dict(initializers or {})
-        self.theta = trained_weights(self, networks, self.initializers)
+        self.theta = trained_weights(self, num_networks, self.initializers)
         self.built = True
 
     @property
-    def size(self) -> int:
+    def num_available(self) -> int:
         """N: it has no other networks."""
-        return self.networks
+        return self.num_networks
 
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
         """All networks in training; otherwise `count` of them, chosen by the seed, in order."""
-        if training or count == self.size:
+        if training or count == self.num_available:
             return Draw([weights.value for weights in self.theta])
-        places = tf.random.experimental.stateless_shuffle(tf.range(self.size), seed)[:count]
+        places = tf.random.experimental.stateless_shuffle(tf.range(self.num_available), seed)[
+            :count
+        ]
         return Draw([tf.gather(weights.value, tf.sort(places)) for weights in self.theta])
 
     def _objective(self, *args: Any, **kwargs: Any) -> tuple[tf.Tensor, dict]:
         mean, metrics = super()._objective(*args, **kwargs)
-        return self.networks * mean, metrics
+        return self.num_networks * mean, metrics
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -89,7 +91,7 @@ def trained_weights(
 
     Args:
         sampler: whose they are.
-        networks: N.
+        num_networks: N.
         initializers: name of a variable -> Keras initializer; see `DeepEnsemble`.
 
     Raises:

@@ -30,7 +30,7 @@ class NoiseControl(LatentSampler):
         target: the `Target`, or a Keras model.
         scale: standard deviation of the noise, in the units of gauged weights.
         initializers: see `DeepEnsemble`.
-        **kwargs: see `WeightSampler`: lam, prior, gauge, seed, ... There is no diversity term, and
+        **kwargs: see `WeightSampler`: lam, prior_scale, gauge, seed, ... There is no diversity term, and
             a training step has one network.
 
     Attributes:
@@ -57,7 +57,7 @@ class NoiseControl(LatentSampler):
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(target, networks=1, diversity=[], **kwargs)
+        super().__init__(target, num_networks=1, diversity=[], **kwargs)
         if not 0 < scale < float("inf"):
             raise ValueError(f"the noise's scale is a positive number, not {scale}")
         self.latent_dim = self.target.weight_count
@@ -127,7 +127,7 @@ class NoiseControl(LatentSampler):
     def get_config(self) -> dict:
         """The arguments of the constructor."""
         config = super().get_config()
-        del config["networks"], config["diversity"]
+        del config["num_networks"], config["diversity"]
         return config | {
             "scale": self._initial_scale,
             "initializers": initializer_config(self.initializers),

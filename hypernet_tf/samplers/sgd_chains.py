@@ -34,16 +34,16 @@ class SGDChains(DeepEnsemble):
 
     Args:
         target: the `Target`, or a Keras model.
-        chains: C, how many chains run.
-        snapshots: S, how many networks of each chain are kept, the newest.
-        every: steps between two of them.
+        num_chains: C, how many chains run.
+        num_snapshots: S, how many networks of each chain are kept, the newest.
+        snapshot_every: steps between two of them.
         **kwargs: see `DeepEnsemble`; its `networks` are the chains.
 
     Attributes:
-        size: C · the snapshots that there are by now; `size_after(steps)` foretells it.
+        num_available: C · the snapshots that there are by now; `num_available_after(steps)` foretells it.
 
     Example:
-        >>> chain = SGDChains(Target(zoo.mnist()), chains=1, snapshots=10, every=500)
+        >>> chain = SGDChains(Target(zoo.mnist()), num_chains=1, num_snapshots=10, snapshot_every=500)
         >>> chain.compile(optimizer=SGD(0.05), loss=SparseCategoricalCrossentropy(from_logits=True))
         >>> chain.fit(x, y, batch_size=128, epochs=50)
         >>> chain.sample(10).evaluate(x_test, y_test)
@@ -55,24 +55,30 @@ class SGDChains(DeepEnsemble):
         self,
         target: Target,
         *,
-        chains: int = 10,
-        snapshots: int = 1,
-        every: int = 1,
+        num_chains: int = 10,
+        num_snapshots: int = 1,
+        snapshot_every: int = 1,
         **kwargs: Any,
     ):
         if not (
-            isinstance(snapshots, int) and isinstance(every, int) and min(snapshots, every) > 0
+            isinstance(num_snapshots, int)
+            and isinstance(snapshot_every, int)
+            and min(num_snapshots, snapshot_every) > 0
         ):
             raise ValueError(
                 "a chain keeps a whole number of snapshots, at least one, a whole number of steps "
-                f"apart: not {snapshots}, {every} apart"
+                f"apart: not {num_snapshots}, {snapshot_every} apart"
             )
-        super().__init__(target, networks=chains, **kwargs)
-        self.chains, self.snapshots, self.every = chains, snapshots, every
+        super().__init__(target, num_networks=num_chains, **kwargs)
+        self.num_chains, self.num_snapshots, self.snapshot_every = (
+            num_chains,
+            num_snapshots,
+            snapshot_every,
+        )
         self.kept = [
             self.add_weight(
                 name=f"kept_{place}",
-                shape=(snapshots, *weights.shape),
+                shape=(num_snapshots, *weights.shape),
                 initializer="zeros",
                 trainable=False,
             )
@@ -80,24 +86,24 @@ class SGDChains(DeepEnsemble):
         ]
 
     @property
-    def size(self) -> int:
+    def num_available(self) -> int:
         """How many networks there are by now."""
-        return self.chains * max(1, int(self._snapshots_taken()))
+        return self.num_chains * max(1, int(self._snapshots_taken()))
 
-    def size_after(self, steps: int) -> int:
+    def num_available_after(self, steps: int) -> int:
         """How many networks there are after so many training steps."""
-        return self.chains * min(self.snapshots, max(1, steps // self.every))
+        return self.num_chains * min(self.num_snapshots, max(1, steps // self.snapshot_every))
 
     def _snapshots_taken(self) -> tf.Tensor:
-        taken = tf.cast(self.step.value, tf.int32) // self.every
-        return tf.minimum(taken, self.snapshots)
+        taken = tf.cast(self.step.value, tf.int32) // self.snapshot_every
+        return tf.minimum(taken, self.num_snapshots)
 
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
         """All chains in training; otherwise `count` of the snapshots, chosen by the seed."""
         if training:
             return super().draw(seed, count, training=True)
         taken = self._snapshots_taken()
-        everything = tf.range(self.chains * tf.maximum(taken, 1))
+        everything = tf.range(self.num_chains * tf.maximum(taken, 1))
         places = tf.sort(tf.random.experimental.stateless_shuffle(everything, seed)[:count])
         places = tf.ensure_shape(places, [count])
 
@@ -118,11 +124,15 @@ class SGDChains(DeepEnsemble):
         metrics = super().train_step(data)
         self._move(own, rate)
         step = tf.cast(self.step.value, tf.int32)
-        tf.cond(step % self.every == 0, lambda: self._keep(step // self.every - 1), tf.no_op)
+        tf.cond(
+            step % self.snapshot_every == 0,
+            lambda: self._keep(step // self.snapshot_every - 1),
+            tf.no_op,
+        )
         return metrics
 
     def _keep(self, number: tf.Tensor) -> tf.Operation:
-        place = number % self.snapshots
+        place = number % self.num_snapshots
         for kept, weights in zip(self.kept, self.theta, strict=True):
             kept.assign(tf.tensor_scatter_nd_update(kept.value, [[place]], weights.value[None]))
         return tf.no_op()
@@ -133,8 +143,8 @@ class SGDChains(DeepEnsemble):
     def get_config(self) -> dict:
         """The arguments of the constructor."""
         config = super().get_config()
-        config["chains"] = config.pop("networks")
-        return config | {"snapshots": self.snapshots, "every": self.every}
+        config["num_chains"] = config.pop("num_networks")
+        return config | {"num_snapshots": self.num_snapshots, "snapshot_every": self.snapshot_every}
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -149,11 +159,11 @@ class SGLD(SGDChains):
     Args:
         target: the `Target`, or a Keras model.
         lam: the number of training examples.
-        prior: standard deviation of a normal prior on the weights; None for a flat one.
+        prior_scale: standard deviation of a normal prior on the weights; None for a flat one.
         **kwargs: see `SGDChains`.
 
     Example:
-        >>> chain = SGLD(Target(zoo.mnist()), lam=55_000, chains=1, snapshots=100, every=100)
+        >>> chain = SGLD(Target(zoo.mnist()), lam=55_000, num_chains=1, num_snapshots=100, snapshot_every=100)
         >>> chain.compile(optimizer=SGD(1e-7), loss=SparseCategoricalCrossentropy(from_logits=True))
 
     Raises:
@@ -162,10 +172,12 @@ class SGLD(SGDChains):
     Reference: "Bayesian Learning via Stochastic Gradient Langevin Dynamics", ICML 2011.
     """
 
-    def __init__(self, target: Target, *, lam: float, prior: float | None = 1.0, **kwargs: Any):
+    def __init__(
+        self, target: Target, *, lam: float, prior_scale: float | None = 1.0, **kwargs: Any
+    ):
         if not lam > 0:
             raise ValueError(f"lam is the number of training examples, at least 1: not {lam}")
-        super().__init__(target, lam=lam, prior=prior, **kwargs)
+        super().__init__(target, lam=lam, prior_scale=prior_scale, **kwargs)
 
     def compile(self, optimizer="sgd", loss=None, metrics=None, **kwargs):
         """As `WeightSampler.compile`."""

@@ -68,7 +68,7 @@ class Validation(keras.callbacks.Callback):
 
     Args:
         split: the validation images.
-        networks: how many networks; of a finite sampler at most all that it has by then.
+        num_networks: how many networks; of a finite sampler at most all that it has by then.
         every: after how many steps, and after the last one.
         last: the last step.
         watched: other images, on which the same networks are evaluated; or None.
@@ -78,7 +78,7 @@ class Validation(keras.callbacks.Callback):
         self,
         split: Split,
         *,
-        networks: int,
+        num_networks: int,
         every: int,
         last: int,
         watched: Split | None = None,
@@ -86,7 +86,7 @@ class Validation(keras.callbacks.Callback):
         super().__init__()
         self.split = split
         self.watched = watched
-        self.networks = networks
+        self.num_networks = num_networks
         self.every = every
         self.last = last
         self.latest: Validated | None = None
@@ -97,7 +97,7 @@ class Validation(keras.callbacks.Callback):
         self.latest = None
         if step % self.every == 0 or step == self.last:
             start = time.monotonic()
-            networks = min(self.networks, self.model.size or self.networks)
+            networks = min(self.num_networks, self.model.num_available or self.num_networks)
             ensemble = self.model.sample(networks, seed=0)
             result = ensemble.evaluate(self.split.x, self.split.y)
             entropy = ensemble_entropy(ensemble, self.model)

@@ -102,7 +102,7 @@ def check_batch(networks: int, images: int, replicas: int) -> None:
     """Whether a step's N networks and their images can be shared out to R devices.
 
     Args:
-        networks: N.
+        num_networks: N.
         images: B, images of each.
         replicas: R.
 

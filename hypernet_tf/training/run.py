@@ -27,14 +27,14 @@ def train(
     *,
     steps: int,
     images: int,
-    networks: int,
+    num_networks: int,
     validate_every: int,
     checkpoint_every: int,
     seed: int,
     augment: Callable[..., tf.Tensor] | None = None,
     execution: Execution | None = None,
     hparams: Mapping[str, int | float | str | bool] | None = None,
-    calibration: Any = None,
+    batch_norm_data: Any = None,
     watch_test: bool = False,
     verbose: bool = True,
 ) -> tuple[WeightSampler, dict]:
@@ -50,7 +50,7 @@ def train(
         folder: the run folder; checkpoints/ and tensorboard/ are made in it.
         steps: how many steps in all.
         images: B, images per network and step.
-        networks: how many networks a validation samples; of a finite sampler at most all there
+        num_networks: how many networks a validation samples; of a finite sampler at most all there
             are.
         validate_every: steps between validations.
         checkpoint_every: steps between checkpoints.
@@ -62,7 +62,7 @@ def train(
         hparams: the run's settings by name, for TensorBoard to show and compare.
         watch_test: whether each validation also records how its networks do on the test images,
             which is for tables that print the best of a run, and decides nothing.
-        calibration: images on which sampled networks' batch-norm statistics are computed.
+        batch_norm_data: images on which sampled networks' batch-norm statistics are computed.
         verbose: whether to show progress.
 
     Returns:
@@ -81,13 +81,13 @@ def train(
             sampler, record = make(), None
         else:
             sampler, record = checkpoints.load()
-    sampler.calibration = calibration
+    sampler.batch_norm_data = batch_norm_data
     done = int(sampler.step.numpy())
     if done >= steps:
         assert record is not None
         return sampler, record
-    check_batch(sampler.networks, images, execution.replicas)
-    several, batch_size = execution.strategy, sampler.networks * images
+    check_batch(sampler.num_networks, images, execution.replicas)
+    several, batch_size = execution.strategy, sampler.num_networks * images
     order = {"batch_size": batch_size, "seed": seed, "first_step": done, "augment": augment}
     data = distributed(several or tf.distribute.get_strategy(), dataset.train, **order)
     with together(execution), contextlib.ExitStack() as stack:
@@ -96,7 +96,7 @@ def train(
             checkpoints = Checkpoints(folder / "checkpoints")
         validation = Validation(
             dataset.validation,
-            networks=networks,
+            num_networks=num_networks,
             every=validate_every,
             last=steps,
             watched=dataset.test if watch_test else None,

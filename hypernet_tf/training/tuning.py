@@ -85,8 +85,8 @@ class SamplerHyperModel(keras_tuner.HyperModel):
     Args:
         make: hyperparameters -> a compiled `WeightSampler`.
         validation: (x, y), which no trial trains on.
-        networks: how many networks the ensemble has; of a finite sampler at most all that it has.
-        calibration: inputs [M, ...] on which the statistics of batch normalisation are computed,
+        num_networks: how many networks the ensemble has; of a finite sampler at most all that it has.
+        batch_norm_data: inputs [M, ...] on which the statistics of batch normalisation are computed,
             typically those of training. Only targets with batch normalisation need them.
         seed: which networks are sampled.
 
@@ -116,15 +116,15 @@ class SamplerHyperModel(keras_tuner.HyperModel):
         make: Callable[[keras_tuner.HyperParameters], WeightSampler],
         *,
         validation: tuple[Any, Any],
-        networks: int = 100,
-        calibration: Any = None,
+        num_networks: int = 100,
+        batch_norm_data: Any = None,
         seed: int = 0,
     ):
         super().__init__()
         self.make = make
         self.validation = validation
-        self.networks = networks
-        self.calibration = calibration
+        self.num_networks = num_networks
+        self.batch_norm_data = batch_norm_data
         self.seed = seed
 
     def build(self, hp):
@@ -137,9 +137,9 @@ class SamplerHyperModel(keras_tuner.HyperModel):
         Returns:
             What `ensemble_metrics` says of it.
         """
-        if model.target.statistics and self.calibration is None:
+        if model.target.statistics and self.batch_norm_data is None:
             raise keras_tuner.errors.FatalValueError(
-                "the target has batch normalisation: SamplerHyperModel(calibration=x_train) says "
+                "the target has batch normalisation: SamplerHyperModel(batch_norm_data=x_train) says "
                 "what its statistics are computed on"
             )
         model.fit(*args, **kwargs)
@@ -148,6 +148,10 @@ class SamplerHyperModel(keras_tuner.HyperModel):
         return ensemble_metrics(result, ensemble_entropy(ensemble, model))
 
     def _ensemble(self, model: WeightSampler) -> Ensemble:
-        count = min(self.networks, model.size or self.networks)
+        count = min(self.num_networks, model.num_available or self.num_networks)
         ensemble = model.sample(count, seed=self.seed)
-        return ensemble if self.calibration is None else ensemble.calibrate(self.calibration)
+        return (
+            ensemble
+            if self.batch_norm_data is None
+            else ensemble.update_batch_norm(self.batch_norm_data)
+        )

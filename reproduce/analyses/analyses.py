@@ -75,7 +75,7 @@ def ensembles(subject: Subject) -> Result:
 
 def filters(subject: Subject) -> Result:
     """The same filter of each layer in 25 networks, to be looked at."""
-    most = subject.sampler.size or 25
+    most = subject.sampler.num_available or 25
     count = int(min(25, most) ** 0.5) ** 2
     ensemble = subject.sampler.sample(count, seed=_FILTERS)
     grids = filter_pictures(ensemble)
@@ -127,8 +127,8 @@ def paths(subject: Subject) -> Result:
         )
     found, metrics = {}, {}
     for name, line in lines.items():
-        if sampler.calibration is not None:
-            line = line.calibrate(sampler.calibration)
+        if sampler.batch_norm_data is not None:
+            line = line.update_batch_norm(sampler.batch_norm_data)
         result = line.evaluate(test.x[:images], test.y[:images], verbose=1)
         assert isinstance(result, hn.Evaluation)
         found[name] = along = result.member_accuracy.reshape(pairs, points)
@@ -155,9 +155,9 @@ def adversarial(subject: Subject) -> Result:
             lambda count, seed: sampler.sample(count, seed=seed),
             test.x[:images],
             np.asarray(test.y[:images], np.int64),
-            networks=settings.adversarial_networks,
+            num_networks=settings.adversarial_networks,
             clip=(0.0, 1.0) if settings.clip else None,
-            at_once=min(32, sampler.size or 32),
+            at_once=min(32, sampler.num_available or 32),
             seed=_ADVERSARIAL,
             verbose=1,
         )
@@ -168,7 +168,7 @@ def adversarial(subject: Subject) -> Result:
     curves = {"one network": 100 * found.network}
     if found.ensemble is not None:
         size = settings.adversarial_networks
-        which = f"{size} fresh" if sampler.size is None else f"{size} of the sampler's"
+        which = f"{size} fresh" if sampler.num_available is None else f"{size} of the sampler's"
         curves[f"vote of {which} networks"] = 100 * found.ensemble
     metrics = {
         "images": found.images,
@@ -187,7 +187,7 @@ def diversity_of_filters(subject: Subject) -> Result:
     """Diversity of each filter against the size of the next layer's weights on it."""
     from scipy.stats import spearmanr
 
-    most = subject.sampler.size
+    most = subject.sampler.num_available
     ensemble = subject.sampler.sample(min(200, most or 200), seed=_FILTER_DIVERSITY)
     found = filter_diversity(ensemble)
     metrics: dict[str, Any] = {"networks": len(ensemble), "layers": {}}
@@ -229,13 +229,13 @@ class Analysis(NamedTuple):
 
 
 ANALYSES = {
-    "accuracies": Analysis(accuracies, 1, ("networks", "ensembles")),
-    "ensembles": Analysis(ensembles, 2, ("networks", "ensembles")),
+    "accuracies": Analysis(accuracies, 1, ("num_networks", "ensembles")),
+    "ensembles": Analysis(ensembles, 2, ("num_networks", "ensembles")),
     "filters": Analysis(filters, 1, ()),
     "scatter": Analysis(scatter, 7, ("scatter_networks", "colour")),
     "paths": Analysis(paths, 2, ("pairs", "points", "path_images")),
     "adversarial": Analysis(adversarial, 1, ("adversarial_images", "adversarial_networks", "clip")),
     "filter_diversity": Analysis(diversity_of_filters, 2, ()),
-    "uncertainty": Analysis(uncertainty, 1, ("networks",)),
-    "out_of_distribution": Analysis(out_of_distribution, 1, ("networks", "outside")),
+    "uncertainty": Analysis(uncertainty, 1, ("num_networks",)),
+    "out_of_distribution": Analysis(out_of_distribution, 1, ("num_networks", "outside")),
 }

@@ -21,7 +21,7 @@ class Settings:
     """How much of everything; the defaults are the published numbers, but for images (10,000).
 
     Attributes:
-        networks: of an ensemble.
+        num_networks: of an ensemble.
         ensembles: how many; None for 20, or fewer (at least 2) where these are too many runs.
         scatter_networks: samples of the scatter matrices.
         colour: whether their points show the networks' accuracy.
@@ -34,7 +34,7 @@ class Settings:
         outside: data sets that networks are to find strange, with commas between; "" for the usual.
     """
 
-    networks: int = 200
+    num_networks: int = 200
     ensembles: int | None = None
     scatter_networks: int = 3_000
     colour: bool = False
@@ -62,11 +62,11 @@ class Settings:
             adversarial_images=min(self.adversarial_images, images),
         )
         if most is None:
-            count = min(20, max(2, _RUNS // (self.networks * images)))
+            count = min(20, max(2, _RUNS // (self.num_networks * images)))
             return dataclasses.replace(settings, ensembles=self.ensembles or count)
-        if self.networks > most or (self.ensembles or 1) > 1:
+        if self.num_networks > most or (self.ensembles or 1) > 1:
             raise UsageError(
-                f"{self.ensembles or 1} ensemble(s) of {self.networks} networks are not to be had: "
+                f"{self.ensembles or 1} ensemble(s) of {self.num_networks} networks are not to be had: "
                 f"this sampler has {most} in all"
             )
         return dataclasses.replace(
@@ -97,7 +97,7 @@ class Subject:
 
     def ensemble(self, number: int = 0) -> hn.Ensemble:
         """Ensemble number 0, 1, ... of the run."""
-        return self.sampler.sample(self.settings.networks, seed=1 + number)
+        return self.sampler.sample(self.settings.num_networks, seed=1 + number)
 
     def evaluation(self, number: int = 0) -> hn.Evaluation:
         """How that ensemble does on the test images; computed once."""

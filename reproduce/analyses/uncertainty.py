@@ -14,7 +14,7 @@ from hypernet_tf.metrics import accuracy as metrics
 from hypernet_tf.metrics import calibration, similarity
 from hypernet_tf.metrics.ood import (
     area_under_risk_coverage,
-    detect,
+    ood_metrics,
     risk_coverage,
     roc_curve,
 )
@@ -51,7 +51,9 @@ def uncertainty(subject: Subject) -> Result:
     log_p = ensemble.log_probabilities(x, verbose=1)
     mean = metrics.mean_log_probabilities(log_p)
     scores = measure([log_p])
-    risks = {"1 - highest probability": "doubt"} | {name.replace("_", " "): name for name in SCORES}
+    risks = {"1 - highest probability": "least_confidence"} | {
+        name.replace("_", " "): name for name in SCORES
+    }
     wrong = mean.argmax(-1) != labels
     found: dict[str, Any] = {
         "networks": len(ensemble),
@@ -118,7 +120,7 @@ def out_of_distribution(subject: Subject) -> Result:
         }
         curves: dict[str, tuple[np.ndarray, np.ndarray, float]] = {}
         for name, values in there.items():
-            detection = detect(here, values)
+            detection = ood_metrics(here, values)
             found["sets"][name][score] = dataclasses.asdict(detection)
             curves[name] = (*roc_curve(here, values), detection.auroc)
         if not there:

@@ -75,16 +75,16 @@ def settings(networks: int, *, trains: bool) -> Settings:
     """How much of everything the command line asks for.
 
     Args:
-        networks: of an ensemble, where the command line does not say.
-        trains: whether --networks is of the training too.
+        num_networks: of an ensemble, where the command line does not say.
+        trains: whether --num_networks is of the training too.
 
     Raises:
         UsageError: a flag that has no part in the analyses asked for.
     """
     used = {field for name in _perform.names_of(asked()) for field in ANALYSES[name].uses}
-    for name in _SETTINGS if trains else (*_SETTINGS, "networks"):
+    for name in _SETTINGS if trains else (*_SETTINGS, "num_networks"):
         if FLAGS[name].present and name not in used:
             raise UsageError(f"--{name} has no part in the analyses asked for: drop it")
     given = {name: FLAGS[name].value for name in _SETTINGS}
     given["outside"] = ",".join(given["outside"] or ())
-    return Settings(networks=FLAGS.networks or networks, **given)
+    return Settings(num_networks=FLAGS.num_networks or networks, **given)

@@ -83,7 +83,7 @@ def config_from_flags(experiment: Experiment) -> Config:
         "lam": values.method == "hypernetwork",
         "diversity": values.method == "hypernetwork",
         "match": values.method == "noise",
-        "networks": brought.networks > 1,
+        "num_networks": brought.num_networks > 1,
     }
     for name, has_part in parts.items():
         if values[name].present and not has_part:
@@ -92,7 +92,7 @@ def config_from_flags(experiment: Experiment) -> Config:
         raise _run.UsageError(
             "--method=noise needs --match, the folder of a finished run to be as far apart as"
         )
-    given = {n: values[n].value for n in ("networks", "match", "precision", "diversity")}
+    given = {n: values[n].value for n in ("num_networks", "match", "precision", "diversity")}
     if parts["lam"]:
         usual = values["lam"].using_default_value
         given["lam"] = LAM[values.diversity] if usual else values.lam
@@ -130,7 +130,7 @@ def main(experiment: Experiment) -> None:
         folder = pathlib.Path(values.run_dir)
         config, _ = _run.finished(folder, Config)
         _device_flags.refuse("the analysis of a finished run")
-    settings = _analysis_flags.settings(config.networks, trains=trains)
+    settings = _analysis_flags.settings(config.num_networks, trains=trains)
     execution = _device_flags.execution()
     metrics = run(
         config, folder, values.data_dir, analyses=analyses, settings=settings, execution=execution

@@ -52,7 +52,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("seed", 0, "Seed of weights, latent vectors and the order of the data.")
 flags.DEFINE_integer(
-    "networks", None, "How many networks the evaluated ensemble has. Default: the preset's."
+    "num_networks", None, "How many networks the evaluated ensemble has. Default: the preset's."
 )
 flags.DEFINE_enum(
     "preset",
@@ -73,7 +73,7 @@ flags.register_validator(
     "steps", lambda value: value is None or value > 0, "at least 1 training step is needed"
 )
 flags.register_validator(
-    "networks",
+    "num_networks",
     lambda value: value is None or value > 1,
     "an ensemble needs at least 2 networks: entropy and votes compare them",
 )

@@ -32,18 +32,18 @@ DIVERSITY = {
 LAM = {"weights": 1e3, "outputs": 1e4, "none": 1e3}
 
 
-def build(config: Any, data_size: int, classes: int = 10) -> hn.WeightSampler:
+def build(config: Any, num_data: int, classes: int = 10) -> hn.WeightSampler:
     """A sampler for the configured target, compiled.
 
     Args:
         config: a `reproduce.runs.experiment.Config`.
-        data_size: the number of training images.
+        num_data: the number of training images.
         classes: what the target tells apart.
     """
     kind = TARGETS[config.target]
     target = hn.Target(kind.make(kind.image_shape, classes), outputs="logits")
-    sampler = _MAKERS[config.method](target, config, data_size)
-    rate = config.learning_rate / (data_size if config.method == "sgld" else 1)
+    sampler = _MAKERS[config.method](target, config, num_data)
+    rate = config.learning_rate / (num_data if config.method == "sgld" else 1)
     schedule = keras.optimizers.schedules.ExponentialDecay(rate, 1, config.learning_rate_decay)
     if isinstance(sampler, hn.SGDChains) or config.momentum:
         optimizer = keras.optimizers.SGD(schedule, momentum=config.momentum)
@@ -66,7 +66,7 @@ def _hypernetwork(target: hn.Target, config: Any, _: int) -> hn.Hypernetwork:
     }
     return hn.Hypernetwork(
         target,
-        networks=config.networks_per_step,
+        num_networks=config.networks_per_step,
         lam=config.lam,
         seed=config.seed,
         diversity=terms[config.diversity],
@@ -74,8 +74,10 @@ def _hypernetwork(target: hn.Target, config: Any, _: int) -> hn.Hypernetwork:
     )
 
 
-def _mnf(target: hn.Target, config: Any, data_size: int) -> hn.MNF:
-    return hn.MNF(target, data_size=data_size, networks=config.networks_per_step, seed=config.seed)
+def _mnf(target: hn.Target, config: Any, num_data: int) -> hn.MNF:
+    return hn.MNF(
+        target, num_data=num_data, num_networks=config.networks_per_step, seed=config.seed
+    )
 
 
 def _single(config: Any) -> dict[str, Any]:
@@ -83,26 +85,30 @@ def _single(config: Any) -> dict[str, Any]:
 
 
 def _deep_ensemble(target: hn.Target, config: Any, _: int) -> hn.DeepEnsemble:
-    return hn.DeepEnsemble(target, networks=config.networks_per_step, **_single(config))
+    return hn.DeepEnsemble(target, num_networks=config.networks_per_step, **_single(config))
 
 
 def _sgd_chains(target: hn.Target, config: Any, _: int) -> hn.SGDChains:
-    return hn.SGDChains(target, chains=config.networks_per_step, **_single(config))
+    return hn.SGDChains(target, num_chains=config.networks_per_step, **_single(config))
 
 
 def _sgd_snapshots(target: hn.Target, config: Any, _: int) -> hn.SGDChains:
     """Its last 10 snapshots lie in the second half of the training."""
-    chain = {"chains": 1, "snapshots": config.networks, "every": config.snapshot_every}
+    chain = {
+        "num_chains": 1,
+        "num_snapshots": config.num_networks,
+        "snapshot_every": config.snapshot_every,
+    }
     return hn.SGDChains(target, **chain, **_single(config))
 
 
-def _sgld(target: hn.Target, config: Any, data_size: int) -> hn.SGLD:
+def _sgld(target: hn.Target, config: Any, num_data: int) -> hn.SGLD:
     return hn.SGLD(
         target,
-        lam=data_size,
-        chains=config.networks_per_step,
-        snapshots=10,
-        every=config.snapshot_every,
+        lam=num_data,
+        num_chains=config.networks_per_step,
+        num_snapshots=10,
+        snapshot_every=config.snapshot_every,
         **_single(config),
     )
 

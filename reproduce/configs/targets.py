@@ -32,24 +32,24 @@ _COLOUR = (32, 32, 3)
 # start is ours; see docs/results.md.
 _LENET: dict[str, Any] = {
     "latent_dim": 108,
-    "latent": "normal",
+    "latent_distribution": "normal",
     "code_dim": 8,
     "extractor_hidden": (80, 80),
     "generator_hidden": (400, 400),
-    "whole": (-2, -1),
-    "start": "model",
+    "whole_layers": (-2, -1),
+    "initialization": "model",
     "gauge_epsilon": 1e-16,
 }
 _RESNET32: dict[str, Any] = {
     "latent_dim": 388,
-    "latent": "normal",
+    "latent_distribution": "normal",
     "code_dim": 8,
     "extractor_hidden": (300, 300),
     "generator_hidden": (800, 800),
-    "whole": (-1,),
+    "whole_layers": (-1,),
     "share_generators": True,
     "residual": True,
-    "start": "model",
+    "initialization": "model",
     "gauge_epsilon": 1e-16,
 }
 

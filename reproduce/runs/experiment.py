@@ -33,7 +33,7 @@ from reproduce.analyses.uncertainty import outside_names
 
 # The figures of a run that asks for no analyses.
 BASIC = ("accuracies", "filters")
-CALIBRATION_IMAGES = 1_000
+BATCH_NORM_IMAGES = 1_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Config:
     """One run. Defaults are the published values of the hypernetwork.
 
     Attributes:
-        networks: of the evaluated ensemble.
+        num_networks: of the evaluated ensemble.
         momentum: above 0 for SGD with momentum instead of Adam.
         augment: whether training images are shifted and, but for digits, mirrored.
         match: the run whose distances a noise control has, as a path from the control's own run
@@ -53,7 +53,7 @@ class Config:
     lam: float = 1e3
     steps: int = 13_000
     seed: int = 0
-    networks: int = 200
+    num_networks: int = 200
     preset: str = "paper"
     networks_per_step: int = 32
     images_per_network: int = 32
@@ -90,9 +90,9 @@ def load(config: Config, data_dir: str | None) -> hn.data.Dataset:
     return hn.data.pad_to(dataset, TARGETS[config.target].image_shape)
 
 
-def calibration(dataset: hn.data.Dataset) -> np.ndarray:
+def batch_norm_images(dataset: hn.data.Dataset) -> np.ndarray:
     """Training images for batch norm's moving statistics: few, since every ensemble sees them."""
-    return dataset.train.x[:CALIBRATION_IMAGES]
+    return dataset.train.x[:BATCH_NORM_IMAGES]
 
 
 def augmentation(config: Config) -> Callable[..., tf.Tensor] | None:
@@ -143,10 +143,10 @@ def run(
         return metrics
     # What cannot be had is said before anything is trained.
     dataset = load(config, data_dir)
-    size = build(config, data_size=1).size_after(config.steps)
+    size = build(config, num_data=1).num_available_after(config.steps)
     names = _perform.possible(analyses, size)
     matched = ensemble_to_match(folder, config) if config.match and not finished else None
-    settings = settings or Settings(networks=config.networks)
+    settings = settings or Settings(num_networks=config.num_networks)
     if not {"accuracies", "ensembles"} & set(names):
         settings = dataclasses.replace(settings, ensembles=1)
     settings = settings.resolved(size, len(dataset.test))
@@ -156,7 +156,7 @@ def run(
         _prepare(config)
         if finished:
             sampler = finished_sampler(folder, config)
-            sampler.calibration = calibration(dataset)
+            sampler.batch_norm_data = batch_norm_images(dataset)
             subject = Subject(sampler, dataset, settings, data_dir)
         else:
             sampler, record = trained(config, dataset, folder, execution)
@@ -173,7 +173,7 @@ def run(
             metrics["seconds"] = {
                 "train": round(record["seconds"], 1),
                 "evaluate": round(time.monotonic() - start, 1),
-                "sample": seconds_to_sample(sampler, settings.networks),
+                "sample": seconds_to_sample(sampler, settings.num_networks),
             }
             metrics["peak_memory_mib"] = round(peak)
             _run.write_figure(
@@ -210,13 +210,13 @@ def trained(
         folder,
         steps=config.steps,
         images=config.images_per_network,
-        networks=config.networks,
+        num_networks=config.num_networks,
         validate_every=config.validate_every,
         checkpoint_every=config.checkpoint_every,
         seed=config.seed,
         execution=execution,
         hparams=dataclasses.asdict(config),
         augment=augmentation(config),
-        calibration=calibration(dataset),
+        batch_norm_data=batch_norm_images(dataset),
         watch_test=config.experiment == "cifar",
     )

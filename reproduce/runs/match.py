@@ -35,7 +35,7 @@ def ensemble_to_match(folder: pathlib.Path, config: Any) -> hn.Ensemble:
     if other.dataset != config.dataset:
         raise _run.RunError(f"the run in {place} is on {other.dataset}, not {config.dataset}")
     sampler = finished_sampler(place, other)
-    count = min(config.networks, sampler.size or config.networks)
+    count = min(config.num_networks, sampler.num_available or config.num_networks)
     if count < 2:
         raise _run.RunError(f"the run in {place} has one network, and so no distances to match")
     return sampler.sample(count, seed=1)

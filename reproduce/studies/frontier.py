@@ -97,7 +97,7 @@ def command(config: Any, run_dir: pathlib.Path, data_dir: str | None) -> str:
         "preset": config.preset,
         "lam": f"{config.lam:g}",
         "steps": config.steps,
-        "networks": config.networks,
+        "num_networks": config.num_networks,
         "seed": config.seed,
         "data_dir": data_dir,
         "run_dir": run_dir,
@@ -183,7 +183,7 @@ def page(sweep: Mapping[str, Any], config: Any, picture: pathlib.Path) -> str:
     paragraphs = [
         f"Each trial trained the hypernetwork with another lam, the weight of accuracy against "
         f"diversity, for {config.steps:,} steps. Accuracies, likelihoods and calibration in table "
-        f"and figure are those of {config.networks} networks on the test images; entropy is that "
+        f"and figure are those of {config.num_networks} networks on the test images; entropy is that "
         "of these networks' weights.",
         f"The best trial is the one with the best {sweep['objective'].replace('_', ' ')} on the "
         "validation images, on which no trial trained. The test images had no part in the choice. "

@@ -70,7 +70,7 @@ class TestPaths:
         )
         own = hn.Target(model, outputs="logits")
         x = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
-        line = direct_path(networks(2, 1, own), networks(2, 2, own), points=4).calibrate(x)
+        line = direct_path(networks(2, 1, own), networks(2, 2, own), points=4).update_batch_norm(x)
         assert line.outputs(x).shape == (8, 20, 2)
 
     def test_what_is_no_path_is_refused(self):
@@ -123,7 +123,7 @@ class TestAttacks:
 
         sizes = np.array([0, 10, 60])
         found = adversarial_success(
-            sample, x, y, networks=7, epsilons=sizes, at_once=10, seed=50, clip=(0.0, 1.0)
+            sample, x, y, num_networks=7, epsilons=sizes, at_once=10, seed=50, clip=(0.0, 1.0)
         )
         # By hand: the same draws, network by network, image by image.
         wrong = (y + np.random.default_rng(50).integers(1, 3, 24)) % 3
@@ -164,7 +164,7 @@ class TestAttacks:
     def test_one_network_without_an_ensemble(self):
         own, (x, y) = target(), images(12)
         found = adversarial_success(
-            lambda count, seed: networks(count, 3, own), x, y, networks=0, at_once=1
+            lambda count, seed: networks(count, 3, own), x, y, num_networks=0, at_once=1
         )
         assert found.ensemble is None
         assert found.network.shape == EPSILONS.shape == (30,)

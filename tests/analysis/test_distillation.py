@@ -24,9 +24,9 @@ def dense(units, activation=None, *, inputs=2, norm=False):
     )
 
 
-def ensemble_of(model, outputs=None, networks=4, seed=3):
+def ensemble_of(model, outputs=None, num_networks=4, seed=3):
     target = hn.Target(model, outputs=outputs)
-    theta = np.random.default_rng(seed).normal(size=(networks, target.weight_count))
+    theta = np.random.default_rng(seed).normal(size=(num_networks, target.weight_count))
     return hn.Ensemble(target, target.unflatten(tf.constant(theta, tf.float32)))
 
 
@@ -96,7 +96,7 @@ def test_the_average_has_batch_statistics_of_its_own(x):
     ensemble = ensemble_of(dense(3, norm=True), "logits")
     with pytest.raises(ValueError) as error:
         ensemble.polyak_average().predict(x)
-    assert one_line(error).endswith("call ensemble.calibrate(x_train) first")
+    assert one_line(error).endswith("call ensemble.update_batch_norm(x_train) first")
 
     average = ensemble.polyak_average(x, batch_size=40)
     hidden, norm, _ = average.to_keras().layers
@@ -130,7 +130,7 @@ def test_the_loss_is_the_formula(x, kind):
     """Of the first step, which is Keras's loss at the weights that the student starts from."""
     (units, end, outputs), (own_units, own_end, own_outputs), temperature = KINDS[kind]
     teacher = ensemble_of(dense(units, end), outputs)
-    start = ensemble_of(dense(own_units, own_end), own_outputs, networks=1, seed=8)
+    start = ensemble_of(dense(own_units, own_end), own_outputs, num_networks=1, seed=8)
     p = probabilities(teacher.outputs(x).astype(np.float64), outputs).mean(0)
     s = probabilities(start.outputs(x)[0].astype(np.float64), own_outputs)
     assert p.shape == s.shape == (len(x), 3 if units == 3 else 2)
@@ -201,7 +201,7 @@ def test_a_student_is_a_function_of_the_arguments(logits, x, tmp_path):
 
 def test_a_student_starts_as_a_network_of_a_deep_ensemble_does(logits, x):
     student = hn.distill(logits, x, epochs=1, optimizer=keras.optimizers.SGD(0.0), seed=4)
-    sampler = hn.DeepEnsemble(logits.target, networks=1, seed=4, gauge=False)
+    sampler = hn.DeepEnsemble(logits.target, num_networks=1, seed=4, gauge=False)
     own = hn.Ensemble.from_keras(logits.target, student)
     np.testing.assert_array_equal(own.theta(), sampler.sample(1).theta())
 

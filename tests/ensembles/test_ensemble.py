@@ -44,9 +44,9 @@ def normalised():
     )
 
 
-def ensemble_of(model, outputs=None, networks=NETWORKS, scale=0.7):
+def ensemble_of(model, outputs=None, num_networks=NETWORKS, scale=0.7):
     target = hn.Target(model, outputs=outputs)
-    theta = np.random.default_rng(7).normal(size=(networks, target.weight_count)) * scale
+    theta = np.random.default_rng(7).normal(size=(num_networks, target.weight_count)) * scale
     return hn.Ensemble(target, target.unflatten(tf.constant(theta, tf.float32)))
 
 
@@ -430,7 +430,7 @@ def test_uncertainty_does_not_depend_on_chunks(cases, x):
     np.testing.assert_allclose(whole.mutual_information, uncertainty.mutual_information(log_p))
     np.testing.assert_allclose(whole.variance, uncertainty.probability_variance(log_p))
     highest = ensemble.predict(x).max(-1)
-    np.testing.assert_allclose(whole.doubt, 1 - highest, atol=1e-6)
+    np.testing.assert_allclose(whole.least_confidence, 1 - highest, atol=1e-6)
     for name, values in vars(whole).items():
         np.testing.assert_allclose(getattr(parts, name), values, rtol=1e-4, atol=1e-7)
     with pytest.raises(ValueError, match="uncertainty needs classes"):
@@ -453,7 +453,7 @@ def test_no_examples(cases, x):
         ensemble.log_probabilities,
         lambda x: ensemble.evaluate(x, []),
         lambda x: cases["values"].ensemble.evaluate(x, []),
-        norms.calibrate,
+        norms.update_batch_norm,
     ):
         with pytest.raises(ValueError) as error:
             run(x[:0])
@@ -529,11 +529,11 @@ def loop_statistics(network, x, batch_size):
 
 
 @pytest.mark.parametrize("networks_at_once", (32, 2))
-def test_calibrate_equals_the_loop(x, runs, monkeypatch, networks_at_once):
+def test_update_batch_norm_equals_the_loop(x, runs, monkeypatch, networks_at_once):
     """Batches of 10, 10 and 3, which counts by its size."""
     monkeypatch.setattr(chunks, "_NETWORKS_AT_ONCE", networks_at_once)
     ensemble = ensemble_of(normalised(), "logits")
-    calibrated = ensemble.calibrate(x, batch_size=10)
+    calibrated = ensemble.update_batch_norm(x, batch_size=10)
     assert runs == [(min(5, networks_at_once), 10), (min(5, networks_at_once), 3)]
     for n in range(NETWORKS):
         weights = tf.nest.map_structure(lambda t, n=n: t[n : n + 1], ensemble.weights)
@@ -548,23 +548,23 @@ def test_calibrate_equals_the_loop(x, runs, monkeypatch, networks_at_once):
     assert np.ptp(calibrated.weights.state[2], 0).max() > 0.1  # the networks differ
 
 
-def test_calibrate_keeps_within_the_budget(x, runs, monkeypatch):
+def test_update_batch_norm_keeps_within_the_budget(x, runs, monkeypatch):
     ensemble = ensemble_of(normalised(), "logits")
     each = 4 * ensemble.target.activations_per_example
     monkeypatch.setattr(chunks, "_ACTIVATION_BYTES", 25 * each)
-    ensemble.calibrate(x, batch_size=10)
+    ensemble.update_batch_norm(x, batch_size=10)
     assert {networks for networks, _ in runs} == {2}
 
 
-def test_calibrate_of_a_shared_layer_is_where_keras_settles():
+def test_update_batch_norm_of_a_shared_layer_is_where_keras_settles():
     """A layer that is called twice a step moves its average twice."""
     inputs = keras.Input((3,))
     norm = layers.BatchNormalization(momentum=0.6)
     hidden = layers.Dense(3)(norm(inputs))
     model = keras.Model(inputs, layers.Dense(2)(norm(hidden)))
-    ensemble = ensemble_of(model, "values", networks=2)
+    ensemble = ensemble_of(model, "values", num_networks=2)
     x = np.random.default_rng(0).normal(1.0, 2.0, size=(20, 3)).astype("float32")
-    calibrated = ensemble.calibrate(x)
+    calibrated = ensemble.update_batch_norm(x)
     for n in range(2):
         network = calibrated[n].to_keras()
         for variable in network.non_trainable_variables:
@@ -593,20 +593,20 @@ def test_uncalibrated_networks_are_refused(x, tmp_path):
         ):
             with pytest.raises(ValueError) as error:
                 run(x)
-            assert one_line(error).endswith("call ensemble.calibrate(x_train) first")
+            assert one_line(error).endswith("call ensemble.update_batch_norm(x_train) first")
 
-    calibrated = ensemble.calibrate(x, batch_size=10)
+    calibrated = ensemble.update_batch_norm(x, batch_size=10)
     calibrated.save(tmp_path / "calibrated.npz")
     loaded = hn.Ensemble.load(tmp_path / "calibrated.npz")
     outputs = calibrated.outputs(x)
     np.testing.assert_array_equal(loaded.outputs(x), outputs)
     np.testing.assert_allclose(calibrated[1:3].outputs(x), outputs[1:3], rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match=r"calibrate"):
+    with pytest.raises(ValueError, match="update_batch_norm"):
         ensemble.predict(x)  # the first one is as it was
 
 
 def test_without_batch_normalisation_there_is_nothing_to_calibrate(cases, x):
-    assert cases["logits"].ensemble.calibrate(x) is cases["logits"].ensemble
+    assert cases["logits"].ensemble.update_batch_norm(x) is cases["logits"].ensemble
 
 
 # ---- keeping --------------------------------------------------------------------------------

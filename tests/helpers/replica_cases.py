@@ -12,8 +12,8 @@ import tempfile
 import keras
 import numpy as np
 import small_samplers as small
+import small_training_runs as training
 import tensorflow as tf
-import test_training as training
 
 import hypernet_tf as hn
 from hypernet_tf.training import devices
@@ -37,24 +37,24 @@ def all_terms():
         hn.diversity.NegativeOutputEntropy(),
         hn.diversity.EnsembleLoss(),
     ]
-    return small.hypernetwork(networks=8, diversity=terms, prior=1.0)
+    return small.hypernetwork(num_networks=8, diversity=terms, prior_scale=1.0)
 
 
 # Of the cases where several replicas share a network, one has batch norm over all of them. From the
 # published start, weights near zero, rounding them alone (6e-8) moves the steps of the target with
 # norm by 2.5e-4: its case starts as the model does.
 CASES = {
-    "hypernetwork": lambda: small.hypernetwork(networks=8),
+    "hypernetwork": lambda: small.hypernetwork(num_networks=8),
     "every kind of term": all_terms,
     "norm and dropout": lambda: small.hypernetwork(
-        with_norm_and_dropout(), networks=8, start="model"
+        with_norm_and_dropout(), num_networks=8, initialization="model"
     ),
     "deep ensemble": small.deep_ensemble,
-    "one network": lambda: small.deep_ensemble(with_norm(), networks=1),
-    "two networks": lambda: small.deep_ensemble(networks=2),
+    "one network": lambda: small.deep_ensemble(with_norm(), num_networks=1),
+    "two networks": lambda: small.deep_ensemble(num_networks=2),
     "noise control": small.noise_control,
-    "mnf": lambda: small.mnf(networks=8),
-    "chains": lambda: small.chains(chains=12),
+    "mnf": lambda: small.mnf(num_networks=8),
+    "num_chains": lambda: small.chains(num_chains=12),
     "langevin": small.langevin,
 }
 
@@ -149,7 +149,7 @@ def fitted(strategy):
     def variables(over):
         keras.utils.set_random_seed(0)
         with over.scope():
-            sampler = small.hypernetwork(networks=8)
+            sampler = small.hypernetwork(num_networks=8)
             sampler.compile(optimizer=keras.optimizers.SGD(RATE), loss=small.LOGITS)
         x, y = (np.concatenate(parts) for parts in zip(*batches(), strict=True))
         history = sampler.fit(x, y, batch_size=96, epochs=2, shuffle=False, verbose=0).history

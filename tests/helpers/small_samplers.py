@@ -20,18 +20,18 @@ def hypernetwork(model=None, **kwargs):
         "code_dim": 3,
         "extractor_hidden": (16,),
         "generator_hidden": (12,),
-        "networks": 6,
+        "num_networks": 6,
         "lam": 100.0,
     }
     return hn.Hypernetwork(hn.Target(model or classifier()), **settings | kwargs)
 
 
 def deep_ensemble(model=None, **kwargs):
-    return hn.DeepEnsemble(hn.Target(model or classifier()), **{"networks": 12} | kwargs)
+    return hn.DeepEnsemble(hn.Target(model or classifier()), **{"num_networks": 12} | kwargs)
 
 
 def mnf(model=None, **kwargs):
-    return hn.MNF(hn.Target(model or classifier()), **{"networks": 6, "data_size": 96} | kwargs)
+    return hn.MNF(hn.Target(model or classifier()), **{"num_networks": 6, "num_data": 96} | kwargs)
 
 
 def noise_control(model=None, **kwargs):
@@ -39,12 +39,12 @@ def noise_control(model=None, **kwargs):
 
 
 def chains(model=None, **kwargs):
-    settings = {"chains": 10, "snapshots": 2, "every": 2}
+    settings = {"num_chains": 10, "num_snapshots": 2, "snapshot_every": 2}
     return hn.SGDChains(hn.Target(model or classifier()), **settings | kwargs)
 
 
 def langevin(model=None, **kwargs):
-    settings = {"chains": 12, "lam": 96.0}
+    settings = {"num_chains": 12, "lam": 96.0}
     return hn.SGLD(hn.Target(model or classifier()), **settings | kwargs)
 
 

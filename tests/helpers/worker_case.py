@@ -6,7 +6,7 @@ import signal
 import sys
 
 import keras
-import test_training as training
+import small_training_runs as training
 
 from hypernet_tf.training import devices, run
 

@@ -64,7 +64,7 @@ def by_loops(inside, outside):
 @given(scores())
 def test_detection_equals_counts_of_pairs_and_loops_over_thresholds(drawn):
     inside, outside = drawn
-    ours = detection.detect(inside, outside)
+    ours = detection.ood_metrics(inside, outside)
     pairs = [(b > a) + (b == a) / 2 for a, b in itertools.product(inside, outside)]
     assert ours.auroc == pytest.approx(np.mean(pairs), abs=1e-12)
     mann_whitney = scipy.stats.mannwhitneyu(outside, inside, method="asymptotic").statistic
@@ -79,10 +79,10 @@ def test_detection_equals_counts_of_pairs_and_loops_over_thresholds(drawn):
 @given(scores(), st.sampled_from((np.exp, np.arctan, lambda x: x**3, lambda x: 2 * x - 7)))
 def test_only_the_order_of_scores_counts(drawn, increasing):
     inside, outside = drawn
-    ours = detection.detect(inside, outside)
-    assert detection.detect(increasing(inside), increasing(outside)) == ours
+    ours = detection.ood_metrics(inside, outside)
+    assert detection.ood_metrics(increasing(inside), increasing(outside)) == ours
     assert all(0 <= getattr(ours, field) <= 1 for field in FIELDS)
-    swapped = detection.detect(outside, inside)
+    swapped = detection.ood_metrics(outside, inside)
     assert swapped.auroc == pytest.approx(1 - ours.auroc, abs=1e-12)
 
 
@@ -94,28 +94,28 @@ def test_roc_curve_has_the_area_that_is_stated(drawn):
     assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
     assert (np.diff(false) >= 0).all() and (np.diff(true) >= 0).all()
     area = sklearn.metrics.auc(false, true)
-    assert area == pytest.approx(detection.detect(inside, outside).auroc, abs=1e-12)
+    assert area == pytest.approx(detection.ood_metrics(inside, outside).auroc, abs=1e-12)
 
 
 def test_detection_by_hand():
-    apart = detection.detect(np.arange(20.0), np.arange(20.0, 40.0))
-    assert apart == detection.Detection(1.0, 1.0, 1.0, 0.0, 0.0)
-    wrong = detection.detect(np.arange(20.0, 40.0), np.arange(20.0))
+    apart = detection.ood_metrics(np.arange(20.0), np.arange(20.0, 40.0))
+    assert apart == detection.OODMetrics(1.0, 1.0, 1.0, 0.0, 0.0)
+    wrong = detection.ood_metrics(np.arange(20.0, 40.0), np.arange(20.0))
     assert (wrong.auroc, wrong.fpr95_out, wrong.fpr95_in) == (0.0, 1.0, 1.0)
     # One of 20 "out" examples is missed below all: 95 % are found without an alarm.
-    missed = detection.detect(np.arange(20.0), np.r_[-1.0, np.arange(20.0, 39.0)])
+    missed = detection.ood_metrics(np.arange(20.0), np.r_[-1.0, np.arange(20.0, 39.0)])
     assert (missed.auroc, missed.fpr95_out, missed.fpr95_in) == (0.95, 0.0, 0.05)
 
 
 def test_detection_by_a_constant_score_is_chance():
-    ours = detection.detect(np.ones(30), np.ones(10))
-    assert ours == detection.Detection(0.5, 0.25, 0.75, 1.0, 1.0)
+    ours = detection.ood_metrics(np.ones(30), np.ones(10))
+    assert ours == detection.OODMetrics(0.5, 0.25, 0.75, 1.0, 1.0)
 
 
 def test_detection_of_two_normal_distributions_has_its_closed_form():
     """Scores N(0, 1) and N(1, 1) at their quantiles: AUROC is Φ(1/√2)."""
     quantiles = scipy.stats.norm.ppf((np.arange(2_000) + 0.5) / 2_000)
-    ours = detection.detect(quantiles, quantiles + 1)
+    ours = detection.ood_metrics(quantiles, quantiles + 1)
     assert ours.auroc == pytest.approx(scipy.stats.norm.cdf(math.sqrt(0.5)), abs=1e-4)
     at_95 = scipy.stats.norm.sf(1 - scipy.stats.norm.ppf(0.95))
     assert ours.fpr95_out == pytest.approx(at_95, abs=2e-3)
@@ -123,9 +123,9 @@ def test_detection_of_two_normal_distributions_has_its_closed_form():
 
 
 def test_infinite_scores_are_in_order_and_precisions_mix():
-    ours = detection.detect(np.array([0.0, 1.0], np.float32), np.array([2.0, np.inf]))
+    ours = detection.ood_metrics(np.array([0.0, 1.0], np.float32), np.array([2.0, np.inf]))
     assert ours.auroc == 1.0
-    tied = detection.detect(np.array([-np.inf, np.inf]), np.array([np.inf, np.inf]))
+    tied = detection.ood_metrics(np.array([-np.inf, np.inf]), np.array([np.inf, np.inf]))
     assert tied.auroc == 0.75
 
 
@@ -175,7 +175,7 @@ def test_what_is_no_score_is_refused():
     some, none, wrong = np.zeros(2), np.zeros(0), np.array([0.0, np.nan])
     for inside, outside in ((some, none), (none, some)):
         with pytest.raises(ValueError, match=r"^no scores: at least 1 is needed$"):
-            detection.detect(inside, outside)
+            detection.ood_metrics(inside, outside)
     with pytest.raises(ValueError, match=r"^a score is not a number$"):
         detection.roc_curve(some, wrong)
     with pytest.raises(ValueError, match=r"^a score is not a number$"):

@@ -103,7 +103,7 @@ def test_measure_is_all_of_them_over_chunks(log_p):
     np.testing.assert_array_equal(found.expected_entropy, uncertainty.expected_entropy(log_p))
     np.testing.assert_array_equal(found.mutual_information, uncertainty.mutual_information(log_p))
     np.testing.assert_array_equal(found.variance, uncertainty.probability_variance(log_p))
-    np.testing.assert_allclose(found.doubt, 1 - np.exp(log_p).mean(0).max(-1), atol=1e-6)
+    np.testing.assert_allclose(found.least_confidence, 1 - np.exp(log_p).mean(0).max(-1), atol=1e-6)
 
 
 @moderately

@@ -18,7 +18,7 @@ from matplotlib import image
 import hypernet_tf as hn
 from hypernet_tf.analysis.attacks import NothingToAttackError
 from hypernet_tf.metrics import similarity
-from hypernet_tf.metrics.ood import detect
+from hypernet_tf.metrics.ood import ood_metrics
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce import mnist, report
@@ -45,7 +45,7 @@ class Bent(hn.NoiseControl):
         return Draw([own * bend for own, bend in zip(centre, bends, strict=True)], z)
 
 
-def bent(config, data_size, classes=10):
+def bent(config, num_data, classes=10):
     sampler = Bent(hn.Target(hn.zoo.mnist(), outputs="logits"), scale=0.7, seed=config.seed)
     sampler.compile(
         optimizer=keras.optimizers.Adam(config.learning_rate),
@@ -57,15 +57,15 @@ def bent(config, data_size, classes=10):
 TINY = mnist.Config(
     dataset="mnist_5k",
     steps=60,
-    networks=5,
+    num_networks=5,
     images_per_network=40,
     learning_rate=3e-3,
     validate_every=60,
     checkpoint_every=60,
 )
-ALONE = Settings(networks=1, adversarial_images=32, outside="glyphs,noise")
+ALONE = Settings(num_networks=1, adversarial_images=32, outside="glyphs,noise")
 SMALL = Settings(
-    networks=3,
+    num_networks=3,
     ensembles=2,
     scatter_networks=8,
     pairs=2,
@@ -184,9 +184,9 @@ class TestAnalyses:
             source = inspect.getsource(analysis.run)
             read = set(re.findall(r"settings\.(\w+)", source))
             if "evaluations()" in source:
-                read |= {"networks", "ensembles"}
+                read |= {"num_networks", "ensembles"}
             if "subject.ensemble()" in source:
-                read |= {"networks"}
+                read |= {"num_networks"}
             if "_strange(subject)" in source:
                 read |= {"outside"}
             assert read == set(analysis.uses), name
@@ -357,7 +357,7 @@ class TestAnalyses:
             for split in (hn.data.load("mnist_5k").test, hn.data.load("glyphs").test)
         )
         for score in ("entropy", "mutual_information", "variance"):
-            expected = detect(getattr(inside, score), getattr(outside, score))
+            expected = ood_metrics(getattr(inside, score), getattr(outside, score))
             measured = found["sets"]["glyphs"][score]
             assert measured["auroc"] == pytest.approx(expected.auroc)
             curve = arrays(folder, f"ood_roc_{score}")
@@ -474,12 +474,12 @@ class TestAnalyses:
     def test_smaller_numbers_where_the_published_ones_take_too_long(self):
         assert Settings().resolved(None, 500).ensembles == 20
         many = Settings().resolved(None, 10_000)
-        assert many.ensembles * many.networks * 10_000 <= _subject._RUNS
+        assert many.ensembles * many.num_networks * 10_000 <= _subject._RUNS
         assert many.ensembles >= 2
         assert Settings(ensembles=20).resolved(None, 10_000).ensembles == 20
-        finite = Settings(networks=10).resolved(10, 500)
+        finite = Settings(num_networks=10).resolved(10, 500)
         assert (finite.ensembles, finite.pairs, finite.scatter_networks) == (1, 5, 10)
-        for more in (Settings(networks=11), Settings(networks=10, ensembles=2)):
+        for more in (Settings(num_networks=11), Settings(num_networks=10, ensembles=2)):
             with pytest.raises(_run.UsageError, match="this sampler has 10 in all"):
                 more.resolved(10, 500)
 
@@ -506,8 +506,8 @@ class TestAnalyses:
                 keras.layers.Dense(10),
             ]
         )
-        sampler = hn.DeepEnsemble(hn.Target(model, outputs="logits"), networks=8)
-        settings = dataclasses.replace(SMALL, networks=8, ensembles=None).resolved(8, 80)
+        sampler = hn.DeepEnsemble(hn.Target(model, outputs="logits"), num_networks=8)
+        settings = dataclasses.replace(SMALL, num_networks=8, ensembles=None).resolved(8, 80)
         subject = _subject.Subject(sampler, hn.data.load("mnist_5k"), settings)
         for name, analysis in _analyses.ANALYSES.items():
             result = analysis.run(subject)
@@ -633,7 +633,7 @@ class TestCommand:
             mnist.config_from_flags()
 
     @pytest.mark.parametrize(
-        "flag", ["--ensembles=3", "--colour", "--scatter_networks=9", "--networks=9"]
+        "flag", ["--ensembles=3", "--colour", "--scatter_networks=9", "--num_networks=9"]
     )
     def test_a_flag_that_has_no_part_in_the_analyses(self, flag):
         for analyses in ("--analyses=paths,adversarial", "--seed=0"):
@@ -643,9 +643,9 @@ class TestCommand:
             forget_flags()
 
     def test_settings_come_from_flags(self):
-        _flags.FLAGS(["mnist", "--analyses=all", "--ensembles=3", "--colour", "--networks=7"])
+        _flags.FLAGS(["mnist", "--analyses=all", "--ensembles=3", "--colour", "--num_networks=7"])
         settings = _analysis_flags.settings(200, trains=True)
-        assert settings == Settings(networks=7, ensembles=3, colour=True)
+        assert settings == Settings(num_networks=7, ensembles=3, colour=True)
 
     # The line of `mnist` for a user's error is also in test_reproduce.py, the error itself above.
     @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from reproduce.runs.match import finished_sampler
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 SMALL = {
-    "networks": 2,
+    "num_networks": 2,
     "networks_per_step": 2,
     "images_per_network": 4,
     "validate_every": 1,
@@ -68,7 +68,7 @@ def small():
         for method in ("hypernetwork", "sgd", "deep_ensemble"):
             brought = cifar.METHODS[method] | SMALL
             if method == "sgd":
-                brought |= {"networks": 1, "networks_per_step": 1}
+                brought |= {"num_networks": 1, "networks_per_step": 1}
             patch.setitem(cifar.METHODS, method, brought)
         patch.setitem(cifar.STEPS, "quick", (2, 2))
         patch.setattr(_child, "run", in_process)
@@ -116,7 +116,7 @@ def check_run(folder, config, metrics):
         "majority_vote_accuracy": max(one["majority_vote_accuracy"] for one in tests),
     }
     for one in tests:
-        assert len(one["member_accuracies"]) == config.networks
+        assert len(one["member_accuracies"]) == config.num_networks
 
 
 class TestRun:
@@ -151,7 +151,7 @@ class TestRun:
 
     def test_what_is_strange_has_the_shape_of_the_images(self):
         dataset = dataclasses.replace(_experiment.load(of("sgd"), None), name="fashion_mnist")
-        settings = Settings(networks=2, outside="mnist_5k,noise")
+        settings = Settings(num_networks=2, outside="mnist_5k,noise")
         strange, _ = _uncertainty._strange(Subject(None, dataset, settings))
         for name in ("mnist_5k", "noise"):
             assert strange[name].test.images.shape[1:] == (32, 32, 3)
@@ -307,7 +307,7 @@ class TestTable:
             ("--columns=sgd,gan", "there is no column 'gan': there are sgd, sgd_chains"),
             ("--columns=", "--columns names at least one"),
             ("--method=sgd", "the table has no --method "),
-            ("--networks=4", "the table has no --networks "),
+            ("--num_networks=4", "the table has no --num_networks "),
             ("--devices=2", "the table has no --devices "),
             ("--analyses=all", "the table has no --analyses "),
         ],
@@ -369,7 +369,7 @@ class TestDistillation:
             distillation.main()
         metrics = json.loads((folder / "distillation.json").read_text())
         config, own = _run.finished(folder, _experiment.Config)
-        assert metrics["networks"] == config.networks == 2
+        assert metrics["num_networks"] == config.num_networks == 2
         found = metrics["found"]
         assert found["mean of the networks"]["accuracy"] == own["networks"]["accuracy_mean"]
         assert (
@@ -442,7 +442,7 @@ def test_resnet32_trains(tmp_path, undrawn):
             tmp_path / "run",
             analyses=["paths", "adversarial"],
             settings=Settings(
-                networks=2,
+                num_networks=2,
                 pairs=1,
                 points=3,
                 path_images=20,
@@ -455,5 +455,5 @@ def test_resnet32_trains(tmp_path, undrawn):
     assert metrics["target_weights"] == 465_290
     assert metrics["best_on_test"]["validations"] == 2
     assert np.isfinite(metrics["networks"]["negative_log_likelihood_mean"])
-    with pytest.raises(ValueError, match=r"ensemble\.calibrate"):
+    with pytest.raises(ValueError, match=r"ensemble\.update_batch_norm"):
         finished_sampler(tmp_path / "run", config).sample(2).predict(np.zeros((1, 32, 32, 3)))

@@ -24,7 +24,7 @@ from reproduce.runs.match import finished_sampler
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 SMALL = Settings(
-    networks=4,
+    num_networks=4,
     ensembles=2,
     scatter_networks=8,
     pairs=2,
@@ -62,10 +62,10 @@ class TestMethods:
     @pytest.mark.parametrize("method", _methods.METHODS)
     def test_its_preset_is_what_it_says(self, method, preset):
         config = mnist.defaults(method, preset)
-        sampler = _methods.build(config, data_size=4_000)
-        assert sampler.networks == config.networks_per_step
-        size = sampler.size_after(config.steps)
-        assert size is None or size >= config.networks
+        sampler = _methods.build(config, num_data=4_000)
+        assert sampler.num_networks == config.networks_per_step
+        size = sampler.num_available_after(config.steps)
+        assert size is None or size >= config.num_networks
         assert (size == 1) == (method == "sgd")
         rate = config.learning_rate / (4_000 if method == "sgld" else 1)
         assert float(sampler.optimizer.learning_rate) == pytest.approx(rate)
@@ -76,7 +76,7 @@ class TestMethods:
 
     @pytest.mark.slow
     def test_noise_is_as_far_apart_as_the_run_that_it_matches(self, ensemble_run, tmp_path):
-        config = tiny("noise", networks=10, match=str(ensemble_run))
+        config = tiny("noise", num_networks=10, match=str(ensemble_run))
         metrics = mnist.run(config, tmp_path / "noise")
         sampler, other = sampler_of(tmp_path / "noise"), sampler_of(ensemble_run)
         assert isinstance(sampler, hn.NoiseControl)
@@ -91,7 +91,7 @@ class TestMethods:
 
     @pytest.mark.slow
     def test_training_goes_on_as_if_noise_had_not_been_matched(self, ensemble_run, tmp_path):
-        config = tiny("noise", networks=10, match=str(ensemble_run))
+        config = tiny("noise", num_networks=10, match=str(ensemble_run))
         more = dataclasses.replace(config, steps=4)
         mnist.run(config, tmp_path / "twice")
         for name in ("twice", "at_once"):
@@ -122,7 +122,7 @@ class TestMethods:
         assert not (tmp_path / "noise").exists()
 
     def test_more_networks_than_there_are(self, tmp_path):
-        for config, count in ((tiny("deep_ensemble", networks=11), 10), (tiny("sgld"), 10)):
+        for config, count in ((tiny("deep_ensemble", num_networks=11), 10), (tiny("sgld"), 10)):
             with pytest.raises(_run.UsageError, match=f"this sampler has {count} in all"):
                 mnist.run(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
@@ -134,9 +134,9 @@ class TestMethods:
         size = {"sgd": 1, "deep_ensemble": 10, "sgd_chains": 10, "sgld": 20}.get(method)
         steps = 200 if method == "sgld" else 30
         config = tiny(method, steps=steps, match=match)
-        config = dataclasses.replace(config, networks=min(size or 4, 4))
+        config = dataclasses.replace(config, num_networks=min(size or 4, 4))
         settings = SMALL if size is None else dataclasses.replace(SMALL, ensembles=None)
-        settings = dataclasses.replace(settings, networks=config.networks)
+        settings = dataclasses.replace(settings, num_networks=config.num_networks)
         metrics = mnist.run(config, tmp_path / "run", analyses=["all"], settings=settings)
         possible = {name for name, a in ANALYSES.items() if a.needs <= (size or a.needs)}
         assert set(metrics["analyses"]) == possible
@@ -160,7 +160,7 @@ class TestMethodFlags:
     def test_what_has_no_part_or_is_missing(self):
         for arguments, words in (
             (["--method=mnf", "--lam=5"], "--lam has no part in --method=mnf"),
-            (["--method=sgd", "--networks=5"], "--networks has no part in --method=sgd"),
+            (["--method=sgd", "--num_networks=5"], "--num_networks has no part in --method=sgd"),
             (["--match=runs/x"], "--match has no part in --method=hypernetwork"),
             (["--method=noise"], "--method=noise needs --match"),
         ):
@@ -171,7 +171,7 @@ class TestMethodFlags:
     def forget(self):
         for flag in _flags.FLAGS.flags_by_module_dict()[_experiment_flags.__name__]:
             flag.unparse()
-        for name in ("lam", "networks"):
+        for name in ("lam", "num_networks"):
             _flags.FLAGS[name].unparse()
 
     def test_a_folder_is_named_after_the_method(self):

@@ -25,7 +25,7 @@ from reproduce.runs import folder as _run
 TINY = mnist.Config(
     dataset="mnist_5k",
     steps=2,
-    networks=5,
+    num_networks=5,
     networks_per_step=3,
     images_per_network=4,
     validate_every=2,
@@ -195,11 +195,11 @@ class TestFlags:
     def test_the_paper_is_the_default(self):
         config = self.parsed()
         assert config == mnist.Config(dataset="mnist_5k")
-        assert (config.steps, config.networks, config.lam) == (13_000, 200, 1e3)
+        assert (config.steps, config.num_networks, config.lam) == (13_000, 200, 1e3)
 
     def test_flags_win_over_the_preset(self):
-        config = self.parsed(preset="quick", steps=7, lam=5.0, seed=3, networks=9)
-        assert (config.steps, config.networks) == (7, 9)
+        config = self.parsed(preset="quick", steps=7, lam=5.0, seed=3, num_networks=9)
+        assert (config.steps, config.num_networks) == (7, 9)
         assert (config.lam, config.seed, config.preset) == (5.0, 3, "quick")
         assert self.parsed(preset="quick").steps == mnist.PRESETS["hypernetwork", "quick"]["steps"]
 
@@ -214,7 +214,9 @@ class TestFlags:
         )
         quick = self.parsed(preset="quick")
         assert name(quick) == "runs/mnist-dataset=mnist_5k-preset=quick"
-        assert name(dataclasses.replace(quick, networks=7)).endswith("networks=7-preset=quick")
+        assert name(dataclasses.replace(quick, num_networks=7)).endswith(
+            "num_networks=7-preset=quick"
+        )
         assert name(self.parsed(method="sgd")) == "runs/mnist-dataset=mnist_5k-method=sgd"
 
 
@@ -258,7 +260,7 @@ class TestCommand:
             "--lam=inf": "lam is a finite number above 0",
             "--lam=much": "much",
             "--steps=0": "at least 1 training step",
-            "--networks=1": "at least 2 networks",
+            "--num_networks=1": "at least 2 networks",
             "--preset=fast": "paper",
             "--seed=-1": "seed",
             "--lamm=1": "lamm",
@@ -275,7 +277,13 @@ class TestCommand:
     def test_help_reads_like_a_manual(self, tmp_path):
         done = command("--help", cwd=tmp_path)
         text = " ".join(done.stdout.split())
-        for words in ("The MNIST experiment", "--preset=quick", "--lam", "--run_dir", "--networks"):
+        for words in (
+            "The MNIST experiment",
+            "--preset=quick",
+            "--lam",
+            "--run_dir",
+            "--num_networks",
+        ):
             assert words in text
 
 

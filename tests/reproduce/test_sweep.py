@@ -25,7 +25,7 @@ from reproduce.studies.sweep_folder import Sweep, check, default_folder, trial_f
 TINY = mnist.Config(
     dataset="mnist_5k",
     steps=2,
-    networks=5,
+    num_networks=5,
     networks_per_step=3,
     images_per_network=4,
     validate_every=2,
@@ -244,7 +244,7 @@ class TestSweep:
         assert metrics["best"]["lam"] == best
         words = shlex.split(metrics["command"])
         assert words[:3] == ["python", "-m", "reproduce.mnist"]
-        assert {f"--lam={best:g}", "--steps=2", "--networks=5", "--seed=0"} <= {*words}
+        assert {f"--lam={best:g}", "--steps=2", "--num_networks=5", "--seed=0"} <= {*words}
         with np.load(folder / "figures" / "frontier.npz") as numbers:
             assert numbers["lam"].tolist() == [10, 1e5]
             drawn = numbers["negative_log_likelihood"]
@@ -303,7 +303,7 @@ def start(cwd, *arguments, **variables):
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "reproduce.sweep", "--dataset=mnist_5k", "--preset=quick"),
-            *("--steps=2", "--networks=5", "--run_dir=sweep", *arguments),
+            *("--steps=2", "--num_networks=5", "--run_dir=sweep", *arguments),
         ],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | variables,

@@ -26,7 +26,7 @@ def load(name, data_dir=None):
     return dataclasses.replace(whole, train=part, validation=part, test=part)
 hn.data.load = load
 mnist.PRESETS["hypernetwork", "quick"] |= {
-    "networks": 2, "networks_per_step": 2, "images_per_network": 4, "checkpoint_every": 1}
+    "num_networks": 2, "networks_per_step": 2, "images_per_network": 4, "checkpoint_every": 1}
 Figure.savefig = lambda self, path: path.write_bytes(b"a picture")
 run = mnist.run
 def together(*arguments, **options):

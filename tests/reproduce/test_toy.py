@@ -249,5 +249,5 @@ class TestCommand:
         text = " ".join(python("-m", "reproduce.toy", "--help", cwd=tmp_path).stdout.split())
         for words in ("The toy problem", "--seeds", "--steps", "--run_dir"):
             assert words in text
-        for flag in ("--lam", "--dataset", "--networks", "--preset"):
+        for flag in ("--lam", "--dataset", "--num_networks", "--preset"):
             assert flag not in text

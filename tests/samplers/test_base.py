@@ -22,7 +22,7 @@ class TestDealing:
 
     def test_the_loss_of_a_short_batch_is_the_mean_over_its_examples(self, blobs):
         """With all networks alike, the accuracy loss is that of one network on the examples."""
-        sampler = hypernetwork(networks=6, diversity=[])
+        sampler = hypernetwork(num_networks=6, diversity=[])
         for variable in sampler.extractor.trainable_variables:
             variable.assign(tf.zeros_like(variable))  # one code, so one network
         sampler.compile(optimizer=keras.optimizers.SGD(0.0), loss=LOGITS, metrics=["accuracy"])
@@ -58,7 +58,7 @@ class TestHypernetwork:
 
     def test_latent_distributions(self):
         uniform = hypernetwork(latent_dim=50).latent_vectors(tf.constant([0, 1], tf.int64), 400)
-        normal = hypernetwork(latent_dim=50, latent="normal").latent_vectors(
+        normal = hypernetwork(latent_dim=50, latent_distribution="normal").latent_vectors(
             tf.constant([0, 1], tf.int64), 400
         )
         # 20,000 numbers: standard errors of the means 0.004, 0.007, of the deviations 0.002, 0.005
@@ -77,13 +77,13 @@ class TestHypernetwork:
         )
 
     def test_whole_layers_have_one_code(self):
-        hyper = hypernetwork(whole=(0, 1), code_dim=[3, 5])
+        hyper = hypernetwork(whole_layers=(0, 1), code_dim=[3, 5])
         assert hyper.extractor.codes == [(1, 3), (1, 5)]
         assert [g.outputs for g in hyper.generators] == [24, 27]
 
     def test_a_target_may_have_a_single_layer(self):
         model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        hyper = hypernetwork(model, whole=())
+        hyper = hypernetwork(model, whole_layers=())
         assert hyper.sample(2).theta().shape == (2, 15)
 
     def test_more_entropy_for_less_lam(self, blobs):
@@ -114,13 +114,13 @@ class TestHypernetwork:
         [
             ({"lam": -1.0}, "lam"),
             ({"lam": float("nan")}, "lam"),
-            ({"networks": 0}, "at least one network"),
+            ({"num_networks": 0}, "at least one network"),
             ({"latent_dim": 0}, "latent_dim"),
-            ({"latent": "cauchy"}, "uniform"),
+            ({"latent_distribution": "cauchy"}, "uniform"),
             ({"code_dim": [3, 3, 3]}, "3 entries.* 2 weighted layers"),
-            ({"whole": (5,)}, "whole names layers"),
+            ({"whole_layers": (5,)}, "whole_layers names layers"),
             ({"gauge_epsilon": -1.0}, "epsilon"),
-            ({"prior": 0.0}, "scale"),
+            ({"prior_scale": 0.0}, "scale"),
         ],
     )
     def test_bad_arguments_are_one_line(self, arguments, message):
@@ -129,7 +129,7 @@ class TestHypernetwork:
         assert "\n" not in str(error.value)
 
     def test_entropy_of_one_network_is_refused(self, blobs):
-        sampler = hypernetwork(networks=1)
+        sampler = hypernetwork(num_networks=1)
         sampler.compile(optimizer="adam", loss=LOGITS)
         with pytest.raises(ValueError, match="use more networks"):
             sampler.train_on_batch(*blobs)
@@ -145,7 +145,7 @@ class TestHypernetwork:
         """lam = |data|, a prior, no gauge: the loss is the sum of its three parts."""
         sampler = hypernetwork(
             lam=96.0,
-            prior=2.0,
+            prior_scale=2.0,
             gauge=False,
             diversity=NegativeEntropy(distance="l2", constants=True),
         )

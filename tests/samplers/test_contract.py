@@ -120,7 +120,7 @@ class TestContract:
         logs = sampler.evaluate(*blobs, batch_size=48, return_dict=True, verbose=0)
         assert logs == sampler.evaluate(*blobs, batch_size=48, return_dict=True, verbose=0)
         x = blobs[0]
-        prediction = sampler.predict(x, networks=9, seed=3)
+        prediction = sampler.predict(x, num_networks=9, seed=3)
         np.testing.assert_array_equal(prediction, sampler.sample(9, seed=3).predict(x))
         np.testing.assert_allclose(prediction.sum(-1), 1, rtol=1e-5)
         assert sampler(x).shape == (96, 3)
@@ -165,9 +165,9 @@ class TestContract:
         assert history["accuracy_loss"][-1] < 0.7 * history["accuracy_loss"][0]
         assert sampler.evaluate(*blobs, batch_size=96, verbose=0)[1] > 0.6
         ensemble = sampler.sample(4)
-        with pytest.raises(ValueError, match="calibrate"):
+        with pytest.raises(ValueError, match="update_batch_norm"):
             ensemble.evaluate(*blobs)
-        assert ensemble.calibrate(blobs[0]).evaluate(*blobs).majority_vote_accuracy > 0.6
+        assert ensemble.update_batch_norm(blobs[0]).evaluate(*blobs).majority_vote_accuracy > 0.6
 
     def test_frozen_layers_travel_with_the_sampler(self, make, blobs, tmp_path):
         norm = keras.layers.Normalization()
@@ -200,7 +200,7 @@ def test_terms_on_outputs_see_logits_in_their_gauge(classes, kind, centred):
     """What the softmax does not see would tell networks apart for nothing."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(classes)])
     term = Seen()
-    sampler = hypernetwork(model, networks=4, diversity=[term], start="model")
+    sampler = hypernetwork(model, num_networks=4, diversity=[term], initialization="model")
     losses = {
         3: LOGITS if kind == "logits" else "mse",
         1: keras.losses.BinaryCrossentropy(from_logits=True),

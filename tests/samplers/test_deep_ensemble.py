@@ -13,7 +13,7 @@ class TestDeepEnsemble:
     @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
     def test_it_is_ordinary_training_of_each_network(self, blobs, optimizer):
         x, y = blobs
-        sampler = deep_ensemble(networks=4, gauge=False)
+        sampler = deep_ensemble(num_networks=4, gauge=False)
         networks = [member.to_keras() for member in sampler.sample(4)]
         sampler.compile(optimizer=optimizer, loss=LOGITS)
         for network in networks:
@@ -31,7 +31,7 @@ class TestDeepEnsemble:
 
     def test_a_prior_acts_as_it_would_on_one_network(self, blobs):
         x, y = blobs
-        several, alone = (deep_ensemble(networks=n, prior=0.5, lam=9.0) for n in (4, 1))
+        several, alone = (deep_ensemble(num_networks=n, prior_scale=0.5, lam=9.0) for n in (4, 1))
         for sampler, share in ((several, 96), (alone, 24)):
             sampler.compile(optimizer=keras.optimizers.SGD(1e-3), loss=LOGITS)
             start = sampler.sample(1).theta()[0]
@@ -62,7 +62,7 @@ class TestDeepEnsemble:
     def test_it_is_finite(self, blobs):
         with pytest.raises(ValueError, match="has 12 networks: 13 are not to be had"):
             deep_ensemble().sample(13)
-        sampler = deep_ensemble(networks=1)
+        sampler = deep_ensemble(num_networks=1)
         assert sampler.predict(blobs[0]).shape == (96, 3)
 
     def test_initial_weights_are_those_of_the_model_or_as_given(self):
@@ -90,7 +90,7 @@ class TestDeepEnsemble:
             deep_ensemble(initializers={"kernels": "zeros"})
 
     def test_a_network_does_not_depend_on_how_many_there_are(self):
-        few, many = deep_ensemble(networks=2), deep_ensemble(networks=5)
+        few, many = deep_ensemble(num_networks=2), deep_ensemble(num_networks=5)
         np.testing.assert_array_equal(few.sample(2).theta(), many.sample(5).theta()[:2])
 
 
@@ -102,7 +102,7 @@ class TestNoiseControl:
         np.testing.assert_allclose(theta.mean(0), trained, atol=0.03)
         np.testing.assert_allclose(theta.std(0), 0.3, rtol=0.06)
         gauged, _ = fitted(noise_control, *blobs)
-        centre = hn.DeepEnsemble(gauged.target, networks=1)
+        centre = hn.DeepEnsemble(gauged.target, num_networks=1)
         for own, value in zip(centre.theta, gauged.theta, strict=True):
             own.assign(value)
         # In the gauge too, and at any scale, what is added is isotropic.
@@ -114,7 +114,7 @@ class TestNoiseControl:
             np.testing.assert_allclose(of_z, expected, rtol=1e-5, atol=1e-5)
 
     def test_matched_networks_are_as_far_apart(self, blobs):
-        other = deep_ensemble(networks=12).sample(12)
+        other = deep_ensemble(num_networks=12).sample(12)
         sampler, _ = fitted(noise_control, *blobs)
         scale = sampler.match(other)
         assert scale == float(sampler.scale.numpy()) != pytest.approx(0.05, rel=0.1)
@@ -127,7 +127,7 @@ class TestNoiseControl:
 
     def test_what_cannot_be_matched_is_refused_and_changes_nothing(self):
         sampler = noise_control(scale=0.05)
-        same = deep_ensemble(networks=2)
+        same = deep_ensemble(num_networks=2)
         for weights in same.theta:
             weights.assign(tf.repeat(weights[:1], 2, 0))
         large = keras.Sequential([keras.Input((2,)), keras.layers.Dense(9)])

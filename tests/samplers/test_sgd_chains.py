@@ -23,7 +23,7 @@ def chains(cls=hn.SGDChains, optimizer=None, **kwargs):
 
 
 def test_independent_chains_are_a_deep_ensemble_at_constant_rate(blobs):
-    several, ensemble = chains(chains=4), hn.DeepEnsemble(classifier(), networks=4)
+    several, ensemble = chains(num_chains=4), hn.DeepEnsemble(classifier(), num_networks=4)
     ensemble.compile(optimizer=keras.optimizers.SGD(0.1), loss=LOGITS)
     for _ in range(3):
         several.train_on_batch(*blobs)
@@ -32,7 +32,7 @@ def test_independent_chains_are_a_deep_ensemble_at_constant_rate(blobs):
 
 
 def test_snapshots_of_one_chain_are_the_newest_in_their_turn(blobs):
-    chain = chains(chains=1, snapshots=3, every=2, gauge=False)
+    chain = chains(num_chains=1, num_snapshots=3, snapshot_every=2, gauge=False)
     passed = []
     for _ in range(10):
         chain.train_on_batch(*blobs)
@@ -45,21 +45,21 @@ def test_snapshots_of_one_chain_are_the_newest_in_their_turn(blobs):
 
 
 def test_there_are_as_many_as_were_kept(blobs):
-    sampler = chains(chains=2, snapshots=3, every=2)
+    sampler = chains(num_chains=2, num_snapshots=3, snapshot_every=2)
     sizes = []
     for _ in range(8):
-        sizes.append(sampler.size)
+        sizes.append(sampler.num_available)
         sampler.train_on_batch(*blobs)
     assert sizes == [2, 2, 2, 2, 4, 4, 6, 6]
-    assert sizes == [sampler.size_after(step) for step in range(8)]
+    assert sizes == [sampler.num_available_after(step) for step in range(8)]
     assert len(sampler.sample(6)) == 6
     with pytest.raises(ValueError, match="has 6 networks: 7 are not to be had"):
         sampler.sample(7)
-    start = chains(chains=2, every=5, gauge=False)
+    start = chains(num_chains=2, snapshot_every=5, gauge=False)
     start.train_on_batch(*blobs)  # before the first snapshot: as they stand
     np.testing.assert_array_equal(start.sample(2).theta()[:, :16].ravel(), np.ravel(start.theta[0]))
     # Of the same count, more kept networks are other networks: nothing old is remembered.
-    early = chains(chains=2, snapshots=3, every=1)
+    early = chains(num_chains=2, num_snapshots=3, snapshot_every=1)
     early.train_on_batch(*blobs)
     first = early.sample(2).theta()
     for _ in range(5):
@@ -81,7 +81,7 @@ def test_langevin_dynamics_sample_the_posterior():
     mean = (x * y).sum() / 0.3**2 / precision
     model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
     count = 400
-    sampler = hn.SGLD(hn.Target(model), chains=count, lam=20, prior=2.0, gauge=False)
+    sampler = hn.SGLD(hn.Target(model), num_chains=count, lam=20, prior_scale=2.0, gauge=False)
     sampler.compile(
         optimizer=keras.optimizers.SGD(float(0.02 / precision)), loss=negative_log_likelihood
     )
@@ -98,7 +98,7 @@ def test_langevin_dynamics_sample_the_posterior():
 
 def test_noise_is_a_function_of_seed_and_step(blobs):
     def after_two_steps(seed):
-        sampler = chains(hn.SGLD, keras.optimizers.SGD(1e-5), chains=2, lam=96, seed=seed)
+        sampler = chains(hn.SGLD, keras.optimizers.SGD(1e-5), num_chains=2, lam=96, seed=seed)
         for _ in range(2):
             sampler.train_on_batch(*blobs)
         return sampler.sample(2).theta()
@@ -108,7 +108,7 @@ def test_noise_is_a_function_of_seed_and_step(blobs):
 
 
 def test_what_makes_no_chain_is_refused():
-    for wrong in ({"snapshots": 0}, {"snapshots": 1.5}, {"every": 2.5}):
+    for wrong in ({"num_snapshots": 0}, {"num_snapshots": 1.5}, {"snapshot_every": 2.5}):
         with pytest.raises(ValueError, match="a whole number of snapshots, at least one"):
             chains(**wrong)
     with pytest.raises(ValueError, match="number of training examples"):

@@ -127,7 +127,7 @@ class TestInitializers:
             "pointwise_kernel": "GlorotUniform",
             "recurrent_kernel": "Orthogonal",
         }
-        ensemble = hn.DeepEnsemble(target, networks=3, gauge=False).sample(3)
+        ensemble = hn.DeepEnsemble(target, num_networks=3, gauge=False).sample(3)
         for name, slot in names:
             apart = np.std(ensemble.weights.trainable[slot.index], 0).max()
             assert (apart > 0.05) == (name != "bias")
@@ -163,18 +163,18 @@ class TestEpsilonOfNorms:
         target = self.target()
         theta = tf.random.stateless_normal([3, target.weight_count], [1, 2], stddev=0.02)
         x = np.random.default_rng(0).normal(size=(40, 8, 8, 2)).astype("float32")
-        ensemble = hn.Ensemble(target, target.unflatten(theta)).calibrate(x)
+        ensemble = hn.Ensemble(target, target.unflatten(theta)).update_batch_norm(x)
         variances = [ensemble.weights.state[place] for place, _ in target.statistics[1::2]]
         assert min(float(tf.reduce_min(v)) for v in variances) < 1e-3
         before = ensemble.outputs(x)
         fixed = hn.Gauge(target, epsilon=0.0)(ensemble.weights)
-        after = hn.Ensemble(target, fixed, calibrated=True).outputs(x)
+        after = hn.Ensemble(target, fixed, batch_norm_updated=True).outputs(x)
         np.testing.assert_allclose(
             after - after.mean(-1, keepdims=True),
             before - before.mean(-1, keepdims=True),
             atol=1e-5 * np.abs(before).max(),
         )
-        anew = hn.Ensemble(target, fixed).calibrate(x).outputs(x)
+        anew = hn.Ensemble(target, fixed).update_batch_norm(x).outputs(x)
         assert np.abs(anew - after).max() > 0.01 * np.abs(before).max()  # so it did matter
 
     def test_networks_trained_out_of_the_gauge_answer_as_they_were_trained(self):
@@ -182,11 +182,11 @@ class TestEpsilonOfNorms:
         samples = []
         for gauge in (False, True):
             keras.utils.set_random_seed(0)
-            sampler = hn.DeepEnsemble(self.target(), networks=2, gauge=gauge)
+            sampler = hn.DeepEnsemble(self.target(), num_networks=2, gauge=gauge)
             sampler.compile(loss=LOGITS)
             for variable in sampler.trainable_variables:
                 variable.assign(0.1 * variable)
-            sampler.calibration = x
+            sampler.batch_norm_data = x
             samples.append(sampler.sample(2))
         raw, fixed = (ensemble.outputs(x) for ensemble in samples)
         centred = [outputs - outputs.mean(-1, keepdims=True) for outputs in (raw, fixed)]

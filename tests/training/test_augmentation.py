@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+import small_training_runs as training
 import tensorflow as tf
-import test_training as training
 
 from hypernet_tf.data import Split
 from hypernet_tf.training import augmentation

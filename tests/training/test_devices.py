@@ -13,23 +13,23 @@ import pytest
 import tensorflow as tf
 from replica_cases import CHECKS
 from small_samplers import LOGITS, classifier, deep_ensemble, hypernetwork, langevin, mnf
-from test_training import run, same_state
+from small_training_runs import run, same_state
 
 from hypernet_tf.training import devices
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.devices import DeviceError, Execution
 from hypernet_tf.training.loop import loop
 
-HERE = pathlib.Path(__file__).parent
+HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
 # What the fast tests check.
 FEW = ("every kind of term",)
 
 
 def script(name, *arguments, **environment):
-    """A script beside this file, in a process of its own, with the packages that this one sees."""
+    """A script of the helpers, in a process of its own, with the packages that this one sees."""
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
-        [sys.executable, str(HERE / name), *map(str, arguments)],
+        [sys.executable, str(HELPERS / name), *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "2"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -15,7 +15,7 @@ import urllib.request
 import matplotlib.image
 import numpy as np
 import pytest
-from test_training import DATASET, run
+from small_training_runs import DATASET, run
 
 from hypernet_tf import plots
 from hypernet_tf.analysis.filters import layer_pictures

@@ -35,7 +35,7 @@ def test_a_tuner_finds_the_best_of_its_trials(blobs, tmp_path):
     def make(hp):
         return compiled(target, hp.Float("lam", 10, 1e5, sampling="log"), LOSS)
 
-    model = SamplerHyperModel(make, validation=(x, y), networks=8)
+    model = SamplerHyperModel(make, validation=(x, y), num_networks=8)
     tuner = keras_tuner.RandomSearch(
         model, objective("negative_log_likelihood"), max_trials=2, seed=3, directory=tmp_path
     )
@@ -59,7 +59,7 @@ def test_hyperband_goes_on_from_the_weights_of_an_earlier_round(blobs, tmp_path)
     def make(hp):
         return compiled(target, hp.Float("lam", 10, 1e5, sampling="log"), LOSS)
 
-    model = SamplerHyperModel(make, validation=(x, y), networks=8)
+    model = SamplerHyperModel(make, validation=(x, y), num_networks=8)
     name = "negative_log_likelihood"
     tuner = keras_tuner.Hyperband(
         model, objective(name), max_epochs=2, factor=2, seed=3, directory=tmp_path
@@ -78,7 +78,7 @@ def test_hyperband_goes_on_from_the_weights_of_an_earlier_round(blobs, tmp_path)
 def test_the_metrics_are_those_of_the_ensemble(blobs):
     x, y = blobs
     hyper = compiled(classifier(), 10.0, LOSS)
-    model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), networks=6, seed=5)
+    model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), num_networks=6, seed=5)
     found = model.fit(None, hyper, x, y, epochs=1, batch_size=48, verbose=0)
     result = hyper.sample(6, seed=5).evaluate(x, y)
     assert found["ensemble_accuracy"] == result.majority_vote_accuracy
@@ -94,7 +94,7 @@ def test_values_have_objectives_too(blobs):
     target = hn.Target(keras.Sequential([keras.Input((2,)), hidden, keras.layers.Dense(1)]))
     hyper = compiled(target, 10.0, "mse")
     y = x[:, :1]
-    model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), networks=6)
+    model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), num_networks=6)
     found = model.fit(None, hyper, x, y, epochs=1, batch_size=48, verbose=0)
     result = hyper.sample(6, seed=0).evaluate(x, y)
     assert found["mean_squared_error"] == pytest.approx(result.mean_squared_error)
@@ -104,12 +104,12 @@ def test_values_have_objectives_too(blobs):
 def test_batch_normalisation_needs_inputs_to_calibrate_on(blobs):
     x, y = blobs
     hyper = compiled(classifier(keras.layers.BatchNormalization()), 10.0, LOSS)
-    model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), networks=4)
-    with pytest.raises(keras_tuner.errors.FatalValueError, match="calibration=x_train"):
+    model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), num_networks=4)
+    with pytest.raises(keras_tuner.errors.FatalValueError, match="batch_norm_data=x_train"):
         model.fit(None, hyper, x, y)
-    model.calibration = x
+    model.batch_norm_data = x
     found = model.fit(None, hyper, x, y, epochs=1, batch_size=48, verbose=0)
-    calibrated = hyper.sample(4, seed=0).calibrate(x).evaluate(x, y)
+    calibrated = hyper.sample(4, seed=0).update_batch_norm(x).evaluate(x, y)
     assert found["negative_log_likelihood"] == pytest.approx(calibrated.negative_log_likelihood)
 
 

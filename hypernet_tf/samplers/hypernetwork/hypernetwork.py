@@ -21,7 +21,7 @@ class Hypernetwork(LatentSampler):
     """A generative model of weights: an extractor and one weight generator per layer of the target.
 
     z -> extractor -> a code for each filter -> the layer's generator, shared by its filters -> the
-    filter's weights. A layer named in `whole` has one code, from which all its weights are
+    filter's weights. A layer named in `whole_layers` has one code, from which all its weights are
     generated. Batch normalisation that directly follows a layer is generated with it: its scale
     and shift are part of the filter, and "layers" below are the target's `units`.
 
@@ -31,16 +31,16 @@ class Hypernetwork(LatentSampler):
         code_dim: size of a filter's code; one number, or one per layer.
         extractor_hidden: hidden sizes of the extractor.
         generator_hidden: hidden sizes of the generators: one tuple for all, or one per layer.
-        whole: which layers are generated whole, by index (-1 is the last).
+        whole_layers: which layers are generated whole, by index (-1 is the last).
         share_generators: whether layers whose filters have the same sizes share one generator (and
             their entries of code_dim and generator_hidden are the same).
         residual: whether extractor and generators have skip connections between hidden layers of
             one size.
-        start: how the first weights are distributed: as "published" (standard deviation 0.1,
+        initialization: how the first weights are distributed: as "published" (standard deviation 0.1,
             whatever the layer; every network of its own, under which deep targets hardly train), or
             as the "model"'s own initializers draw them, which know how many inputs a filter has,
             and alike in all networks (see the places of `Extractor` and `WeightGenerator`).
-        latent: distribution of z: "uniform" on [-1, 1], or standard "normal".
+        latent_distribution: distribution of z: "uniform" on [-1, 1], or standard "normal".
         **kwargs: see `WeightSampler`: networks, lam, lam_growth, diversity, prior, gauge, seed, ...
 
     Raises:
@@ -64,40 +64,44 @@ class Hypernetwork(LatentSampler):
         code_dim: int | Sequence[int] = 15,
         extractor_hidden: Sequence[int] = (300, 300),
         generator_hidden: Sequence[int] | Sequence[Sequence[int]] = (100, 100),
-        whole: Sequence[int] = (-1,),
+        whole_layers: Sequence[int] = (-1,),
         share_generators: bool = False,
         residual: bool = False,
-        start: str = "published",
-        latent: str = "uniform",
+        initialization: str = "published",
+        latent_distribution: str = "uniform",
         **kwargs: Any,
     ):
         super().__init__(target, **kwargs)
         if latent_dim < 1:
             raise ValueError(f"latent_dim is at least 1, not {latent_dim}")
-        if latent not in ("uniform", "normal"):
-            raise ValueError(f"latent is 'uniform' or 'normal', not {latent!r}")
-        if start not in ("published", "model"):
-            raise ValueError(f"start is 'published' or 'model', not {start!r}")
+        if latent_distribution not in ("uniform", "normal"):
+            raise ValueError(
+                f"latent_distribution is 'uniform' or 'normal', not {latent_distribution!r}"
+            )
+        if initialization not in ("published", "model"):
+            raise ValueError(f"initialization is 'published' or 'model', not {initialization!r}")
         units = self.target.units
         code_dims = self._per_layer("code_dim", code_dim, isinstance(code_dim, int))
         one_tuple = not generator_hidden or isinstance(generator_hidden[0], int)
         hidden = self._per_layer("generator_hidden", generator_hidden, one_tuple)
         hidden = [tuple(sizes) for sizes in hidden]
-        if any(not -len(units) <= index < len(units) for index in whole):
-            raise ValueError(f"whole names layers by index, of {len(units)}; not {whole}")
-        whole_units = {index % len(units) for index in whole}
+        if any(not -len(units) <= index < len(units) for index in whole_layers):
+            raise ValueError(
+                f"whole_layers names layers by index, of {len(units)}; not {whole_layers}"
+            )
+        whole_units = {index % len(units) for index in whole_layers}
         self.latent_dim = latent_dim
-        self.latent = latent
+        self.latent_distribution = latent_distribution
         self._arguments = {
             "latent_dim": latent_dim,
             "code_dim": code_dims,
             "extractor_hidden": list(extractor_hidden),
             "generator_hidden": [list(sizes) for sizes in hidden],
-            "whole": sorted(whole_units),
+            "whole_layers": sorted(whole_units),
             "share_generators": share_generators,
             "residual": residual,
-            "start": start,
-            "latent": latent,
+            "initialization": initialization,
+            "latent_distribution": latent_distribution,
         }
         codes = [
             (1 if place in whole_units else unit[0].filters, code)
@@ -105,7 +109,11 @@ class Hypernetwork(LatentSampler):
         ]
         options: dict[str, Any] = {"residual": residual, "dtype": self.dtype_policy}
         self.extractor = Extractor(
-            tuple(extractor_hidden), codes, places=start == "model", name="extractor", **options
+            tuple(extractor_hidden),
+            codes,
+            places=initialization == "model",
+            name="extractor",
+            **options,
         )
         self.extractor.build((None, latent_dim))
         groups: dict[Any, list[int]] = {}  # what one generator makes: places of units
@@ -118,12 +126,12 @@ class Hypernetwork(LatentSampler):
         for number, places in enumerate(self._generated, 1):
             filters = codes[places[0]][0]
             single = sum(codes[place][0] for place in places) == 1
-            moments = _moments([units[place] for place in places], filters, start)
+            moments = _moments([units[place] for place in places], filters, initialization)
             name = f"weight_generator{number}"
             generator = WeightGenerator(
                 hidden[places[0]],
                 moments,
-                place=start == "model" and single,
+                place=initialization == "model" and single,
                 name=name,
                 **options,
             )
@@ -147,7 +155,7 @@ class Hypernetwork(LatentSampler):
 
         prior = (
             distributions.Uniform(-1.0, 1.0)
-            if self.latent == "uniform"
+            if self.latent_distribution == "uniform"
             else distributions.Normal(0.0, 1.0)
         )
         return prior.sample([count, self.latent_dim], seed=tf.cast(seed, tf.int32))
@@ -181,18 +189,20 @@ class Hypernetwork(LatentSampler):
         return super().get_config() | self._arguments
 
 
-def _moments(units: list[Unit], filters: int, start: str) -> list[tuple[int, float, float | None]]:
+def _moments(
+    units: list[Unit], filters: int, initialization: str
+) -> list[tuple[int, float, float | None]]:
     """(count, mean, standard deviation) of the parts of a row at the start.
 
     Args:
         units: those of one generator; where their initializers differ, their average is taken.
         filters: F of the first one.
-        start: "published" or "model".
+        initialization: "published" or "model".
     """
     moments: list[tuple[int, float, float | None]] = []
     for alike in zip(*([s for layer in unit for s in layer.slots] for unit in units), strict=True):
         count = alike[0].size // filters
-        if start == "published":
+        if initialization == "published":
             moments.append((count, 0.0, None))
         else:
             mean, deviation = np.mean([slot.moments() for slot in alike], 0)

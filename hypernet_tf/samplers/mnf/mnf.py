@@ -33,11 +33,11 @@ class MNF(LatentSampler):
     vector that a flow makes (`MultiplicativePosterior`); other layers' are normal. The loss is the
     negative evidence lower bound divided by the size of the data set,
 
-        lam · accuracy loss + mean over networks of KL / data_size + diversity terms
+        lam · accuracy loss + mean over networks of KL / num_data + diversity terms
 
     with lam = 1 and no diversity term unless others are given. It is divided, as published, so that
     learning rates and the loss do not depend on the size. Gradients of the KL are then of the order
-    1 / data_size, and Adam's epsilon should lie well below: 1e-8 rather than Keras's 1e-7.
+    1 / num_data, and Adam's epsilon should lie well below: 1e-8 rather than Keras's 1e-7.
 
     Networks differ by explicit samples of all their weights. (The published program adds noise to
     each image's activations instead, which has the same mean.) A network's latent vector is all its
@@ -47,14 +47,14 @@ class MNF(LatentSampler):
 
     Args:
         target: the `Target`, or a Keras model.
-        data_size: the number of training examples.
+        num_data: the number of training examples.
         lam: factor on the accuracy loss; above 1 the posterior is "cold".
-        prior: standard deviation of the normal prior on the weights.
+        prior_scale: standard deviation of the normal prior on the weights.
         diversity: a diversity term or a list of them; none unless given.
         **kwargs: see `WeightSampler`: networks, lam_growth, gauge, gauge_epsilon, seed.
 
     Example:
-        >>> mnf = MNF(Target(zoo.mnist(), outputs="logits"), data_size=55_000, networks=20)
+        >>> mnf = MNF(Target(zoo.mnist(), outputs="logits"), num_data=55_000, num_networks=20)
         >>> mnf.latent_dim                                     # 20,018 weights, 840 multipliers
         20858
         >>> mnf.compile(Adam(1e-3, epsilon=1e-8), SparseCategoricalCrossentropy(from_logits=True))
@@ -70,19 +70,19 @@ class MNF(LatentSampler):
         self,
         target: Target,
         *,
-        data_size: int,
+        num_data: int,
         lam: float = 1.0,
-        prior: float = 1.0,
+        prior_scale: float = 1.0,
         diversity: Any = (),
         **kwargs: Any,
     ):
         super().__init__(target, lam=lam, diversity=diversity, **kwargs)
-        if not (isinstance(data_size, int) and data_size > 0):
-            raise ValueError(f"data_size is a whole number, at least 1, not {data_size}")
-        if not 0 < prior < float("inf"):
-            raise ValueError(f"the prior's scale is positive and finite, not {prior}")
-        self.data_size = data_size
-        self.prior = prior  # part of the KL: the base class adds no term for it
+        if not (isinstance(num_data, int) and num_data > 0):
+            raise ValueError(f"num_data is a whole number, at least 1, not {num_data}")
+        if not 0 < prior_scale < float("inf"):
+            raise ValueError(f"the prior's scale is positive and finite, not {prior_scale}")
+        self.num_data = num_data
+        self.prior_scale = prior_scale  # part of the KL: the base class adds no term for it
         self.posteriors = self._make_posteriors()
         for posterior in self.posteriors:
             posterior.build()
@@ -103,10 +103,12 @@ class MNF(LatentSampler):
             # A kernel may belong to an earlier layer that shares it.
             if kind is None or layer.slots[0].name != "kernel":
                 initial = [slot.initializer for slot in layer.slots]
-                posteriors.append(GaussianPosterior(shapes, initial=initial, prior=self.prior))
+                posteriors.append(
+                    GaussianPosterior(shapes, initial=initial, prior=self.prior_scale)
+                )
             else:
                 seed = stream_seed(self.seed, MASK, place).numpy()
-                posteriors.append(kind(shapes, prior=self.prior, seed=seed))
+                posteriors.append(kind(shapes, prior=self.prior_scale, seed=seed))
         return posteriors
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
@@ -146,11 +148,11 @@ class MNF(LatentSampler):
         means = [tf.reduce_mean(kl) for kl in self.kl(drawn)]
         for tracker, mean in zip(self.kl_trackers, means, strict=True):
             tracker.update_state(mean)
-        return tf.add_n(means) / self.data_size
+        return tf.add_n(means) / self.num_data
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        return super().get_config() | {"data_size": self.data_size}
+        return super().get_config() | {"num_data": self.num_data}
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -36,14 +36,14 @@ def residual_target():
 def hypernetwork(**kwargs):
     settings = {
         "latent_dim": 6,
-        "latent": "normal",
+        "latent_distribution": "normal",
         "code_dim": 5,
         "extractor_hidden": (16, 16),
         "generator_hidden": (24, 24),
         "share_generators": True,
         "residual": True,
-        "start": "model",
-        "networks": 4,
+        "initialization": "model",
+        "num_networks": 4,
     }
     return hn.Hypernetwork(residual_target(), **settings | kwargs)
 
@@ -191,7 +191,7 @@ class TestStart:
         kernel = hyper.target.rows(drawn.trainable)[2].numpy()[..., :-1]  # [N, F, 36]
         assert hyper.target.layers[2].slots[0].shape == (3, 3, 4, 4)
         assert kernel.std(0).mean() < 0.5 * kernel.mean(0).std(0).mean()
-        published = hypernetwork(start="published")
+        published = hypernetwork(initialization="published")
         assert published.extractor.places is None
         assert published.generators[0].means is None
         drawn = published.generate(published.sample_latent(64), training=True)
@@ -208,7 +208,7 @@ class TestStart:
         around = kernel.reshape(-1, 24) - place[:24]
         assert around.std() == pytest.approx(0.05 * slot.moments()[1], rel=0.25)
         assert [g.place for g in hyper.generators] == [False] * 3 + [True]
-        assert not any(g.place for g in hypernetwork(start="published").generators)
+        assert not any(g.place for g in hypernetwork(initialization="published").generators)
 
     def test_saved_and_loaded_it_is_the_same(self, tmp_path):
         hyper = hypernetwork()
@@ -229,14 +229,23 @@ class TestStart:
         config = hyper.get_config()
         again = hn.Hypernetwork.from_config(config)
         theirs = again.get_config()
-        for name in ("start", "residual", "share_generators", "latent", "whole", "code_dim"):
+        for name in (
+            "initialization",
+            "residual",
+            "share_generators",
+            "latent_distribution",
+            "whole_layers",
+            "code_dim",
+        ):
             assert theirs[name] == config[name] == hyper._arguments[name]
         assert again._generated == hyper._generated
         assert [v.shape for v in again.variables] == [v.shape for v in hyper.variables]
 
     def test_an_unknown_one_is_one_line(self):
-        with pytest.raises(ValueError, match=r"^start is 'published' or 'model', not 'he'$"):
-            hypernetwork(start="he")
+        with pytest.raises(
+            ValueError, match=r"^initialization is 'published' or 'model', not 'he'$"
+        ):
+            hypernetwork(initialization="he")
 
 
 def own_statistics(model, x):
@@ -250,15 +259,15 @@ def own_statistics(model, x):
 
 class TestBatchNormalisation:
     def test_without_calibration_the_error_says_what_to_do(self, hyper, images):
-        with pytest.raises(ValueError, match=r"call ensemble\.calibrate") as error:
+        with pytest.raises(ValueError, match=r"call ensemble\.update_batch_norm") as error:
             hyper.sample(2).evaluate(images, np.zeros(30, int))
         assert "\n" not in str(error.value)
 
     def test_images_for_calibration_do_it_in_every_sample(self, images):
         hyper = hypernetwork()
         y = np.arange(30) % 3
-        by_hand = hyper.sample(3, seed=2).calibrate(images)
-        hyper.calibration = images
+        by_hand = hyper.sample(3, seed=2).update_batch_norm(images)
+        hyper.batch_norm_data = images
         ensemble = hyper.sample(3, seed=2)
         for ours, theirs in zip(ensemble.weights.state, by_hand.weights.state, strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -266,14 +275,14 @@ class TestBatchNormalisation:
             by_hand.evaluate(images, y).majority_vote_accuracy
         )
         np.testing.assert_array_equal(
-            hyper.predict(images, networks=3, seed=2), by_hand.predict(images)
+            hyper.predict(images, num_networks=3, seed=2), by_hand.predict(images)
         )
 
     def test_both_modes_equal_a_loop_over_keras_models(self, images):
         """Training: each network's own batch statistics. Inference: the means of all batches'."""
         hyper = hypernetwork()
         _, weights = hyper._networks(tf.constant([3, 4], tf.int64), 3, training=True)
-        ensemble = hn.Ensemble(hyper.target, weights).calibrate(images, batch_size=10)
+        ensemble = hn.Ensemble(hyper.target, weights).update_batch_norm(images, batch_size=10)
         dealt = images.reshape(3, 10, 6, 6, 2)  # other images for each network
         trained = hyper.target.run(weights, dealt, training=True, batch_statistics=True)[0]
         outputs = ensemble.outputs(images)

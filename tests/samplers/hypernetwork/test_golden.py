@@ -15,7 +15,7 @@ import tensorflow as tf
 import hypernet_tf as hn
 from hypernet_tf.diversity import kozachenko_leonenko_entropy, nearest_neighbour_distances
 
-GOLDEN = pathlib.Path(__file__).parent / "data" / "mnist_hypernetwork_small.npz"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden" / "mnist_hypernetwork_small.npz"
 
 
 def close(ours, golden):
@@ -54,7 +54,7 @@ def hyper(golden):
         code_dim=[4, 5, 3, 6],
         extractor_hidden=(12, 10),
         generator_hidden=[(8, 7), (9, 8), (6, 7), (8, 6)],
-        networks=6,
+        num_networks=6,
         lam=float(golden["lam"]),
     )
     for name, variable in named_variables(model).items():

@@ -25,7 +25,7 @@ def classifier():
 
 
 def mnf(model=None, **kwargs):
-    return hn.MNF(model or classifier(), **{"data_size": 96, "networks": 6} | kwargs)
+    return hn.MNF(model or classifier(), **{"num_data": 96, "num_networks": 6} | kwargs)
 
 
 def randomised(layer, seed=0, scale=0.5):
@@ -352,7 +352,7 @@ class TestMNF:
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
-        [({"data_size": 0}, "data_size"), ({"prior": 0.0}, "scale"), ({"lam": -1.0}, "lam")],
+        [({"num_data": 0}, "num_data"), ({"prior_scale": 0.0}, "scale"), ({"lam": -1.0}, "lam")],
     )
     def test_bad_arguments_are_one_line(self, arguments, message):
         with pytest.raises(ValueError, match=message) as error:

@@ -1,0 +1,66 @@
+"""A training run that takes seconds, and how two runs are compared."""
+
+import keras
+import numpy as np
+
+import hypernet_tf as hn
+from hypernet_tf.data import Dataset, Split
+from hypernet_tf.training.run import train
+
+
+def digits(count, seed=0):
+    """Images 6x6 whose bright row tells their class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    images = rng.integers(0, 60, [count, 6, 6, 1])
+    images[np.arange(count), 2 * labels] += 150
+    return Split(images.astype(np.uint8), labels.astype(np.int64))
+
+
+DATASET = Dataset("digits", "drawn", ("a", "b", "c"), digits(96), digits(30, 1), digits(30, 2))
+
+
+def make():
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            layers.Conv2D(3, 3, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    hyper = hn.Hypernetwork(
+        model,
+        latent_dim=4,
+        code_dim=3,
+        extractor_hidden=(8,),
+        generator_hidden=(8,),
+        num_networks=4,
+        lam=50.0,
+    )
+    hyper.compile(
+        optimizer=keras.optimizers.Adam(0.01),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return hyper
+
+
+def run(folder, steps, **kwargs):
+    settings_ = {
+        "images": 4,
+        "num_networks": 5,
+        "validate_every": 4,
+        "checkpoint_every": 2,
+        "seed": 0,
+    }
+    return train(make, DATASET, folder, steps=steps, verbose=False, **settings_ | kwargs)
+
+
+def same_state(one, other):
+    for ours, theirs in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    for ours, theirs in zip(one.optimizer.variables, other.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
