@@ -14,7 +14,6 @@ import tensorflow as tf
 from hypernet_tf.ensembles import inference, io
 from hypernet_tf.ensembles.evaluation import (
     Evaluation,
-    RegressionEvaluation,
     evaluate_classes,
     evaluate_values,
     integer_labels,
@@ -159,7 +158,7 @@ class Ensemble:
 
     def evaluate(
         self, x: Any, y: Any, *, batch_size: int | None = None, verbose: int = 0
-    ) -> Evaluation | RegressionEvaluation:
+    ) -> Evaluation:
         """Members and ensemble on labelled examples.
 
         Args:
@@ -169,7 +168,7 @@ class Ensemble:
             verbose: 1 shows a progress bar.
 
         Returns:
-            An `Evaluation`, or a `RegressionEvaluation` where the target returns values.
+            An `Evaluation`, which has the measures of the target's task.
 
         Raises:
             ValueError: labels out of range, or not as many as examples.

@@ -3,61 +3,64 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from hypernet_tf.metrics import accuracy as metrics
-from hypernet_tf.metrics import calibration
+from hypernet_tf.metrics import accuracy
+from hypernet_tf.metrics.measures import MEASURES, evaluation_measures
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How N classifiers and their ensemble do on M examples. Accuracies are fractions.
+    """The measures of N networks and their ensemble on M examples.
+
+    Every measure of `hypernet_tf.metrics.MEASURES` for the task is an attribute by its key, and an
+    entry of `summary()`: accuracies are fractions, likelihoods nats.
 
     Attributes:
-        member_accuracy: [N].
-        member_negative_log_likelihood: [N], nats.
-        majority_vote_accuracy: of the class with most votes.
-        mean_probability_accuracy: of the class with the highest mean probability.
-        most_confident_accuracy: of the most confident network's choice.
-        negative_log_likelihood: of the mean probability, nats.
-        expected_calibration_error: of the mean probability, 15 bins of equal width.
-        adaptive_calibration_error: of the mean probability, 15 bins of equally many examples.
-        brier_score: of the mean probability, between 0 and 2.
-        disagreement: mean over pairs of networks of the share of examples on which they differ;
-            NaN for one network.
-        confusion: [C, C] how many examples of each class (rows) get which class with the highest
-            mean probability (columns).
+        members: Key -> values [N], one for each network: `member_accuracy` and
+            `member_negative_log_likelihood`; for regression `member_mean_squared_error`.
+        ensemble: Key -> number: `majority_vote_accuracy`, `mean_probability_accuracy`,
+            `negative_log_likelihood`, `expected_calibration_error`, ...; for regression
+            `mean_squared_error`, `standard_deviation`. NaN where there are too few networks.
+        confusion: Counts [C, C]: how many examples of each class (rows) get which class with the
+            highest mean probability (columns); None for regression.
+
+    Example:
+        >>> result = ensemble.evaluate(x_test, y_test)
+        >>> result.member_accuracy.mean(), result.majority_vote_accuracy
+        >>> result.summary()["negative_log_likelihood"]
     """
 
-    member_accuracy: np.ndarray
-    member_negative_log_likelihood: np.ndarray
-    majority_vote_accuracy: float
-    mean_probability_accuracy: float
-    most_confident_accuracy: float
-    negative_log_likelihood: float
-    expected_calibration_error: float
-    adaptive_calibration_error: float
-    brier_score: float
-    disagreement: float
-    confusion: np.ndarray
+    members: dict[str, np.ndarray]
+    ensemble: dict[str, float]
+    confusion: np.ndarray | None = None
 
+    def __getattr__(self, key: str) -> Any:
+        """A measure by its key: [N] of the networks, or a number of the ensemble."""
+        if key not in ("members", "ensemble"):  # which copying and pickling look for early
+            for values in (self.members, self.ensemble):
+                if key in values:
+                    return values[key]
+        raise AttributeError(f"this evaluation has no measure '{key}'")
 
-@dataclasses.dataclass(frozen=True)
-class RegressionEvaluation:
-    """How N regressors and their mean do on M examples.
+    def __len__(self) -> int:
+        """N."""
+        return len(next(iter(self.members.values())))
 
-    Attributes:
-        member_mean_squared_error: [N].
-        mean_squared_error: of the mean prediction.
-        standard_deviation: of the predictions over networks, averaged over examples.
-    """
+    def summary(self) -> dict[str, float | None]:
+        """Key -> number for every measure, that of the networks being their mean.
 
-    member_mean_squared_error: np.ndarray
-    mean_squared_error: float
-    standard_deviation: float
+        A measure that needs more networks is None.
+        """
+        numbers: dict[str, float | None] = {}
+        for key in (*self.members, *self.ensemble):
+            measure = MEASURES[key]
+            value = self.members[key].mean() if measure.kind == "member" else self.ensemble[key]
+            numbers[key] = None if len(self) < measure.least_networks else float(value)
+        return {key: numbers[key] for key in MEASURES if key in numbers}
 
 
 def integer_labels(y: np.ndarray, classes: int) -> np.ndarray:
@@ -89,64 +92,87 @@ def evaluate_classes(
     """Evaluate classifiers.
 
     Args:
-        parts: chunks of examples in order: the first one's index, and log-probabilities [N, b, C].
-        labels: [M] integers.
+        parts: Chunks of examples in order: the index of the first one, and log-probabilities
+            [N, b, C].
+        labels: Labels [M], integers.
         classes: C.
     """
-    correct: Any = 0.0
-    likelihood: Any = 0.0
-    differing = 0.0
-    means, confident, voted = [], [], []
-    for first, log_p in parts:
-        part = labels[first : first + log_p.shape[1]]
-        predictions = log_p.argmax(-1)
-        correct = correct + (predictions == part).sum(1)
-        likelihood = likelihood + metrics.negative_log_likelihood(log_p, part) * len(part)
-        means.append(metrics.mean_log_probabilities(log_p))
-        confident.append(metrics.most_confident(log_p))
-        voted.append(metrics.majority_vote(predictions, classes))
-        if len(log_p) > 1:
-            differing += metrics.disagreement(predictions, classes) * len(part)
-        else:
-            differing = float("nan")
+    means: list[np.ndarray] = []
+
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first, log_p in parts:
+            means.append(accuracy.mean_log_probabilities(log_p))
+            yield log_p, labels[first : first + log_p.shape[1]]
+
+    members, ensemble = _averages("classification", chunks(), len(labels))
     mean = np.concatenate(means)
-    chosen = mean.argmax(-1)
-    return Evaluation(
-        member_accuracy=correct / len(labels),
-        member_negative_log_likelihood=likelihood / len(labels),
-        majority_vote_accuracy=float(np.mean(np.concatenate(voted) == labels)),
-        mean_probability_accuracy=float(np.mean(chosen == labels)),
-        most_confident_accuracy=float(np.mean(np.concatenate(confident) == labels)),
-        negative_log_likelihood=float(metrics.negative_log_likelihood(mean, labels)),
-        expected_calibration_error=calibration.expected_calibration_error(mean, labels),
-        adaptive_calibration_error=calibration.adaptive_calibration_error(mean, labels),
-        brier_score=metrics.brier_score(mean, labels),
-        disagreement=differing / len(labels),
-        confusion=metrics.confusion(chosen, labels, classes),
-    )
+    for measure in evaluation_measures("classification"):
+        if measure.kind == "prediction":
+            assert measure.compute is not None
+            ensemble[measure.key] = float(measure.compute(mean, labels))
+    return _summarised(members, ensemble, accuracy.confusion(mean.argmax(-1), labels, classes))
 
 
-def evaluate_values(parts: Iterable[tuple[int, np.ndarray]], y: np.ndarray) -> RegressionEvaluation:
+def evaluate_values(parts: Iterable[tuple[int, np.ndarray]], y: np.ndarray) -> Evaluation:
     """Evaluate regressors.
 
     Args:
-        parts: chunks of examples in order: the first one's index, and predictions [N, b, ...].
-        y: [M, ...].
+        parts: Chunks of examples in order: the index of the first one, and predictions [N, b, ...].
+        y: True values [M, ...].
 
     Raises:
-        ValueError: there are not as many values as predictions.
+        ValueError: There are not as many values as predictions.
     """
-    errors: Any = 0.0
-    mean_error, spread = 0.0, 0.0
-    for first, outputs in parts:
-        outputs = outputs.astype(np.float64)
-        part = y[first : first + outputs.shape[1]]
-        if part.size != outputs[0].size:
-            raise ValueError(
-                f"values of shape {list(y.shape[1:])} for predictions of {list(outputs.shape[2:])}"
+
+    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for first, outputs in parts:
+            values = y[first : first + outputs.shape[1]]
+            if values.size != outputs[0].size:
+                raise ValueError(
+                    f"values of shape {list(y.shape[1:])} for predictions of shape "
+                    f"{list(outputs.shape[2:])}"
+                )
+            yield outputs, values.reshape(outputs.shape[1:])
+
+    return _summarised(*_averages("regression", chunks(), len(y)))
+
+
+def _averages(
+    task: str, chunks: Iterable[tuple[np.ndarray, np.ndarray]], size: int
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """The measures that are means over examples: those of the networks [N], and the others."""
+    totals: dict[str, Any] = {}
+    measures = [m for m in evaluation_measures(task) if m.kind in ("member", "example")]
+    for outputs, labels in chunks:
+        for measure in measures:
+            if len(outputs) < measure.least_networks:
+                totals[measure.key] = np.nan
+                continue
+            assert measure.compute is not None
+            values = measure.compute(outputs, labels)
+            # Counts are added as whole numbers; others are averaged in float64.
+            total = (
+                values.sum(-1)
+                if values.dtype == bool
+                else values.mean(-1, dtype=np.float64) * values.shape[-1]
             )
-        part = part.reshape(outputs.shape[1:])
-        errors = errors + ((outputs - part) ** 2).reshape(len(outputs), -1).mean(1) * len(part)
-        mean_error += ((outputs.mean(0) - part) ** 2).mean() * len(part)
-        spread += outputs.std(0).mean() * len(part)
-    return RegressionEvaluation(errors / len(y), float(mean_error / len(y)), float(spread / len(y)))
+            totals[measure.key] = totals.get(measure.key, 0.0) + total
+    members = {m.key: totals[m.key] / size for m in measures if m.kind == "member"}
+    ensemble = {m.key: float(totals[m.key] / size) for m in measures if m.kind == "example"}
+    return members, ensemble
+
+
+def _summarised(
+    members: dict[str, np.ndarray],
+    ensemble: dict[str, float],
+    confusion: np.ndarray | None = None,
+) -> Evaluation:
+    """The evaluation with the measures that are functions of it."""
+    result = Evaluation(members, ensemble, confusion)
+    task = "regression" if confusion is None else "classification"
+    for measure in evaluation_measures(task):
+        if measure.kind == "summary":
+            assert measure.compute is not None
+            enough = len(result) >= measure.least_networks
+            ensemble[measure.key] = measure.compute(result) if enough else float("nan")
+    return result

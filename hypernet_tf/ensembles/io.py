@@ -1,10 +1,11 @@
-"""Arrays and a record in one .npz file: no pickle, and a kill leaves no half-written one."""
+"""Files that are written aside and moved into place, and ensembles in one .npz file (no pickle)."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,24 +13,45 @@ import numpy as np
 _RECORD = "config"
 
 
-def write(path: str | os.PathLike, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
-    """Write aside, then move into place.
+def write_aside(path: str | os.PathLike, save: Callable[[pathlib.Path], Any]) -> None:
+    """Write a file beside its place and move it there, so that a kill leaves no half-written one.
 
     Args:
-        path: of the file, whose name is kept as it is.
-        arrays: what to save.
-        record: what else to save, as JSON.
+        path: Path of the file, whose name is kept as it is; its folder is made if missing.
+        save: Function that writes the file to the path it is given, which has the same suffix.
+
+    Raises:
+        OSError: The file cannot be written. Nothing is left behind.
+
+    Example:
+        >>> write_aside("table.md", lambda aside: aside.write_text(text))
     """
     path = pathlib.Path(path)
-    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
-    contents: dict[str, Any] = arrays | {_RECORD: text}
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with aside.open("wb") as file:
-            np.savez(file, **contents)
+        save(aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write(path: str | os.PathLike, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
+    """Write arrays and a record to one file.
+
+    Args:
+        path: Path of the file.
+        arrays: Arrays by name.
+        record: What else to save, as JSON.
+    """
+    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    contents: dict[str, Any] = arrays | {_RECORD: text}
+
+    def save(aside: pathlib.Path) -> None:
+        with aside.open("wb") as file:  # by a name alone, NumPy would add ".npz" to it
+            np.savez(file, **contents)
+
+    write_aside(path, save)
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

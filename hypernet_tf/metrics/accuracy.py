@@ -142,3 +142,102 @@ def brier_score(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
         labels=labels.astype(np.int32), logits=log_probabilities.astype(np.float32)
     )
     return float(np.mean(scores.numpy(), dtype=np.float64) + 1.0)
+
+
+# ---- functions of one chunk of examples, which `measures` averages ------------------------------
+
+
+def correct(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether each network classifies each example correctly, [N, M].
+
+    Args:
+        log_probabilities: Log-probabilities [N, M, C].
+        labels: Labels [M].
+    """
+    return log_probabilities.argmax(-1) == labels
+
+
+def surprise(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """-log p(label) by each network for each example, [N, M], in nats.
+
+    Args:
+        log_probabilities: Log-probabilities [N, M, C].
+        labels: Labels [M].
+    """
+    check_labels(labels, *log_probabilities.shape[-2:])
+    return -np.take_along_axis(log_probabilities, labels[None, :, None], -1)[..., 0]
+
+
+def vote_is_correct(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the majority vote is the label, [M].
+
+    Args:
+        log_probabilities: Log-probabilities [N, M, C].
+        labels: Labels [M].
+    """
+    classes = log_probabilities.shape[-1]
+    return majority_vote(log_probabilities.argmax(-1), classes) == labels
+
+
+def most_confident_is_correct(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether the choice of the most confident network is the label, [M].
+
+    Args:
+        log_probabilities: Log-probabilities [N, M, C].
+        labels: Labels [M].
+    """
+    return most_confident(log_probabilities) == labels
+
+
+def classification_accuracy(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The fraction of examples whose most probable class is the label.
+
+    Args:
+        log_probabilities: Log-probabilities [M, C] of one prediction.
+        labels: Labels [M].
+    """
+    return float(np.mean(log_probabilities.argmax(-1) == labels))
+
+
+def pairwise_disagreement(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The share of pairs of networks that choose different classes, for each example, [M].
+
+    Args:
+        log_probabilities: Log-probabilities [N, M, C], N >= 2.
+        labels: Labels [M]; not used.
+    """
+    networks, _, classes = log_probabilities.shape
+    counts = votes(log_probabilities.argmax(-1), classes).astype(np.float64)
+    return 1.0 - (counts * (counts - 1)).sum(-1) / (networks * (networks - 1))
+
+
+def squared_errors(outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The squared error of each network for each example, mean over columns, [N, M].
+
+    Args:
+        outputs: Predictions [N, M, ...].
+        values: True values [M, ...].
+    """
+    errors = (outputs.astype(np.float64) - values) ** 2
+    return errors.reshape(*errors.shape[:2], -1).mean(-1)
+
+
+def squared_error_of_mean(outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The squared error of the mean prediction for each example, mean over columns, [M].
+
+    Args:
+        outputs: Predictions [N, M, ...].
+        values: True values [M, ...].
+    """
+    return squared_errors(outputs.astype(np.float64).mean(0)[None], values)[0]
+
+
+def spread_of_predictions(outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The standard deviation over networks for each example, mean over columns, [M].
+
+    Args:
+        outputs: Predictions [N, M, ...].
+        values: True values [M, ...]; not used.
+    """
+    deviations = outputs.astype(np.float64).std(0)
+    return deviations.reshape(len(deviations), -1).mean(-1)

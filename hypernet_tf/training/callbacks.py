@@ -212,26 +212,21 @@ class Recorder(keras.callbacks.Callback):
 
 
 def validation_entry(result: Evaluation, entropy: float | None) -> dict[str, Any]:
-    """What is recorded of a validation; without entropy where there is none."""
-    accuracies = result.member_accuracy
-    return {
-        "member_accuracies": accuracies.tolist(),
-        "member_accuracy_mean": float(accuracies.mean()),
-        "member_accuracy_min": float(accuracies.min()),
-        "member_accuracy_max": float(accuracies.max()),
-        "majority_vote_accuracy": result.majority_vote_accuracy,
-        "mean_probability_accuracy": result.mean_probability_accuracy,
-        "most_confident_accuracy": result.most_confident_accuracy,
-        "negative_log_likelihood": result.negative_log_likelihood,
-        "expected_calibration_error": result.expected_calibration_error,
-    } | ({} if entropy is None else {"entropy": entropy})
+    """What is recorded of a validation: every measure by its key, and each network's accuracy.
+
+    Args:
+        result: Evaluation of the ensemble.
+        entropy: Entropy of the networks' weights in nats, or None.
+    """
+    members = {"member_accuracies": result.member_accuracy.tolist()}
+    return members | result.summary() | ({} if entropy is None else {"entropy": entropy})
 
 
 def progress_line(entry: dict[str, Any]) -> str:
     """A validation in one line."""
     v = entry["validation"]
     return (
-        f"step {entry['step']}: members {v['member_accuracy_mean']:.2%} "
+        f"step {entry['step']}: members {v['member_accuracy']:.2%} "
         f"({v['member_accuracy_min']:.2%} to {v['member_accuracy_max']:.2%}), "
         f"vote {v['majority_vote_accuracy']:.2%}, "
         f"mean probability {v['mean_probability_accuracy']:.2%}, "

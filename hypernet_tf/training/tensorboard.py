@@ -17,6 +17,7 @@ import tensorflow as tf
 from hypernet_tf.analysis.filters import layer_operations, layer_pictures
 from hypernet_tf.analysis.pca import spanned_coordinates
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf.ensembles.io import write_aside
 
 # What the curves show, under their names.
 WORDS = {
@@ -28,7 +29,7 @@ WORDS = {
     "training/lam": "Weight of the accuracy loss.",
     "training/learning_rate": "Of the optimizer, at this step.",
     "training/steps_per_second": "Without validations. The first point includes tracing graphs.",
-    "validation/member_accuracy_mean": "Fraction of validation images, mean over networks.",
+    "validation/member_accuracy": "Fraction of validation images, mean over networks.",
     "validation/member_accuracy_min": "The worst network's.",
     "validation/member_accuracy_max": "The best network's.",
     "validation/majority_vote_accuracy": "Of the class that most networks choose.",
@@ -43,7 +44,7 @@ WORDS = {
 FIRST_SETTINGS = ("dataset", "lam", "method", "seed", "steps")
 CURVES = {
     "majority vote": "validation/majority_vote_accuracy",
-    "mean member": "validation/member_accuracy_mean",
+    "mean member": "validation/member_accuracy",
     "NLL": "validation/negative_log_likelihood",
     "entropy": "validation/entropy",
 }
@@ -149,6 +150,8 @@ class TensorBoardWriter:
             for part, values in ("training", training), ("validation", entry.get("validation", {})):
                 for name, value in values.items():
                     tag = f"{part}/{name}"
+                    if value is None:
+                        continue
                     if name == "member_accuracies":
                         words = "Fraction of validation images, of each network."
                         tf.summary.histogram(tag, value, description=words)
@@ -224,16 +227,12 @@ class TensorBoardWriter:
             tensor_path="projector_points.tsv",
             metadata_path="projector_labels.tsv",
         )
-        _put(self.folder / "projector_points.tsv", "\n".join([*points, ""]))
-        header = "accuracy\tnetwork"
-        _put(self.folder / "projector_labels.tsv", "\n".join([header, *labels, ""]))
-        _put(self.folder / "projector_config.pbtxt", str(config))
-
-
-def _put(path: pathlib.Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(text)
-    aside.replace(path)
+        for name, text in (
+            ("projector_points.tsv", "\n".join([*points, ""])),
+            ("projector_labels.tsv", "\n".join(["accuracy\tnetwork", *labels, ""])),
+            ("projector_config.pbtxt", str(config)),
+        ):
+            write_aside(self.folder / name, lambda aside, text=text: aside.write_text(text))
 
 
 def _image(tag: str, figure: Any, words: str) -> None:

@@ -7,72 +7,44 @@ from typing import Any
 
 import keras_tuner
 
-from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, RegressionEvaluation
+from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf.metrics.measures import MEASURES
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import ensemble_entropy
 
-# What can be searched for, and which way is better. The first eight are of classes, the last two of
-# values; entropy is of both.
-DIRECTIONS = {
-    "member_accuracy": "max",
-    "ensemble_accuracy": "max",
-    "mean_probability_accuracy": "max",
-    "most_confident_accuracy": "max",
-    "negative_log_likelihood": "min",
-    "expected_calibration_error": "min",
-    "adaptive_calibration_error": "min",
-    "brier_score": "min",
-    "entropy": "max",
-    "member_mean_squared_error": "min",
-    "mean_squared_error": "min",
-}
 
-
-def objective(name: str) -> keras_tuner.Objective:
-    """What a tuner optimises, in the right direction.
+def objective(key: str) -> keras_tuner.Objective:
+    """The objective of a tuner that optimises a measure, in the direction of the table of measures.
 
     Args:
-        name: one of `ensemble_metrics`.
+        key: Key of a measure that `Evaluation.summary` has, or "entropy".
 
     Raises:
-        ValueError: there is no such metric.
+        ValueError: There is no such measure, or neither direction is better.
 
     Example:
         >>> keras_tuner.RandomSearch(model, objective("negative_log_likelihood"), max_trials=20)
     """
-    if name not in DIRECTIONS:
-        raise ValueError(f"there is no objective '{name}': there are {', '.join(DIRECTIONS)}")
-    return keras_tuner.Objective(name, DIRECTIONS[name])
+    directions = {"higher": "max", "lower": "min"}
+    objectives = {
+        measure.key: directions[measure.better]
+        for measure in MEASURES.values()
+        if measure.better in directions and (measure.compute or measure.key == "entropy")
+    }
+    if key not in objectives:
+        raise ValueError(f"there is no objective '{key}': choose one of {', '.join(objectives)}")
+    return keras_tuner.Objective(key, objectives[key])
 
 
-def ensemble_metrics(
-    result: Evaluation | RegressionEvaluation, entropy: float | None
-) -> dict[str, float]:
-    """An ensemble's evaluation as one number per name, as tuners want it.
+def ensemble_metrics(result: Evaluation, entropy: float | None) -> dict[str, float]:
+    """The metrics of a trial: every measure of an ensemble that has a value, by its key.
 
     Args:
-        result: what `Ensemble.evaluate` returned. `member_accuracy` is the mean over networks,
-            `ensemble_accuracy` that of the majority vote; the others are named as there.
-        entropy: of the networks' weights, in nats; left out where it is None.
+        result: Evaluation of the ensemble.
+        entropy: Entropy of the networks' weights in nats, or None.
     """
-    if isinstance(result, RegressionEvaluation):
-        found = {
-            "member_mean_squared_error": float(result.member_mean_squared_error.mean()),
-            "mean_squared_error": result.mean_squared_error,
-            "standard_deviation": result.standard_deviation,
-        }
-    else:
-        found = {
-            "member_accuracy": float(result.member_accuracy.mean()),
-            "ensemble_accuracy": result.majority_vote_accuracy,
-            "mean_probability_accuracy": result.mean_probability_accuracy,
-            "most_confident_accuracy": result.most_confident_accuracy,
-            "negative_log_likelihood": result.negative_log_likelihood,
-            "expected_calibration_error": result.expected_calibration_error,
-            "adaptive_calibration_error": result.adaptive_calibration_error,
-            "brier_score": result.brier_score,
-        }
-    return found | ({} if entropy is None else {"entropy": entropy})
+    metrics = result.summary() | {"entropy": entropy}
+    return {key: value for key, value in metrics.items() if value is not None}
 
 
 class SamplerHyperModel(keras_tuner.HyperModel):
@@ -101,7 +73,7 @@ class SamplerHyperModel(keras_tuner.HyperModel):
         ...     return hyper
         >>> model = SamplerHyperModel(make, validation=(x_validation, y_validation))
         >>> tuner = keras_tuner.BayesianOptimization(
-        ...     model, objective("ensemble_accuracy"), max_trials=10, directory="runs"
+        ...     model, objective("majority_vote_accuracy"), max_trials=10, directory="runs"
         ... )
         >>> tuner.search(x_train, y_train, epochs=20, batch_size=512)
         >>> tuner.get_best_hyperparameters()[0]["lam"]

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from hypernet_tf.ensembles.io import write_aside
+
 # Experiments of several runs: the name in metrics.json -> what their folder holds.
 _SEVERAL = {"compare": "comparison", "sweep": "sweep", "table1": "table"}
 
@@ -237,14 +239,9 @@ def write(path: pathlib.Path, save: Callable[[pathlib.Path], Any]) -> None:
     Raises:
         RunError: it cannot be written; nothing is left behind.
     """
-    aside = path.parent / f".{path.stem}.part{path.suffix}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save(aside)
-        os.replace(aside, path)
+        write_aside(path, save)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
         raise RunError(f"{path} cannot be written: {error.strerror}") from error
 
 

@@ -1,0 +1,324 @@
+"""The table of measures: the key, title, unit, direction and format of every number we report.
+
+Everything that computes, stores or shows a number takes its key and title from `MEASURES`:
+`Evaluation`, the training history, metrics.json, TensorBoard's tags, the objectives of a tuner, the
+page of a run, and the tables of studies. A new measure is one entry here and one function.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from hypernet_tf.metrics import accuracy, calibration
+
+Kind = Literal["member", "example", "prediction", "summary", "run"]
+Group = Literal["training", "networks", "ensemble", "diversity", "seconds", "run"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One number: what it is called, and how it is computed and printed.
+
+    Attributes:
+        key: Name in code, JSON, flags and TensorBoard tags.
+        title: Name in tables and figures, without the unit.
+        group: Part of metrics.json in which the value stands.
+        unit: Unit in which the number is printed. Values with the unit "%" or "points" are stored
+            as fractions and printed times 100.
+        better: Whether a larger or a smaller value is better; "neither" where that has no answer.
+        format: Python format of the printed number.
+        kind: What `compute` takes and returns; N networks, b examples of one chunk, M all examples,
+            C classes, and labels (values, for regression):
+
+            * "member": outputs [N, b, ...], labels [b, ...] -> [N, b]. The evaluation keeps the
+              mean over examples, [N]; the number is its mean over networks.
+            * "example": the same -> [b]; the number is the mean over examples.
+            * "prediction": log of the mean probability [M, C], labels [M] -> number.
+            * "summary": an `Evaluation` -> number.
+            * "run": no function; whoever runs the training records the value.
+        task: Whether the outputs are log-probabilities [N, b, C] or values [N, b, ...].
+        compute: The function, see `kind`.
+        description: One sentence more than the title, which TensorBoard shows beside the curve.
+        least_networks: Number of networks below which the measure has no value.
+    """
+
+    key: str
+    title: str
+    group: Group
+    unit: str = ""
+    better: Literal["higher", "lower", "neither"] = "neither"
+    format: str = "{:.4g}"
+    kind: Kind = "run"
+    task: Literal["classification", "regression"] = "classification"
+    compute: Callable[..., Any] | None = None
+    description: str = ""
+    least_networks: int = 1
+
+    @property
+    def factor(self) -> float:
+        """What a stored value is multiplied by before it is printed."""
+        return 100.0 if self.unit in ("%", "points") else 1.0
+
+    @property
+    def heading(self) -> str:
+        """The title with the unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    def text(self, value: float | None) -> str:
+        """A value as it is printed, without the unit; a missing one is an empty string."""
+        return "" if value is None else self.format.format(self.factor * value)
+
+
+def _percent(key: str, title: str, group: Group, **options: Any) -> Measure:
+    """A fraction that is printed in percent and is better when it is higher."""
+    return Measure(key, title, group, **{"unit": "%", "better": "higher"} | options)
+
+
+def _nats(key: str, title: str, group: Group, **options: Any) -> Measure:
+    return Measure(key, title, group, **{"unit": "nats"} | options)
+
+
+def _seconds(key: str, title: str, **options: Any) -> Measure:
+    return Measure(key, title, "seconds", unit="s", better="lower", **options)
+
+
+def _spread(key: str, summarise: Callable[[np.ndarray], float]) -> Callable[[Any], float]:
+    return lambda evaluation: float(summarise(evaluation.members[key]))
+
+
+_TABLE = (
+    # The run.
+    Measure("steps", "training steps", "run", format="{:,.0f}"),
+    Measure(
+        "image_passes",
+        "image passes in training",
+        "run",
+        format="{:,.0f}",
+        description="An image through one target network, forth and back.",
+    ),
+    Measure("target_weights", "weights of the target", "run", format="{:,.0f}"),
+    Measure("parameters", "trainable parameters", "run", format="{:,.0f}"),
+    Measure("peak_memory_mib", "peak memory of training", "run", unit="MiB", format="{:,.0f}"),
+    _seconds("train_seconds", "training", format="{:,.1f}"),
+    _seconds("evaluate_seconds", "evaluation", format="{:,.1f}"),
+    _seconds("sample_seconds", "sampling the networks"),
+    # Training, as mean over the steps since the last record.
+    Measure(
+        "loss",
+        "loss",
+        "training",
+        better="lower",
+        description="lam · accuracy loss + diversity loss, mean over the steps since the last "
+        "point.",
+    ),
+    Measure(
+        "accuracy_loss",
+        "accuracy loss",
+        "training",
+        better="lower",
+        description="Mean of the compiled loss over networks and their images.",
+    ),
+    Measure(
+        "diversity_loss",
+        "diversity loss",
+        "training",
+        better="lower",
+        description="For the hypernetwork minus the entropy of the weights, in nats.",
+    ),
+    _percent(
+        "accuracy",
+        "training accuracy of single networks",
+        "training",
+        description="Accuracy of single networks on the images that they are trained on.",
+    ),
+    Measure("lam", "lam", "training", description="Weight of the accuracy loss."),
+    Measure(
+        "learning_rate",
+        "learning rate",
+        "training",
+        description="Learning rate of the optimizer at this step.",
+    ),
+    Measure(
+        "steps_per_second",
+        "steps per second",
+        "training",
+        better="higher",
+        description="Without validations. The first point includes tracing graphs.",
+    ),
+    # The networks one by one.
+    Measure("num_networks", "networks", "networks", format="{:,.0f}"),
+    _percent(
+        "member_accuracy",
+        "accuracy of the networks, mean",
+        "networks",
+        kind="member",
+        compute=accuracy.correct,
+        description="Fraction of images that a network classifies correctly, mean over networks.",
+    ),
+    Measure(
+        "member_accuracy_std",
+        "accuracy of the networks, standard deviation",
+        "networks",
+        unit="points",
+        kind="summary",
+        compute=_spread("member_accuracy", lambda values: values.std(ddof=1)),
+        least_networks=2,
+    ),
+    _percent(
+        "member_accuracy_min",
+        "accuracy of the networks, lowest",
+        "networks",
+        kind="summary",
+        compute=_spread("member_accuracy", np.min),
+        description="Accuracy of the worst network.",
+    ),
+    _percent(
+        "member_accuracy_max",
+        "accuracy of the networks, highest",
+        "networks",
+        kind="summary",
+        compute=_spread("member_accuracy", np.max),
+        description="Accuracy of the best network.",
+    ),
+    _nats(
+        "member_negative_log_likelihood",
+        "negative log-likelihood of the networks, mean",
+        "networks",
+        better="lower",
+        kind="member",
+        compute=accuracy.surprise,
+    ),
+    Measure(
+        "member_mean_squared_error",
+        "mean squared error of the networks, mean",
+        "networks",
+        better="lower",
+        kind="member",
+        task="regression",
+        compute=accuracy.squared_errors,
+    ),
+    # The ensemble.
+    _percent(
+        "majority_vote_accuracy",
+        "accuracy of the majority vote",
+        "ensemble",
+        kind="example",
+        compute=accuracy.vote_is_correct,
+        description="Accuracy of the class that most networks choose.",
+    ),
+    _percent(
+        "mean_probability_accuracy",
+        "accuracy of the mean probability",
+        "ensemble",
+        kind="prediction",
+        compute=accuracy.classification_accuracy,
+        description="Accuracy of the class with the highest mean probability.",
+    ),
+    _percent(
+        "most_confident_accuracy",
+        "accuracy of the most confident network",
+        "ensemble",
+        kind="example",
+        compute=accuracy.most_confident_is_correct,
+        description="Accuracy of the most confident network's choice.",
+    ),
+    _nats(
+        "negative_log_likelihood",
+        "negative log-likelihood of the ensemble",
+        "ensemble",
+        better="lower",
+        kind="prediction",
+        compute=accuracy.negative_log_likelihood,
+        description="Negative log-likelihood of the networks' mean probability.",
+    ),
+    Measure(
+        "expected_calibration_error",
+        "expected calibration error of the ensemble",
+        "ensemble",
+        better="lower",
+        kind="prediction",
+        compute=calibration.expected_calibration_error,
+        description="Calibration error of the mean probability, 15 bins of equal width.",
+    ),
+    Measure(
+        "adaptive_calibration_error",
+        "adaptive calibration error of the ensemble",
+        "ensemble",
+        better="lower",
+        kind="prediction",
+        compute=calibration.adaptive_calibration_error,
+        description="Calibration error of the mean probability, 15 bins of equally many examples.",
+    ),
+    Measure(
+        "brier_score",
+        "Brier score of the ensemble",
+        "ensemble",
+        better="lower",
+        kind="prediction",
+        compute=accuracy.brier_score,
+        description="Brier score of the mean probability, between 0 and 2.",
+    ),
+    Measure(
+        "mean_squared_error",
+        "mean squared error of the mean prediction",
+        "ensemble",
+        better="lower",
+        kind="example",
+        task="regression",
+        compute=accuracy.squared_error_of_mean,
+    ),
+    # How the networks differ.
+    _nats(
+        "entropy",
+        "entropy of the networks' weights",
+        "diversity",
+        better="higher",
+        format="{:,.1f}",
+        description="Entropy of the sampled networks' weights, which the diversity term estimates.",
+    ),
+    _percent(
+        "disagreement",
+        "disagreement of two networks",
+        "diversity",
+        kind="example",
+        compute=accuracy.pairwise_disagreement,
+        least_networks=2,
+        description="Mean over pairs of networks of the images on which the two differ.",
+    ),
+    Measure(
+        "nearest_neighbour_distance",
+        "distance to the nearest of 10 networks, mean",
+        "diversity",
+        better="higher",
+        least_networks=10,
+        description="L2 distance between the weights of networks.",
+    ),
+    Measure(
+        "standard_deviation",
+        "standard deviation over networks",
+        "diversity",
+        better="higher",
+        kind="example",
+        task="regression",
+        compute=accuracy.spread_of_predictions,
+        description="Standard deviation of the predictions over networks, mean over examples.",
+    ),
+)
+
+MEASURES: dict[str, Measure] = {measure.key: measure for measure in _TABLE}
+
+
+def evaluation_measures(task: str) -> list[Measure]:
+    """The measures that an evaluation computes.
+
+    Args:
+        task: "classification" or "regression".
+
+    Returns:
+        Measures with a function for this task, in the order of the table.
+    """
+    return [m for m in MEASURES.values() if m.compute is not None and m.task == task]
