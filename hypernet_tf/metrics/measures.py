@@ -16,7 +16,9 @@ import numpy as np
 from hypernet_tf.metrics import accuracy, calibration
 
 Kind = Literal["member", "example", "prediction", "summary", "run"]
-Group = Literal["training", "networks", "ensemble", "diversity", "seconds", "run"]
+Group = Literal[
+    "training", "networks", "ensemble", "diversity", "seconds", "run", "analysis", "study"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Measure:
     Attributes:
         key: Name in code, JSON, flags and TensorBoard tags.
         title: Name in tables and figures, without the unit.
-        group: Part of metrics.json in which the value stands.
+        group: Part of metrics.json in which the value stands; "analysis" and "study" for numbers
+            that an analysis or a study computes.
         unit: Unit in which the number is printed. Values with the unit "%" or "points" are stored
             as fractions and printed times 100.
         better: Whether a larger or a smaller value is better; "neither" where that has no answer.
@@ -307,6 +310,9 @@ _TABLE = (
         compute=accuracy.spread_of_predictions,
         description="Standard deviation of the predictions over networks, mean over examples.",
     ),
+    # Studies.
+    _percent("best_member_accuracy", "best accuracy of the networks, mean", "study"),
+    _percent("best_majority_vote_accuracy", "best accuracy of the majority vote", "study"),
 )
 
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _TABLE}
