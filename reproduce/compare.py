@@ -19,8 +19,8 @@ from absl import flags
 
 import hypernet_tf as hn
 from reproduce import mnist
-from reproduce.analyses.analyses import ANALYSES
-from reproduce.analyses.subject import Settings
+from reproduce.analyses import Limits
+from reproduce.analyses import perform as _perform
 from reproduce.cli import analysis_flags as _analysis_flags
 from reproduce.cli import device_flags as _device_flags
 from reproduce.cli import experiment_flags as _experiment_flags
@@ -193,14 +193,10 @@ def _complete(folder: pathlib.Path, config: mnist.Config) -> bool:
     """Whether a run is finished and analysed, with the settings that every run here has."""
     if _run.check(folder, config) != config.steps or not (folder / "report.html").exists():
         return False
-    done = _run.read_metrics(folder).get("analyses", {})
-    usual = dataclasses.asdict(Settings(num_networks=config.num_networks))
-    return all(
-        name in done
-        and done[name].get("settings")
-        == {field: usual[field] for field in ANALYSES[name].uses} | {"steps": config.steps}
-        for name in ANALYSED
-    )
+    limits = Limits(config.num_networks, None, 1, 1, config.dataset)
+    settings = _perform.resolved_settings(ANALYSED, {}, limits)
+    metrics = _run.read_metrics(folder)
+    return all(_perform.is_done(name, metrics, settings) for name in ANALYSED)
 
 
 def _train(config: mnist.Config, folder: pathlib.Path, data_dir: str | None) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from hypernet_tf.metrics import accuracy, calibration
 
 Kind = Literal["member", "example", "prediction", "summary", "run"]
-Group = Literal["training", "networks", "ensemble", "diversity", "seconds", "run"]
+Group = Literal["training", "networks", "ensemble", "diversity", "seconds", "run", "analysis"]
 
 
 @dataclasses.dataclass(frozen=True)

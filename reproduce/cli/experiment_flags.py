@@ -116,7 +116,7 @@ def default_folder(experiment: Experiment, config: Config) -> pathlib.Path:
 def main(experiment: Experiment) -> None:
     """What the command of an experiment does."""
     values = _flags.FLAGS
-    analyses = _analysis_flags.asked()
+    analyses = _analysis_flags.requested()
     training = _TRAINING + experiment.flags
     trains = not (analyses and values.run_dir and not any(values[n].present for n in training))
     if trains:
@@ -130,7 +130,7 @@ def main(experiment: Experiment) -> None:
         folder = pathlib.Path(values.run_dir)
         config, _ = _run.finished(folder, Config)
         _device_flags.refuse("the analysis of a finished run")
-    settings = _analysis_flags.settings(config.num_networks, trains=trains)
+    settings = _analysis_flags.settings(trains=trains)
     execution = _device_flags.execution()
     metrics = run(
         config, folder, values.data_dir, analyses=analyses, settings=settings, execution=execution
@@ -140,7 +140,7 @@ def main(experiment: Experiment) -> None:
         return
     networks, ensemble = metrics["networks"], metrics["ensemble"]
     print(
-        f"{networks['count']} networks: mean {networks['accuracy_mean']:.2%}; "
+        f"{networks['num_networks']} networks: mean {networks['member_accuracy']:.2%}; "
         f"majority vote {ensemble['majority_vote_accuracy']:.2%}, "
         f"mean probability {ensemble['mean_probability_accuracy']:.2%}, most confident "
         f"{ensemble['most_confident_accuracy']:.2%}\nreport: {folder / 'report.html'}"

@@ -22,7 +22,7 @@ def panels(history: list[dict]) -> list[dict]:
             "title": "Accuracy on the validation images",
             "unit": "%",
             "curves": {
-                "mean of the networks": validation("member_accuracy_mean", 100),
+                "mean of the networks": validation("member_accuracy", 100),
                 "majority vote": validation("majority_vote_accuracy", 100),
                 "mean probability": validation("mean_probability_accuracy", 100),
                 "most confident": validation("most_confident_accuracy", 100),

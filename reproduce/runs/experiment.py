@@ -8,7 +8,8 @@ import pathlib
 import resource
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,16 +24,15 @@ from reproduce.reports import history as _history
 from reproduce.analyses import perform as _perform
 from reproduce.runs import folder as _run
 from reproduce.reports import run_page as _run_page
-from reproduce.analyses.analyses import ANALYSES
+from reproduce.analyses import ANALYSES, Limits
 from reproduce.runs.match import ensemble_to_match, finished_sampler, match
 from reproduce.configs.methods import build
-from reproduce.analyses.subject import Settings, Subject
+from reproduce.analyses.subject import Subject
 from reproduce.runs.summary import seconds_to_sample, summarise
 from reproduce.configs.targets import TARGETS
-from reproduce.analyses.uncertainty import outside_names
 
-# The figures of a run that asks for no analyses.
-BASIC = ("accuracies", "filters")
+# Analyses that every run has.
+BASIC = tuple(name for name, analysis in ANALYSES.items() if analysis.basic)
 BATCH_NORM_IMAGES = 1_000
 
 
@@ -108,7 +108,7 @@ def run(
     data_dir: str | None = None,
     *,
     analyses: Sequence[str] = (),
-    settings: Settings | None = None,
+    settings: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
 ) -> dict:
     """Train, evaluate, analyse, and write the run folder; what is done already is not done again.
@@ -118,7 +118,7 @@ def run(
         folder: the run folder.
         data_dir: see `hypernet_tf.data.load`.
         analyses: names, or "all".
-        settings: how much of everything the analyses take.
+        settings: Name of a setting of an analysis -> value, where it is not the default.
         execution: on what, and how, training steps are run.
 
     Returns:
@@ -146,18 +146,16 @@ def run(
     size = build(config, num_data=1).num_available_after(config.steps)
     names = _perform.possible(analyses, size)
     matched = ensemble_to_match(folder, config) if config.match and not finished else None
-    settings = settings or Settings(num_networks=config.num_networks)
-    if not {"accuracies", "ensembles"} & set(names):
-        settings = dataclasses.replace(settings, ensembles=1)
-    settings = settings.resolved(size, len(dataset.test))
-    if "out_of_distribution" in names:
-        outside_names(settings.outside, dataset.name, dataset.test.images.shape[-1])
+    values = {"num_networks": config.num_networks} | dict(settings or {})
+    channels = dataset.test.images.shape[-1]
+    limits = Limits(values["num_networks"], size, len(dataset.test), channels, dataset.name)
+    resolved = _perform.resolved_settings(names, values, limits)
     with _run.occupy(folder, config):
         _prepare(config)
         if finished:
             sampler = finished_sampler(folder, config)
             sampler.batch_norm_data = batch_norm_images(dataset)
-            subject = Subject(sampler, dataset, settings, data_dir)
+            subject = Subject(sampler, dataset, resolved, data_dir)
         else:
             sampler, record = trained(config, dataset, folder, execution)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -167,15 +165,15 @@ def run(
             for old in (folder / "metrics.json", page):
                 old.unlink(missing_ok=True)
             shutil.rmtree(folder / "figures", ignore_errors=True)
-            subject = Subject(sampler, dataset, settings, data_dir)
+            subject = Subject(sampler, dataset, resolved, data_dir)
             start = time.monotonic()
             metrics = summarise(config, dataset, subject, record["history"])
             metrics["seconds"] = {
-                "train": round(record["seconds"], 1),
-                "evaluate": round(time.monotonic() - start, 1),
-                "sample": seconds_to_sample(sampler, settings.num_networks),
+                "train_seconds": round(record["seconds"], 1),
+                "evaluate_seconds": round(time.monotonic() - start, 1),
+                "sample_seconds": seconds_to_sample(sampler, resolved["num_networks"]),
             }
-            metrics["peak_memory_mib"] = round(peak)
+            metrics["run"]["peak_memory_mib"] = round(peak)
             _run.write_figure(
                 folder,
                 "training_curves",
