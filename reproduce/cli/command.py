@@ -52,6 +52,10 @@ def parse(arguments: list[str]) -> list[str]:
         load_extensions(arguments)
         if "method" in FLAGS:
             FLAGS["method"].help = f"The method that makes the weights. {methods_help()}."
+        if "analyses" in FLAGS:
+            from reproduce.cli import analysis_flags  # its flags are defined where it is imported
+
+            analysis_flags.define_flags()
         return FLAGS(arguments)
     except ExtensionError as error:
         _fail(str(error), 2)

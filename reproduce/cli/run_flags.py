@@ -127,7 +127,7 @@ def main(experiment: str) -> None:
     Args:
         experiment: Name of the experiment.
     """
-    analyses = analysis_flags.asked()
+    analyses = analysis_flags.requested()
     described = any(name in FLAGS and FLAGS[name].present for name in _TRAINING)
     trains = described or not (analyses and FLAGS.run_dir)
     if trains:
@@ -139,7 +139,7 @@ def main(experiment: str) -> None:
         folder = pathlib.Path(FLAGS.run_dir)
         config, _ = folders.finished(folder, RunConfig)
         device_flags.refuse("the analysis of a finished run")
-    settings = analysis_flags.settings(config.num_networks, trains=trains)
+    settings = analysis_flags.settings(trains=trains)
     execution = device_flags.execution()
     metrics = run(
         config, folder, FLAGS.data_dir, analyses=analyses, settings=settings, execution=execution

@@ -8,7 +8,8 @@ import pathlib
 import resource
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,18 +20,14 @@ from hypernet_tf import plots
 from hypernet_tf.training.augmentation import flip_and_crop
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.run import train
-from reproduce.analyses import perform
-from reproduce.analyses.analyses import ANALYSES
-from reproduce.analyses.subject import Settings, Subject
-from reproduce.analyses.uncertainty import outside_names
+from reproduce.analyses import ANALYSES, Limits, perform
+from reproduce.analyses.subject import Subject
 from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, build_sampler
 from reproduce.reports import history, run_page
 from reproduce.runs import folder as folders
 from reproduce.runs.match import ensemble_to_match, finished_sampler, match
 from reproduce.runs.summary import seconds_to_sample, summarise
 
-# The figures of a run that asks for no analyses.
-BASIC = ("accuracies", "filters")
 BATCH_NORM_IMAGES = 1_000
 
 
@@ -62,7 +59,7 @@ def run(
     data_dir: str | None = None,
     *,
     analyses: Sequence[str] = (),
-    settings: Settings | None = None,
+    settings: Mapping[str, Any] | None = None,
     execution: Execution | None = None,
 ) -> dict:
     """Train, evaluate, analyse, and write the run folder; what is done already is not done again.
@@ -72,7 +69,7 @@ def run(
         folder: Run folder.
         data_dir: Folder of data sets, see `hypernet_tf.data.load`.
         analyses: Names of analyses, or "all".
-        settings: Settings of the analyses.
+        settings: Name of a setting of an analysis -> value, where it is not the default.
         execution: Devices on which training steps run, and how.
 
     Returns:
@@ -100,18 +97,16 @@ def run(
     available = METHODS[config.method].num_available(config)
     names = perform.possible(analyses, available)
     matched = ensemble_to_match(folder, config) if config.match and not finished else None
-    settings = settings or Settings(num_networks=config.num_networks)
-    if not {"accuracies", "ensembles"} & set(names):
-        settings = dataclasses.replace(settings, ensembles=1)
-    settings = settings.resolved(available, len(dataset.test))
-    if "out_of_distribution" in names:
-        outside_names(settings.outside, dataset.name, dataset.test.images.shape[-1])
+    values = {"num_networks": config.num_networks} | dict(settings or {})
+    channels = dataset.test.images.shape[-1]
+    limits = Limits(values["num_networks"], available, len(dataset.test), channels, dataset.name)
+    resolved = perform.resolved_settings(names, values, limits)
     with folders.occupy(folder, config):
         _prepare(config)
         if finished:
             sampler = finished_sampler(folder, config)
             sampler.batch_norm_data = batch_norm_images(dataset)
-            subject = Subject(sampler, dataset, settings, data_dir)
+            subject = Subject(sampler, dataset, resolved, data_dir)
         else:
             sampler, record = trained(config, dataset, folder, execution)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -121,15 +116,15 @@ def run(
             for old in (folder / "metrics.json", page):
                 old.unlink(missing_ok=True)
             shutil.rmtree(folder / "figures", ignore_errors=True)
-            subject = Subject(sampler, dataset, settings, data_dir)
+            subject = Subject(sampler, dataset, resolved, data_dir)
             start = time.monotonic()
             metrics = summarise(config, dataset, subject, record["history"])
             metrics["seconds"] = {
-                "train": round(record["seconds"], 1),
-                "evaluate": round(time.monotonic() - start, 1),
-                "sample": seconds_to_sample(sampler, settings.num_networks),
+                "train_seconds": round(record["seconds"], 1),
+                "evaluate_seconds": round(time.monotonic() - start, 1),
+                "sample_seconds": seconds_to_sample(sampler, resolved["num_networks"]),
             }
-            metrics["peak_memory_mib"] = round(peak)
+            metrics["run"]["peak_memory_mib"] = round(peak)
             folders.write_figure(
                 folder,
                 "training_curves",
@@ -137,8 +132,12 @@ def run(
                 history.arrays(record["history"]),
             )
         done = metrics.setdefault("analyses", {})
-        asked = [n for n in ANALYSES if n in names or (n in BASIC and n not in done)]
-        perform.perform(asked, subject, folder, metrics)
+        wanted = [
+            name
+            for name, analysis in ANALYSES.items()
+            if name in names or (analysis.basic and name not in done)
+        ]
+        perform.perform(wanted, subject, folder, metrics)
         lam = f", lam {config.lam:g}" if "lam" in METHODS[config.method].flags else ""
         target = "" if config.target == "mnist" else f"{config.target}, "
         title = f"{target}{config.method} on {dataset.name}{lam}"

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hypernet_tf.metrics import MEASURES, Measure
-from reproduce.analyses import perform
+from reproduce.analyses import Limits, perform
 from reproduce.configs import METHODS, RunConfig
 from reproduce.reports import page as pages
 from reproduce.reports import run_page
@@ -279,8 +279,10 @@ class Study(abc.ABC):
             return False
         if not (where / "report.html").exists():
             return False
+        limits = Limits(run.config.num_networks, None, 1, 1, run.config.dataset)
+        settings = perform.resolved_settings(self.analyses, {}, limits)
         metrics = folders.read_metrics(where)
-        return all(perform.is_done(name, metrics, run.config) for name in self.analyses)
+        return all(perform.is_done(name, metrics, settings) for name in self.analyses)
 
     # ---- collecting and writing -------------------------------------------------------------
 
