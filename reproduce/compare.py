@@ -29,7 +29,7 @@ from reproduce.cli import analysis_flags, device_flags, run_flags, seeds_flag, s
 from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.methods import methods_of
 from reproduce.runs.folder import UsageError, folder_name
-from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, measures
+from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "extension")
@@ -91,47 +91,20 @@ class Comparison(Study):
         """More passes, methods or seeds go on in the same folder."""
         return {"dataset": self.dataset, "preset": self.preset}
 
-    def columns(self, results: Sequence[RunResult]) -> list[Column]:
+    def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """Cost, quality, calibration and diversity, and how well unknown images are detected."""
-        ood = [
-            Column(row.measure)
-            for key, row in results[0].rows.items()
-            if key.startswith("ood_") and key.endswith(("_entropy_auroc", "_information_auroc"))
-        ]
-        uncertainty = {
-            key: Column(row.measure)
-            for key, row in results[0].rows.items()
-            if key
-            in (
-                "member_expected_calibration_error",
-                "member_brier_score",
-                "mutual_information_right",
-                "mutual_information_wrong",
-                "cka_of_log_probabilities",
-            )
-        }
+        ood = dict.fromkeys(key for one in results for key in one.rows if _is_ood(key))
         return [
-            *measures(
-                "image_passes",
-                "steps",
-                "parameters",
-                "num_networks",
-                "member_accuracy",
-                "member_accuracy_std",
-                "majority_vote_accuracy",
-                "mean_probability_accuracy",
-                "member_negative_log_likelihood",
-                "negative_log_likelihood",
-            ),
-            *measures("expected_calibration_error", "brier_score", "disagreement"),
-            *uncertainty.values(),
-            *measures(
-                "entropy",
-                "nearest_neighbour_distance",
-                "train_seconds",
-                "sample_seconds",
-                "peak_memory_mib",
-            ),
+            *("image_passes", "steps", "parameters", "num_networks"),
+            *("member_accuracy", "member_accuracy_std"),
+            *("majority_vote_accuracy", "mean_probability_accuracy"),
+            *("member_negative_log_likelihood", "negative_log_likelihood"),
+            *("uncertainty_member_expected_calibration_error", "expected_calibration_error"),
+            *("uncertainty_member_brier_score", "brier_score"),
+            *("disagreement", "uncertainty_cka_of_log_probabilities"),
+            *("uncertainty_mutual_information_correct", "uncertainty_mutual_information_wrong"),
+            *("entropy", "nearest_neighbour_distance"),
+            *("train_seconds", "sample_seconds", "peak_memory_mib"),
             *ood,
         ]
 
@@ -156,8 +129,8 @@ class Comparison(Study):
     ) -> tuple[str, str, Figure, dict[str, np.ndarray]]:
         """The main numbers of each method, and how well it detects unknown images."""
         panels = [*_PANELS]
-        for score in ("entropy", "mutual_information"):
-            keys = [k for k in numbers if k.startswith("ood_") and k.endswith(f"_{score}_auroc")]
+        for score in _OOD_SCORES:
+            keys = [key for key in numbers if _is_ood(key, score)]
             labels = {key: key.removeprefix("ood_").removesuffix(f"_{score}_auroc") for key in keys}
             title = f"Out-of-distribution images, by {score.replace('_', ' ')}"
             panels.append(_Panel(title, "area under ROC (%)", labels, factor=100.0))
@@ -182,6 +155,15 @@ class Comparison(Study):
                 )
         caption = "Means and standard deviations over seeds"
         return "comparison", caption, plots.comparison(list(self.methods), drawn), arrays
+
+
+_OOD_SCORES = ("entropy", "mutual_information")
+
+
+def _is_ood(key: str, *scores: str) -> bool:
+    """Whether a row is the area under the ROC curve of a data set and one of the scores."""
+    ends = tuple(f"_{score}_auroc" for score in scores or _OOD_SCORES)
+    return key.startswith("ood_") and key.endswith(ends)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,7 +209,7 @@ _PANELS = (
         "Expected calibration error",
         "15 bins of equal width",
         {
-            "member_expected_calibration_error": "mean of the networks",
+            "uncertainty_member_expected_calibration_error": "mean of the networks",
             "expected_calibration_error": "ensemble",
         },
         log=True,

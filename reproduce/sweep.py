@@ -57,7 +57,7 @@ from reproduce.runs import folder as folders
 from reproduce.runs.command import command_line
 from reproduce.runs.folder import RunError, UsageError
 from reproduce.studies import trials, workers
-from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, measures
+from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = (
@@ -154,7 +154,7 @@ class Sweep(Study):
             fixed |= {"objective": self.objective, "lam_min": self.lam_min, "lam_max": self.lam_max}
         return {name: value for name, value in fixed.items() if name not in ("lam", "match")}
 
-    def columns(self, results: Sequence[RunResult]) -> list[Column]:
+    def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """The trade of accuracy for diversity, and the objective."""
         objective = dataclasses.replace(
             MEASURES[self.objective],
@@ -162,16 +162,9 @@ class Sweep(Study):
             title=f"{MEASURES[self.objective].title}, validation",
         )
         return [
-            *measures(
-                "entropy",
-                "member_accuracy",
-                "majority_vote_accuracy",
-                "mean_probability_accuracy",
-                "negative_log_likelihood",
-                "expected_calibration_error",
-                "brier_score",
-                "disagreement",
-            ),
+            *("entropy", "member_accuracy", "majority_vote_accuracy", "mean_probability_accuracy"),
+            *("negative_log_likelihood", "expected_calibration_error", "brier_score"),
+            "disagreement",
             Column(objective, lambda one: one.metrics["validation"][self.objective]),
         ]
 

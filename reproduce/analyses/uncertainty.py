@@ -84,14 +84,8 @@ class Uncertainty(Analysis):
                 "mean_of_correct": _mean(values[~wrong]),
                 "mean_of_wrong": _mean(values[wrong]),
             }
-        if len(ensemble) > 1:
-            first = log_p[:, :_PAIR_IMAGES]
-            numbers["pairs"] = {
-                "num_images": first.shape[1],
-                "kl_divergence": float(similarity.pairwise_kl_divergence(first).mean()),
-                "js_divergence": float(similarity.pairwise_js_divergence(first).mean()),
-                "cka_of_log_probabilities": _cka(first),
-            }
+        first = log_p[:, :_PAIR_IMAGES]
+        numbers["pairs"] = {"num_images": first.shape[1], **_similarity(first)}
         numbers["area_under_risk_coverage"] = {
             score: area_under_risk_coverage(getattr(scores, score), wrong)
             for score in _RISKS.values()
@@ -143,10 +137,9 @@ class Uncertainty(Analysis):
                     f"uncertainty_{score}_{kind}", f"{title}, {images}", "analysis", unit=unit
                 )
                 rows.append(Row(part, numbers[score][f"mean_of_{kind}"]))
-        if "pairs" in numbers:
-            for key, (title, unit) in _PAIRS.items():
-                pair = Measure(f"uncertainty_{key}", title, "analysis", unit=unit)
-                rows.append(Row(pair, numbers["pairs"][key]))
+        for key, (title, unit) in _PAIRS.items():
+            pair = Measure(f"uncertainty_{key}", title, "analysis", unit=unit)
+            rows.append(Row(pair, numbers["pairs"][key]))
         for name, score in _RISKS.items():
             area = percent(
                 f"uncertainty_risk_coverage_{score}",
@@ -178,6 +171,17 @@ def curves_of(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, n
     """
     names = [name.removesuffix(", x") for name in arrays if name.endswith(", x")]
     return {name: (arrays[f"{name}, x"], arrays[f"{name}, y"]) for name in names}
+
+
+def _similarity(log_p: np.ndarray) -> dict[str, float | None]:
+    """How similar the networks are in pairs; None for a single network, which has no pair."""
+    if len(log_p) < 2:
+        return dict.fromkeys(_PAIRS)
+    return {
+        "kl_divergence": float(similarity.pairwise_kl_divergence(log_p).mean()),
+        "js_divergence": float(similarity.pairwise_js_divergence(log_p).mean()),
+        "cka_of_log_probabilities": _cka(log_p),
+    }
 
 
 def _cka(outputs: np.ndarray) -> float | None:

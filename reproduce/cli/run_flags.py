@@ -108,8 +108,10 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     """
     experiment = EXPERIMENTS[config.experiment]
     plain = preset(config.experiment, config.method, config.preset, steps=config.steps)
-    names = ("dataset", "method", "lam", "seed", "num_networks", "preset", "match", "precision")
-    names += ("target", "diversity")
+    names = (
+        *("dataset", "method", "lam", "seed", "num_networks"),
+        *("preset", "match", "precision", "target", "diversity"),
+    )
     settings = {name: getattr(config, name) for name in names}
     settings["match"] = pathlib.Path(config.match).name  # no slashes
     defaults = {name: getattr(plain, name) for name in names}

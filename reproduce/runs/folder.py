@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -33,8 +33,11 @@ class OccupiedError(RunError):
 class Config(Protocol):
     """A frozen dataclass whose fields are JSON values; more `steps` continue a run."""
 
-    __dataclass_fields__: Any
-    steps: int
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def steps(self) -> int:
+        """Number of training steps."""
 
 
 ConfigType = TypeVar("ConfigType", bound=Config)

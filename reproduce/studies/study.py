@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from hypernet_tf.metrics import MEASURES, Measure
+from hypernet_tf.metrics import Measure
 from reproduce.analyses import Limits, perform
 from reproduce.configs import METHODS, RunConfig
 from reproduce.reports import page as pages
@@ -131,8 +131,8 @@ class Study(abc.ABC):
         """The runs, in the order in which they are done."""
 
     @abc.abstractmethod
-    def columns(self, results: Sequence[RunResult]) -> list[Column]:
-        """The numbers of the table.
+    def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
+        """The numbers of the table: keys of the runs' rows, or columns that read something else.
 
         Args:
             results: The finished runs.
@@ -308,7 +308,7 @@ class Study(abc.ABC):
     def write(self, folder: pathlib.Path, data_dir: str | None = None) -> dict[str, Any]:
         """Write figure, metrics.json, table.md and report.html; returns what metrics.json holds."""
         results = self.collect(folder)
-        columns = self.columns(results)
+        columns = [self._column(folder, column, results) for column in self.columns(results)]
         numbers = self._numbers(folder, columns, results)
         metrics = {
             **self.record(),
@@ -341,6 +341,21 @@ class Study(abc.ABC):
             print(f"not in this table: {', '.join(others)}, which {folder} holds too")
         return metrics
 
+    def _column(
+        self, folder: pathlib.Path, column: str | Column, results: Sequence[RunResult]
+    ) -> Column:
+        """A column by its key: a measure of the table, or one that an analysis reports."""
+        if isinstance(column, Column):
+            return column
+        for result in results:
+            if column in result.rows:
+                return Column(result.rows[column].measure)
+        raise self._missing(folder, results[0], column)
+
+    def _missing(self, folder: pathlib.Path, result: RunResult, key: str) -> folders.RunError:
+        path = folder / result.run.folder / "metrics.json"
+        return folders.RunError(f"{path} has no {key}: delete it and run the same command again")
+
     def _numbers(
         self, folder: pathlib.Path, columns: Sequence[Column], results: Sequence[RunResult]
     ) -> Numbers:
@@ -351,11 +366,7 @@ class Study(abc.ABC):
                 try:
                     value = column.value(result)
                 except (KeyError, TypeError) as error:
-                    path = folder / result.run.folder / "metrics.json"
-                    raise folders.RunError(
-                        f"{path} has no {column.measure.key}: delete it and run the same command "
-                        "again"
-                    ) from error
+                    raise self._missing(folder, result, column.measure.key) from error
                 values.setdefault(result.run.entry, []).append(value)
             numbers[column.measure.key] = {
                 entry: Number.over_seeds(entry_values) for entry, entry_values in values.items()
@@ -393,15 +404,6 @@ class Study(abc.ABC):
             for path in folder.glob("*/config.json")
             if path.parent.name not in names
         )
-
-
-def measures(*keys: str) -> list[Column]:
-    """Columns that show measures of the table of measures.
-
-    Args:
-        *keys: Keys of `hypernet_tf.metrics.MEASURES`.
-    """
-    return [Column(MEASURES[key]) for key in keys]
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
