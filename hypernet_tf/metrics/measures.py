@@ -78,7 +78,9 @@ class Measure:
 
 def _percent(key: str, title: str, group: Group, **options: Any) -> Measure:
     """A fraction that is printed in percent and is better when it is higher."""
-    return Measure(key, title, group, **{"unit": "%", "better": "higher"} | options)
+    return Measure(
+        key, title, group, **{"unit": "%", "better": "higher", "format": "{:.2f}"} | options
+    )
 
 
 def _nats(key: str, title: str, group: Group, **options: Any) -> Measure:
@@ -167,6 +169,7 @@ _TABLE = (
         "accuracy of the networks, standard deviation",
         "networks",
         unit="points",
+        format="{:.2f}",
         kind="summary",
         compute=_spread("member_accuracy", lambda values: values.std(ddof=1)),
         least_networks=2,

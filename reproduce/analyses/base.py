@@ -230,7 +230,7 @@ def percent(
         title: Title in tables, without the unit.
         better: Whether a larger or a smaller value is better.
     """
-    return Measure(key, title, "analysis", unit="%", better=better)
+    return Measure(key, title, "analysis", unit="%", better=better, format="{:.2f}")
 
 
 def _is_abstract(method: Any) -> bool:
