@@ -179,7 +179,12 @@ class Sweep(Study):
         sign = 1 if MEASURES[self.objective].better == "higher" else -1
         values = numbers["objective"]
         again = folder.with_name(f"{folder.name}-best")
-        best = max(results, key=lambda one: sign * (values[one.run.entry].mean or -math.inf))
+
+        def goodness(result: RunResult) -> float:
+            mean = values[result.run.entry].mean
+            return -math.inf if mean is None else sign * mean
+
+        best = max(results, key=goodness)
         return {
             "trials": [
                 {

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from reproduce.configs import METHODS, RunConfig
-from reproduce.configs.extensions import loaded_extensions
 from reproduce.configs.experiments import EXPERIMENTS
+from reproduce.configs.extensions import loaded_extensions
 from reproduce.runs.folder import RunError
 
 
@@ -40,6 +40,7 @@ def command_line(
         "steps": config.steps,
         "num_networks": config.num_networks if config.num_networks > 1 else "",
         "seed": config.seed,
+        "precision": config.precision if config.precision != RunConfig.precision else "",
         "data_dir": data_dir or "",
         "run_dir": folder,
         "analyses": ",".join(analyses),

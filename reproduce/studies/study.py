@@ -282,7 +282,7 @@ class Study(abc.ABC):
         limits = Limits(run.config.num_networks, None, 1, 1, run.config.dataset)
         settings = perform.resolved_settings(self.analyses, {}, limits)
         metrics = folders.read_metrics(where)
-        return all(perform.is_done(name, metrics, settings) for name in self.analyses)
+        return all(perform.is_current(name, metrics, settings) for name in self.analyses)
 
     # ---- collecting and writing -------------------------------------------------------------
 
