@@ -334,8 +334,7 @@ def run(
         folders.write_json(folder / "study.json", sweep.record())
         if part is not None:
             print(f"chief: trials are handed out at {part.address}", flush=True)
-        found = search(is_worker=False)
-        return _finish(sweep, folder, data_dir, found)
+        return _finish(sweep, folder, data_dir, search(is_worker=False))
 
 
 def _search(
@@ -350,7 +349,7 @@ def _search(
         print(f"trial: lam {lam:g}", flush=True)
         trial = sweep.run_of(lam)
         _wait_until_free(folder / trial.folder)
-        keras.backend.clear_session()  # the trial before is over
+        keras.backend.clear_session()  # of the previous trial
         metrics = experiment.run(trial.config, folder / trial.folder, data_dir, execution=execution)
         return {key: metrics["validation"][key] for key in OBJECTIVES}
 
@@ -371,7 +370,7 @@ def _search(
 
 
 def _wait_until_free(folder: pathlib.Path) -> None:
-    """A restarted chief hands out again what a worker of before is still running."""
+    """A restarted chief hands out a trial again that a worker may still be running."""
     while True:
         try:
             with folders.locked(folder):
@@ -381,12 +380,12 @@ def _wait_until_free(folder: pathlib.Path) -> None:
 
 
 def _finish(
-    sweep: Sweep, folder: pathlib.Path, data_dir: str | None, found: list[Any]
+    sweep: Sweep, folder: pathlib.Path, data_dir: str | None, ended: list[Any]
 ) -> dict[str, Any]:
     """Write the frontier of the trials that came to their end."""
 
     def lams(status: str) -> tuple[float, ...]:
-        return tuple(sorted({trials.lam_of(one) for one in found if one.status == status}))
+        return tuple(sorted({trials.lam_of(one) for one in ended if one.status == status}))
 
     sweep = dataclasses.replace(sweep, done=lams("COMPLETED"), failed=lams("FAILED"))
     if not sweep.done:

@@ -298,10 +298,8 @@ class Study(abc.ABC):
         results = []
         for run in self.runs():
             metrics = folders.read_metrics(folder / run.folder)
-            try:
-                rows = {row.measure.key: row for row in run_page.rows(metrics)}
-            except (KeyError, TypeError) as error:
-                raise folders.damaged(folder / run.folder / "metrics.json") from error
+            path = folder / run.folder / "metrics.json"
+            rows = {row.measure.key: row for row in run_page.rows(metrics, path)}
             results.append(RunResult(run, metrics, rows))
         return results
 
