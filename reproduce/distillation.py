@@ -18,11 +18,11 @@ import sys
 import time
 from typing import Any
 
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
+
 import keras
 import tensorflow as tf
 from absl import flags
-
-from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES

@@ -39,12 +39,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
+
 import keras
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
-
-from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import hypernet_tf as hn
 from hypernet_tf import plots
@@ -400,7 +400,9 @@ def default_folder(sweep: Sweep) -> pathlib.Path:
     defaults = dataclasses.replace(
         sweep, config=plain, objective=OBJECTIVES[0], lam_min=1e1, lam_max=1e5
     ).fixed_settings() | {"dataset": "mnist", "preset": "paper", "search": "grid"}
-    return pathlib.Path("runs", folders.folder_name("sweep", sweep.fixed_settings(), defaults))
+    settings = sweep.fixed_settings()
+    settings = {name: settings[name] for name in dict.fromkeys(("dataset", *settings))}
+    return pathlib.Path("runs", folders.folder_name("sweep", settings, defaults))
 
 
 def main() -> None:

@@ -20,14 +20,14 @@ import sys
 import time
 from typing import Any
 
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
+
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
 from scipy.stats import spearmanr
 from tqdm import tqdm
-
-from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 from hypernet_tf.diversity import nearest_neighbour_distances
 from reproduce.cli import seeds_flag, shared_flags

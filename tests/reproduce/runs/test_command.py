@@ -52,7 +52,7 @@ def test_a_child_loads_the_same_extensions(monkeypatch):
 
 def test_a_child_that_fails_is_one_line(capfd):
     run_child(["-c", "print('done')"], "the run")
-    with pytest.raises(RunError, match="^the run failed$"):
+    with pytest.raises(RunError, match=r"^the run failed$"):
         run_child(["-c", "import sys; sys.exit('because')"], "the run")
     said = capfd.readouterr()
     assert said.out == "done\n"

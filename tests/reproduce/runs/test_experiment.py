@@ -149,7 +149,7 @@ class TestFolder:
         for name in ("experiment", "target", "num_networks"):
             del saved[name]
         (folder / "config.json").write_text(json.dumps(saved))
-        with pytest.raises(RunError, match="by another version .*: choose another") as error:
+        with pytest.raises(RunError, match=r"by another version .*: choose another") as error:
             experiment.run(TINY, folder)
         assert "\n" not in str(error.value)
 

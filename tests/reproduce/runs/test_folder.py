@@ -111,7 +111,7 @@ class TestMetrics:
 
     def test_no_finished_run(self, finished, tmp_path):
         for folder in (tmp_path / "nothing", tmp_path, finished / "config.json"):
-            with pytest.raises(RunError, match="there is no finished run in .*: train it first"):
+            with pytest.raises(RunError, match=r"there is no finished run in .*: train it first"):
                 folders.read_metrics(folder)
 
     @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"steps": "2"}', '{"steps": 2, "analyses": []}'])

@@ -90,7 +90,7 @@ class TestRunning:
             raise RunError(f"{what} failed")
 
         monkeypatch.setattr(studies, "run_child", fail)
-        with pytest.raises(RunError, match="^sgd-seed=0 failed$"):
+        with pytest.raises(RunError, match=r"^sgd-seed=0 failed$"):
             STUDY.execute(tmp_path / "study")
         assert [p.name for p in (tmp_path / "study").glob("[!.]*")] == ["study.json"]
         with folders.locked(tmp_path / "study"):  # free again
@@ -105,7 +105,7 @@ class TestWhoseFolderItIs:
             ("letter.txt", "dear", "is not empty and no small study: choose another"),
             ("study.json", "{", r"study\.json is damaged: choose another"),
             ("study.json", "[]", r"study\.json is damaged: choose another"),
-            ("study.json", '{"study": "sweep"}', "the sweep in .* has study=sweep, not small study"),
+            ("study.json", '{"study": "sweep"}', "the sweep in .* has study=sweep, not"),
             (
                 "study.json",
                 '{"study": "small study", "dataset": "mnist"}',
