@@ -36,7 +36,7 @@ from hypernet_tf.targets import (
     zoo,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MNF",
