@@ -135,7 +135,7 @@ def run(
         return {}
     finished = _run.check(folder, config) == config.steps
     metrics = _run.read_metrics(folder) if finished else {}
-    if finished and not {"networks", "ensemble", "seconds", "diversity"} <= metrics.keys():
+    if finished and not {"run", "networks", "ensemble", "diversity", "seconds"} <= metrics.keys():
         raise _run.damaged(folder / "metrics.json")
     page = folder / "report.html"
     if finished and not analyses and page.exists():
