@@ -26,12 +26,13 @@ from hypernet_tf.samplers.mnf.mnf import MNF
 from hypernet_tf.samplers.noise_control import NoiseControl
 from hypernet_tf.samplers.sgd_chains import SGLD, SGDChains
 from hypernet_tf.targets import (
+    KernelAxes,
     Target,
     TargetLayer,
     Value,
     WeightSet,
     per_network,
-    register_rule,
+    register_layer,
     zoo,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "Evaluation",
     "Gauge",
     "Hypernetwork",
+    "KernelAxes",
     "LatentSampler",
     "NoiseControl",
     "OODMetrics",
@@ -61,6 +63,6 @@ __all__ = [
     "diversity",
     "ood_metrics",
     "per_network",
-    "register_rule",
+    "register_layer",
     "zoo",
 ]
