@@ -154,7 +154,7 @@ class LayerTraits:
 
 
 def _channels_last(layer: Any) -> bool:
-    return layer.data_format != "channels_first"
+    return getattr(layer, "data_format", None) != "channels_first"  # some layers have none
 
 
 def _has_homogeneous_activation(layer: Any) -> bool:
