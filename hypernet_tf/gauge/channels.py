@@ -2,7 +2,7 @@
 
 Every channel that a layer makes has a number, its *id*, and every tensor carries the ids of its
 last axis. Layers that treat each channel by itself pass ids on, layers that move numbers move ids,
-and a sum ties them, place by place, in a union-find; the table of layer traits
+and a sum ties them, position by position, in a union-find; the table of layer traits
 (`hypernet_tf.targets.layers`) says which layer does what. A channel that anything else reads (an
 output, an unknown layer, a layer called twice) may not change: its id is tied to `HELD`. Channels
 that padding adds are `ZERO`: they stay zero whatever happens to their neighbours, and tie nothing.
@@ -35,7 +35,7 @@ def is_weighted(target: Target, call: Call) -> bool:
         and len(weighted.slots) == len(layer.weights)
         and target.plan.num_calls(layer) == 1
         and isinstance(call.outputs, Ref)
-        and target.plan.shapes[call.outputs][-1] == weighted.filters
+        and target.plan.shapes[call.outputs][-1:] == (weighted.filters,)
     )
 
 
@@ -176,7 +176,7 @@ class Channels:
         return ids
 
     def _merged(self, call: Call, inputs: list[np.ndarray]) -> np.ndarray | None:
-        """The ids of tensors that are tied place by place; None where places are not opposite."""
+        """The ids of tensors that are tied position by position; None where shapes differ."""
         ranks = {len(self.target.plan.shapes[ref]) for ref in call.inputs}
         if len(ranks) > 1 or len({len(ids) for ids in inputs}) > 1:
             return None
@@ -193,7 +193,7 @@ class Channels:
         if shape[-1:] != (len(ids),):
             raise ValueError(
                 f"Layer '{call.operation.name}' returns {list(shape)} for {len(ids)} channels: its "
-                "traits promise one place on the last axis for each. Correct them with "
+                "traits promise one position on the last axis for each. Correct them with "
                 "register_layer."
             )
 

@@ -33,7 +33,7 @@ class Axis:
 
     Attributes:
         index: The variable's index among the trainable ones, or in the state.
-        ids: The id of the channel at each place of the axis.
+        ids: The id of the channel at each position of the axis.
         trainable: Whether the variable is trainable; otherwise it is part of the state.
         axis: Which axis of the variable [N, ...] it is.
         rows: The layer whose filters the axis counts, for the kernel of a layer that makes
@@ -113,7 +113,7 @@ class Orders(Channels):
         num_ids = len(self._parents)
         fixed = {HELD}
         for merged in self._padded:
-            # Which of a channel's several places face a zero is more than a count tells.
+            # Which of a channel's several positions face a zero is more than a count tells.
             channels, counts = np.unique(self.classes(merged), return_counts=True)
             fixed.update(channels[counts > 1].tolist())
         counts_by_axis = np.array(
@@ -138,8 +138,8 @@ class Permutation:
 
     Attributes:
         groups: The channels that are sorted among themselves.
-        axes: Each axis on which they stand, with the places of each group there: number of the
-            group -> places [channels, how often each occurs].
+        axes: Each axis on which they stand, with the positions of each group there: number of
+            the group -> positions [channels, how often each occurs].
     """
 
     def __init__(self, target: Target):
@@ -147,13 +147,13 @@ class Permutation:
         self.groups = orders.groups
         self.axes: list[tuple[Axis, dict[int, np.ndarray]]] = []
         for axis in orders.axes:
-            places = {
+            positions = {
                 number: np.array([np.flatnonzero(axis.ids == channel) for channel in group])
                 for number, group in enumerate(self.groups)
                 if (axis.ids == group[0]).any()
             }
-            if places:
-                self.axes.append((axis, places))
+            if positions:
+                self.axes.append((axis, positions))
 
     def __call__(self, trainable: list[tf.Tensor], state: list[tf.Tensor]) -> None:
         """Sort the filters of N networks; the lists' tensors [N, ...] are replaced.
@@ -164,22 +164,22 @@ class Permutation:
         """
         orders: dict[int, tf.Tensor] = {}  # number of a group -> [N, channels]
         indices: dict[bytes, tuple[tf.Tensor, tf.Tensor]] = {}  # shared by axes of the same ids
-        for axis, places in self.axes:
+        for axis, positions in self.axes:
             tensors = trainable if axis.trainable else state
-            if axis.rows is not None and not orders.keys() >= places.keys():
+            if axis.rows is not None and not orders.keys() >= positions.keys():
                 rows = axis.rows.rows([trainable[slot.index] for slot in axis.rows.slots])
-                for number in places.keys() - orders.keys():
-                    group_rows = tf.gather(rows, places[number][:, 0], axis=1)
+                for number in positions.keys() - orders.keys():
+                    group_rows = tf.gather(rows, positions[number][:, 0], axis=1)
                     orders[number] = lexicographic_order(tf.stop_gradient(group_rows))
             key = axis.ids.tobytes()
             if key not in indices:
-                index = _index(len(axis.ids), places, orders)
+                index = _index(len(axis.ids), positions, orders)
                 indices[key] = index, tf.argsort(index)
             tensors[axis.index] = _permuted(tensors[axis.index], *indices[key], axis.axis)
 
 
 def _permuted(tensor: tf.Tensor, index: tf.Tensor, inverse: tf.Tensor, axis: int) -> tf.Tensor:
-    """A tensor with the places of an axis in another order, and the gradient in the old one."""
+    """A tensor with the positions of an axis in another order, and the gradient in the old one."""
 
     @tf.custom_gradient
     def permute(tensor: tf.Tensor) -> Any:
@@ -191,16 +191,16 @@ def _permuted(tensor: tf.Tensor, index: tf.Tensor, inverse: tf.Tensor, axis: int
     return permute(tensor)
 
 
-def _index(size: int, places: dict[int, np.ndarray], orders: dict[int, tf.Tensor]) -> tf.Tensor:
-    """Which place of an axis goes to each of its places: [N, size]."""
-    num_networks = orders[next(iter(places))].shape[0]
-    moving = np.concatenate([group.ravel() for group in places.values()])
+def _index(size: int, positions: dict[int, np.ndarray], orders: dict[int, tf.Tensor]) -> tf.Tensor:
+    """Which position of an axis goes to each of its positions: [N, size]."""
+    num_networks = orders[next(iter(positions))].shape[0]
+    moving = np.concatenate([group.ravel() for group in positions.values()])
     fixed = np.setdiff1d(np.arange(size), moving)
     sources = [tf.tile(tf.constant(fixed[None], tf.int32), [num_networks, 1])]
-    for number, group in places.items():
+    for number, group in positions.items():
         # [N, channels, how often]
-        sorted_places = tf.gather(tf.constant(group, tf.int32), orders[number])
-        sources.append(tf.reshape(sorted_places, [num_networks, group.size]))
+        sorted_positions = tf.gather(tf.constant(group, tf.int32), orders[number])
+        sources.append(tf.reshape(sorted_positions, [num_networks, group.size]))
     destinations = np.concatenate([fixed, moving])
     return tf.gather(tf.concat(sources, 1), np.argsort(destinations), axis=1)
 

@@ -78,7 +78,7 @@ class LayerTraits:
             filter, bias included, is.
         elementwise: Whether the layer treats each number by itself, alike for all numbers. With a
             kernel: whether that holds for what follows the product with the kernel.
-        merges: Whether several inputs of the same rank and width become one, place by place.
+        merges: Whether several inputs of the same rank and width become one, position by position.
         channels: For a layer that only moves numbers, where its inputs' channels go.
         kernel: The axes of the layer's kernel.
         vectors: Whether all variables of one axis have one entry per channel.
@@ -141,8 +141,8 @@ class LayerTraits:
             ),
             (
                 self.merges and self.homogeneous is False and self.elementwise is False,
-                "a layer that merges its inputs place by place is homogeneous or elementwise: say "
-                "which, or drop `merges`",
+                "a layer that merges its inputs position by position is homogeneous or "
+                "elementwise: say which, or drop `merges`",
             ),
         ]
         for is_contradictory, explanation in contradictions:
@@ -272,6 +272,7 @@ TRAITS: dict[type, LayerTraits] = {
     keras.layers.BatchNormalization: _NORMALISATION,
     keras.layers.LayerNormalization: _NORMALISATION,
     keras.layers.GroupNormalization: _NORMALISATION,
+    keras.layers.RMSNormalization: _NORMALISATION,
     # Activations
     keras.layers.Activation: LayerTraits(
         per_example=_has_per_example_activation, **_WITH_ACTIVATION
@@ -397,7 +398,7 @@ def register_layer(
             multiplied by s where its filter, bias included, is.
         elementwise: Whether the layer treats each number by itself, alike for all numbers. With a
             kernel: whether that holds for what follows the product with the kernel.
-        merges: Whether several inputs of the same rank and width become one, place by place.
+        merges: Whether several inputs of the same rank and width become one, position by position.
         channels: For a layer that only moves numbers, a function `channels(call, ids, shapes)`:
             from the ids of each input's channels and its shape without the batch, the ids of the
             output's channels, or None.

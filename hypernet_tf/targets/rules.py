@@ -27,7 +27,7 @@ from hypernet_tf.targets.graph import Call
 
 
 class Value:
-    """What N networks hold at one place of the graph, converted on demand and only once.
+    """The values of one tensor of the graph in N networks, converted on demand and only once.
 
     Args:
         num_networks: N.

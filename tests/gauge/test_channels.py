@@ -430,13 +430,17 @@ class Projection(layers.Layer):
 @pytest.mark.usefixtures("traits_table")
 def test_a_registered_weighted_layer_makes_and_reads_channels():
     model = sequential(
-        (4,), relu(name="before"), Projection(5, name="own"), relu(name="after"), layers.Dense(2)
+        (4,),
+        relu(name="before"),
+        Projection(5, name="projection"),
+        relu(name="after"),
+        layers.Dense(2),
     )
     assert_a_gauge(hn.Target(model), ["after"])
     hn.register_layer(Projection, kernel=hn.KernelAxes(filters=0, inputs=1), homogeneous=True)
     target = hn.Target(model)
     assert [layer.filters for layer in target.layers] == [3, 5, 3, 2]
-    gauge = assert_a_gauge(target, ["before", "own", "after"])
+    gauge = assert_a_gauge(target, ["before", "projection", "after"])
     assert [step.axis for step in gauge.steps] == [1, 2, 1, 1]
     assert sorted(map(len, Permutation(target).groups)) == [3, 3, 5]
 

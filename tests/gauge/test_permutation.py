@@ -21,9 +21,9 @@ def shuffled(permutation, weights):
         np.stack([rng.permutation(len(group)) for _ in range(N)]) for group in permutation.groups
     ]
     tensors = {True: list(weights.trainable), False: list(weights.state)}
-    for axis, places in permutation.axes:
+    for axis, positions in permutation.axes:
         index = np.tile(np.arange(len(axis.ids)), (N, 1))
-        for number, group in places.items():
+        for number, group in positions.items():
             for n in range(N):
                 index[n, group] = group[orders[number][n]]
         moved = [
@@ -43,13 +43,13 @@ def assert_sorted(target, sizes, tolerance=1e-7):
     fixed = gauge(weights)
     assert_same(answers(target, fixed), answers(target, weights), tolerance)
     for number in range(len(sizes)):
-        axis, places = next(
-            (axis, places)
-            for axis, places in permutation.axes
-            if axis.rows is not None and number in places
+        axis, positions = next(
+            (axis, positions)
+            for axis, positions in permutation.axes
+            if axis.rows is not None and number in positions
         )
         rows = axis.rows.rows([fixed.trainable[slot.index] for slot in axis.rows.slots])
-        rows = tf.gather(rows, places[number][:, 0], axis=1).numpy()
+        rows = tf.gather(rows, positions[number][:, 0], axis=1).numpy()
         for network_rows in rows:
             order = np.lexsort(network_rows.T[::-1])
             np.testing.assert_array_equal(order, np.arange(len(network_rows)))

@@ -194,7 +194,7 @@ class TestEpsilonOfNorms:
         theta = tf.random.stateless_normal([3, target.weight_count], [1, 2], stddev=0.02)
         x = np.random.default_rng(0).normal(size=(40, 8, 8, 2)).astype("float32")
         ensemble = hn.Ensemble(target, target.unflatten(theta)).update_batch_norm(x)
-        variances = [ensemble.weights.state[place] for place, _ in target.statistics[1::2]]
+        variances = [ensemble.weights.state[index] for index, _ in target.statistics[1::2]]
         assert min(float(tf.reduce_min(v)) for v in variances) < 1e-3
         before = ensemble.outputs(x)
         fixed = hn.Gauge(target, epsilon=0.0)(ensemble.weights)

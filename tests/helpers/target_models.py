@@ -323,6 +323,7 @@ CASES = {
     ),
     "layer_norm": lambda: sequential((5, 4), layers.Dense(3), layers.LayerNormalization()),
     "group_norm": lambda: sequential((5, 5, 4), layers.Dense(4), layers.GroupNormalization(2)),
+    "rms_norm": lambda: sequential((5, 4), layers.Dense(3), layers.RMSNormalization()),
     "normalization": lambda: sequential((4,), adapted(), layers.Dense(2)),
     "normalization_nested": lambda: sequential((4,), sequential((4,), adapted()), layers.Dense(2)),
     # Randomness

@@ -64,6 +64,7 @@ def test_a_whole_layer_as_one_row_is_the_kernel_then_the_bias():
         (layers.BatchNormalization(scale=False), (4,), 4, 1),
         (layers.LayerNormalization(), (4,), 4, 2),
         (layers.LayerNormalization(axis=(1, 2)), (4, 3), 1, 24),
+        (layers.RMSNormalization(), (4, 3), 3, 1),
         (layers.Embedding(6, 3), (4,), 6, 3),
         (layers.PReLU(), (4, 3), 1, 12),
         (layers.LSTM(2), (4, 3), 1, 48),
@@ -225,14 +226,16 @@ def residual(x):
         (lambda x: layers.LayerNormalization(name="norm")(conv()(x)), [("conv",), ("norm",)]),
         (read_beside_the_norm, [("conv",), ("norm",)]),
         (output_beside_the_norm, [("conv",), ("norm",)]),
-        # A layer that is called twice makes the channels of two places.
+        # A layer that is called twice makes channels twice.
         (lambda x: norm()(twice(conv())(x)), [("conv",), ("norm",)]),
         (lambda x: twice(norm())(conv()(x)), [("conv",), ("norm",)]),
         (norm_of_two_layers, [("conv",), ("norm",), ("next",)]),
         # A layer whose weights do not split into filters has one filter.
         (
-            lambda x: norm()(layers.EinsumDense("bhwi,io->bhwo", (None, None, 3), name="own")(x)),
-            [("own",), ("norm",)],
+            lambda x: norm()(
+                layers.EinsumDense("bhwi,io->bhwo", (None, None, 3), name="einsum")(x)
+            ),
+            [("einsum",), ("norm",)],
         ),
     ],
 )
