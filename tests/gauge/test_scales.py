@@ -205,9 +205,8 @@ class TestEpsilonOfNorms:
             atol=1e-5 * np.abs(before).max(),
         )
         anew = hn.Ensemble(target, fixed).update_batch_norm(x).outputs(x)
-        assert (
-            np.abs(anew - after).max() > 0.01 * np.abs(before).max()
-        )  # so epsilon does matter here
+        # Epsilon does matter here: statistics that are computed anew give other outputs.
+        assert np.abs(anew - after).max() > 0.01 * np.abs(before).max()
 
     def test_networks_trained_outside_the_gauge_keep_their_outputs(self):
         x = np.random.default_rng(0).normal(size=(40, 8, 8, 2)).astype("float32")
