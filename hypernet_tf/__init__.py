@@ -27,12 +27,13 @@ from hypernet_tf.samplers.mnf.mnf import MNF
 from hypernet_tf.samplers.noise_control import NoiseControl
 from hypernet_tf.samplers.sgd_chains import SGLD, SGDChains
 from hypernet_tf.targets import (
+    KernelAxes,
     Target,
     TargetLayer,
     Value,
     WeightSet,
     per_network,
-    register_rule,
+    register_layer,
     zoo,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "Evaluation",
     "Gauge",
     "Hypernetwork",
+    "KernelAxes",
     "LatentSampler",
     "NoiseControl",
     "OODMetrics",
@@ -62,6 +64,6 @@ __all__ = [
     "diversity",
     "ood_metrics",
     "per_network",
-    "register_rule",
+    "register_layer",
     "zoo",
 ]
