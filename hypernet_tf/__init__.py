@@ -14,7 +14,8 @@ if keras.backend.backend() != "tensorflow":
 
 from hypernet_tf import data, diversity
 from hypernet_tf.analysis.distillation import distill
-from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.ensembles.evaluation import Evaluation
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics.ood import OODMetrics, ood_metrics
 from hypernet_tf.metrics.uncertainty import Uncertainty

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles import inference
+from hypernet_tf.ensembles.examples import arrays
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
@@ -78,7 +78,7 @@ def distill(
     """
     _check(ensemble.target, teacher, temperature, epochs=epochs, batch_size=batch_size, seed=seed)
     target, network = _student(student, ensemble, seed)
-    inputs, size = inference.arrays(x)
+    inputs, size = arrays(x)
     if teacher == "votes":
         votes = ensemble.majority_vote(inputs, verbose=verbose)
         answers = tf.one_hot(votes, ensemble.target.classes)

@@ -18,7 +18,7 @@ from hypernet_tf.metrics.ood import (
     risk_coverage,
     roc_curve,
 )
-from hypernet_tf.metrics.uncertainty import measure
+from hypernet_tf.metrics.uncertainty import measure_uncertainty
 from reproduce.analyses.subject import Drawing, Result, Subject
 from reproduce.runs.folder import UsageError
 
@@ -50,7 +50,7 @@ def uncertainty(subject: Subject) -> Result:
     ensemble = subject.ensemble()
     log_p = ensemble.log_probabilities(x, verbose=1)
     mean = metrics.mean_log_probabilities(log_p)
-    scores = measure([log_p])
+    scores = measure_uncertainty([log_p])
     risks = {"1 - highest probability": "least_confidence"} | {
         name.replace("_", " "): name for name in SCORES
     }
