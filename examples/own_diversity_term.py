@@ -34,49 +34,48 @@ class NegativeLogVariance(hn.diversity.DiversityTerm):
         return -tf.reduce_mean(tf.math.log(variance + 1e-8)) / 2
 
 
-def spirals(num_examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points [M, 2] on two spirals, and the spiral [M] of each."""
+def sine_with_a_gap(num_examples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points x [M, 1] in [-2, -0.7] and [0.7, 2], and y [M, 1] = sin 2x with noise."""
     rng = np.random.default_rng(seed)
-    y = np.arange(num_examples) % 2
-    angle = rng.uniform(0.5, 5.0, num_examples)
-    x = angle[:, None] * np.stack([np.cos(angle + np.pi * y), np.sin(angle + np.pi * y)], 1) / 3
-    return (x + 0.1 * rng.normal(size=x.shape)).astype("float32"), y
+    x = rng.uniform(0.7, 2.0, (num_examples, 1)) * rng.choice([-1, 1], (num_examples, 1))
+    y = np.sin(2 * x) + 0.05 * rng.normal(size=x.shape)
+    return x.astype("float32"), y.astype("float32")
 
 
-def main(epochs: int = 150) -> None:
-    """Train with more and more weight on the term; print what the networks gain and lose."""
-    keras.utils.set_random_seed(0)
-    x, y = spirals(512, seed=0)
-    x_test, y_test = spirals(1_000, seed=1)
-    print("weight   std of the weights   disagreement   accuracy: member   vote")
-    for weight in (0.0, 1.0, 3.0):
+def main(epochs: int = 400) -> None:
+    """Train a hypernetwork with each term and print how its networks differ."""
+    x, y = sine_with_a_gap(256, seed=0)
+    x_test, y_test = sine_with_a_gap(256, seed=1)
+    x_gap = np.linspace(-0.4, 0.4, 21, dtype="float32")[:, None]
+    terms = {
+        "none": [],
+        "entropy": hn.diversity.NegativeEntropy(),
+        "log variance": NegativeLogVariance(weight=2.0),
+    }
+    print("                  mean squared error        deviation of the predictions")
+    print("term            a network    their mean    near data    in the gap")
+    for name, term in terms.items():
+        keras.utils.set_random_seed(0)
         layers = keras.layers
         model = keras.Sequential(
-            [
-                keras.Input((2,)),
-                layers.Dense(16, activation="relu"),
-                layers.Dense(16, activation="relu"),
-                layers.Dense(2),
-            ]
+            [keras.Input((1,)), layers.Dense(32, activation="tanh"), layers.Dense(1)]
         )
         sampler = hn.Hypernetwork(
-            hn.Target(model, outputs="logits"),
-            num_networks=8,
-            lam=10.0,
-            diversity=NegativeLogVariance(weight=weight),
+            hn.Target(model),
+            num_networks=16,
+            lam=100.0,
+            diversity=term,
             initialization="model",
             seed=0,
         )
-        sampler.compile(
-            optimizer=keras.optimizers.Adam(3e-3),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        )
-        sampler.fit(x, y, batch_size=512, epochs=epochs, verbose=0)
+        sampler.compile(optimizer=keras.optimizers.Adam(3e-3), loss="mse")
+        sampler.fit(x, y, batch_size=256, epochs=epochs, verbose=0)
         ensemble = sampler.sample(50)
         result = ensemble.evaluate(x_test, y_test)
         print(
-            f"{weight:6.1f}{ensemble.theta().std(0).mean():21.3f}{result.disagreement:15.1%}"
-            f"{result.member_accuracy.mean():19.1%}{result.majority_vote_accuracy:7.1%}"
+            f"{name:12s}{result.member_mean_squared_error.mean():13.4f}"
+            f"{result.mean_squared_error:14.4f}{result.standard_deviation:13.3f}"
+            f"{ensemble.outputs(x_gap).std(0).mean():14.3f}"
         )
 
 

@@ -92,7 +92,9 @@ class TestHypernetwork:
         entropies = []
         for lam in (1.0, 1e4):
             sampler, _ = fitted(hypernetwork, *blobs, lam=lam)
-            batch = hn.diversity.StepRecord(tf.constant(sampler.sample(30).theta()), tf.zeros([30, 4]))
+            batch = hn.diversity.StepRecord(
+                tf.constant(sampler.sample(30).theta()), tf.zeros([30, 4])
+            )
             entropies.append(float(NegativeEntropy().entropy(batch)))
         assert entropies[0] > entropies[1] + 1
 
