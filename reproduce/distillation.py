@@ -117,7 +117,7 @@ def run(
         network = hn.distill(
             ensemble,
             x,
-            teacher=teacher,
+            soft_targets=teacher == "mean",
             student=student,
             temperature=temperature,
             epochs=epochs,

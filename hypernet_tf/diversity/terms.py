@@ -148,7 +148,7 @@ class NegativeEntropy(DiversityTerm):
             dimension = (points if step.z is None else step.z).shape[-1]
         if dimension is None:
             raise ValueError(
-                "The number of outputs differs between batches: pass dimension= to the entropy term."
+                "The number of outputs differs between batches: pass dimension= to the term."
             )
         return kozachenko_leonenko_entropy(
             points,

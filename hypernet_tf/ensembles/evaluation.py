@@ -86,8 +86,8 @@ def integer_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
         labels = y.reshape(-1).astype(np.int64) if whole and y.size == len(y) else None
     if labels is None or labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"Labels must be integers from 0 to {num_classes - 1}, one for each example, or one-hot "
-            "rows of 0 and 1."
+            f"Labels must be integers from 0 to {num_classes - 1}, one for each example, "
+            "or one-hot rows."
         )
     return labels
 

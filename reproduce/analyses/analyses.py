@@ -157,7 +157,7 @@ def adversarial(subject: Subject) -> Result:
             np.asarray(test.y[:images], np.int64),
             num_networks=settings.adversarial_networks,
             clip=(0.0, 1.0) if settings.clip else None,
-            at_once=min(32, sampler.num_available or 32),
+            batch_size=min(32, sampler.num_available or 32),
             seed=_ADVERSARIAL,
             verbose=1,
         )
