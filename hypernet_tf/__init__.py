@@ -12,12 +12,11 @@ if keras.backend.backend() != "tensorflow":
         "set KERAS_BACKEND=tensorflow"
     )
 
-from hypernet_tf import data, diversity
-from hypernet_tf.analysis.distillation import distill
-from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf import analysis, data, diversity, metrics
+from hypernet_tf.analysis import distill
+from hypernet_tf.ensembles import Ensemble, Evaluation
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.metrics.ood import OODMetrics, ood_metrics
-from hypernet_tf.metrics.uncertainty import Uncertainty
+from hypernet_tf.metrics import OODMetrics, Uncertainty, ood_metrics
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import Draw
@@ -59,9 +58,11 @@ __all__ = [
     "Value",
     "WeightSampler",
     "WeightSet",
+    "analysis",
     "data",
     "distill",
     "diversity",
+    "metrics",
     "ood_metrics",
     "per_network",
     "register_layer",

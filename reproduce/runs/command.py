@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from reproduce.configs import METHODS, RunConfig
-from reproduce.configs.extensions import loaded_extensions
 from reproduce.configs.experiments import EXPERIMENTS
+from reproduce.configs.extensions import loaded_extensions
 from reproduce.runs.folder import RunError
 
 
