@@ -12,12 +12,11 @@ if keras.backend.backend() != "tensorflow":
         "set KERAS_BACKEND=tensorflow"
     )
 
-from hypernet_tf import data, diversity
-from hypernet_tf.analysis.distillation import distill
-from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf import analysis, data, diversity, metrics
+from hypernet_tf.analysis import distill
+from hypernet_tf.ensembles import Ensemble, Evaluation
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.metrics.ood import OODMetrics, ood_metrics
-from hypernet_tf.metrics.uncertainty import Uncertainty
+from hypernet_tf.metrics import OODMetrics, Uncertainty, ood_metrics
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import Draw
@@ -27,16 +26,17 @@ from hypernet_tf.samplers.mnf.mnf import MNF
 from hypernet_tf.samplers.noise_control import NoiseControl
 from hypernet_tf.samplers.sgd_chains import SGLD, SGDChains
 from hypernet_tf.targets import (
+    KernelAxes,
     Target,
     TargetLayer,
     Value,
     WeightSet,
     per_network,
-    register_rule,
+    register_layer,
     zoo,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MNF",
@@ -47,6 +47,7 @@ __all__ = [
     "Evaluation",
     "Gauge",
     "Hypernetwork",
+    "KernelAxes",
     "LatentSampler",
     "NoiseControl",
     "OODMetrics",
@@ -57,11 +58,13 @@ __all__ = [
     "Value",
     "WeightSampler",
     "WeightSet",
+    "analysis",
     "data",
     "distill",
     "diversity",
+    "metrics",
     "ood_metrics",
     "per_network",
-    "register_rule",
+    "register_layer",
     "zoo",
 ]

@@ -1,1 +1,42 @@
-"""Analyses of ensembles."""
+"""Sampler-agnostic analyses: functions of an ensemble, or of a function that samples one."""
+
+from hypernet_tf.analysis.attacks import (
+    AdversarialSuccess,
+    NothingToAttackError,
+    adversarial_success,
+    fast_gradient_method,
+)
+from hypernet_tf.analysis.distillation import distill
+from hypernet_tf.analysis.filters import (
+    FilterDiversity,
+    LayerPictures,
+    filter_diversity,
+    filter_pictures,
+    layer_pictures,
+)
+from hypernet_tf.analysis.paths import direct_path, interpolated_path
+from hypernet_tf.analysis.pca import (
+    Components,
+    principal_components,
+    spanned_coordinates,
+    weight_views,
+)
+
+__all__ = [
+    "AdversarialSuccess",
+    "Components",
+    "FilterDiversity",
+    "LayerPictures",
+    "NothingToAttackError",
+    "adversarial_success",
+    "direct_path",
+    "distill",
+    "fast_gradient_method",
+    "filter_diversity",
+    "filter_pictures",
+    "interpolated_path",
+    "layer_pictures",
+    "principal_components",
+    "spanned_coordinates",
+    "weight_views",
+]

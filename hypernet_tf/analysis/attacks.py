@@ -1,4 +1,4 @@
-"""Adversarial images for sampled networks: the fast gradient method on many networks at once."""
+"""Adversarial attacks on sampled networks: the fast gradient method on many networks at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.metrics import accuracy as metrics
+from hypernet_tf.metrics.accuracy import majority_vote
 from hypernet_tf.targets import Target, WeightSet
 
-# Units of a pixel's 1/255: 0, 2, ..., 58.
+# Sizes of attacks in units of 1/255: 0, 2, ..., 58.
 EPSILONS = np.arange(0, 60, 2)
 
 
@@ -27,18 +27,18 @@ def fast_gradient_method(
     *,
     clip: tuple[float, float] | None = None,
 ) -> tf.Tensor:
-    """Images changed so that a class becomes more likely: x + eps · sign(d p(class) / d x).
+    """Images for which a chosen class is more probable: x + eps · sign(d p(class) / d x).
 
     Args:
-        target: a target of classes.
-        weights: of N networks.
-        x: [N, ...], one image for each network.
-        classes: [N], the class that each attack makes more likely.
-        epsilons: [E], in the units of x.
-        clip: lowest and highest pixel, to which the images are clipped; None leaves them.
+        target: Target with classes.
+        weights: Weight set of N networks.
+        x: Images [N, ...], one for each network.
+        classes: Classes [N] that the attacks make more probable.
+        epsilons: Sizes [E] of the attack, in the units of x.
+        clip: Lowest and highest pixel, to which the images are clipped; None does not clip.
 
     Returns:
-        [N, E, ...].
+        Images [N, E, ...].
 
     Reference: "Explaining and Harnessing Adversarial Examples", arXiv 1412.6572; towards a chosen
     class as in "Adversarial Examples in the Physical World", arXiv 1607.02533.
@@ -49,26 +49,28 @@ def fast_gradient_method(
         # The gradients of p and log p have the same sign, and that of log p does not underflow.
         chosen = tf.reduce_sum(tf.gather(log_p, classes, batch_dims=1))
     direction = tf.sign(tape.gradient(chosen, x))
-    steps = tf.reshape(tf.cast(epsilons, x.dtype), [-1, *[1] * (len(x.shape) - 1)])
-    changed = x[:, None] + steps * direction[:, None]
-    return changed if clip is None else tf.clip_by_value(changed, *clip)
+    sizes = tf.reshape(tf.cast(epsilons, x.dtype), [-1, *[1] * (len(x.shape) - 1)])
+    moved = x[:, None] + sizes * direction[:, None]
+    return moved if clip is None else tf.clip_by_value(moved, *clip)
 
 
 class NothingToAttackError(ValueError):
-    """No image is classified rightly by the network that it meets."""
+    """No image is classified correctly by its network."""
 
 
 class AdversarialSuccess(NamedTuple):
-    """Success of attacks against their size; fractions of the attacked images.
+    """Success of attacks as a function of their size; fractions of the attacked images.
 
     Attributes:
-        epsilons: [E], in units of 1/255.
-        images: how many images were looked at.
-        attacked: how many of them the network classified rightly: the denominator.
-        network: [E] the attacked network's prediction is not the true label.
-        ensemble: [E] nor is that of an ensemble of fresh networks; None without one.
-        network_reached: [E] the attacked network's prediction is the class aimed at.
-        ensemble_reached: [E] that of the ensemble is; None without one.
+        epsilons: Sizes [E] of the attack, in units of 1/255.
+        images: Number of images.
+        attacked: Number of images that their network classifies correctly, which are attacked.
+        network: Fraction [E] for which the attacked network's prediction is not the label.
+        ensemble: Fraction [E] for which the vote of fresh networks is not the label; None without
+            an ensemble.
+        network_reached: Fraction [E] for which the attacked network predicts the chosen class.
+        ensemble_reached: Fraction [E] for which the vote is the chosen class; None without an
+            ensemble.
     """
 
     epsilons: np.ndarray
@@ -88,74 +90,81 @@ def adversarial_success(
     num_networks: int = 100,
     epsilons: np.ndarray = EPSILONS,
     clip: tuple[float, float] | None = None,
-    at_once: int = 32,
+    batch_size: int = 32,
     seed: int = 0,
     verbose: int = 0,
 ) -> AdversarialSuccess:
-    """How often an attack on one network misleads it, and a fresh ensemble (Deutsch et al. 2019).
+    """How often an attack on one network misleads it, and an ensemble of fresh networks.
 
-    Each image meets a fresh network; if this classifies it rightly, the image is moved by
-    eps/255 · sign of the gradient of the probability of a random wrong class. The same moved images
-    are shown to an ensemble of fresh networks, new for each image, which votes.
+    Each image has a fresh network. If this network classifies the image correctly, the image is
+    moved by eps/255 · sign of the gradient of the probability of a random wrong class. An ensemble
+    of other fresh networks, sampled for each image, votes on the moved images (Deutsch et al.
+    2019).
 
     Args:
-        sample: (count, seed) -> ensemble of `count` networks.
-        x: images [M, ...], pixels in [0, 1].
-        y: labels [M], integers.
-        num_networks: size of the ensembles; 0 for none.
-        epsilons: [E], sizes of the attack in units of 1/255.
-        clip: lowest and highest pixel, to which moved images are clipped; None, as published, does
+        sample: Function (num_networks, seed) -> ensemble of so many networks.
+        x: Images [M, ...], pixels in [0, 1].
+        y: Labels [M], integers.
+        num_networks: Number of networks in the ensembles that vote; 0 for no ensembles.
+        epsilons: Sizes [E] of the attack, in units of 1/255.
+        clip: Lowest and highest pixel, to which moved images are clipped; None, as published, does
             not clip.
-        at_once: how many images are attacked at once, each by a network of its own.
-        seed: of the wrong classes; networks are sampled with seeds from this number on.
+        batch_size: Number of images that are attacked at once, each on a network of its own.
+        seed: Seed of the wrong classes. Networks are sampled with this seed and the ones after it.
         verbose: 1 shows a progress bar.
 
     Raises:
-        NothingToAttackError: no image is classified rightly.
-        ValueError: the target returns values, not classes.
+        NothingToAttackError: No image is classified correctly.
+        ValueError: The target returns values, not classes.
+
+    Example:
+        >>> sample = lambda num_networks, seed: hyper.sample(num_networks, seed=seed)
+        >>> success = adversarial_success(sample, x_test[:100], y_test[:100])
+        >>> success.network, success.ensemble
     """
     rng, seeds = np.random.default_rng(seed), itertools.count(seed)
-    first = sample(1, next(seeds))
-    target, classes = first.target, first.target.classes
-    if classes is None:
-        raise ValueError("attacks need a target of classes")
-    wrong = (y + rng.integers(1, classes, len(y))) % classes
+    target = sample(1, next(seeds)).target
+    num_classes = target.require_classes("an attack")
+    wrong_classes = (y + rng.integers(1, num_classes, len(y))) % num_classes
     sizes = np.asarray(epsilons, np.float32) / 255
 
     @tf.function
-    def attack(weights: WeightSet, images: tf.Tensor, chosen: tf.Tensor) -> tuple:
-        moved = fast_gradient_method(target, weights, images, chosen, sizes, clip=clip)
-        shown = tf.concat([images[:, None], moved], 1)
-        answers = target.log_probabilities(target(weights, shown))
-        return moved, tf.argmax(answers, -1)  # [N, 1 + E], the first unchanged
+    def attack(weights: WeightSet, images: tf.Tensor, classes: tf.Tensor) -> tuple:
+        moved = fast_gradient_method(target, weights, images, classes, sizes, clip=clip)
+        shown = tf.concat([images[:, None], moved], 1)  # [N, 1 + E, ...], the first one unchanged
+        return moved, tf.argmax(target.log_probabilities(target(weights, shown)), -1)
 
     rows = []
     with tqdm(total=len(x), disable=not verbose, desc="attacked images", leave=False) as bar:
-        for begin in range(0, len(x), at_once):
-            part = slice(begin, begin + at_once)
-            labels, aims = y[part], wrong[part]
-            attackers = sample(len(labels), next(seeds))
-            moved, own = attack(attackers.weights, tf.constant(x[part]), tf.constant(aims))
-            for images, answers, label, aim in zip(moved, own.numpy(), labels, aims, strict=True):
+        for begin in range(0, len(x), batch_size):
+            batch = slice(begin, begin + batch_size)
+            labels, chosen = y[batch], wrong_classes[batch]
+            attacked = sample(len(labels), next(seeds))
+            moved, predictions = attack(
+                attacked.weights, tf.constant(x[batch]), tf.constant(chosen)
+            )
+            for images, (unchanged, *others), label, aim in zip(
+                moved, predictions.numpy(), labels, chosen, strict=True
+            ):
                 bar.update()
-                unchanged, answers = answers[0], answers[1:]
                 if unchanged != label:
                     continue
-                votes = answers
+                network = vote = np.array(others)  # [E]
                 if num_networks:
-                    members = sample(num_networks, next(seeds))
-                    choices = members.log_probabilities(images).argmax(-1)  # [N, E]
-                    votes = metrics.majority_vote(choices, classes)
-                rows.append((answers != label, votes != label, answers == aim, votes == aim))
+                    log_p = sample(num_networks, next(seeds)).log_probabilities(images)
+                    vote = majority_vote(log_p.argmax(-1), num_classes)
+                rows.append((network != label, vote != label, network == aim, vote == aim))
     if not rows:
-        raise NothingToAttackError(f"none of the {len(x)} images is classified rightly")
-    network, ensemble, reached, ensemble_reached = np.mean(rows, axis=0)
+        raise NothingToAttackError(
+            f"None of the {len(x)} images is classified correctly: train the networks further."
+        )
+    misled, ensemble_misled, reached, ensemble_reached = np.mean(rows, axis=0)
     return AdversarialSuccess(
         np.asarray(epsilons),
         len(x),
         len(rows),
-        network,
-        ensemble if num_networks else None,
+        misled,
+        ensemble_misled if num_networks else None,
         reached,
         ensemble_reached if num_networks else None,
     )

@@ -1,4 +1,4 @@
-"""Distillation: one network that stands for an ensemble."""
+"""Distillation: one network that is trained to predict as an ensemble does."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles import inference
 from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.ensembles.examples import arrays
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
-from hypernet_tf.targets.graph import functional
 
-TEACHERS = ("mean", "votes")
 _LEAST_PROBABILITY = np.finfo(np.float32).tiny
 
 
@@ -23,7 +21,7 @@ def distill(
     ensemble: Ensemble,
     x: Any,
     *,
-    teacher: str = "mean",
+    soft_targets: bool = True,
     student: Target | keras.Model | Ensemble | None = None,
     temperature: float = 1.0,
     epochs: int = 10,
@@ -33,41 +31,44 @@ def distill(
     seed: int = 0,
     verbose: int = 0,
 ) -> keras.Model:
-    """Train one network to answer as the ensemble does.
+    """Train one network to predict as the ensemble does.
 
-    Of classes it minimises, averaged over examples, T² times the cross-entropy
+    For classes the loss is the mean over examples of T² times the cross-entropy
 
         -sum_c q_c log s_c,   q = softmax(log p / T),   s = softmax(log p_student / T),
 
-    where p is the ensemble's mean probability and T the temperature: T² times the Kullback-Leibler
-    divergence of s from q, and a constant, the entropy of q. By votes, q is one for the class with
-    most votes. Of values it minimises the mean squared error to the ensemble's mean.
+    where p is the ensemble's mean probability and T the temperature. It equals T² times the
+    Kullback-Leibler divergence of s from q plus a constant, the entropy of q. Without soft targets,
+    q is 1 for the class of the majority vote. For values the loss is the mean squared error to the
+    mean of the ensemble.
 
-    Keras's own `fit` trains it, so batch norm and dropout act as in any Keras model. The result is
-    a function of the arguments; callbacks see the model that is trained.
+    Keras's `fit` trains the student, so batch norm and dropout work as in any Keras model. The
+    result is a function of the arguments; callbacks get the model that is trained.
 
     Args:
-        ensemble: the teacher.
-        x: inputs [M, ...]. No labels are needed: they may be more than the training images.
-        teacher: "mean", the mean probabilities (the mean values, for regression), or "votes".
-        student: what is trained. None is a network of the ensemble's target, with new weights; a
-            `Target` or a Keras model, which is copied, one of that architecture, with new weights.
-            Of classes, a model without softmax at its end returns logits. An ensemble of one, such
-            as `ensemble.polyak_average(x)`, starts from its weights and state.
-        temperature: T > 0; higher ones show more of how the unlikely classes compare.
-        epochs: how often each example is seen.
-        batch_size: examples per step.
-        optimizer: a Keras optimizer, which is copied, or its name.
-        callbacks: of Keras, for `fit`: `keras.callbacks.History()` keeps the losses.
-        seed: of initial weights, dropout and the order of examples; not negative.
+        ensemble: Ensemble that teaches.
+        x: Inputs [M, ...]. No labels are needed, so these may be more than the training images.
+        soft_targets: Whether the student learns the mean probabilities (the mean values, for
+            regression); False for the majority votes.
+        student: Network that is trained. None is a network of the ensemble's target with new
+            weights; a `Target` or a Keras model, which is copied, is a network of that architecture
+            with new weights. For classes, a model without a softmax at its end returns logits. For
+            an ensemble of one, such as `ensemble.polyak_average(x)`, training starts from its
+            weights and state.
+        temperature: T > 0; a higher one gives more weight to the probabilities of unlikely classes.
+        epochs: Number of epochs.
+        batch_size: Number of examples in a step.
+        optimizer: Keras optimizer, which is copied, or its name.
+        callbacks: Keras callbacks for `fit`; `keras.callbacks.History()` keeps the losses.
+        seed: Seed of initial weights, dropout and the order of examples; not negative.
         verbose: 1 shows progress.
 
     Returns:
         An ordinary Keras model, not compiled.
 
     Raises:
-        ValueError: votes, or a temperature, where there are no probabilities; a student whose
-            answers are of another kind; a setting out of range; no examples.
+        ValueError: Votes or a temperature are given for a target of values; the student's outputs
+            are of another kind; an argument is out of range; or there are no examples.
 
     Example:
         >>> student = distill(ensemble, x_train, epochs=20)
@@ -76,39 +77,44 @@ def distill(
     Reference: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network",
     arXiv 1503.02531.
     """
-    _check(ensemble.target, teacher, temperature, epochs=epochs, batch_size=batch_size, seed=seed)
+    settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    _check(ensemble.target, soft_targets, temperature, **settings)
     target, network = _student(student, ensemble, seed)
-    inputs, size = inference.arrays(x)
-    if teacher == "votes":
+    inputs, num_examples = arrays(x)
+    if not soft_targets:
         votes = ensemble.majority_vote(inputs, verbose=verbose)
         answers = tf.one_hot(votes, ensemble.target.classes)
     else:
         (answers,) = keras.tree.flatten(ensemble.predict(inputs, verbose=verbose))
         if target.classes is not None:
-            answers = soft_targets(answers, temperature)
+            answers = softened(answers, temperature)
     inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # tf.data stacks a list
     examples = tf.data.Dataset.from_tensor_slices((inputs, answers))
     optimizer = keras.optimizers.get(optimizer)
-    trained = functional(network)  # the same layers: the network itself stays as it is, uncompiled
+    # A second model of the same layers is compiled: the student itself stays uncompiled.
+    if isinstance(network, keras.Sequential):
+        trained = keras.Model(network.inputs[0], network.outputs[0])
+    else:
+        trained = keras.Model(network.input, network.output)
     trained.compile(
         optimizer=type(optimizer).from_config(optimizer.get_config()),
         loss="mse" if target.classes is None else soft_cross_entropy(target, temperature),
     )
     trained.fit(
-        examples.shuffle(size, seed=seed).batch(batch_size).prefetch(1),
+        examples.shuffle(num_examples, seed=seed).batch(batch_size).prefetch(1),
         epochs=epochs,
-        shuffle=False,  # the data set does it, by the seed
+        shuffle=False,  # the data set shuffles, with the seed
         callbacks=list(callbacks),
         verbose=verbose,
     )
     return network
 
 
-def soft_targets(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def softened(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities at a temperature, q_c = p_c^(1/T) / sum_k p_k^(1/T), [..., C].
 
     Args:
-        probabilities: [..., C], or [..., 1] of the second of two classes.
+        probabilities: Probabilities [..., C], or [..., 1] of the second of two classes.
         temperature: T.
     """
     p = np.asarray(probabilities, np.float32)
@@ -118,13 +124,13 @@ def soft_targets(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def soft_cross_entropy(target: Target, temperature: float) -> Callable[[Any, Any], tf.Tensor]:
-    """A Keras loss (q, outputs) -> [...]: T² times the cross-entropy of q and a network's answers.
+    """A Keras loss (q, outputs) -> [...]: T² times the cross-entropy of q and a network's outputs.
 
-    The gradient of a cross-entropy at temperature T falls as 1/T², so T² keeps its size.
+    The gradient of a cross-entropy at temperature T decreases as 1/T², so T² keeps its size.
 
     Args:
-        target: what the network's outputs [..., C] mean.
-        temperature: T, at which q [..., C] is.
+        target: Target of the network, which says what its outputs [..., C] are.
+        temperature: T, the temperature of q [..., C].
     """
 
     def loss(q: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -134,28 +140,28 @@ def soft_cross_entropy(target: Target, temperature: float) -> Callable[[Any, Any
     return loss
 
 
-def _check(target: Target, teacher: str, temperature: float, **settings: int) -> None:
-    if teacher not in TEACHERS:
-        raise ValueError(f"teacher is one of {', '.join(TEACHERS)}; not {teacher!r}")
+def _check(target: Target, soft_targets: bool, temperature: float, **settings: int) -> None:
     for name, value in settings.items():
         least = 0 if name == "seed" else 1
         if value < least:
-            raise ValueError(f"{name} is at least {least}, not {value}")
+            raise ValueError(f"{name} must be at least {least}, not {value}.")
     if not 0 < temperature < float("inf"):
-        raise ValueError(f"a temperature is a finite number above 0, not {temperature}")
+        raise ValueError(f"temperature must be a number above 0, not {temperature}.")
     if len(keras.tree.flatten(target.plan.outputs)) != 1:
-        raise ValueError("distillation needs a target with one output")
-    if target.classes is None and teacher == "votes":
-        raise ValueError("votes need classes, but the target returns values: teacher='mean'")
-    if temperature != 1 and (target.classes is None or teacher == "votes"):
-        raise ValueError("a temperature softens probabilities; votes and values have none")
+        raise ValueError("Distillation needs a target with one output.")
+    if target.classes is None and not soft_targets:
+        raise ValueError("The target returns values, which have no votes: use soft_targets=True.")
+    if temperature != 1 and (target.classes is None or not soft_targets):
+        raise ValueError(
+            "Values and votes have no temperature: use temperature=1, or soft targets of classes."
+        )
 
 
 def _student(student: Any, ensemble: Ensemble, seed: int) -> tuple[Target, keras.Model]:
-    """What the student's outputs mean, and the student before training."""
+    """The student before training, and its target."""
     if isinstance(student, Ensemble):
         if len(student) != 1:
-            raise ValueError(f"a student is one network, not the {len(student)} given: student[0]")
+            raise ValueError(f"A student is 1 network, not {len(student)}: use student[0].")
         target, weights = student.target, student.weights
     else:
         target = ensemble.target if student is None else student
@@ -164,13 +170,14 @@ def _student(student: Any, ensemble: Ensemble, seed: int) -> tuple[Target, keras
             if ensemble.target.classes is not None and target.outputs == "values":
                 target = Target(student, outputs="logits")
         weights = _new_weights(target, seed)
-    answers, expected = _answers(target), _answers(ensemble.target)
-    if answers != expected:
-        raise ValueError(f"the student returns {answers}, the ensemble {expected}")
+    outputs, expected = _outputs(target), _outputs(ensemble.target)
+    if outputs != expected:
+        raise ValueError(f"The student returns {outputs}, the ensemble {expected}.")
     return target, target.to_keras(weights)
 
 
-def _answers(target: Target) -> str:
+def _outputs(target: Target) -> str:
+    """What a target returns, and its shape."""
     shapes = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
     if len(shapes) != 1 or target.classes is None:
         return f"values {', '.join(str(list(shape)) for shape in shapes)}"
@@ -178,7 +185,7 @@ def _answers(target: Target) -> str:
 
 
 def _new_weights(target: Target, seed: int) -> WeightSet:
-    """One network's weights, as the layers' initializers make them."""
+    """New weights of one network, from the initializers of the layers."""
     slots = sorted((s for layer in target.layers for s in layer.slots), key=lambda s: s.index)
     tensors = [seeded(slot.initializer, seed, 0, slot.index)(slot.shape) for slot in slots]
     return WeightSet(

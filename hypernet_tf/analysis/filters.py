@@ -1,4 +1,7 @@
-"""Filters of each layer in many networks: pictures of them, and how much they vary."""
+"""Filters of each layer in many networks: pictures of them, and how much they vary.
+
+Layers are numbered from 1 as in `ensemble.target.layers`.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,17 @@ from hypernet_tf.gauge import Gauge
 from hypernet_tf.gauge.scales import Step
 from hypernet_tf.targets import Target
 
+# ---- pictures -------------------------------------------------------------------------------
+
 
 class LayerPictures(NamedTuple):
     """Pictures of one layer's first filters.
 
     Attributes:
-        layer: the layer's place among `target.layers`, counted from 1.
-        kind: "filter", "neuron", or "the whole kernel", of which there is one.
-        pictures: [N, filters, height, width].
+        layer: Number of the layer.
+        kind: What a picture shows: "filter", "neuron", or "the whole kernel", of which there is
+            one.
+        pictures: Pictures [N, filters, height, width].
     """
 
     layer: int
@@ -31,57 +37,65 @@ class LayerPictures(NamedTuple):
 def layer_pictures(ensemble: Ensemble, filters: int) -> list[LayerPictures]:
     """The first filters of each layer in each network.
 
-    Of a convolution over two dimensions, the slice of a filter's kernel on the first input channel.
-    Of a dense layer that reads a flattened picture, a neuron's weights on its first channel; of any
-    other dense layer, the whole kernel. Other layers have no picture.
+    For a convolution over two dimensions a picture is the slice of a filter's kernel on the first
+    input channel. For a dense layer that reads a flattened picture it shows the weights of a neuron
+    on the first channel, for any other dense layer the whole kernel. Other layers have no picture.
 
     Args:
         ensemble: N networks.
-        filters: how many of each layer, at most.
+        filters: Number of filters of each layer, at most.
 
     Reference: Deutsch et al. (2019), section 4.1, visual inspection.
     """
     target = ensemble.target
-    found = []
-    for place, (layer, operation) in enumerate(
+    results = []
+    for number, (layer, operation) in enumerate(
         zip(target.layers, layer_operations(target), strict=True), 1
     ):
         kernel = ensemble.weights.trainable[layer.slots[0].index]
         if isinstance(operation, keras.layers.Conv2D):
             first = kernel[:, :, :, 0, :filters]
             pictures = np.moveaxis(first.numpy(), -1, 1)
-            found.append(LayerPictures(place, "filter", pictures))
+            results.append(LayerPictures(number, "filter", pictures))
         elif isinstance(operation, keras.layers.Dense):
-            shape = _flattened(target, operation)
+            shape = _flattened_shape(target, operation)
             if shape is None:
-                found.append(LayerPictures(place, "the whole kernel", kernel.numpy()[:, None]))
+                pictures = kernel.numpy()[:, None]
+                results.append(LayerPictures(number, "the whole kernel", pictures))
             else:
                 first = kernel[..., :filters].numpy()
                 spatial = first.reshape(len(first), *shape, first.shape[-1])[..., 0, :]
-                found.append(LayerPictures(place, "neuron", np.moveaxis(spatial, -1, 1)))
-    return found
+                results.append(LayerPictures(number, "neuron", np.moveaxis(spatial, -1, 1)))
+    return results
 
 
 def filter_pictures(ensemble: Ensemble) -> dict[str, np.ndarray]:
-    """One picture per layer and network, of its first filter: what it shows -> [N, height, width].
+    """One picture per layer and network, of its first filter: title -> [N, height, width].
+
+    Args:
+        ensemble: N networks.
 
     Example:
-        >>> for name, pictures in filter_pictures(hyper.sample(25)).items(): ...
+        >>> for title, pictures in filter_pictures(hyper.sample(25)).items(): ...
     """
     return {
-        f"layer {place}: {kind}" + ("" if "whole" in kind else " 1, channel 1"): pictures[:, 0]
-        for place, kind, pictures in layer_pictures(ensemble, 1)
+        f"layer {number}: {kind}" + ("" if "whole" in kind else " 1, channel 1"): pictures[:, 0]
+        for number, kind, pictures in layer_pictures(ensemble, 1)
     }
 
 
 def layer_operations(target: Target) -> list[Any]:
-    """The Keras layer of the plan behind each of `target.layers`."""
+    """The Keras layer behind each of `target.layers`.
+
+    Args:
+        target: Target.
+    """
     operations = target.plan.operations
     return [next(o for o in operations if target.weighted(o) is layer) for layer in target.layers]
 
 
-def _flattened(target: Target, dense: Any) -> tuple | None:
-    """[height, width, channels] of the picture that a dense layer reads flattened, if it does."""
+def _flattened_shape(target: Target, dense: Any) -> tuple | None:
+    """Shape (height, width, channels) of the picture that a dense layer reads flattened."""
     plan = target.plan
     call = next(call for call in plan.calls if call.operation is dense)
     maker = plan.maker(call.inputs[0])
@@ -92,16 +106,19 @@ def _flattened(target: Target, dense: Any) -> tuple | None:
     return shape if last and len(shape) == 3 and None not in shape else None
 
 
+# ---- diversity ------------------------------------------------------------------------------
+
+
 class FilterDiversity(NamedTuple):
-    """How much the filters of one layer vary, and how much the next layer makes of them.
+    """How much the filters of one layer vary, and how large the weights are that read them.
 
     Attributes:
-        layer: the layer's place among `ensemble.target.layers`, counted from 1.
-        diversity: [F] root mean square, over the filter's weights, of the standard deviation over
-            networks. In the fixed gauge a filter's weights have a mean square of one, but for all
-            but the first branch of a sum.
-        next_weights: [F] root mean square of the weights by which the next layer reads the filter,
-            over networks and weights.
+        layer: Number of the layer.
+        diversity: Root mean square [F], over the weights of a filter, of the standard deviation
+            over networks. In the fixed gauge the weights of a filter have a mean square of 1,
+            except where a sum of layers shares its scale with another one's.
+        next_weights: Root mean square [F], over networks and weights, of the weights with which the
+            next layers read the filter.
     """
 
     layer: int
@@ -110,49 +127,50 @@ class FilterDiversity(NamedTuple):
 
 
 def filter_diversity(ensemble: Ensemble) -> list[FilterDiversity]:
-    """Diversity of each filter beside the size of the next layer's weights on it.
+    """Diversity of each filter, and the size of the next layers' weights on it.
 
-    A sampler can make entropy out of filters that nobody listens to; then the most diverse filters
-    are those with the least weights after them (Deutsch et al. 2019, section 4.1, the failure
-    to watch).
+    A sampler can increase the entropy by filters that no layer reads: then the filters with the
+    smallest weights after them are the most diverse ones (Deutsch et al. 2019, section 4.1).
 
     Args:
         ensemble: N >= 2 networks in the fixed gauge.
 
     Returns:
-        One for each layer whose filters all have a free scale and a reader: not for the last one.
-        A batch normalisation reads by gamma, and its gamma and beta are filters.
+        One entry for each layer whose filters all have a free scale and are read by a layer, so not
+        for the last one. A batch normalisation reads with gamma; its gamma and beta are filters.
 
     Raises:
-        ValueError: one network does not vary.
+        ValueError: There is one network only.
     """
     if len(ensemble) < 2:
-        raise ValueError("diversity of filters needs at least 2 networks")
+        raise ValueError("Diversity of filters needs at least 2 networks.")
     trainable = ensemble.weights.trainable
     steps, results = Gauge(ensemble.target).steps, []
     for step in steps:
-        read = _read(steps, step.makes, trainable)
-        if step.layer is None or read is None:
+        mean_squares = _reading_weights(steps, step.makes, trainable)
+        if step.layer is None or mean_squares is None:
             continue
         rows = step.layer.rows([trainable[slot.index] for slot in step.layer.slots]).numpy()
         variance = rows.astype(np.float64).var(axis=0, ddof=1)  # [F, R]
-        layer = ensemble.target.layers.index(step.layer) + 1
-        results.append(FilterDiversity(layer, np.sqrt(variance.mean(-1)), np.sqrt(read)))
+        number = ensemble.target.layers.index(step.layer) + 1
+        results.append(FilterDiversity(number, np.sqrt(variance.mean(-1)), np.sqrt(mean_squares)))
     return results
 
 
-def _read(steps: Sequence[Step], channels: np.ndarray, trainable: list) -> np.ndarray | None:
-    """Mean square of the weights that read each channel [F]; None where some have no reader."""
-    total, readers = np.zeros(len(channels)), np.zeros(len(channels))
+def _reading_weights(
+    steps: Sequence[Step], channels: np.ndarray, trainable: list
+) -> np.ndarray | None:
+    """Mean square [F] of the weights that read each channel; None if some have no reader."""
+    total, num_readers = np.zeros(len(channels)), np.zeros(len(channels))
     for step in steps:
         first = None if step.layer is None else step.layer.slots[0]
         if first is None or first.name == "beta" or not np.isin(channels, step.reads).any():
             continue
         weights = trainable[first.index].numpy().astype(np.float64)
-        others = tuple(place for place in range(weights.ndim) if place != step.axis)
-        square = np.mean(weights**2, axis=others)
-        for place, own in enumerate(channels):
-            if own > 0 and (found := step.reads == own).any():
-                total[place] += square[found].mean()
-                readers[place] += 1
-    return total / readers if readers.all() else None
+        other_axes = tuple(axis for axis in range(weights.ndim) if axis != step.axis)
+        mean_squares = np.mean(weights**2, axis=other_axes)
+        for index, channel in enumerate(channels):
+            if channel > 0 and (is_read := step.reads == channel).any():
+                total[index] += mean_squares[is_read].mean()
+                num_readers[index] += 1
+    return total / num_readers if num_readers.all() else None

@@ -1,4 +1,4 @@
-"""Paths between networks: straight in the weights, or straight in the latent space."""
+"""Paths between networks: straight lines in the weights, or in the latent space."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from hypernet_tf.targets import Target, WeightSet
 def direct_path(starts: Ensemble, ends: Ensemble, points: int = 40) -> Ensemble:
     """Networks on straight lines between weights: theta_1 + t · (theta_2 - theta_1).
 
-    Deutsch et al. (2019), section 4.1: between two good networks such a line leaves the manifold of
-    good weights, unless that manifold is flat.
+    Between two good networks such a line leaves the manifold of good weights, unless that manifold
+    is flat (Deutsch et al. 2019, section 4.1).
 
     Args:
-        starts: P networks.
-        ends: P networks.
-        points: T, how many networks on each line, its ends included; t = 0, ..., 1.
+        starts: Ensemble of P networks.
+        ends: Ensemble of P networks.
+        points: T, the number of networks on each line, with both ends; t = 0, ..., 1.
 
     Returns:
-        P·T networks, line by line: values of theirs reshape to [P, T, ...]. Their state (the
-        statistics of batch norm) is that of the starts: `update_batch_norm` it where there is any.
+        An ensemble of P·T networks, line by line: values of its members reshape to [P, T, ...]. The
+        state (batch norm's statistics) is that of the starts: with batch norm, call
+        `update_batch_norm` before it runs.
 
     Raises:
-        ValueError: not as many starts as ends, or fewer than 2 points.
+        ValueError: There are not as many starts as ends, or fewer than 2 points.
 
     Example:
         >>> line = direct_path(ensemble[:10], ensemble[10:20])
         >>> line.evaluate(x, y).member_accuracy.reshape(10, 40)
     """
     if len(starts) != len(ends):
-        raise ValueError(f"{len(starts)} starts for {len(ends)} ends")
-    t = _between(points)
+        raise ValueError(f"{len(starts)} starts for {len(ends)} ends: give as many of both.")
+    t = _positions(points)
 
     def line(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
         along = tf.reshape(tf.cast(t, first.dtype), [-1, *[1] * (len(first.shape) - 1)])
-        both = first[:, None] + along * (last - first)[:, None]  # [P, T, ...]
-        return tf.reshape(both, [-1, *first.shape[1:]])
+        networks = first[:, None] + along * (last - first)[:, None]  # [P, T, ...]
+        return tf.reshape(networks, [-1, *first.shape[1:]])
 
     trainable = [
         line(first, last)
@@ -61,14 +62,17 @@ def interpolated_path(
     """Networks on straight lines between latent vectors: theta(z_1 + t · (z_2 - z_1)).
 
     Args:
-        target: the target.
-        weights_of: theta(z): z [N, d] -> weights of N networks.
-        starts: z [P, d].
-        ends: z [P, d].
-        points: T, how many networks on each line, its ends included; t = 0, ..., 1.
+        target: Target of the networks.
+        weights_of: Function theta(z): latent vectors [N, d] -> weight set of N networks.
+        starts: Latent vectors [P, d].
+        ends: Latent vectors [P, d].
+        points: T, the number of networks on each line, with both ends; t = 0, ..., 1.
 
     Returns:
-        P·T networks, line by line; see `direct_path`.
+        An ensemble of P·T networks, line by line; see `direct_path`.
+
+    Raises:
+        ValueError: Starts and ends have different shapes, or there are fewer than 2 points.
 
     Example:
         >>> z = hyper.sample_latent(20)
@@ -76,13 +80,17 @@ def interpolated_path(
     """
     starts, ends = tf.convert_to_tensor(starts), tf.convert_to_tensor(ends)
     if starts.shape != ends.shape:
-        raise ValueError(f"starts of shape {list(starts.shape)}, ends of {list(ends.shape)}")
-    along = tf.constant(_between(points), starts.dtype)[:, None]
+        raise ValueError(
+            f"Starts of shape {list(starts.shape)} and ends of shape {list(ends.shape)} must have "
+            "one shape."
+        )
+    along = tf.constant(_positions(points), starts.dtype)[:, None]
     z = starts[:, None] + along * (ends - starts)[:, None]  # [P, T, d]
     return Ensemble(target, weights_of(tf.reshape(z, [-1, starts.shape[1]])))
 
 
-def _between(points: int) -> np.ndarray:
+def _positions(points: int) -> np.ndarray:
+    """t, from 0 to 1."""
     if points < 2:
-        raise ValueError(f"a path has at least its 2 ends, not {points} points")
+        raise ValueError(f"A path has at least its 2 ends, not {points} points.")
     return np.linspace(0.0, 1.0, points)

@@ -1,4 +1,4 @@
-"""Where networks lie in the space of weights."""
+"""Principal components of the networks' weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Components(NamedTuple):
     """Principal components of N weight vectors.
 
     Attributes:
-        coordinates: [N, c], each network's, most variance first.
-        explained: [c], the share of the variance that each component has.
-        explained_if_independent: the same of weights that vary independently of each other: every
-            column of the data shuffled over the networks. More than this is structure.
+        coordinates: Coordinates [N, c] of the networks, components with most variance first.
+        explained: Share [c] of the variance that each component explains.
+        explained_if_independent: The same for weights that vary independently of each other: every
+            column of the data is shuffled over the networks. A larger share shows structure.
     """
 
     coordinates: np.ndarray
@@ -28,12 +28,12 @@ def principal_components(vectors: np.ndarray, components: int = 6, *, seed: int 
     """Principal component analysis of weights (Deutsch et al. 2019, section 4.1, "Scatter").
 
     Args:
-        vectors: [N, K], some weights of each of N networks.
-        components: c, at most; K where it is less.
-        seed: of the shuffling, and of scikit-learn's randomised solver.
+        vectors: Some weights [N, K] of each of N networks.
+        components: c, the number of components; at most K are computed.
+        seed: Seed of the shuffling, and of scikit-learn's randomised solver.
 
     Raises:
-        ValueError: not more networks than components.
+        ValueError: There are not more networks than components.
 
     Source: `sklearn.decomposition.PCA`.
     """
@@ -43,7 +43,7 @@ def principal_components(vectors: np.ndarray, components: int = 6, *, seed: int 
     if len(vectors) <= components:
         raise ValueError(
             f"{components} principal components need at least {components + 1} networks, not "
-            f"{len(vectors)}"
+            f"{len(vectors)}."
         )
     pca = PCA(components, random_state=seed)
     coordinates = pca.fit_transform(vectors)
@@ -55,13 +55,13 @@ def principal_components(vectors: np.ndarray, components: int = 6, *, seed: int 
 
 
 def spanned_coordinates(vectors: np.ndarray) -> np.ndarray:
-    """N vectors in coordinates of the space that they span, [N, min(N - 1, K)].
+    """Coordinates of N vectors in the space that they span, [N, min(N - 1, K)].
 
-    All their principal components, most variance first, and so a rotation that keeps every
-    distance: a small table of a few vectors of millions of weights, with nothing lost.
+    These are all their principal components, those with most variance first: a rotation, which
+    keeps every distance. It makes a small table of a few vectors of millions of weights.
 
     Args:
-        vectors: [N, K].
+        vectors: Vectors [N, K].
 
     Example:
         >>> np.abs(spanned_coordinates(np.array([[0.0, 0.0, 5.0], [3.0, 4.0, 5.0]])))
@@ -75,17 +75,20 @@ def spanned_coordinates(vectors: np.ndarray) -> np.ndarray:
 
 
 def weight_views(ensemble: Ensemble) -> dict[str, np.ndarray]:
-    """The parts of the weights that are looked at: name -> [N, K].
+    """Parts of the weights: name -> [N, K].
 
-    All weights together, those of each layer, and those of the first filter of each layer that has
-    several. Layers are counted as in `ensemble.target.layers`.
+    All weights; those of each layer; and those of the first filter of each layer with more than one
+    filter. Layers are numbered from 1 as in `ensemble.target.layers`.
+
+    Args:
+        ensemble: N networks.
     """
     target = ensemble.target
     views = {"all weights": ensemble.theta()}
     rows = target.rows(ensemble.weights.trainable)
-    for place, tensor in enumerate(rows, 1):
-        views[f"layer {place}"] = tensor.numpy().reshape(len(ensemble), -1)
-    for place, (layer, tensor) in enumerate(zip(target.layers, rows, strict=True), 1):
+    for number, tensor in enumerate(rows, 1):
+        views[f"layer {number}"] = tensor.numpy().reshape(len(ensemble), -1)
+    for number, (layer, tensor) in enumerate(zip(target.layers, rows, strict=True), 1):
         if layer.filters > 1:
-            views[f"layer {place}, filter 1"] = tensor.numpy()[:, 0]
+            views[f"layer {number}, filter 1"] = tensor.numpy()[:, 0]
     return views

@@ -1,4 +1,4 @@
-"""How different the N networks of a step are: terms of the loss, and the entropy behind them."""
+"""How different the N networks of a step are: terms of the loss, and the entropy they estimate."""
 
 from hypernet_tf.diversity.entropy import (
     kozachenko_leonenko_entropy,
@@ -6,27 +6,19 @@ from hypernet_tf.diversity.entropy import (
     pairwise_distances,
 )
 from hypernet_tf.diversity.terms import (
-    Batch,
     DiversityTerm,
-    EnsembleLoss,
-    FeatureVisualisation,
     NegativeEntropy,
     NegativeLogPrior,
     NegativeOutputEntropy,
-    NegativeWeightVariance,
-    TextureSynthesis,
+    StepRecord,
 )
 
 __all__ = [
-    "Batch",
     "DiversityTerm",
-    "EnsembleLoss",
-    "FeatureVisualisation",
     "NegativeEntropy",
     "NegativeLogPrior",
     "NegativeOutputEntropy",
-    "NegativeWeightVariance",
-    "TextureSynthesis",
+    "StepRecord",
     "kozachenko_leonenko_entropy",
     "nearest_neighbour_distances",
     "pairwise_distances",

@@ -1,6 +1,6 @@
-"""Distances between N points, and the entropy of a sample by its nearest neighbours, in nats.
+"""Distances between N points, and the entropy of a sample from its nearest neighbours, in nats.
 
-Nothing here holds N x N x D numbers: the most is a few times N·D, and N x N.
+Memory is O(N·D + N²): no function holds N x N x D numbers.
 """
 
 from __future__ import annotations
@@ -11,22 +11,29 @@ import tensorflow as tf
 
 
 def check_distance(distance: str) -> None:
-    """Raise a ValueError unless the distance is "l1" or "l2"."""
+    """Check the name of a distance.
+
+    Args:
+        distance: Name, to be "l1" or "l2".
+
+    Raises:
+        ValueError: It is another name.
+    """
     if distance not in ("l1", "l2"):
-        raise ValueError(f"the distance is 'l1' or 'l2', not {distance!r}")
+        raise ValueError(f"The distance must be 'l1' or 'l2', not {distance!r}.")
 
 
 def pairwise_distances(points: tf.Tensor, distance: str = "l2") -> tf.Tensor:
-    """All distances between N points, [N, N], in O(N·D) memory; not meant to be differentiated.
+    """Distances between all pairs of N points, [N, N]. Not meant to be differentiated.
 
     Args:
-        points: [N, D].
-        distance: "l2", by the Gram matrix of the centred points, in float64: two close points among
-            distant ones would be lost in float32. Or "l1": the points are compared with themselves
-            shifted by one place, by two, ..., so that each pair is met once.
+        points: Points [N, D].
+        distance: "l2", computed from the Gram matrix of the centred points in float64, because in
+            float32 the distances of close points among distant ones are lost. Or "l1", computed by
+            comparing the points with themselves shifted by 1, 2, ..., N/2 positions.
 
     Raises:
-        ValueError: another distance.
+        ValueError: The distance has another name.
     """
     check_distance(distance)
     points = tf.convert_to_tensor(points)
@@ -35,7 +42,7 @@ def pairwise_distances(points: tf.Tensor, distance: str = "l2") -> tf.Tensor:
         wide -= tf.reduce_mean(wide, 0, keepdims=True)
         squares = tf.reduce_sum(wide**2, -1)
         squared = squares[:, None] + squares[None] - 2.0 * tf.matmul(wide, wide, transpose_b=True)
-        squared = tf.linalg.set_diag(squared, tf.zeros_like(squares))  # up to rounding it is zero
+        squared = tf.linalg.set_diag(squared, tf.zeros_like(squares))  # zero up to rounding
         return tf.cast(tf.sqrt(tf.maximum(squared, 0.0)), points.dtype)
     count = tf.shape(points)[0]
     half = count // 2
@@ -59,25 +66,26 @@ def pairwise_distances(points: tf.Tensor, distance: str = "l2") -> tf.Tensor:
 def nearest_neighbour_distances(
     points: tf.Tensor, *, distance: str = "l2", k: int = 1
 ) -> tf.Tensor:
-    """The distance of each point to its k-th nearest other point, [N], differentiable.
+    """Distance of each point to its k-th nearest other point, [N], differentiable.
 
-    Only that one distance has a gradient, so the neighbour is found without gradients and N
-    distances are computed. Two equal points have distance 0 and a zero gradient.
+    Neighbours are found without gradients; then N distances are computed with gradients. Two equal
+    points have distance 0 and a zero gradient.
 
     Args:
-        points: [N, D].
+        points: Points [N, D].
         distance: "l1" or "l2".
-        k: which neighbour, 1 for the nearest.
+        k: Number of the neighbour, 1 for the nearest.
 
     Raises:
-        ValueError: fewer than k + 1 points, k below 1, or another distance.
+        ValueError: There are fewer than k + 1 points, k is below 1, or the distance has another
+            name.
     """
     if k < 1:
-        raise ValueError(f"neighbours are counted from 1: there is no number {k}")
+        raise ValueError(f"Neighbours are counted from 1: k cannot be {k}.")
     points = tf.convert_to_tensor(points)
     count = points.shape[0]
     if count is not None and count <= k:
-        raise ValueError(f"{count} points have no neighbour number {k}: use more networks")
+        raise ValueError(f"{count} points have no neighbour number {k}: use more networks.")
     matrix = pairwise_distances(tf.stop_gradient(points), distance)
     itself = tf.one_hot(tf.range(tf.shape(points)[0]), tf.shape(points)[0], dtype=points.dtype)
     matrix = tf.where(itself > 0, tf.constant(math.inf, points.dtype), matrix)
@@ -85,7 +93,7 @@ def nearest_neighbour_distances(
     difference = points - tf.gather(points, neighbours[:, k - 1])
     if distance == "l1":
         return tf.reduce_sum(tf.abs(difference), -1)
-    # The root's slope at zero is infinite; two equal points get a zero gradient instead.
+    # The slope of the root at zero is infinite: two equal points get a zero gradient instead.
     squared = tf.reduce_sum(difference**2, -1)
     positive = squared > 0
     return tf.where(positive, tf.sqrt(tf.where(positive, squared, 1.0)), 0.0)
@@ -100,24 +108,28 @@ def kozachenko_leonenko_entropy(
     constants: bool = False,
     epsilon: float = 0.0,
 ) -> tf.Tensor:
-    """Entropy of a sample, in nats, by nearest neighbours.
+    """Estimate of the entropy of the distribution of a sample, in nats.
 
-    H = psi(N) + d · mean_i log(eps_i + epsilon), with eps_i the distance of point i to its k-th
-    nearest neighbour (Kozachenko and Leonenko 1987; Deutsch et al. 2019, section 3.1). With
-    `constants` the estimate is unbiased as N grows and compares with closed forms:
-    H = psi(N) - psi(k) + log V_d + d · mean_i log eps_i, V_d the volume of the unit ball:
-    pi^(d/2)/Gamma(d/2 + 1) for L2, 2^d/d! for L1.
+    H = psi(N) + d · mean_i log(eps_i + epsilon), where eps_i is the distance of point i to its k-th
+    nearest neighbour (Kozachenko and Leonenko 1987; Deutsch et al. 2019, section 3.1). psi(N) makes
+    estimates from different N comparable. With `constants` the estimate is asymptotically unbiased:
+    H = psi(N) - psi(k) + log V_d + d · mean_i log(eps_i + epsilon), where V_d is the volume of the
+    unit ball: pi^(d/2)/Gamma(d/2 + 1) for L2, 2^d/d! for L1.
 
     Args:
-        points: [N, D].
+        points: Points [N, D].
         dimension: d, the dimension of the manifold on which the points lie: that of z, not D.
-        distance: "l2", as the paper writes, or "l1", as its program computes.
-        k: which neighbour.
-        constants: whether to add -psi(k) + log V_d.
-        epsilon: added to each distance before the logarithm.
+        distance: "l2" (the paper) or "l1" (its published program).
+        k: Number of the neighbour, 1 for the nearest.
+        constants: Whether to add the constants -psi(k) + log V_d.
+        epsilon: Number that is added to each distance before the logarithm.
 
     Returns:
-        A scalar. psi(N) makes estimates from different N comparable.
+        A scalar.
+
+    Raises:
+        ValueError: There are fewer than k + 1 points, k is below 1, or the distance has another
+            name.
 
     Example:
         >>> points = np.random.default_rng(0).normal(size=(4000, 2))

@@ -1,39 +1,36 @@
-"""Diversity terms: how different the N networks of a step are.
+"""Diversity terms: how different the N networks of a training step are.
 
-A term is a callable on one record of the step, `term(batch) -> scalar`, that is *added* to the
-loss: the more diverse the networks, the smaller. Entropies are in nats, the others in the units of
-their formula.
+A term is a callable on the record of a step, `term(step) -> scalar`, that is *added* to the loss:
 
     loss = lam · accuracy loss + sum of the terms
 
-Terms that compare what the networks *do* (`uses_outputs`) see the outputs of all networks on the
-same images.
+so it decreases as the networks become more diverse. Entropies are in nats. Terms that compare what
+the networks *compute* (`uses_outputs`) get the outputs of all networks on the same images.
+
+`examples/own_diversity_term.py` shows how to write one.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from hypernet_tf.diversity.entropy import (
-    check_distance,
-    kozachenko_leonenko_entropy,
-)
+from hypernet_tf.diversity.entropy import check_distance, kozachenko_leonenko_entropy
 
 
-class Batch(NamedTuple):
-    """One step, as a diversity term sees it.
+class StepRecord(NamedTuple):
+    """The networks of one step, as diversity terms get them.
 
     Attributes:
-        theta: [N, D] gauged weights.
-        z: [N, d] latent vectors; None where a sampler has none.
-        codes: one tensor [N, F, code_dim] per layer; None where a sampler has none.
-        outputs: [N, B, ...] outputs of all networks on the *same* B inputs, logits centred over
-            classes; None unless a term asks for them.
-        y: [B, ...] the labels of these inputs; None likewise.
+        theta: Gauged weights [N, D].
+        z: Latent vectors [N, d]; None if the sampler has none.
+        codes: Codes of the filters, one tensor [N, F, code_dim] per layer; None if the sampler has
+            none.
+        outputs: Outputs [N, B, ...] of all networks on the *same* B inputs; logits are centred over
+            classes. None unless a term has `uses_outputs`.
+        y: Labels [B, ...] of these inputs; None unless a term has `uses_outputs`.
     """
 
     theta: tf.Tensor
@@ -44,10 +41,17 @@ class Batch(NamedTuple):
 
 
 class DiversityTerm:
-    """Base of the terms: a weight, and serialisation.
+    """Base class of diversity terms. A subclass defines `value`.
+
+    A term with arguments of its own also defines `get_config`, so that it is saved with its
+    sampler; register its class with `keras.saving.register_keras_serializable`.
 
     Args:
-        weight: factor on the term.
+        weight: Factor on the term.
+
+    Attributes:
+        uses_outputs: Whether the term needs `outputs` and `y` of the record, for which the networks
+            run once more in each step.
     """
 
     uses_outputs: ClassVar[bool] = False
@@ -55,42 +59,49 @@ class DiversityTerm:
     def __init__(self, *, weight: float = 1.0):
         self.weight = weight
 
-    def value(self, batch: Batch) -> tf.Tensor:
-        """The unweighted term."""
+    def value(self, step: StepRecord) -> tf.Tensor:
+        """The term without its factor: a scalar that decreases as diversity grows.
+
+        Args:
+            step: Networks of the step.
+        """
         raise NotImplementedError
 
-    def __call__(self, batch: Batch) -> tf.Tensor:
-        """The term, as it is added to the loss: a scalar that falls as diversity grows."""
-        return self.weight * self.value(batch)
+    def __call__(self, step: StepRecord) -> tf.Tensor:
+        """The term as it is added to the loss: a scalar."""
+        return self.weight * self.value(step)
 
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return {name.lstrip("_"): value for name, value in vars(self).items()}
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return {"weight": self.weight}
 
     @classmethod
-    def from_config(cls, config: dict) -> DiversityTerm:
-        """A term from `get_config`."""
+    def from_config(cls, config: dict[str, Any]) -> DiversityTerm:
+        """A term with the arguments of `get_config`."""
         return cls(**config)
 
 
-def _register(term: type) -> type:
-    return keras.saving.register_keras_serializable(package="hypernet_tf")(term)
-
-
-@_register
+@keras.saving.register_keras_serializable(package="hypernet_tf")
 class NegativeEntropy(DiversityTerm):
-    """-H(theta), the paper's diversity loss: `kozachenko_leonenko_entropy` of the gauged weights.
+    """-H(theta), the diversity loss of the paper: the entropy of the gauged weights.
+
+    H is estimated by `kozachenko_leonenko_entropy`.
 
     Args:
         distance: "l1" (the published program) or "l2" (the paper).
-        k: which neighbour.
-        constants: see `kozachenko_leonenko_entropy`.
-        epsilon: added to the distances.
-        dimension: d; None takes the latent dimension of the sampler, or the number of
-            coordinates where it has no z.
-        subset: compute distances on this many weights, drawn once at random, as the paper does for
-            large targets; None takes all.
-        weight: factor on the term.
+        k: Number of the neighbour, 1 for the nearest.
+        constants: Whether to add the constants of the estimate, which have no gradient.
+        epsilon: Number that is added to each distance before the logarithm.
+        dimension: d of the estimate; None is the latent dimension of the sampler, or the number of
+            coordinates if it has no z.
+        subset: Number of weights, chosen once at random, from which distances are computed, as in
+            the paper for large targets; None is all.
+        weight: Factor on the term.
+
+    Raises:
+        ValueError: The distance has another name.
+
+    Reference: Deutsch, Nijkamp, Yang (2019), equation 2 and section 3.1.
     """
 
     def __init__(
@@ -113,13 +124,20 @@ class NegativeEntropy(DiversityTerm):
         self.dimension = dimension
         self.subset = subset
 
-    def points(self, batch: Batch) -> tf.Tensor:
-        """What the entropy is taken of: [N, anything]."""
-        return batch.theta
+    def points(self, step: StepRecord) -> tf.Tensor:
+        """Points [N, ...] whose entropy is estimated."""
+        return step.theta
 
-    def entropy(self, batch: Batch) -> tf.Tensor:
-        """H in nats."""
-        points = tf.reshape(self.points(batch), [batch.theta.shape[0], -1])
+    def entropy(self, step: StepRecord) -> tf.Tensor:
+        """H in nats, a scalar.
+
+        Args:
+            step: Networks of the step.
+
+        Raises:
+            ValueError: There are not more networks than k, or the dimension is not known.
+        """
+        points = tf.reshape(self.points(step), [step.theta.shape[0], -1])
         if self.subset is not None:
             order = tf.random.experimental.stateless_shuffle(
                 tf.range(tf.shape(points)[-1]), seed=(0, 0)
@@ -127,10 +145,10 @@ class NegativeEntropy(DiversityTerm):
             points = tf.gather(points, order[: self.subset], axis=-1)
         dimension = self.dimension
         if dimension is None:
-            dimension = (points if batch.z is None else batch.z).shape[-1]
+            dimension = (points if step.z is None else step.z).shape[-1]
         if dimension is None:
             raise ValueError(
-                "how many outputs there are differs between batches: give the entropy's dimension="
+                "The number of outputs differs between batches: pass dimension= to the term."
             )
         return kozachenko_leonenko_entropy(
             points,
@@ -141,135 +159,68 @@ class NegativeEntropy(DiversityTerm):
             epsilon=self.epsilon,
         )
 
-    def value(self, batch: Batch) -> tf.Tensor:
+    def value(self, step: StepRecord) -> tf.Tensor:
         """-H."""
-        return -self.entropy(batch)
+        return -self.entropy(step)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return super().get_config() | {
+            "distance": self.distance,
+            "k": self.k,
+            "constants": self.constants,
+            "epsilon": self.epsilon,
+            "dimension": self.dimension,
+            "subset": self.subset,
+        }
 
 
-@_register
+@keras.saving.register_keras_serializable(package="hypernet_tf")
 class NegativeOutputEntropy(NegativeEntropy):
-    """-H(T(x; theta)) (eq. 3): the entropy of what the networks answer on given inputs.
+    """-H(T(x; theta)): the entropy of the networks' outputs on given inputs.
 
-    The networks' outputs on the same B inputs, side by side, are the points; of logits what is left
-    of them without their mean over classes (`Target.centred`). Same arguments as `NegativeEntropy`.
+    The points are the outputs of a network on the same B inputs as one vector; logits are centred
+    over classes (`Target.centred`). The arguments are those of `NegativeEntropy`.
+
+    Reference: Deutsch, Nijkamp, Yang (2019), equation 3.
     """
 
     uses_outputs = True
 
-    def points(self, batch: Batch) -> tf.Tensor:
-        """The outputs, [N, B, ...]."""
-        return batch.outputs
+    def points(self, step: StepRecord) -> tf.Tensor:
+        """Outputs [N, B, ...]."""
+        return step.outputs
 
 
-@_register
-class NegativeWeightVariance(DiversityTerm):
-    """-mean over weights of their variance over networks: 1/D · sum_j Var_n theta_nj."""
-
-    def value(self, batch: Batch) -> tf.Tensor:
-        """Minus the mean variance."""
-        return -tf.reduce_mean(tf.math.reduce_variance(batch.theta, 0))
-
-
-@_register
-class EnsembleLoss(DiversityTerm):
-    """The loss of the ensemble's aggregated prediction: loss(y, mean_n activation(outputs_n)).
-
-    Args:
-        loss: a Keras loss or its name, on probabilities (or values).
-        activation: what turns one network's output into what is averaged: "softmax" for logits,
-            "sigmoid" for one column of them, "linear" otherwise.
-        weight: factor on the term.
-    """
-
-    uses_outputs = True
-
-    def __init__(
-        self,
-        loss: Any = "sparse_categorical_crossentropy",
-        *,
-        activation: str = "softmax",
-        weight: float = 1.0,
-    ):
-        super().__init__(weight=weight)
-        self.loss = keras.losses.get(loss)
-        self.activation = activation
-
-    def value(self, batch: Batch) -> tf.Tensor:
-        """The mean loss of the averaged prediction."""
-        answers = tf.reduce_mean(keras.activations.get(self.activation)(batch.outputs), 0)
-        y = tf.convert_to_tensor(batch.y)
-        if answers.shape[-1] == 1 and y.shape.rank == answers.shape.rank - 1:
-            y = y[..., None]  # a loss that is a function does not do this itself
-        return tf.reduce_mean(self.loss(y, answers))
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return super().get_config() | {"loss": keras.losses.serialize(self.loss)}
-
-
-@_register
-class TextureSynthesis(DiversityTerm):
-    """-mean |features - features of a shuffled copy of the batch| (Li et al. 2017).
-
-    The term of texture synthesis.
-    The features are the outputs on the same inputs. The shuffle is a rotation by one network: no
-    network is compared with itself.
-    """
-
-    uses_outputs = True
-
-    def value(self, batch: Batch) -> tf.Tensor:
-        """Minus the mean absolute difference."""
-        return -tf.reduce_mean(tf.abs(batch.outputs - tf.roll(batch.outputs, 1, 0)))
-
-
-@_register
-class FeatureVisualisation(DiversityTerm):
-    """Mean pairwise cosine of Gram matrices (Olah et al. 2017, feature visualisation).
-
-    With G_n = outputs_n^T · outputs_n over the B inputs, the term is the mean over pairs of
-    vec(G_n) · vec(G_m) / (|G_n| |G_m|): least where the networks' answers are least alike. (Olah et
-    al. call its negative the diversity.)
-    """
-
-    uses_outputs = True
-
-    def value(self, batch: Batch) -> tf.Tensor:
-        """The mean cosine over pairs of networks."""
-        count = batch.outputs.shape[0]
-        if count < 2:
-            raise ValueError("one network has no other to be compared with: use more networks")
-        features = tf.reshape(
-            batch.outputs, [count, tf.shape(batch.outputs)[1], math.prod(batch.outputs.shape[2:])]
-        )
-        grams = tf.matmul(features, features, transpose_a=True)  # [N, C, C]
-        unit = tf.math.l2_normalize(tf.reshape(grams, [count, -1]), -1)
-        cosines = tf.matmul(unit, unit, transpose_b=True)
-        return (tf.reduce_sum(cosines) - tf.linalg.trace(cosines)) / (count * (count - 1))
-
-
-@_register
+@keras.saving.register_keras_serializable(package="hypernet_tf")
 class NegativeLogPrior(DiversityTerm):
-    """-E log p(theta), with independent normal weights (appendices C, D).
+    """-E log p(theta), where the weights are independent and normal (appendices C, D).
 
-    It is what variational inference adds: with lam = |data set|,
+    The term of variational inference: with lam = |data set|,
     `NegativeEntropy(distance="l2", constants=True, epsilon=0.0)` and no gauge, the loss is the
     negative evidence lower bound, |data set| · E[-log p(y|x, theta)] - H(theta) - E log p(theta).
 
     Args:
-        scale: the prior's standard deviation.
-        weight: factor on the term.
+        scale: Standard deviation of the prior.
+        weight: Factor on the term.
+
+    Raises:
+        ValueError: The scale is not above 0.
     """
 
     def __init__(self, scale: float = 1.0, *, weight: float = 1.0):
         super().__init__(weight=weight)
         if not scale > 0:
-            raise ValueError(f"the prior's scale is positive, not {scale}")
+            raise ValueError(f"The scale of the prior must be above 0, not {scale}.")
         self.scale = scale
 
-    def value(self, batch: Batch) -> tf.Tensor:
+    def value(self, step: StepRecord) -> tf.Tensor:
         """-mean_n sum_j log N(theta_nj; 0, scale^2)."""
         import tensorflow_probability as tfp  # takes seconds: only for those who use it
 
-        prior = tfp.distributions.Normal(tf.zeros([], batch.theta.dtype), self.scale)
-        return -tf.reduce_mean(tf.reduce_sum(prior.log_prob(batch.theta), -1))
+        prior = tfp.distributions.Normal(tf.zeros([], step.theta.dtype), self.scale)
+        return -tf.reduce_mean(tf.reduce_sum(prior.log_prob(step.theta), -1))
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return super().get_config() | {"scale": self.scale}

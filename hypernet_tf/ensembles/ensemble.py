@@ -1,7 +1,8 @@
-"""`Ensemble`: N sampled networks and what is done with them."""
+"""`Ensemble`: N sampled networks, and what can be computed with them."""
 
 from __future__ import annotations
 
+import functools
 import operator
 import os
 from collections.abc import Callable, Iterator
@@ -12,37 +13,57 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.ensembles import inference, io
-from hypernet_tf.ensembles.evaluation import (
-    Evaluation,
-    evaluate_classes,
-    evaluate_values,
-    integer_labels,
-)
+from hypernet_tf.ensembles.evaluation import Evaluation, evaluate, integer_labels
+from hypernet_tf.ensembles.examples import Chunk, Examples
+from hypernet_tf.ensembles.temperature import best_temperature
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.metrics import accuracy as metrics
-from hypernet_tf.metrics import uncertainty
+from hypernet_tf.metrics.accuracy import majority_vote
+from hypernet_tf.metrics.uncertainty import Uncertainty, measure_uncertainty
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.weights import weights_of
 
 
 class Ensemble:
-    """N networks of one target: their weights, and what can be asked of them.
+    """N networks of one target: their weights, and what can be computed with them.
+
+    Inputs `x` of its methods are arrays [M, ...], structured as the model's inputs, or a data set:
+    a `tf.data.Dataset` or a `keras.utils.PyDataset` whose batches are x, (x,), (x, y) or
+    (x, y, sample_weight).
 
     Args:
-        target: the `Target`.
-        weights: the weight set of N networks.
-        batch_norm_updated: whether the moving statistics in their state, if any, are these networks' own.
+        target: Target of the networks.
+        weights: Weight set of N networks.
+        batch_norm_updated: Whether batch norm's moving statistics in the weight set, if there are
+            any, are those of these networks.
+        temperature: T > 0 at which the networks' probabilities are computed, see `calibrate`; 1
+            leaves them as they are.
+
+    Raises:
+        ValueError: The temperature is not above 0, or the target returns values.
 
     Example:
         >>> ensemble = hyper.sample(200, seed=0)
         >>> ensemble.evaluate(x_test, y_test).majority_vote_accuracy
         >>> network = ensemble[0].to_keras()
-        >>> ensemble.save("ensemble.npz"); Ensemble.load("ensemble.npz")
+        >>> ensemble.save("ensemble.npz")
+        >>> ensemble = Ensemble.load("ensemble.npz")
     """
 
-    def __init__(self, target: Target, weights: WeightSet, *, batch_norm_updated: bool = False):
+    def __init__(
+        self,
+        target: Target,
+        weights: WeightSet,
+        *,
+        batch_norm_updated: bool = False,
+        temperature: float = 1.0,
+    ):
+        if not 0.0 < temperature < float("inf"):
+            raise ValueError(f"The temperature must be a number above 0, not {temperature}.")
+        if temperature != 1.0:
+            target.require_classes("a temperature")
         self.target = target
         self.weights = WeightSet(list(weights.trainable), list(weights.state))
+        self.temperature = float(temperature)
         self._batch_norm_updated = batch_norm_updated or not target.statistics
 
     def __len__(self) -> int:
@@ -52,21 +73,28 @@ class Ensemble:
     def __getitem__(self, index: int | slice) -> Ensemble:
         """Some of the networks, as an ensemble; an integer gives an ensemble of one."""
         if not isinstance(index, slice):
-            place = operator.index(index)
-            if not -len(self) <= place < len(self):
-                raise IndexError(f"network {place} of {len(self)}")
-            index = slice(place % len(self), place % len(self) + 1)
+            number = operator.index(index)
+            if not -len(self) <= number < len(self):
+                raise IndexError(f"There is no network {number}: this ensemble has {len(self)}.")
+            index = slice(number % len(self), number % len(self) + 1)
         part = tf.nest.map_structure(lambda t: t[index], self.weights)
         if not part.trainable[0].shape[0]:
-            raise IndexError("no network in this slice")
-        return Ensemble(self.target, part, batch_norm_updated=self._batch_norm_updated)
+            raise IndexError("There is no network in this slice.")
+        return self._like(part)
 
     def __iter__(self) -> Iterator[Ensemble]:
         """The networks, each as an ensemble of one."""
         return (self[index] for index in range(len(self)))
 
+    def _like(self, weights: WeightSet, **changes: Any) -> Ensemble:
+        options = {
+            "batch_norm_updated": self._batch_norm_updated,
+            "temperature": self.temperature,
+        }
+        return Ensemble(self.target, weights, **options | changes)
+
     def theta(self) -> np.ndarray:
-        """[N, D]: the weights of each network as one vector."""
+        """Weights of each network as one vector, [N, D]."""
         return self.target.flatten(self.weights).numpy()
 
     # ---- running --------------------------------------------------------------------------
@@ -74,154 +102,235 @@ class Ensemble:
     def _check_batch_norm(self) -> None:
         if not self._batch_norm_updated:
             raise ValueError(
-                "these networks have batch normalisation whose moving statistics nobody computed: "
-                "call ensemble.update_batch_norm(x_train) first"
+                "Batch normalisation has no moving statistics of these networks: call "
+                "ensemble.update_batch_norm(x_train) first."
             )
 
-    def _outputs(self, x: Any, batch_size: int | None, verbose: int) -> Iterator[tuple[int, Any]]:
-        """Yields (first example, outputs [N, b, ...]) over chunks of examples."""
+    def _run(
+        self, examples: Examples, batch_size: int | None, verbose: int
+    ) -> Iterator[tuple[Any, Chunk]]:
+        """Yields outputs [N, b, ...] and the examples, for consecutive chunks of examples."""
         self._check_batch_norm()
-        return inference.run(self.target, self.weights, x, batch_size=batch_size, verbose=verbose)
+        return inference.run(
+            self.target, self.weights, examples, batch_size=batch_size, verbose=verbose
+        )
 
     def outputs(self, x: Any, *, batch_size: int | None = None, verbose: int = 0) -> Any:
-        """What every network returns, [N, M, ...], structured as the model's outputs.
+        """Outputs of every network, [N, M, ...], structured as the model's outputs.
+
+        Outputs are what the model returns, without the temperature.
 
         Args:
-            x: inputs [M, ...], the same for all networks.
-            batch_size: examples run at once; None keeps activations under 1 GiB.
+            x: Inputs [M, ...], the same for all networks, or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
         """
-        parts = [part for _, part in self._outputs(x, batch_size, verbose)]
+        parts = [outputs for outputs, _ in self._run(Examples(x), batch_size, verbose)]
         return keras.tree.map_structure(lambda *t: np.concatenate(t, 1), *parts)
 
     def predict(self, x: Any, *, batch_size: int | None = None, verbose: int = 0) -> Any:
-        """The mean over networks of probabilities (of values, for regression), [M, ...].
+        """Mean over networks of probabilities (of values, for regression), [M, ...].
 
         Args:
-            x: inputs [M, ...].
-            batch_size: examples run at once; None keeps activations under 1 GiB.
+            x: Inputs [M, ...] or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
         """
         parts = [
             keras.tree.map_structure(
-                lambda t: tf.reduce_mean(self.target.activate(tf.constant(t)), 0).numpy(), part
+                lambda t: tf.reduce_mean(self._activated(tf.constant(t)), 0).numpy(), outputs
             )
-            for _, part in self._outputs(x, batch_size, verbose)
+            for outputs, _ in self._run(Examples(x), batch_size, verbose)
         ]
         return keras.tree.map_structure(lambda *t: np.concatenate(t), *parts)
 
-    def _log_probabilities(self, x: Any, batch_size: int | None, verbose: int) -> Iterator:
-        """Yields (first example, log-probabilities [N, b, C]) over chunks of examples."""
-        for first, outputs in self._outputs(x, batch_size, verbose):
-            tensor = tf.constant(keras.tree.flatten(outputs)[0])
-            yield first, self.target.log_probabilities(tensor).numpy()
+    def _activated(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Probabilities, or values, in the shape of the outputs."""
+        if self.temperature == 1.0:
+            return self.target.activate(outputs)
+        p = tf.exp(self._log_p(outputs))
+        return p[..., 1:] if outputs.shape[-1] == 1 else p  # the second of two classes
+
+    def _log_p(self, outputs: tf.Tensor) -> tf.Tensor:
+        log_p = self.target.log_probabilities(outputs)
+        return log_p if self.temperature == 1.0 else tf.nn.log_softmax(log_p / self.temperature)
+
+    def _run_classes(
+        self, examples: Examples, batch_size: int | None, verbose: int
+    ) -> Iterator[tuple[np.ndarray, Chunk]]:
+        """Yields log-probabilities [N, b, C] and the examples, for chunks of examples."""
+        for outputs, chunk in self._run(examples, batch_size, verbose):
+            yield self._log_p(tf.constant(keras.tree.flatten(outputs)[0])).numpy(), chunk
 
     def log_probabilities(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
     ) -> np.ndarray:
-        """The logarithm of each class's probability by each network, [N, M, C], in nats.
+        """Log of each class's probability by each network, [N, M, C], in nats.
 
-        Where the target ends in probabilities, one of 0 counts as 1.2e-38, the least of float32.
+        If the target ends in probabilities, a probability of 0 counts as 1.2e-38, the smallest
+        normal float32.
 
         Args:
-            x: inputs [M, ...].
-            batch_size: examples run at once; None keeps activations under 1 GiB.
+            x: Inputs [M, ...] or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
 
         Raises:
-            ValueError: the target returns values, not classes.
+            ValueError: The target returns values, not classes.
         """
         self.target.require_classes("log-probabilities")
-        return np.concatenate([p for _, p in self._log_probabilities(x, batch_size, verbose)], 1)
+        runs = self._run_classes(Examples(x), batch_size, verbose)
+        return np.concatenate([log_p for log_p, _ in runs], 1)
 
     def majority_vote(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
     ) -> np.ndarray:
-        """The class with most votes, [M]; of equally many, the lowest.
+        """Class that most networks choose, [M]; the lowest class where several have as many votes.
 
         Args:
-            x: inputs [M, ...].
-            batch_size: examples run at once; None keeps activations under 1 GiB.
+            x: Inputs [M, ...] or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
 
         Raises:
-            ValueError: the target returns values, which cannot be voted on.
+            ValueError: The target returns values, which have no votes.
         """
-        classes = self.target.require_classes("a vote")
-        parts = [
-            metrics.majority_vote(log_p.argmax(-1), classes)
-            for _, log_p in self._log_probabilities(x, batch_size, verbose)
-        ]
-        return np.concatenate(parts)
+        num_classes = self.target.require_classes("a vote")
+        runs = self._run_classes(Examples(x), batch_size, verbose)
+        return np.concatenate([majority_vote(log_p.argmax(-1), num_classes) for log_p, _ in runs])
 
     # ---- evaluation -----------------------------------------------------------------------
 
     def evaluate(
-        self, x: Any, y: Any, *, batch_size: int | None = None, verbose: int = 0
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+        verbose: int = 0,
     ) -> Evaluation:
-        """Members and ensemble on labelled examples.
+        """Evaluate the networks and their ensemble on labelled examples.
+
+        Measures are means over examples, weighted by their sample weights if there are any; only
+        their ratios count. `adaptive_calibration_error` is not defined for weights that differ: it
+        is then NaN, and None in `summary()`.
 
         Args:
-            x: inputs [M, ...].
-            y: integer labels [M] (or [M, 1], or one-hot [M, C]); for regression values [M, ...].
-            batch_size: examples run at once; None keeps activations under 1 GiB.
+            x: Inputs [M, ...], or a data set of (x, y) or (x, y, sample_weight).
+            y: Integer labels [M] (or [M, 1], or one-hot [M, C]); for regression values [M, ...].
+                None for a data set.
+            sample_weight: Sample weights [M], at least 0; None for equal weights or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
 
         Returns:
-            An `Evaluation`, which has the measures of the target's task.
+            An `Evaluation` with the measures of the target's task.
 
         Raises:
-            ValueError: labels out of range, or not as many as examples.
+            ValueError: Labels are missing, out of range, or not as many as examples.
         """
         if len(keras.tree.flatten(self.target.plan.outputs)) != 1:
-            raise ValueError("evaluate needs a target with one output: use predict()")
-        y, (_, size) = np.asarray(y), inference.arrays(x)
-        if len(y) != size:
-            raise ValueError(f"{len(y)} labels for {size} examples")
+            raise ValueError("evaluate() needs a target with one output: use predict().")
         if self.target.classes is None:
-            outputs = self._outputs(x, batch_size, verbose)
-            return evaluate_values(((i, keras.tree.flatten(o)[0]) for i, o in outputs), y)
-        classes = self.target.require_classes("evaluate")
-        labels = integer_labels(y, classes)
-        return evaluate_classes(self._log_probabilities(x, batch_size, verbose), labels, classes)
+            examples = Examples(x, y, sample_weight, labels=np.asarray)
+            runs = self._run(examples, batch_size, verbose)
+            return evaluate(((keras.tree.flatten(o)[0], chunk) for o, chunk in runs), None)
+        num_classes = self.target.require_classes("evaluate()")
+        labels = functools.partial(integer_labels, num_classes=num_classes)
+        examples = Examples(x, y, sample_weight, labels=labels)
+        return evaluate(self._run_classes(examples, batch_size, verbose), num_classes)
 
     def uncertainty(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
-    ) -> uncertainty.Uncertainty:
-        """How unsure the networks are of each example.
+    ) -> Uncertainty:
+        """Scores of the networks' uncertainty about each example.
 
         Args:
-            x: inputs [M, ...].
-            batch_size: examples run at once; None keeps activations under 1 GiB.
+            x: Inputs [M, ...] or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
 
         Raises:
-            ValueError: the target returns values, not classes.
+            ValueError: The target returns values, not classes.
 
         Example:
-            >>> unsure = ensemble.uncertainty(x).entropy > 0.5
-            >>> ood_metrics(ensemble.uncertainty(x).entropy, ensemble.uncertainty(x_strange).entropy)
+            >>> uncertain = ensemble.uncertainty(x_test).entropy > 0.5
+            >>> id_scores, ood_scores = (ensemble.uncertainty(x).entropy for x in (x_test, x_ood))
+            >>> ood_metrics(id_scores, ood_scores).auroc
         """
         self.target.require_classes("uncertainty")
-        parts = self._log_probabilities(x, batch_size, verbose)
-        return uncertainty.measure(part for _, part in parts)
+        runs = self._run_classes(Examples(x), batch_size, verbose)
+        return measure_uncertainty(log_p for log_p, _ in runs)
 
-    def update_batch_norm(self, x: Any, *, batch_size: int = 100) -> Ensemble:
-        """The same networks with batch norm's moving statistics computed on x in one pass.
+    # ---- other ensembles ------------------------------------------------------------------
 
-        Each network's statistics are the mean over batches of its own batch means and variances.
+    def calibrate(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+        verbose: int = 0,
+    ) -> Ensemble:
+        """Temperature scaling: the same networks, with probabilities at the best temperature.
+
+        At temperature T, network n gives class c the probability
+
+            p_nc(T) = p_nc^(1/T) / sum_k p_nk^(1/T),
+
+        which for logits is softmax(logits / T). The temperature minimises the negative
+        log-likelihood of the mean prediction 1/N sum_n p_n(T) on the given examples, which should
+        be neither training nor test examples. It is between 0.01 and 100, and one for all networks.
+        The classes that single networks choose do not change.
+
+        Holds the log-probabilities [N, M, C] of all examples in memory.
 
         Args:
-            x: inputs [M, ...], typically the training images.
-            batch_size: B of these statistics; a last short batch counts by its size.
+            x: Inputs [M, ...], or a data set of (x, y) or (x, y, sample_weight).
+            y: Labels [M], see `evaluate`; None for a data set.
+            sample_weight: Sample weights [M], at least 0; None for equal weights or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
+            verbose: 1 shows a progress bar.
 
         Returns:
-            A new ensemble. One without batch normalisation is returned as it is.
+            A new ensemble; its `temperature` is T.
+
+        Raises:
+            ValueError: The target returns values; or labels are missing, out of range, or not as
+                many as examples.
+
+        Example:
+            >>> calibrated = ensemble.calibrate(x_validation, y_validation)
+            >>> calibrated.temperature, calibrated.evaluate(x_test, y_test).negative_log_likelihood
+
+        Reference: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
+        """
+        num_classes = self.target.require_classes("calibrate()")
+        labels = functools.partial(integer_labels, num_classes=num_classes)
+        examples = Examples(x, y, sample_weight, labels=labels)
+        plain = self._like(self.weights, temperature=1.0)
+        runs = list(plain._run_classes(examples, batch_size, verbose))
+        return self._like(self.weights, temperature=best_temperature(runs, self.temperature))
+
+    def update_batch_norm(self, x: Any, *, batch_size: int = 100) -> Ensemble:
+        """The same networks with batch norm's moving statistics computed in one pass over x.
+
+        The statistics of a network are the means over batches of its batch means and variances.
+
+        Args:
+            x: Inputs [M, ...] or a data set, typically the training images.
+            batch_size: B, the number of examples in a batch, also of a data set. A last, short
+                batch counts by its size.
+
+        Returns:
+            A new ensemble; the same one if it has no batch normalisation.
         """
         if not self.target.statistics:
             return self
-        weights = inference.batch_statistics(self.target, self.weights, x, batch_size)
-        return Ensemble(self.target, weights, batch_norm_updated=True)
+        weights = inference.batch_statistics(self.target, self.weights, Examples(x), batch_size)
+        return self._like(weights, batch_norm_updated=True)
 
     def polyak_average(
         self,
@@ -232,14 +341,15 @@ class Ensemble:
     ) -> Ensemble:
         """The network whose weights are the mean of the networks': 1/N sum_n gauge(theta_n).
 
-        Weights of networks that compute alike may differ, and their mean then computes something
-        else: so the mean is taken in one gauge. It is not gauged again, which would not change its
-        outputs. State that is not trained (frozen layers) is that of the first network.
+        Networks that compute the same function may have different weights, whose mean computes
+        another function. The mean is therefore taken in one gauge. It is not gauged again, which
+        would not change its outputs. State that is not trained (frozen layers) is that of the first
+        network; the temperature is 1.
 
         Args:
-            x: Inputs [M, ...], typically the training images, on which batch norm's moving
-                statistics are computed anew. Without batch norm they are not used; without them a
-                network that has batch norm raises an error until it is calibrated.
+            x: Inputs [M, ...] or a data set, typically the training images, on which batch norm's
+                moving statistics are computed. Not used by targets without batch norm. If None, a
+                network with batch norm needs `update_batch_norm` before it runs.
             gauge: A `Gauge` of the ensemble's target, or any function of a weight set; None is
                 `Gauge(target)`.
             batch_size: B of batch norm's statistics; see `update_batch_norm`.
@@ -264,16 +374,22 @@ class Ensemble:
         average = Ensemble(self.target, WeightSet(mean, [t[:1] for t in gauged.state]))
         return average if x is None else average.update_batch_norm(x, batch_size=batch_size)
 
-    # ---- keeping --------------------------------------------------------------------------
+    # ---- saving ---------------------------------------------------------------------------
 
     def to_keras(self) -> keras.Model:
         """The one network as an ordinary Keras model.
 
+        The model returns what `outputs` returns: divide its logits by `ensemble.temperature` for
+        the probabilities of a calibrated ensemble.
+
         Raises:
-            ValueError: there are several networks, or one that is not calibrated.
+            ValueError: There are several networks, or batch norm's statistics are not updated.
         """
         if len(self) != 1:
-            raise ValueError(f"one of the {len(self)} networks: ensemble[0].to_keras()")
+            raise ValueError(
+                f"A Keras model holds 1 network, this ensemble has {len(self)}: take one of them, "
+                "ensemble[0].to_keras()."
+            )
         self._check_batch_norm()
         return self.target.to_keras(self.weights)
 
@@ -282,16 +398,22 @@ class Ensemble:
         """An ordinary Keras model, its weights and statistics, as an ensemble of one.
 
         Args:
-            target: what the model is a network of: the student's, or `Target(model)`.
-            model: a trained model.
+            target: Target with the architecture of the model, for example `Target(model)`.
+            model: Trained model.
 
         Raises:
-            ValueError: the model's weights are not those of a network of the target.
+            ValueError: The model's weights do not have the shapes of the target's.
         """
         return cls(target, weights_of(target, model), batch_norm_updated=True)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write weights and target to one .npz file (no pickle), aside, then moved into place."""
+        """Write weights, target and temperature to one .npz file (no pickle).
+
+        The file is written aside, then moved into place.
+
+        Args:
+            path: Path of the file.
+        """
         frozen = [variable.value for variable in self.target.frozen]
         tensors = {"trainable": self.weights.trainable, "state": self.weights.state}
         arrays = {
@@ -299,21 +421,28 @@ class Ensemble:
             for kind, parts in (tensors | {"frozen": frozen}).items()
             for index, tensor in enumerate(parts)
         }
-        target = keras.saving.serialize_keras_object(self.target)
-        io.write(path, arrays, {"target": target, "batch_norm_updated": self._batch_norm_updated})
+        config = {
+            "target": keras.saving.serialize_keras_object(self.target),
+            "batch_norm_updated": self._batch_norm_updated,
+            "temperature": self.temperature,
+        }
+        io.write(path, arrays, config)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Ensemble:
-        """Read what `save` wrote; nothing in the file is executed.
+        """Read a file that `save` wrote; no code in it is executed.
+
+        Args:
+            path: Path of the file.
 
         Raises:
-            ValueError: the file is not a saved ensemble, or is damaged; or its target has a layer
+            ValueError: The file is not a saved ensemble, or is damaged; or its target has a layer
                 that would execute code (Lambda).
         """
-        arrays, record = io.read(path)
-        target = keras.saving.deserialize_keras_object(record.get("target"))
+        arrays, config = io.read(path)
+        target = keras.saving.deserialize_keras_object(config.get("target"))
         if not isinstance(target, Target):
-            raise ValueError(f"{path} is not a saved ensemble: it has no target")
+            raise ValueError(f"{path} is not a saved ensemble: it has no target.")
 
         def tensors(kind: str) -> list[tf.Tensor]:
             names = [name for name in arrays if name.startswith(kind)]
@@ -321,5 +450,9 @@ class Ensemble:
 
         for variable, value in zip(target.frozen, tensors("frozen"), strict=True):
             variable.assign(value)
-        weights = WeightSet(tensors("trainable"), tensors("state"))
-        return cls(target, weights, batch_norm_updated=bool(record.get("batch_norm_updated")))
+        return cls(
+            target,
+            WeightSet(tensors("trainable"), tensors("state")),
+            batch_norm_updated=bool(config.get("batch_norm_updated")),
+            temperature=config.get("temperature", 1.0),
+        )

@@ -1,15 +1,16 @@
-"""How N networks and their ensemble do on labelled examples, gathered over chunks of examples."""
+"""`Evaluation`: the measures of N networks and their ensemble on labelled examples."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from hypernet_tf.metrics import accuracy
-from hypernet_tf.metrics.measures import MEASURES, evaluation_measures
+from hypernet_tf.ensembles.examples import Chunk
+from hypernet_tf.metrics.accuracy import check_weights, confusion, mean_log_probabilities
+from hypernet_tf.metrics.measures import MEASURES, Measure, evaluation_measures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,16 +18,17 @@ class Evaluation:
     """The measures of N networks and their ensemble on M examples.
 
     Every measure of `hypernet_tf.metrics.MEASURES` for the task is an attribute by its key, and an
-    entry of `summary()`: accuracies are fractions, likelihoods nats.
+    entry of `summary()`. Accuracies are fractions, likelihoods are in nats.
 
     Attributes:
         members: Key -> values [N], one for each network: `member_accuracy` and
             `member_negative_log_likelihood`; for regression `member_mean_squared_error`.
         ensemble: Key -> number: `majority_vote_accuracy`, `mean_probability_accuracy`,
             `negative_log_likelihood`, `expected_calibration_error`, ...; for regression
-            `mean_squared_error`, `standard_deviation`. NaN where there are too few networks.
-        confusion: Counts [C, C]: how many examples of each class (rows) get which class with the
-            highest mean probability (columns); None for regression.
+            `mean_squared_error`, `standard_deviation`. NaN where there are too few networks, or
+            where a measure is not defined for sample weights.
+        confusion: Number [C, C] of examples, or sum of their sample weights, of each class (rows)
+            for which the class in the column has the highest mean probability; None for regression.
 
     Example:
         >>> result = ensemble.evaluate(x_test, y_test)
@@ -39,140 +41,137 @@ class Evaluation:
     confusion: np.ndarray | None = None
 
     def __getattr__(self, key: str) -> Any:
-        """A measure by its key: [N] of the networks, or a number of the ensemble."""
-        if key not in ("members", "ensemble"):  # which copying and pickling look for early
+        """A measure by its key: values [N] of the networks, or a number of the ensemble."""
+        if key not in ("members", "ensemble"):  # missing while the object is copied or unpickled
             for values in (self.members, self.ensemble):
                 if key in values:
                     return values[key]
-        raise AttributeError(f"this evaluation has no measure '{key}'")
+        raise AttributeError(f"This evaluation has no measure '{key}'.")
 
     def __len__(self) -> int:
         """N."""
         return len(next(iter(self.members.values())))
 
     def summary(self) -> dict[str, float | None]:
-        """Key -> number for every measure, that of the networks being their mean.
+        """Key -> number for every measure, in the order of the table; None where it has no value.
 
-        A measure that needs more networks is None.
+        The number of a measure with one value for each network is their mean.
         """
-        numbers: dict[str, float | None] = {}
-        for key in (*self.members, *self.ensemble):
-            measure = MEASURES[key]
-            value = self.members[key].mean() if measure.kind == "member" else self.ensemble[key]
-            numbers[key] = None if len(self) < measure.least_networks else float(value)
-        return {key: numbers[key] for key in MEASURES if key in numbers}
+        means = {key: float(values.mean()) for key, values in self.members.items()}
+        numbers = means | self.ensemble
+        return {
+            key: None if np.isnan(numbers[key]) else numbers[key]
+            for key in MEASURES
+            if key in numbers
+        }
 
 
-def integer_labels(y: np.ndarray, classes: int) -> np.ndarray:
+def integer_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
     """Labels as integers [M].
 
     Args:
-        y: integers [M] or [M, 1], or one-hot [M, C].
-        classes: C.
+        y: Integers [M] or [M, 1], or one-hot rows [M, C].
+        num_classes: C.
 
     Raises:
-        ValueError: the labels are of another kind, or out of range.
+        ValueError: The labels are neither, or out of range.
     """
-    if y.ndim == 2 and y.shape[1] == classes:
+    if y.ndim == 2 and y.shape[1] == num_classes:
         one_hot = np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()
         labels = y.argmax(-1) if one_hot else None
     else:
-        whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and np.isin(y, range(classes)).all())
+        whole = y.dtype.kind in "iub" or (
+            y.dtype.kind == "f" and np.isin(y, range(num_classes)).all()
+        )
         labels = y.reshape(-1).astype(np.int64) if whole and y.size == len(y) else None
-    if labels is None or labels.min() < 0 or labels.max() >= classes:
+    if labels is None or labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(
-            f"labels are integers from 0 to {classes - 1}, one per example, or one-hot rows"
+            f"Labels must be integers from 0 to {num_classes - 1}, one for each example, "
+            "or one-hot rows."
         )
     return labels
 
 
-def evaluate_classes(
-    parts: Iterable[tuple[int, np.ndarray]], labels: np.ndarray, classes: int
-) -> Evaluation:
-    """Evaluate classifiers.
+def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) -> Evaluation:
+    """Evaluate classifiers or regressors.
 
     Args:
-        parts: Chunks of examples in order: the index of the first one, and log-probabilities
-            [N, b, C].
-        labels: Labels [M], integers.
-        classes: C.
-    """
-    means: list[np.ndarray] = []
-
-    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for first, log_p in parts:
-            means.append(accuracy.mean_log_probabilities(log_p))
-            yield log_p, labels[first : first + log_p.shape[1]]
-
-    members, ensemble = _averages("classification", chunks(), len(labels))
-    mean = np.concatenate(means)
-    for measure in evaluation_measures("classification"):
-        if measure.kind == "prediction":
-            assert measure.compute is not None
-            ensemble[measure.key] = float(measure.compute(mean, labels))
-    return _summarised(members, ensemble, accuracy.confusion(mean.argmax(-1), labels, classes))
-
-
-def evaluate_values(parts: Iterable[tuple[int, np.ndarray]], y: np.ndarray) -> Evaluation:
-    """Evaluate regressors.
-
-    Args:
-        parts: Chunks of examples in order: the index of the first one, and predictions [N, b, ...].
-        y: True values [M, ...].
+        runs: Log-probabilities [N, b, C], or values [N, b, ...] for regression, and the examples
+            with labels, of consecutive chunks of examples.
+        num_classes: C; None for regression.
 
     Raises:
-        ValueError: There are not as many values as predictions.
+        ValueError: There are not as many true values as predictions; or sample weights are
+            negative, not finite, or all 0.
     """
+    measures = evaluation_measures("regression" if num_classes is None else "classification")
+    averaged = [measure for measure in measures if measure.kind in ("member", "example")]
+    totals: dict[str, Any] = dict.fromkeys((measure.key for measure in averaged), 0.0)
+    means, labels, weights = [], [], []
+    num_networks, unit = 0, 0.0
+    for outputs, examples in runs:
+        num_networks = len(outputs)
+        y, sample_weight = examples.y, examples.sample_weight
+        if num_classes is None:
+            y = _like_predictions(y, outputs)
+        relative = None
+        if sample_weight is not None:
+            # Relative to the first weight above 0, equal weights are exactly 1.
+            unit = unit or float(sample_weight[np.argmax(sample_weight > 0)])
+            relative = sample_weight / (unit or 1.0)
+            weights.append(sample_weight)
+        for measure in averaged:
+            if num_networks >= measure.least_networks:
+                totals[measure.key] += _weighted_sum(_computed(measure, outputs, y), relative)
+        labels.append(y)
+        if num_classes is not None:
+            means.append(mean_log_probabilities(outputs))
 
-    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for first, outputs in parts:
-            values = y[first : first + outputs.shape[1]]
-            if values.size != outputs[0].size:
-                raise ValueError(
-                    f"values of shape {list(y.shape[1:])} for predictions of shape "
-                    f"{list(outputs.shape[2:])}"
-                )
-            yield outputs, values.reshape(outputs.shape[1:])
-
-    return _summarised(*_averages("regression", chunks(), len(y)))
-
-
-def _averages(
-    task: str, chunks: Iterable[tuple[np.ndarray, np.ndarray]], size: int
-) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """The measures that are means over examples: those of the networks [N], and the others."""
-    totals: dict[str, Any] = {}
-    measures = [m for m in evaluation_measures(task) if m.kind in ("member", "example")]
-    for outputs, labels in chunks:
-        for measure in measures:
-            if len(outputs) < measure.least_networks:
-                totals[measure.key] = np.nan
-                continue
-            assert measure.compute is not None
-            values = measure.compute(outputs, labels)
-            # Counts are added as whole numbers; others are averaged in float64.
-            total = (
-                values.sum(-1)
-                if values.dtype == bool
-                else values.mean(-1, dtype=np.float64) * values.shape[-1]
-            )
-            totals[measure.key] = totals.get(measure.key, 0.0) + total
-    members = {m.key: totals[m.key] / size for m in measures if m.kind == "member"}
-    ensemble = {m.key: float(totals[m.key] / size) for m in measures if m.kind == "example"}
-    return members, ensemble
+    all_labels, all_weights = np.concatenate(labels), np.concatenate(weights) if weights else None
+    different = check_weights(all_weights, len(all_labels))  # None if they are equal
+    size = len(all_labels) if different is None else (different / unit).sum()
+    mean = np.concatenate(means) if means else None
+    weighted = {} if different is None else {"sample_weight": different}
+    members: dict[str, np.ndarray] = {}
+    ensemble: dict[str, float] = {}
+    for measure in measures:
+        defined = measure.weighted or different is None
+        if num_networks < measure.least_networks or not defined:
+            value = np.full(num_networks if measure.kind == "member" else (), np.nan)
+        elif measure.kind == "prediction":
+            value = _computed(measure, mean, all_labels, **weighted)
+        elif measure.kind == "summary":
+            value = _computed(measure, Evaluation(members, ensemble))
+        else:
+            value = totals[measure.key] / size
+        if measure.kind == "member":
+            members[measure.key] = value
+        else:
+            ensemble[measure.key] = float(value)
+    if mean is None or num_classes is None:
+        return Evaluation(members, ensemble)
+    counts = confusion(mean.argmax(-1), all_labels, num_classes, all_weights)
+    return Evaluation(members, ensemble, counts)
 
 
-def _summarised(
-    members: dict[str, np.ndarray],
-    ensemble: dict[str, float],
-    confusion: np.ndarray | None = None,
-) -> Evaluation:
-    """The evaluation with the measures that are functions of it."""
-    result = Evaluation(members, ensemble, confusion)
-    task = "regression" if confusion is None else "classification"
-    for measure in evaluation_measures(task):
-        if measure.kind == "summary":
-            assert measure.compute is not None
-            enough = len(result) >= measure.least_networks
-            ensemble[measure.key] = measure.compute(result) if enough else float("nan")
-    return result
+def _like_predictions(values: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    if values.size != outputs[0].size:
+        raise ValueError(
+            f"Values of shape {list(values.shape[1:])} do not match predictions of shape "
+            f"{list(outputs.shape[2:])}."
+        )
+    return values.reshape(outputs.shape[1:])
+
+
+def _computed(measure: Measure, *arguments: Any, **options: Any) -> Any:
+    assert measure.compute is not None
+    return measure.compute(*arguments, **options)
+
+
+def _weighted_sum(values: np.ndarray, weights: np.ndarray | None) -> Any:
+    """Sum over examples, the last axis; weights that are all 1 do not change its rounding."""
+    if weights is not None and (weights != 1.0).any():
+        return values @ weights
+    if values.dtype == bool:
+        return values.sum(-1)
+    return values.mean(-1, dtype=np.float64) * values.shape[-1]

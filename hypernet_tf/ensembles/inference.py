@@ -10,131 +10,135 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from hypernet_tf.ensembles.examples import Chunk, Examples, joined, part
 from hypernet_tf.targets import Target, WeightSet
 
-# The most that activations held at once may take: half of 1 GiB, the rest is room for copies.
+# Bytes of activations that are in memory at once: half of 1 GiB, which leaves room for copies.
 _ACTIVATION_BYTES = 2**29
 _NETWORKS_AT_ONCE = 32
 
 
-def arrays(x: Any) -> tuple[Any, int]:
-    """Inputs as arrays, and M, how many examples they hold.
-
-    Raises:
-        ValueError: there are none, or not as many in each input.
-    """
-    inputs = keras.tree.map_structure(np.asarray, x)
-    sizes = {array.shape[:1] for array in keras.tree.flatten(inputs)}
-    if len(sizes) != 1 or sizes == {()}:
-        raise ValueError("inputs are arrays [M, ...], all with the same number of examples")
-    ((size,),) = sizes
-    if size == 0:
-        raise ValueError("there are no examples to run on")
-    return inputs, size
-
-
-def plan(target: Target, count: int, size: int, batch_size: int | None) -> tuple[int, int]:
+def plan(
+    target: Target, num_networks: int, num_examples: int | None, batch_size: int | None
+) -> tuple[int, int]:
     """How many networks and examples run at once.
 
-    Activations stay under 1 GiB, unless one network's alone, on one example or on the batch that is
-    asked for, are more.
+    Activations stay under 1 GiB, unless those of one network alone, on one example or on a batch of
+    the given size, take more.
 
     Args:
-        target: the target.
-        count: N.
-        size: M.
-        batch_size: how many examples; None chooses.
+        target: Target of the networks.
+        num_networks: N.
+        num_examples: M; None if it is not known.
+        batch_size: Number of examples that run at once; None chooses it.
 
     Raises:
         ValueError: batch_size is below 1.
     """
     if batch_size is not None and batch_size < 1:
-        raise ValueError(f"a batch has at least one example, not {batch_size}")
-    each = target.activations_per_example * 4
-    budget = max(1, _ACTIVATION_BYTES // each)  # networks x examples
-    asked = 1 if batch_size is None else min(batch_size, size)
-    parts = -(-count // max(1, min(_NETWORKS_AT_ONCE, budget // asked)))
-    networks = -(-count // parts)
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+    bytes_each = target.activations_per_example * 4
+    budget = max(1, _ACTIVATION_BYTES // bytes_each)  # networks x examples
+    least = 1 if batch_size is None else min(batch_size, num_examples or batch_size)
+    num_parts = -(-num_networks // max(1, min(_NETWORKS_AT_ONCE, budget // least)))
+    networks = -(-num_networks // num_parts)
     examples = batch_size or min(512, max(1, budget // networks))
-    return networks, min(examples, size)
+    return networks, min(examples, num_examples or examples)
 
 
-def _parts(weights: WeightSet, networks: int) -> list[tuple[int, WeightSet]]:
-    """Weights of so many networks at a time, and how many of these the part before has too.
+def run(
+    target: Target,
+    weights: WeightSet,
+    examples: Examples,
+    *,
+    batch_size: int | None,
+    verbose: int,
+) -> Iterator[tuple[Any, Chunk]]:
+    """Yields outputs [N, b, ...] and the examples, for consecutive chunks of examples.
+
+    Args:
+        target: Target of the networks.
+        weights: Weights of N networks.
+        examples: Examples on which all networks run.
+        batch_size: Number of examples that run at once; None chooses it.
+        verbose: 1 shows a progress bar.
+    """
+    num_networks, length = plan(target, weights.trainable[0].shape[0], examples.size, batch_size)
+    parts = _parts(weights, num_networks)
+    total = None if examples.size is None else len(parts) * -(-examples.size // length)
+    before = None
+    with tqdm(total=total, disable=not verbose, desc="networks", leave=False) as bar:
+        for chunk in examples.chunks(length):
+            # A last, short chunk runs with examples before it: all chunks have one shape.
+            missing = 0
+            shown = chunk
+            if before is not None and chunk.size < length:
+                missing = length - chunk.size
+                shown = part(joined(before, chunk), slice(-length, None))
+            x = keras.tree.map_structure(tf.constant, shown.x)
+            outputs = []
+            for repeated, some in parts:
+                outputs.append(
+                    keras.tree.map_structure(
+                        lambda t, n=repeated, m=missing: t.numpy()[n:, m:],
+                        target.compiled(some, x)[0],
+                    )
+                )
+                bar.update()
+            yield keras.tree.map_structure(lambda *t: np.concatenate(t), *outputs), chunk
+            before = chunk
+
+
+def batch_statistics(
+    target: Target, weights: WeightSet, examples: Examples, batch_size: int
+) -> WeightSet:
+    """The weights with batch norm's moving statistics computed in one pass over examples.
+
+    Args:
+        target: Target with batch normalisation.
+        weights: Weights of N networks.
+        examples: Examples on which all networks run.
+        batch_size: B, the number of examples in the batches of the statistics. A last, short batch
+            counts by its size.
+    """
+    num_networks, _ = plan(target, weights.trainable[0].shape[0], examples.size, batch_size)
+    parts = _parts(weights, num_networks)
+    for _, some in parts:
+        for index, _ in target.statistics:
+            some.state[index] = tf.zeros_like(some.state[index])
+    totals: list[dict[int, Any]] = [
+        dict.fromkeys((index for index, _ in target.statistics), 0.0) for _ in parts
+    ]
+    divisor, num_examples = examples.size or batch_size, 0
+    for chunk in examples.chunks(batch_size):
+        x = keras.tree.map_structure(tf.constant, chunk.x)
+        num_examples += chunk.size
+        for (_, some), sums in zip(parts, totals, strict=True):
+            _, new = target.compiled(some, x, batch_statistics=True)
+            for index, momentum in target.statistics:
+                # From zero, one update leaves (1 - momentum) · statistic of the batch.
+                sums[index] += chunk.size / divisor * new[index] / (1.0 - momentum)
+    state = list(weights.state)
+    for index, _ in target.statistics:
+        state[index] = tf.concat(
+            [
+                sums[index][repeated:] * (divisor / num_examples)
+                for (repeated, _), sums in zip(parts, totals, strict=True)
+            ],
+            0,
+        )
+    return WeightSet(weights.trainable, state)
+
+
+def _parts(weights: WeightSet, num_networks: int) -> list[tuple[int, WeightSet]]:
+    """Weights of so many networks at a time, and how many of them are also in the part before.
 
     All parts have one shape, so that one graph is traced: the last overlaps the one before.
     """
     count = weights.trainable[0].shape[0]
     parts = []
-    for start in range(0, count, networks):
-        begin = min(start, count - networks)
-        part = tf.nest.map_structure(lambda t, b=begin: t[b : b + networks], weights)
-        parts.append((start - begin, part))
+    for start in range(0, count, num_networks):
+        begin = min(start, count - num_networks)
+        some = tf.nest.map_structure(lambda t, b=begin: t[b : b + num_networks], weights)
+        parts.append((start - begin, some))
     return parts
-
-
-def _take(inputs: Any, first: int, count: int) -> Any:
-    return keras.tree.map_structure(lambda t: tf.constant(t[first : first + count]), inputs)
-
-
-def run(
-    target: Target, weights: WeightSet, x: Any, *, batch_size: int | None, verbose: int
-) -> Iterator[tuple[int, Any]]:
-    """Yields (first example, outputs [N, b, ...]) over chunks of examples.
-
-    Args:
-        target: the target.
-        weights: of N networks.
-        x: inputs [M, ...].
-        batch_size: examples run at once; None chooses.
-        verbose: 1 shows a progress bar.
-    """
-    inputs, size = arrays(x)
-    networks, examples = plan(target, weights.trainable[0].shape[0], size, batch_size)
-    parts = _parts(weights, networks)
-    steps = len(parts) * -(-size // examples)
-    with tqdm(total=steps, disable=not verbose, desc="networks", leave=False) as bar:
-        for first in range(0, size, examples):
-            begin = min(first, size - examples)  # the last chunk has the shape of the others
-            images = _take(inputs, begin, examples)
-            outputs = []
-            for known, part in parts:
-                outputs.append(
-                    keras.tree.map_structure(
-                        lambda t, n=known, f=first - begin: t.numpy()[n:, f:],
-                        target.compiled(part, images)[0],
-                    )
-                )
-                bar.update()
-            yield first, keras.tree.map_structure(lambda *t: np.concatenate(t), *outputs)
-
-
-def batch_statistics(target: Target, weights: WeightSet, x: Any, batch_size: int) -> WeightSet:
-    """The weights with batch norm's moving statistics computed on x in one pass.
-
-    Args:
-        target: a target with batch normalisation.
-        weights: of N networks.
-        x: inputs [M, ...].
-        batch_size: B of the statistics; a last short batch counts by its size.
-    """
-    inputs, size = arrays(x)
-    networks, _ = plan(target, weights.trainable[0].shape[0], size, batch_size)
-    computed: dict[int, list] = {index: [] for index, _ in target.statistics}
-    for known, part in _parts(weights, networks):
-        for index in computed:
-            part.state[index] = tf.zeros_like(part.state[index])
-        totals: dict[int, Any] = dict.fromkeys(computed, 0.0)
-        for first in range(0, size, batch_size):
-            images = _take(inputs, first, batch_size)
-            _, new = target.compiled(part, images, batch_statistics=True)
-            share = len(keras.tree.flatten(images)[0]) / size
-            for index, momentum in target.statistics:
-                # From zero, one update leaves (1 - momentum) · statistic of the batch.
-                totals[index] += share * new[index] / (1.0 - momentum)
-        for index, total in totals.items():
-            computed[index].append(total[known:])
-    state = list(weights.state)
-    for index, parts in computed.items():
-        state[index] = tf.concat(parts, 0)
-    return WeightSet(weights.trainable, state)

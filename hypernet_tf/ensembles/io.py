@@ -1,4 +1,4 @@
-"""Files that are written aside and moved into place, and ensembles in one .npz file (no pickle)."""
+"""Writing files aside and moving them into place; ensembles in one .npz file (no pickle)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-_RECORD = "config"
+_CONFIG = "config"
 
 
 def write_aside(path: str | os.PathLike, save: Callable[[pathlib.Path], Any]) -> None:
-    """Write a file beside its place and move it there, so that a kill leaves no half-written one.
+    """Write a file under another name and move it into place, so that no file is half written.
 
     Args:
-        path: Path of the file, whose name is kept as it is; its folder is made if missing.
-        save: Function that writes the file to the path it is given, which has the same suffix.
+        path: Path of the file. Its folder is made if it is missing.
+        save: Function that writes the file to the path that it gets, which has the same suffix.
 
     Raises:
-        OSError: The file cannot be written. Nothing is left behind.
+        OSError: The file cannot be written. Nothing is left behind, and an earlier file is kept.
 
     Example:
         >>> write_aside("table.md", lambda aside: aside.write_text(text))
@@ -36,38 +36,42 @@ def write_aside(path: str | os.PathLike, save: Callable[[pathlib.Path], Any]) ->
         aside.unlink(missing_ok=True)
 
 
-def write(path: str | os.PathLike, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
-    """Write arrays and a record to one file.
+def write(path: str | os.PathLike, arrays: dict[str, np.ndarray], config: dict[str, Any]) -> None:
+    """Write arrays and a configuration to one file.
 
     Args:
         path: Path of the file.
         arrays: Arrays by name.
-        record: What else to save, as JSON.
+        config: Configuration, saved as JSON.
     """
-    text = np.frombuffer(json.dumps(record).encode(), np.uint8)
-    contents: dict[str, Any] = arrays | {_RECORD: text}
+    text = np.frombuffer(json.dumps(config).encode(), np.uint8)
+    contents: dict[str, Any] = arrays | {_CONFIG: text}
 
     def save(aside: pathlib.Path) -> None:
-        with aside.open("wb") as file:  # by a name alone, NumPy would add ".npz" to it
+        with aside.open("wb") as file:  # given a path, NumPy would add ".npz" to it
             np.savez(file, **contents)
 
     write_aside(path, save)
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and the record of a file that `write` wrote.
+    """Arrays and configuration of a file that `write` wrote.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        ValueError: it is another file, or is damaged.
+        OSError: The file cannot be opened.
+        ValueError: It is another file, or is damaged.
     """
-    with open(path, "rb") as file:  # a file that cannot be opened is an OSError, which says it
+    with open(path, "rb") as file:
         try:
             with np.load(file, allow_pickle=False) as saved:
                 arrays = {name: saved[name] for name in saved.files}
-            record = json.loads(arrays.pop(_RECORD).tobytes())
-            if not isinstance(record, dict):
-                raise TypeError("its record is not one")
-        except Exception as error:  # damage meets the reader of zip files anywhere
+            config = json.loads(arrays.pop(_CONFIG).tobytes())
+            if not isinstance(config, dict):
+                raise TypeError("its configuration is not a dict")
+        except Exception as error:  # a damaged file raises errors of many kinds
             reason = " ".join(str(error).split())
             raise ValueError(f"{path} is not a saved ensemble, or is damaged: {reason}") from error
-    return arrays, record
+    return arrays, config

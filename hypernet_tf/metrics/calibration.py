@@ -1,7 +1,7 @@
-"""Whether a prediction is as often right as it is sure: log-probabilities [M, C], labels [M].
+"""Whether confidence is deserved: functions of log-probabilities [M, C] and labels [M].
 
-Confidence is the highest probability, accuracy whether its class is right, both fractions. Members
-are looked at one by one, an ensemble by `metrics.mean_log_probabilities`.
+Confidence is the highest probability of an example, accuracy whether its class is the label; both
+are fractions. An ensemble is evaluated by its mean prediction, see `mean_log_probabilities`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hypernet_tf.metrics.accuracy import check_labels
+from hypernet_tf.metrics.accuracy import check_labels, check_weights, correct
 
 CALIBRATION_BINS = 15
 
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """The bins of a reliability diagram; fractions.
+    """Bins of a reliability diagram; fractions.
 
     Attributes:
-        edges: [b + 1], the bins' limits, each bin without its upper one (the last one with it).
-        confidence: [b], mean confidence; NaN in an empty bin.
-        accuracy: [b], NaN in an empty bin.
-        share: [b], of the examples.
+        edges: Edges [b + 1] of the bins. A bin contains its lower edge; the last one both.
+        confidence: Mean confidence [b]; NaN in an empty bin.
+        accuracy: Accuracy [b]; NaN in an empty bin.
+        share: Share [b] of the examples, or of their weights.
     """
 
     edges: np.ndarray
@@ -35,46 +35,74 @@ class Reliability:
 
 
 def reliability(
-    log_probabilities: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
+    log_probabilities: np.ndarray,
+    labels: np.ndarray,
+    bins: int = CALIBRATION_BINS,
+    sample_weight: np.ndarray | None = None,
 ) -> Reliability:
     """Confidence, accuracy and share of examples in equal-width bins of confidence.
 
     sum_b share_b |accuracy_b - confidence_b| is the `expected_calibration_error`.
 
     Args:
-        log_probabilities: [M, C] of one prediction.
-        labels: [M].
-        bins: how many bins on [0, 1].
+        log_probabilities: Log-probabilities [M, C] of one prediction.
+        labels: Labels [M].
+        bins: Number of bins on [0, 1].
+        sample_weight: Weights [M] of the examples; None for equal ones.
+
+    Raises:
+        ValueError: The labels are not one class for each example.
 
     Source: `scipy.stats.binned_statistic` (Guo et al. 2017, "On Calibration of Modern Neural
     Networks", equations 2 and 3).
     """
     from scipy.stats import binned_statistic  # takes a second: only for those who use it
 
-    log_confidence, correct = _confidence(log_probabilities, labels)
+    log_confidence, is_correct = _confidence(log_probabilities, labels)
     confidence = np.minimum(np.exp(log_confidence), 1.0)  # float32's rounding may exceed 1
-    (mean_confidence, accuracy), edges, places = binned_statistic(
-        confidence, (confidence, correct), "mean", bins, (0.0, 1.0)
+    weights = check_weights(sample_weight, len(labels))
+    if weights is None:
+        weights = np.ones(len(labels))
+    (weight, confidence_sum, correct_sum), edges, _ = binned_statistic(
+        confidence,
+        (weights, weights * confidence, weights * is_correct),
+        "sum",
+        bins,
+        (0.0, 1.0),
     )
-    share = np.bincount(places, minlength=bins + 1)[1:] / len(labels)
-    return Reliability(edges, mean_confidence, accuracy, share)
+    with np.errstate(invalid="ignore"):  # an empty bin: 0 / 0
+        return Reliability(
+            edges, confidence_sum / weight, correct_sum / weight, weight / weights.sum()
+        )
 
 
 def expected_calibration_error(
-    log_probabilities: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
+    log_probabilities: np.ndarray,
+    labels: np.ndarray,
+    bins: int = CALIBRATION_BINS,
+    sample_weight: np.ndarray | None = None,
 ) -> float:
     """Mean over equal-width bins of confidence of |accuracy - confidence|, weighted by their share.
 
     Args:
-        log_probabilities: [M, C] of one prediction.
-        labels: [M].
-        bins: how many bins on [0, 1].
+        log_probabilities: Log-probabilities [M, C] of one prediction.
+        labels: Labels [M].
+        bins: Number of bins on [0, 1].
+        sample_weight: Weights [M] of the examples, with which accuracies, confidences and shares
+            are computed; None for equal ones.
 
-    Source: `tfp.stats.expected_calibration_error` (Naeini et al. 2015, Guo et al. 2017).
+    Raises:
+        ValueError: The labels are not one class for each example.
+
+    Source: `tfp.stats.expected_calibration_error` (Naeini et al. 2015, Guo et al. 2017); with
+    weights, which it does not know, the bins of `reliability`.
     """
+    check_labels(labels, *log_probabilities.shape)
+    if check_weights(sample_weight, len(labels)) is not None:
+        found = reliability(log_probabilities, labels, bins, sample_weight)
+        return float(np.nansum(found.share * np.abs(found.accuracy - found.confidence)))
     import tensorflow_probability as tfp  # takes seconds: only for those who use it
 
-    check_labels(labels, *log_probabilities.shape)
     return float(
         tfp.stats.expected_calibration_error(
             num_bins=bins,
@@ -87,26 +115,30 @@ def expected_calibration_error(
 def adaptive_calibration_error(
     log_probabilities: np.ndarray, labels: np.ndarray, bins: int = CALIBRATION_BINS
 ) -> float:
-    """The expected calibration error over bins of equally many examples, from low to high.
+    """Expected calibration error over bins of equally many examples.
 
-    The bins' limits are quantiles of the confidence, which lets sure networks' bins be narrow.
-    Equal confidences are never parted: bins then hold more or nothing, and with one confidence for
-    all examples it is |accuracy - confidence|.
+    The edges of the bins are quantiles of the confidence, so that bins are narrow where many
+    confidences are close together. Equal confidences share a bin, and other bins may be empty: with
+    one confidence for all examples the error is |accuracy - confidence|. It is not defined for
+    sample weights.
 
     Args:
-        log_probabilities: [M, C] of one prediction.
-        labels: [M].
-        bins: how many; more than examples leave some empty.
+        log_probabilities: Log-probabilities [M, C] of one prediction.
+        labels: Labels [M].
+        bins: Number of bins.
+
+    Raises:
+        ValueError: The labels are not one class for each example.
 
     Source: `tfp.stats.expected_calibration_error_quantiles` (Nguyen and O'Connor 2015, "Posterior
     calibration and exploratory analysis for natural language processing models").
     """
-    log_confidence, correct = _confidence(log_probabilities, labels)
-    return float(_calibration_of_quantiles()(log_confidence, correct, bins))
+    log_confidence, is_correct = _confidence(log_probabilities, labels)
+    return float(_error_of_quantile_bins()(log_confidence, is_correct, bins))
 
 
 @functools.cache
-def _calibration_of_quantiles() -> Callable:
+def _error_of_quantile_bins() -> Callable:
     """TFP's function as one graph: eagerly it traces an inner one at every call."""
     import tensorflow as tf
     import tensorflow_probability as tfp  # takes seconds: only for those who use it
@@ -118,17 +150,16 @@ def _calibration_of_quantiles() -> Callable:
             tf.TensorSpec([], tf.int32),
         )
     )
-    def error(log_confidence: tf.Tensor, correct: tf.Tensor, bins: tf.Tensor) -> tf.Tensor:
-        # Quantiles of logarithms: through exp and back, TFP's rounding drops the least sure one.
+    def error(log_confidence: tf.Tensor, is_correct: tf.Tensor, bins: tf.Tensor) -> tf.Tensor:
+        # Quantiles of logarithms: through exp and back, TFP's rounding drops the lowest confidence.
         return tfp.stats.expected_calibration_error_quantiles(
-            correct, log_confidence, num_buckets=bins, log_space_buckets=True
+            is_correct, log_confidence, num_buckets=bins, log_space_buckets=True
         )[0]
 
     return error
 
 
 def _confidence(log_probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Log of the highest probability in float64 [M], and whether its class is right [M]."""
+    """Log of the highest probability in float64 [M], and whether its class is the label [M]."""
     check_labels(labels, *log_probabilities.shape)
-    best = log_probabilities.argmax(-1)
-    return log_probabilities.max(-1).astype(np.float64), best == labels
+    return log_probabilities.max(-1).astype(np.float64), correct(log_probabilities, labels)

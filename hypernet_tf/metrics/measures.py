@@ -1,4 +1,4 @@
-"""The table of measures: the key, title, unit, direction and format of every number we report.
+"""The table of measures: key, title, unit, direction and format of every number that is reported.
 
 Everything that computes, stores or shows a number takes its key and title from `MEASURES`:
 `Evaluation`, the training history, metrics.json, TensorBoard's tags, the objectives of a tuner, the
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hypernet_tf.metrics import accuracy, calibration
+from hypernet_tf.metrics import accuracy, calibration, similarity
 
 Kind = Literal["member", "example", "prediction", "summary", "run"]
 Group = Literal[
@@ -23,30 +23,33 @@ Group = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """One number: what it is called, and how it is computed and printed.
+    """One number: its name, how it is computed and how it is printed.
 
     Attributes:
         key: Name in code, JSON, flags and TensorBoard tags.
         title: Name in tables and figures, without the unit.
-        group: Part of metrics.json in which the value stands; "analysis" and "study" for numbers
-            that an analysis or a study computes.
-        unit: Unit in which the number is printed. Values with the unit "%" or "points" are stored
-            as fractions and printed times 100.
-        better: Whether a larger or a smaller value is better; "neither" where that has no answer.
+        group: Part of metrics.json that contains the value; "analysis" and "study" for numbers that
+            an analysis or a study computes.
+        unit: Unit of the printed number. Values with the unit "%" or "points" are stored as
+            fractions and printed times 100.
+        better: Whether a larger or a smaller value is better; "neither" where neither is.
         format: Python format of the printed number.
-        kind: What `compute` takes and returns; N networks, b examples of one chunk, M all examples,
-            C classes, and labels (values, for regression):
+        kind: Arguments and result of `compute`, for N networks, b examples of one chunk, M examples
+            in total, C classes, and labels (values, for regression):
 
-            * "member": outputs [N, b, ...], labels [b, ...] -> [N, b]. The evaluation keeps the
-              mean over examples, [N]; the number is its mean over networks.
-            * "example": the same -> [b]; the number is the mean over examples.
-            * "prediction": log of the mean probability [M, C], labels [M] -> number.
-            * "summary": an `Evaluation` -> number.
-            * "run": no function; whoever runs the training records the value.
-        task: Whether the outputs are log-probabilities [N, b, C] or values [N, b, ...].
-        compute: The function, see `kind`.
-        description: One sentence more than the title, which TensorBoard shows beside the curve.
+            * "member": outputs [N, b, ...], labels [b, ...] -> [N, b]. An evaluation keeps the mean
+              over examples, [N]; the number is the mean over networks.
+            * "example": The same arguments -> [b]; the number is the mean over examples.
+            * "prediction": Log of the mean probability [M, C], labels [M], and where there are
+              sample weights `sample_weight` [M] -> number.
+            * "summary": An `Evaluation` with the measures of the other kinds -> number.
+            * "run": No function. The code that trains or samples records the value.
+        task: "classification" if the outputs are log-probabilities [N, b, C], "regression" if they
+            are values [N, b, ...].
+        compute: Function of the kind above.
+        description: One sentence more than the title, shown by TensorBoard beside the curve.
         least_networks: Number of networks below which the measure has no value.
+        weighted: Whether the measure is defined for examples with different sample weights.
     """
 
     key: str
@@ -60,10 +63,11 @@ class Measure:
     compute: Callable[..., Any] | None = None
     description: str = ""
     least_networks: int = 1
+    weighted: bool = True
 
     @property
     def factor(self) -> float:
-        """What a stored value is multiplied by before it is printed."""
+        """Factor between a stored value and the printed number."""
         return 100.0 if self.unit in ("%", "points") else 1.0
 
     @property
@@ -72,27 +76,49 @@ class Measure:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
     def text(self, value: float | None) -> str:
-        """A value as it is printed, without the unit; a missing one is an empty string."""
+        """The printed number, without the unit; an empty string where there is no value."""
         return "" if value is None else self.format.format(self.factor * value)
 
 
 def _percent(key: str, title: str, group: Group, **options: Any) -> Measure:
-    """A fraction that is printed in percent and is better when it is higher."""
+    """A fraction that is printed in percent; higher is better."""
     return Measure(
         key, title, group, **{"unit": "%", "better": "higher", "format": "{:.2f}"} | options
     )
 
 
 def _nats(key: str, title: str, group: Group, **options: Any) -> Measure:
-    return Measure(key, title, group, **{"unit": "nats"} | options)
+    return Measure(key, title, group, unit="nats", **options)
 
 
 def _seconds(key: str, title: str, **options: Any) -> Measure:
     return Measure(key, title, "seconds", unit="s", better="lower", **options)
 
 
-def _spread(key: str, summarise: Callable[[np.ndarray], float]) -> Callable[[Any], float]:
-    return lambda evaluation: float(summarise(evaluation.members[key]))
+def _member_accuracies(summarize: Callable[[np.ndarray], Any]) -> Callable[[Any], float]:
+    return lambda evaluation: float(summarize(evaluation.members["member_accuracy"]))
+
+
+def _vote_is_correct(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    num_classes = log_probabilities.shape[-1]
+    return accuracy.majority_vote(log_probabilities.argmax(-1), num_classes) == labels
+
+
+def _most_confident_is_correct(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return accuracy.most_confident(log_probabilities) == labels
+
+
+def _disagreement(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return similarity.pairwise_disagreement(log_probabilities)
+
+
+def _squared_errors_of_mean(outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return accuracy.squared_errors(outputs.astype(np.float64).mean(0), values)
+
+
+def _standard_deviations(outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
+    deviations = outputs.astype(np.float64).std(0)
+    return deviations.reshape(len(deviations), -1).mean(-1)
 
 
 _TABLE = (
@@ -103,7 +129,7 @@ _TABLE = (
         "image passes in training",
         "run",
         format="{:,.0f}",
-        description="An image through one target network, forth and back.",
+        description="Number of images that went forward and backward through one target network.",
     ),
     Measure("target_weights", "weights of the target", "run", format="{:,.0f}"),
     Measure("parameters", "trainable parameters", "run", format="{:,.0f}"),
@@ -111,14 +137,13 @@ _TABLE = (
     _seconds("train_seconds", "training", format="{:,.1f}"),
     _seconds("evaluate_seconds", "evaluation", format="{:,.1f}"),
     _seconds("sample_seconds", "sampling the networks"),
-    # Training, as mean over the steps since the last record.
+    # Training: means over the steps since the last record.
     Measure(
         "loss",
         "loss",
         "training",
         better="lower",
-        description="lam · accuracy loss + diversity loss, mean over the steps since the last "
-        "point.",
+        description="lam · accuracy loss + diversity loss, mean over steps since the last point.",
     ),
     Measure(
         "accuracy_loss",
@@ -132,13 +157,13 @@ _TABLE = (
         "diversity loss",
         "training",
         better="lower",
-        description="For the hypernetwork minus the entropy of the weights, in nats.",
+        description="Sum of the diversity terms; by default minus the entropy of the weights.",
     ),
     _percent(
         "accuracy",
         "training accuracy of single networks",
         "training",
-        description="Accuracy of single networks on the images that they are trained on.",
+        description="Accuracy of single networks on the images of the training steps.",
     ),
     Measure("lam", "lam", "training", description="Weight of the accuracy loss."),
     Measure(
@@ -154,7 +179,7 @@ _TABLE = (
         better="higher",
         description="Without validations. The first point includes tracing graphs.",
     ),
-    # The networks one by one.
+    # The single networks.
     Measure("num_networks", "networks", "networks", format="{:,.0f}"),
     _percent(
         "member_accuracy",
@@ -171,7 +196,7 @@ _TABLE = (
         unit="points",
         format="{:.2f}",
         kind="summary",
-        compute=_spread("member_accuracy", lambda values: values.std(ddof=1)),
+        compute=_member_accuracies(lambda values: values.std(ddof=1)),
         least_networks=2,
     ),
     _percent(
@@ -179,7 +204,7 @@ _TABLE = (
         "accuracy of the networks, lowest",
         "networks",
         kind="summary",
-        compute=_spread("member_accuracy", np.min),
+        compute=_member_accuracies(np.min),
         description="Accuracy of the worst network.",
     ),
     _percent(
@@ -187,7 +212,7 @@ _TABLE = (
         "accuracy of the networks, highest",
         "networks",
         kind="summary",
-        compute=_spread("member_accuracy", np.max),
+        compute=_member_accuracies(np.max),
         description="Accuracy of the best network.",
     ),
     _nats(
@@ -196,7 +221,7 @@ _TABLE = (
         "networks",
         better="lower",
         kind="member",
-        compute=accuracy.surprise,
+        compute=accuracy.log_losses,
     ),
     Measure(
         "member_mean_squared_error",
@@ -213,7 +238,7 @@ _TABLE = (
         "accuracy of the majority vote",
         "ensemble",
         kind="example",
-        compute=accuracy.vote_is_correct,
+        compute=_vote_is_correct,
         description="Accuracy of the class that most networks choose.",
     ),
     _percent(
@@ -229,7 +254,7 @@ _TABLE = (
         "accuracy of the most confident network",
         "ensemble",
         kind="example",
-        compute=accuracy.most_confident_is_correct,
+        compute=_most_confident_is_correct,
         description="Accuracy of the most confident network's choice.",
     ),
     _nats(
@@ -257,6 +282,7 @@ _TABLE = (
         better="lower",
         kind="prediction",
         compute=calibration.adaptive_calibration_error,
+        weighted=False,
         description="Calibration error of the mean probability, 15 bins of equally many examples.",
     ),
     Measure(
@@ -275,7 +301,7 @@ _TABLE = (
         better="lower",
         kind="example",
         task="regression",
-        compute=accuracy.squared_error_of_mean,
+        compute=_squared_errors_of_mean,
     ),
     # How the networks differ.
     _nats(
@@ -291,9 +317,9 @@ _TABLE = (
         "disagreement of two networks",
         "diversity",
         kind="example",
-        compute=accuracy.pairwise_disagreement,
+        compute=_disagreement,
         least_networks=2,
-        description="Mean over pairs of networks of the images on which the two differ.",
+        description="Fraction of images on which two networks differ, mean over pairs of networks.",
     ),
     Measure(
         "nearest_neighbour_distance",
@@ -310,7 +336,7 @@ _TABLE = (
         better="higher",
         kind="example",
         task="regression",
-        compute=accuracy.spread_of_predictions,
+        compute=_standard_deviations,
         description="Standard deviation of the predictions over networks, mean over examples.",
     ),
     # Studies.
@@ -322,12 +348,12 @@ MEASURES: dict[str, Measure] = {measure.key: measure for measure in _TABLE}
 
 
 def evaluation_measures(task: str) -> list[Measure]:
-    """The measures that an evaluation computes.
+    """Measures that an evaluation computes.
 
     Args:
         task: "classification" or "regression".
 
     Returns:
-        Measures with a function for this task, in the order of the table.
+        The measures with a function for this task, in the order of the table.
     """
     return [m for m in MEASURES.values() if m.compute is not None and m.task == task]

@@ -1,7 +1,7 @@
-"""How unsure an ensemble is of each example, from log-probabilities [N, M, C]: values [M].
+"""How uncertain an ensemble is about each example: log-probabilities [N, M, C] -> values [M].
 
-The whole (`predictive_entropy`) is what each network is unsure of by itself (`expected_entropy`)
-plus what the networks do not agree on (`mutual_information`). A class of probability 0 adds 0.
+The total uncertainty (`predictive_entropy`) is the mean uncertainty of the single networks
+(`expected_entropy`) plus their disagreement (`mutual_information`). Probabilities of 0 add 0.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.special import entr
 
-from hypernet_tf.metrics import accuracy as metrics
+from hypernet_tf.metrics.accuracy import mean_log_probabilities
 
 
 @dataclasses.dataclass(frozen=True)
 class Uncertainty:
-    """How unsure N networks are of each of M examples, several ways: [M] each, more is less sure.
+    """Scores of N networks' uncertainty about each of M examples; higher is less certain.
 
     Attributes:
-        entropy: of the mean prediction, in nats: the whole uncertainty.
-        expected_entropy: in nats: the part of it that each network has by itself.
-        mutual_information: in nats: the part of it that is disagreement of the networks.
-        variance: of the probabilities over networks, summed over classes.
-        least_confidence: 1 - the highest mean probability.
+        entropy: Entropy [M] of the mean prediction, in nats: the total uncertainty.
+        expected_entropy: Mean entropy [M] of the networks' predictions, in nats: the part of the
+            total that each network has (aleatoric uncertainty).
+        mutual_information: Their difference [M], in nats: the part of the total that is
+            disagreement of the networks (epistemic uncertainty).
+        variance: Variance [M] of the probabilities over networks, summed over classes.
+        least_confidence: 1 - the highest mean probability, [M].
     """
 
     entropy: np.ndarray
@@ -34,23 +36,23 @@ class Uncertainty:
     least_confidence: np.ndarray
 
 
-def measure(parts: Iterable[np.ndarray]) -> Uncertainty:
-    """Every measure of this file.
+def measure_uncertainty(chunks: Iterable[np.ndarray]) -> Uncertainty:
+    """All scores of `Uncertainty`.
 
     Args:
-        parts: log-probabilities [N, b, C] over chunks of examples, in order.
+        chunks: Log-probabilities [N, b, C] of consecutive chunks of examples.
     """
-    found = [
+    scores = [
         (
-            predictive_entropy(part),
-            expected_entropy(part),
-            mutual_information(part),
-            probability_variance(part),
-            -np.expm1(np.minimum(metrics.mean_log_probabilities(part).max(-1), 0.0)),
+            predictive_entropy(log_p),
+            expected_entropy(log_p),
+            mutual_information(log_p),
+            probability_variance(log_p),
+            -np.expm1(np.minimum(mean_log_probabilities(log_p).max(-1), 0.0)),
         )
-        for part in parts
+        for log_p in chunks
     ]
-    return Uncertainty(*(np.concatenate(values) for values in zip(*found, strict=True)))
+    return Uncertainty(*(np.concatenate(values) for values in zip(*scores, strict=True)))
 
 
 def predictive_entropy(log_probabilities: np.ndarray) -> np.ndarray:
@@ -59,33 +61,33 @@ def predictive_entropy(log_probabilities: np.ndarray) -> np.ndarray:
     Between 0 and log C.
 
     Args:
-        log_probabilities: [N, M, C].
+        log_probabilities: Log-probabilities [N, M, C].
     """
-    # In float64 before the mean: float32 keeps too little of the difference to the expected one.
-    mean = metrics.mean_log_probabilities(log_probabilities.astype(np.float64))
+    # In float64 before the mean: float32 loses most of the difference to the expected entropy.
+    mean = mean_log_probabilities(log_probabilities.astype(np.float64))
     return entr(np.exp(mean)).sum(-1)
 
 
 def expected_entropy(log_probabilities: np.ndarray) -> np.ndarray:
-    """Mean over networks of each one's entropy: 1/N sum_n -sum_c p_nc log p_nc, in nats, [M].
+    """Mean over networks of their entropies: 1/N sum_n -sum_c p_nc log p_nc, in nats, [M].
 
     Between 0 and log C.
 
     Args:
-        log_probabilities: [N, M, C].
+        log_probabilities: Log-probabilities [N, M, C].
     """
     return entr(np.exp(log_probabilities, dtype=np.float64)).sum(-1).mean(0)
 
 
 def mutual_information(log_probabilities: np.ndarray) -> np.ndarray:
-    """Of class and network: predictive minus expected entropy, in nats, [M] (BALD).
+    """Mutual information of class and network: predictive minus expected entropy, in nats, [M].
 
-    Between 0, as for one network, and log N. Equally the mean over networks of the
-    Kullback-Leibler divergence from the mean prediction, the networks' joint Jensen-Shannon
-    divergence.
+    Between 0, as for one network, and log N. It equals the mean over networks of the
+    Kullback-Leibler divergence from the mean prediction, the joint Jensen-Shannon divergence of the
+    networks. Known as BALD.
 
     Args:
-        log_probabilities: [N, M, C].
+        log_probabilities: Log-probabilities [N, M, C].
 
     Source: Houlsby et al. 2011, "Bayesian Active Learning for Classification and Preference
     Learning", equation 2.
@@ -102,6 +104,6 @@ def probability_variance(log_probabilities: np.ndarray) -> np.ndarray:
     Between 0, as for one network, and 1 - 1/N.
 
     Args:
-        log_probabilities: [N, M, C].
+        log_probabilities: Log-probabilities [N, M, C].
     """
     return np.exp(log_probabilities, dtype=np.float64).var(0).sum(-1)

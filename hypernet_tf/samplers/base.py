@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.diversity import Batch, DiversityTerm, NegativeEntropy, NegativeLogPrior
+from hypernet_tf.diversity import DiversityTerm, NegativeEntropy, NegativeLogPrior, StepRecord
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.samplers.batching import Share, collect, deal, widened
@@ -241,14 +241,14 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def _record(
         self, weights: WeightSet, drawn: Draw, dealt: Any, y: Any, share: Share, *, training: bool
-    ) -> Batch:
+    ) -> StepRecord:
         """The step of all N networks as diversity terms see it, the same on each replica."""
 
         def gathered(parts: Any) -> Any:
             return keras.tree.map_structure(share.gather, parts)
 
         theta = share.gather(self.target.flatten(weights))
-        record = Batch(theta, share.gather(drawn.z), gathered(drawn.codes))
+        record = StepRecord(theta, share.gather(drawn.z), gathered(drawn.codes))
         if not any(term.uses_outputs for term in self._terms):
             return record
         # All networks see the images of the first one.

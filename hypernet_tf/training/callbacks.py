@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from hypernet_tf.data import Split
-from hypernet_tf.diversity import Batch, NegativeEntropy
+from hypernet_tf.diversity import NegativeEntropy, StepRecord
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.training.checkpoints import Checkpoints
@@ -118,7 +118,7 @@ def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
     terms = [term for term in sampler.diversity if type(term) is NegativeEntropy]
     latent = tf.zeros([len(ensemble), sampler.latent_dim])
     theta = tf.constant(ensemble.theta())
-    return float((terms or [NegativeEntropy()])[0].entropy(Batch(theta, latent)))
+    return float((terms or [NegativeEntropy()])[0].entropy(StepRecord(theta, latent)))
 
 
 class Recorder(keras.callbacks.Callback):

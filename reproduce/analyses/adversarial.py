@@ -64,7 +64,7 @@ class Adversarial(Analysis):
                 np.asarray(test.y[:images], np.int64),
                 num_networks=networks,
                 clip=(0.0, 1.0) if clip else None,
-                at_once=min(32, available or 32),
+                batch_size=min(32, available or 32),
                 seed=SEED,
                 verbose=1,
             )

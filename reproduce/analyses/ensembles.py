@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hypernet_tf import plots
-from hypernet_tf.metrics import Measure
+from hypernet_tf.metrics import MEASURES, Measure
 from reproduce.analyses.base import Analysis, Findings, count, percent
 from reproduce.analyses.subject import ENSEMBLES, NUM_NETWORKS, Subject
 from reproduce.reports.tables import Row
@@ -63,26 +63,17 @@ class Ensembles(Analysis):
                 numbers["num_networks"],
             ),
         ]
-        for kind, title, spread in (
-            ("member", "accuracy of the networks of all ensembles", ""),
-            *(
-                (kind, f"accuracy of the {kind.replace('_', ' ')}", " over ensembles")
-                for kind in _KINDS
-            ),
-        ):
+        titles = {"member": ("accuracy of the networks of all ensembles", "")}
+        titles |= {kind: (MEASURES[f"{kind}_accuracy"].title, " over ensembles") for kind in _KINDS}
+        for kind, (title, over) in titles.items():
+            mean = percent(f"ensembles_{kind}_accuracy", f"{title}, mean{over}")
             std = Measure(
                 f"ensembles_{kind}_accuracy_std",
-                f"{title}, standard deviation{spread}",
+                f"{title}, standard deviation{over}",
                 "analysis",
                 unit="points",
             )
-            rows += [
-                Row(
-                    percent(f"ensembles_{kind}_accuracy", f"{title}, mean{spread}"),
-                    numbers[kind]["mean"],
-                ),
-                Row(std, numbers[kind]["std"]),
-            ]
+            rows += [Row(mean, numbers[kind]["mean"]), Row(std, numbers[kind]["std"])]
         return rows
 
 

@@ -75,8 +75,8 @@ def _checked(value: Sequence[str], limits: Limits) -> list[str]:
 OOD = Setting(
     "ood",
     (),
-    "Up to 3 data sets that are out of distribution. Default: "
-    + "; ".join(f"for {dataset} {', '.join(names)}" for dataset, names in OOD_NAMES.items())
+    "Up to 3 data sets that are out of distribution. Default for networks trained on "
+    + "; ".join(f"{dataset}: {', '.join(names)}" for dataset, names in OOD_NAMES.items())
     + ".",
     kind="list",
     resolve=_checked,

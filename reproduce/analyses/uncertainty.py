@@ -19,7 +19,7 @@ from hypernet_tf.metrics import (
     risk_coverage,
     similarity,
 )
-from hypernet_tf.metrics.uncertainty import measure
+from hypernet_tf.metrics.uncertainty import measure_uncertainty
 from reproduce.analyses.base import Analysis, Findings, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.reports.tables import Row
@@ -67,7 +67,7 @@ class Uncertainty(Analysis):
         ensemble = subject.ensemble()
         log_p = ensemble.log_probabilities(subject.test.x, verbose=1)  # [N, M, C]
         mean = mean_log_probabilities(log_p)
-        scores = measure([log_p])
+        scores = measure_uncertainty([log_p])
         wrong = mean.argmax(-1) != labels
         numbers: dict[str, Any] = {"num_networks": len(ensemble), "num_images": len(labels)}
         for key in _CALIBRATION:

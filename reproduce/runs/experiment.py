@@ -86,7 +86,7 @@ def run(
         return {}
     finished = folders.check(folder, config) == config.steps
     metrics = folders.read_metrics(folder) if finished else {}
-    if finished and not {"networks", "ensemble", "seconds", "diversity"} <= metrics.keys():
+    if finished and not set(run_page.GROUPS) <= metrics.keys():
         raise folders.damaged(folder / "metrics.json")
     page = folder / "report.html"
     if finished and not analyses and page.exists():

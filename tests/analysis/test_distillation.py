@@ -1,10 +1,11 @@
-"""Distillation: averages against means by hand, students against formulas and their teacher."""
+"""Averages of weights against means by hand, students against formulas and their teacher."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy.special import log_softmax, softmax
+from small_ensembles import one_line
 
 import hypernet_tf as hn
 from hypernet_tf.analysis import distillation
@@ -45,17 +46,11 @@ def values():
     return ensemble_of(dense(2))
 
 
-def one_line(error):
-    message = str(error.value)
-    assert "\n" not in message and len(message) < 400
-    return message
-
-
 # ---- the average of weights -----------------------------------------------------------------
 
 
 def test_the_average_is_the_mean_of_gauged_weights_by_hand(logits, x):
-    """Filters divided by their root mean square, logit biases centred, then the mean."""
+    """Filters divided by their root mean squares, logit biases centred, then averaged."""
     average = logits.polyak_average()
     kernel, bias, out_kernel, out_bias = (
         np.asarray(t, np.float64) for t in logits.weights.trainable
@@ -80,7 +75,7 @@ def test_the_average_of_equal_networks_is_that_network(logits):
     equal = tf.nest.map_structure(lambda t: tf.repeat(t[:1], 7, 0), one)
     average = hn.Ensemble(logits.target, equal).polyak_average(gauge=lambda weights: weights)
     np.testing.assert_array_equal(average.theta(), logits[0].theta())
-    # Networks that differ by their gauge only are one network.
+    # So is that of networks that differ only by their gauge.
     stretched = [t.numpy() for t in equal.trainable]
     factors = np.linspace(0.5, 3, 7, dtype="float32")
     stretched[0] *= factors[:, None, None]
@@ -92,11 +87,11 @@ def test_the_average_of_equal_networks_is_that_network(logits):
     np.testing.assert_allclose(average.predict(x), logits[0].predict(x), rtol=1e-4, atol=1e-5)
 
 
-def test_the_average_has_batch_statistics_of_its_own(x):
+def test_the_average_needs_its_own_batch_statistics(x):
     ensemble = ensemble_of(dense(3, norm=True), "logits")
     with pytest.raises(ValueError) as error:
         ensemble.polyak_average().predict(x)
-    assert one_line(error).endswith("call ensemble.update_batch_norm(x_train) first")
+    assert one_line(error).endswith("call ensemble.update_batch_norm(x_train) first.")
 
     average = ensemble.polyak_average(x, batch_size=40)
     hidden, norm, _ = average.to_keras().layers
@@ -110,7 +105,7 @@ def test_the_average_has_batch_statistics_of_its_own(x):
 
 # ---- a student ------------------------------------------------------------------------------
 
-KINDS = {  # teacher, student: what they end in; temperature
+KINDS = {  # units, activation and outputs of teacher and student; temperature
     "logits": ((3, None, "logits"), (3, None, "logits"), 1.0),
     "softmax from logits": ((3, None, "logits"), (3, "softmax", None), 3.0),
     "one logit from softmax": ((2, "softmax", None), (1, None, "logits"), 3.0),
@@ -127,12 +122,12 @@ def probabilities(outputs, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_loss_is_the_formula(x, kind):
-    """Of the first step, which is Keras's loss at the weights that the student starts from."""
-    (units, end, outputs), (own_units, own_end, own_outputs), temperature = KINDS[kind]
+    """Keras's loss of the first step, at the student's initial weights."""
+    (units, end, outputs), (student_units, student_end, student_outputs), temperature = KINDS[kind]
     teacher = ensemble_of(dense(units, end), outputs)
-    start = ensemble_of(dense(own_units, own_end), own_outputs, num_networks=1, seed=8)
+    start = ensemble_of(dense(student_units, student_end), student_outputs, num_networks=1, seed=8)
     p = probabilities(teacher.outputs(x).astype(np.float64), outputs).mean(0)
-    s = probabilities(start.outputs(x)[0].astype(np.float64), own_outputs)
+    s = probabilities(start.outputs(x)[0].astype(np.float64), student_outputs)
     assert p.shape == s.shape == (len(x), 3 if units == 3 else 2)
     q = softmax(np.log(p) / temperature, -1)
     exact = -(q * log_softmax(np.log(s) / temperature, -1)).sum(-1).mean() * temperature**2
@@ -150,7 +145,7 @@ def test_the_loss_is_the_formula(x, kind):
 
 
 def test_a_student_learns_the_mean_probabilities(logits, x):
-    """Cross-entropy close to its least, the teacher's entropy; the student is plain Keras."""
+    """Cross-entropy close to its minimum, the teacher's entropy; the student is plain Keras."""
     student = hn.distill(
         logits, x, epochs=60, batch_size=32, optimizer=keras.optimizers.Adam(0.03), seed=1
     )
@@ -166,7 +161,7 @@ def test_a_student_learns_the_mean_probabilities(logits, x):
     start = (teacher * (np.log(teacher) - before.log_probabilities(x)[0])).sum(-1).mean()
     # Pinsker: a divergence of 0.02 nats bounds the mean distance of probabilities by 0.1 each.
     assert 0 <= divergence < 0.02 < 0.2 < start
-    # They may disagree only where the teacher's first two classes are as close as that.
+    # They may disagree only where the teacher's first two classes are that close.
     top = np.sort(teacher, -1)
     clear = top[:, -1] - top[:, -2] > 0.2
     assert clear.mean() > 0.5
@@ -191,15 +186,15 @@ def test_a_student_is_a_function_of_the_arguments(logits, x, tmp_path):
     for ours, same in zip(first.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, same)
     assert np.abs(first.get_weights()[0] - other.get_weights()[0]).max() > 0.1
-    assert not optimizer.built  # it is copied, as the model is
+    assert not optimizer.built  # it is copied, like the model
     norm = next(layer for layer in first.layers if isinstance(layer, layers.BatchNormalization))
-    assert np.abs(norm.moving_mean).max() > 0  # its statistics are those that fit left
+    assert np.abs(norm.moving_mean).max() > 0  # the statistics after fit
     first.save(tmp_path / "student.keras")
     loaded = keras.models.load_model(tmp_path / "student.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), first.predict(x, verbose=0))
 
 
-def test_a_student_starts_as_a_network_of_a_deep_ensemble_does(logits, x):
+def test_a_student_starts_from_the_weights_of_a_deep_ensemble(logits, x):
     student = hn.distill(logits, x, epochs=1, optimizer=keras.optimizers.SGD(0.0), seed=4)
     sampler = hn.DeepEnsemble(logits.target, num_networks=1, seed=4, gauge=False)
     own = hn.Ensemble.from_keras(logits.target, student)
@@ -215,11 +210,11 @@ def test_a_student_may_start_from_the_average(logits, x, capsys):
     np.testing.assert_array_equal(own.theta(), average.theta())
 
 
-def test_votes_are_labels(logits, x):
+def test_majority_votes_are_labels(logits, x):
     start = logits[0]
     history = keras.callbacks.History()
     hn.distill(
-        logits, x, teacher="votes", student=start, epochs=1, batch_size=96, callbacks=[history]
+        logits, x, soft_targets=False, student=start, epochs=1, batch_size=96, callbacks=[history]
     )
     votes = logits.majority_vote(x)
     exact = start.evaluate(x, votes).negative_log_likelihood
@@ -253,42 +248,40 @@ def test_several_inputs_and_a_class_for_each_pixel():
     assert history.history["loss"] == [pytest.approx(exact, rel=1e-4)]
 
 
-def test_a_sure_teacher_at_a_temperature():
-    """p^(1/T), normalised: 1e-4 to 1 is 0.1 to 1 at T = 4; zero counts as the least float32."""
-    q = distillation.soft_targets(np.array([[1.0, 1e-4]]), 4.0)
+def test_a_certain_teacher_at_a_temperature():
+    """p^(1/T), normalised: 1e-4 to 1 is 0.1 to 1 at T = 4; 0 counts as the smallest float32."""
+    q = distillation.softened(np.array([[1.0, 1e-4]]), 4.0)
     np.testing.assert_allclose(q, [[1 / 1.1, 0.1 / 1.1]], rtol=1e-5)
-    zero = distillation.soft_targets(np.array([[1.0], [0.25]]), 1.0)
+    zero = distillation.softened(np.array([[1.0], [0.25]]), 1.0)
     np.testing.assert_allclose(zero, [[0, 1], [0.75, 0.25]], atol=1e-30)
 
 
 # ---- mistakes -------------------------------------------------------------------------------
 
 MISTAKES = {
-    "votes need classes, but the target returns values: teacher='mean'": ("values", "votes", {}),
-    "a temperature softens probabilities; votes and values have none": (
+    "The target returns values, which have no votes: use soft_targets=True.": (
         "values",
-        "mean",
+        {"soft_targets": False},
+    ),
+    "Values and votes have no temperature: use temperature=1, or soft targets of classes.": (
+        "values",
         {"temperature": 2.0},
     ),
-    "teacher is one of mean, votes; not 'best'": ("logits", "best", {}),
-    "a temperature is a finite number above 0, not 0": ("logits", "mean", {"temperature": 0}),
-    "epochs is at least 1, not 0": ("logits", "mean", {"epochs": 0}),
-    "batch_size is at least 1, not -1": ("logits", "mean", {"batch_size": -1}),
-    "seed is at least 0, not -1": ("logits", "mean", {"seed": -1}),
-    "there are no examples to run on": ("logits", "mean", {"x": np.zeros([0, 2])}),
-    "the student returns values [3], the ensemble probabilities [3]": (
+    "temperature must be a number above 0, not 0.": ("logits", {"temperature": 0}),
+    "epochs must be at least 1, not 0.": ("logits", {"epochs": 0}),
+    "batch_size must be at least 1, not -1.": ("logits", {"batch_size": -1}),
+    "seed must be at least 0, not -1.": ("logits", {"seed": -1}),
+    "There are no examples to run on.": ("logits", {"x": np.zeros([0, 2])}),
+    "The student returns values [3], the ensemble probabilities [3].": (
         "logits",
-        "mean",
         {"student": lambda: hn.Target(dense(3))},
     ),
-    "the student returns probabilities [5], the ensemble probabilities [3]": (
+    "The student returns probabilities [5], the ensemble probabilities [3].": (
         "logits",
-        "mean",
         {"student": lambda: dense(5)},
     ),
-    "a student is one network, not the 4 given: student[0]": (
+    "A student is 1 network, not 4: use student[0].": (
         "logits",
-        "mean",
         {"student": lambda: ensemble_of(dense(3), "logits")},
     ),
 }
@@ -296,8 +289,8 @@ MISTAKES = {
 
 @pytest.mark.parametrize("message", MISTAKES)
 def test_mistakes_are_one_line(message, logits, values, x):
-    kind, teacher, given = MISTAKES[message]
-    options = {"x": x, "teacher": teacher} | given
+    kind, arguments = MISTAKES[message]
+    options = {"x": x} | arguments
     if "student" in options:
         options["student"] = options["student"]()
     with pytest.raises(ValueError) as error:
@@ -305,19 +298,19 @@ def test_mistakes_are_one_line(message, logits, values, x):
     assert one_line(error) == message
 
 
-def test_several_outputs_are_refused(x):
+def test_several_outputs_raise(x):
     inputs = keras.Input((2,))
     two = keras.Model(inputs, [layers.Dense(2)(inputs), layers.Dense(3)(inputs)])
     with pytest.raises(ValueError) as error:
         hn.distill(ensemble_of(two), x)
-    assert one_line(error) == "distillation needs a target with one output"
+    assert one_line(error) == "Distillation needs a target with one output."
 
 
-def test_a_model_that_is_no_network_of_the_target(logits):
+def test_a_model_that_is_no_network_of_the_target_raises(logits):
     for model, part in ((dense(4), "trainable"), (dense(3, norm=True), "trainable")):
         with pytest.raises(ValueError) as error:
             hn.Ensemble.from_keras(logits.target, model)
         assert f"is not a network of this target: its {part} weights" in one_line(error)
     with pytest.raises(ValueError) as error:
         hn.Ensemble.from_keras(logits.target, "model.keras")
-    assert one_line(error) == "a network is a Keras model, not str"
+    assert one_line(error).startswith("A network is a Keras model, not str")

@@ -12,6 +12,7 @@ import tempfile
 import keras
 import numpy as np
 import small_samplers as small
+import small_terms
 import small_training_runs as training
 import tensorflow as tf
 
@@ -35,7 +36,7 @@ def all_terms():
     terms = [
         hn.diversity.NegativeEntropy(distance="l2", k=2),
         hn.diversity.NegativeOutputEntropy(),
-        hn.diversity.EnsembleLoss(),
+        small_terms.EnsembleLoss(),
     ]
     return small.hypernetwork(num_networks=8, diversity=terms, prior_scale=1.0)
 

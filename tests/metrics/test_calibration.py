@@ -1,52 +1,44 @@
 """Calibration against closed forms, loops over bins, and a second implementation of each."""
 
 import inspect
+import sys
 
 import numpy as np
 import pytest
 import sklearn.calibration
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from predictions import functions_of
+from scipy.special import log_softmax
 
 from hypernet_tf.metrics import calibration
 
 moderately = settings(deadline=None, derandomize=True, max_examples=30)
 
 
-def log_softmax(logits):
-    shifted = logits - logits.max(-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-
-
 @st.composite
 def predictions(draw):
-    """log-probabilities [M, C], some of them alike, and labels [M]."""
+    """Log-probabilities [M, C], some of them equal, and labels [M]."""
     examples, classes = draw(st.integers(1, 120)), draw(st.integers(2, 10))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    log_p = log_softmax(3 * rng.normal(size=(examples, classes)))
+    log_p = log_softmax(3 * rng.normal(size=(examples, classes)), -1)
     if draw(st.booleans()):
         log_p = log_p[rng.integers(0, examples, examples)]
     return log_p, rng.integers(0, classes, examples)
 
 
 def test_every_function_is_tested():
-    ours = [
-        name
-        for name, value in vars(calibration).items()
-        if inspect.isfunction(value)
-        and value.__module__ == calibration.__name__
-        and not name.startswith("_")
-    ]
-    here = inspect.getsource(inspect.getmodule(predictions))
-    assert len(ours) == 3
-    assert all(f"calibration.{name}(" in here for name in ours)
+    names = functions_of(calibration)
+    source = inspect.getsource(sys.modules[__name__])
+    assert len(names) == 3
+    assert [name for name in names if f"calibration.{name}(" not in source] == []
 
 
 # ---- bins of equal width --------------------------------------------------------------------
 
 
 def calibration_error(log_p, labels, bins):
-    """Bin by bin."""
+    """The expected calibration error, bin by bin."""
     p = np.exp(log_p)
     confidence, correct = p.max(-1), p.argmax(-1) == labels
     error = 0.0
@@ -68,7 +60,7 @@ def calibration_error(log_p, labels, bins):
 )
 def test_calibration_error_equals_a_loop_over_bins(seed, examples, classes, bins):
     rng = np.random.default_rng(seed)
-    log_p = log_softmax(3 * rng.normal(size=(examples, classes)))
+    log_p = log_softmax(3 * rng.normal(size=(examples, classes)), -1)
     labels = rng.integers(0, classes, examples)
     given_bins = {} if bins is None else {"bins": bins}
     ours = calibration.expected_calibration_error(log_p, labels, **given_bins)
@@ -87,10 +79,10 @@ def test_calibration_error_by_hand():
     )
 
 
-def test_calibration_error_of_the_sure_and_the_wrong():
-    sure = np.array([[0.0, -200.0]] * 4)
-    assert calibration.expected_calibration_error(sure, np.zeros(4, int)) == pytest.approx(0.0)
-    assert calibration.expected_calibration_error(sure, np.ones(4, int)) == pytest.approx(1.0)
+def test_calibration_error_of_certain_predictions():
+    certain = np.array([[0.0, -200.0]] * 4)
+    assert calibration.expected_calibration_error(certain, np.zeros(4, int)) == pytest.approx(0.0)
+    assert calibration.expected_calibration_error(certain, np.ones(4, int)) == pytest.approx(1.0)
     coin = np.log(np.full([4, 2], 0.5))  # half of the labels are the lower class
     assert calibration.expected_calibration_error(coin, np.array([0, 1, 0, 1])) == pytest.approx(
         0.0
@@ -99,7 +91,7 @@ def test_calibration_error_of_the_sure_and_the_wrong():
 
 @moderately
 @given(predictions(), st.sampled_from((1, 10, 15)))
-def test_reliability_equals_scikit_learn_and_sums_up_to_the_error(drawn, bins):
+def test_reliability_equals_scikit_learn_and_gives_the_error(drawn, bins):
     log_p, labels = drawn
     found = calibration.reliability(log_p, labels, bins)
     filled = found.share > 0
@@ -129,10 +121,25 @@ def test_reliability_by_hand():
     assert len(calibration.reliability(np.log(p), np.array([0, 1, 1, 0])).share) == 15
 
 
-def test_confidence_that_rounding_lifts_over_1_is_counted():
+def test_confidence_above_1_by_rounding_is_in_the_last_bin():
     log_p = np.array([[1e-7, -20.0]], np.float32)
     found = calibration.reliability(log_p, np.array([0]))
     assert found.share[-1] == 1.0 and found.confidence[-1] == 1.0
+
+
+@moderately
+@given(predictions(), st.randoms(use_true_random=False))
+def test_weighted_bins_are_those_of_repeated_examples(drawn, random):
+    log_p, labels = drawn
+    weights = np.array([random.randint(0, 3) for _ in labels])
+    weights[0] += 1
+    weighted = calibration.reliability(log_p, labels, 10, weights)
+    repeated = calibration.reliability(np.repeat(log_p, weights, 0), np.repeat(labels, weights), 10)
+    for name, values in vars(repeated).items():
+        np.testing.assert_allclose(getattr(weighted, name), values, rtol=1e-9, err_msg=name)
+    error = calibration.expected_calibration_error(log_p, labels, 10, weights)
+    gaps = np.abs(repeated.accuracy - repeated.confidence)
+    assert error == pytest.approx(np.nansum(repeated.share * gaps), abs=1e-5)
 
 
 # ---- bins of equally many examples ----------------------------------------------------------
@@ -146,12 +153,12 @@ def test_confidence_that_rounding_lifts_over_1_is_counted():
     bins=st.sampled_from((None, 1, 4)),
 )
 def test_adaptive_error_equals_a_loop_over_sorted_examples(seed, each, classes, bins):
-    """As many in each bin and one more in the last: quantiles are then examples themselves."""
+    """Equally many in each bin and one more in the last: then quantiles are examples."""
     rng = np.random.default_rng(seed)
     given_bins = {} if bins is None else {"bins": bins}
     bins = bins or 15
     examples = bins * each + 1
-    log_p = log_softmax(3 * rng.normal(size=(examples, classes)))
+    log_p = log_softmax(3 * rng.normal(size=(examples, classes)), -1)
     labels = rng.integers(0, classes, examples)
     confidence, correct = np.exp(log_p.max(-1)), log_p.argmax(-1) == labels
     parts = np.split(confidence.argsort(), each * np.arange(1, bins))
@@ -175,7 +182,7 @@ def test_adaptive_error_by_hand():
 
 @settings(moderately, max_examples=10)  # each shape is traced anew
 @given(predictions(), st.randoms(use_true_random=False))
-def test_adaptive_error_is_a_fraction_and_has_no_order(drawn, random):
+def test_adaptive_error_is_a_fraction_in_any_order_of_the_examples(drawn, random):
     log_p, labels = drawn
     ours = calibration.adaptive_calibration_error(log_p, labels)
     assert 0 <= ours <= 1

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_samplers import LOGITS, fitted, hypernetwork
+from small_terms import EnsembleLoss
 
 import hypernet_tf as hn
-from hypernet_tf.diversity import EnsembleLoss, NegativeEntropy, NegativeOutputEntropy
+from hypernet_tf.diversity import NegativeEntropy, NegativeOutputEntropy
 from hypernet_tf.samplers.batching import deal
 from hypernet_tf.samplers.draws import EVALUATE, stream_seed
 
@@ -91,7 +92,9 @@ class TestHypernetwork:
         entropies = []
         for lam in (1.0, 1e4):
             sampler, _ = fitted(hypernetwork, *blobs, lam=lam)
-            batch = hn.diversity.Batch(tf.constant(sampler.sample(30).theta()), tf.zeros([30, 4]))
+            batch = hn.diversity.StepRecord(
+                tf.constant(sampler.sample(30).theta()), tf.zeros([30, 4])
+            )
             entropies.append(float(NegativeEntropy().entropy(batch)))
         assert entropies[0] > entropies[1] + 1
 

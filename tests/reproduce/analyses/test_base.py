@@ -134,33 +134,34 @@ def test_a_new_analysis_is_one_new_file_and_nothing_else(tmp_path):
     example = "".join(e.source for e in doctest.DocTestParser().get_examples(base.__doc__))
     (tmp_path / "reproduce" / "analyses" / "norms.py").write_text(example)
 
-    def mnist(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "reproduce.mnist", *arguments],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    folder = tmp_path / "run"
-    run = ("--preset=quick", "--dataset=mnist_5k", "--steps=1", "--num_networks=3")
-    done = mnist(*run, "--run_dir=run", "--analyses=norms", "--norm_networks=4")
+    script = (
+        "from reproduce import mnist; from reproduce.cli import flags; "
+        "print(flags.FLAGS['norm_networks'].help, flags.FLAGS['analyses'].help); "
+        "flags.run(mnist.main)"
+    )
+    run = ("--method=sgd", "--dataset=mnist_5k", "--steps=1", "--run_dir=run")
+    done = subprocess.run(
+        [sys.executable, "-c", script, *run, "--analyses=norms", "--norm_networks=1"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(["", *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
+    assert "Number of networks whose norm is taken. Used by: norms." in done.stdout
+    assert "norms: L2 norms of the networks' weights" in done.stdout
+    folder = tmp_path / "run"
     metrics = json.loads((folder / "metrics.json").read_text())
     entry = metrics["analyses"]["norms"]
+    assert entry["settings"] == {"norm_networks": 1, "steps": 1}
     with np.load(folder / "figures" / "norms.npz") as saved:
-        assert saved["norms"].shape == (4,)
+        assert saved["norms"].shape == (1,)
         assert entry["mean"] == pytest.approx(saved["norms"].mean())
-    assert entry["settings"] == {"norm_networks": 4, "steps": 1}
     page = (folder / "report.html").read_text()
-    cell = f'<td>L2 norm of the weights, mean</td><td class="n">{entry["mean"]:.4g}</td>'
-    assert cell in page
+    row = f'<td>L2 norm of the weights, mean</td><td class="n">{entry["mean"]:.4g}</td>'
+    assert row in page
     assert "<figcaption>Histogram of the L2 norms of the networks&#x27; weights<" in page
-    text = " ".join(mnist("--help").stdout.split())
-    assert "norms: L2 norms of the networks' weights" in text
-    assert "--norm_networks: Number of networks whose norm is taken. Used by: norms." in text
     # Without the file, the numbers of the analysis are not shown silently as if there were none.
     with pytest.raises(RunError, match="holds an analysis 'norms', and the analyses are"):
         run_page.rows(metrics)

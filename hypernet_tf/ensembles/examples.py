@@ -1,0 +1,169 @@
+"""Examples from arrays or data sets, in chunks of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hypernet_tf.metrics.accuracy import check_weights
+
+
+class Chunk(NamedTuple):
+    """Consecutive examples.
+
+    Attributes:
+        x: Inputs [b, ...], structured as the model's inputs.
+        y: Labels or values [b, ...]; None where they are not needed.
+        sample_weight: Sample weights [b]; None where there are none.
+    """
+
+    x: Any
+    y: Any = None
+    sample_weight: Any = None
+
+    @property
+    def size(self) -> int:
+        """Number of examples."""
+        return len(keras.tree.flatten(self.x)[0])
+
+
+class Examples:
+    """Examples from arrays or a data set. Of a data set, a few batches at a time are in memory.
+
+    Args:
+        x: Inputs [M, ...], structured as the model's inputs; or a `tf.data.Dataset` or a
+            `keras.utils.PyDataset` whose batches are x, (x,), (x, y) or (x, y, sample_weight).
+        y: Labels or values [M, ...]; None where x is a data set or labels are not needed.
+        sample_weight: Sample weights [M]; None where x is a data set or for equal weights.
+        labels: Function that checks and converts labels; None where labels are not needed.
+
+    Attributes:
+        size: M; None for a data set.
+
+    Raises:
+        ValueError: There are no examples, not as many of one kind as of another, labels are needed
+            but missing, or they are given twice.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        labels: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
+        self._labels = labels
+        self._data_set = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+        self.size: int | None = None
+        if self._data_set:
+            if y is not None or sample_weight is not None:
+                raise ValueError("Labels and sample weights come from the data set: pass only it.")
+            self._source = x
+        else:
+            self._source = self._checked((x, y, sample_weight))
+            self.size = self._source.size
+            check_weights(self._source.sample_weight, self.size)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """The batches of a data set, or all examples of the arrays."""
+        if not self._data_set:
+            yield self._source
+            return
+        for batch in _batches(self._source):
+            parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+            if not 1 <= len(parts) <= 3:
+                raise ValueError(
+                    "A batch must be x, (x,), (x, y) or (x, y, sample_weight), not "
+                    f"{len(parts)} parts."
+                )
+            yield self._checked((*parts, None, None)[:3])
+
+    def chunks(self, length: int) -> Iterator[Chunk]:
+        """The examples in chunks of one length; the last one may be shorter.
+
+        Raises:
+            ValueError: The data set has no examples, or no end.
+        """
+        rest = None
+        empty = True
+        for chunk in self:
+            empty = False
+            chunk = chunk if rest is None else joined(rest, chunk)
+            whole = chunk.size - chunk.size % length
+            for first in range(0, whole, length):
+                yield part(chunk, slice(first, first + length))
+            rest = part(chunk, slice(whole, None)) if whole < chunk.size else None
+        if empty:
+            raise ValueError("There are no examples to run on.")
+        if rest is not None:
+            yield rest
+
+    def _checked(self, batch: tuple[Any, Any, Any]) -> Chunk:
+        x, y, sample_weight = batch
+        inputs, size = arrays(x)
+        if self._labels is None:
+            return Chunk(inputs)
+        if y is None:
+            raise ValueError("There are no labels: give y, or a data set of (x, y).")
+        y = np.asarray(y)
+        if len(y) != size:
+            raise ValueError(f"There are {len(y)} labels for {size} examples: give one for each.")
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        if weights is not None and weights.shape != (size,):
+            raise ValueError(f"Sample weights must be numbers [{size}], one for each example.")
+        return Chunk(inputs, self._labels(y), weights)
+
+
+def arrays(x: Any) -> tuple[Any, int]:
+    """Inputs as arrays, and M, the number of examples.
+
+    Args:
+        x: Inputs [M, ...], structured as the model's inputs.
+
+    Raises:
+        ValueError: There are no examples, or not as many in each input.
+    """
+    inputs = keras.tree.map_structure(np.asarray, x)
+    sizes = {array.shape[:1] for array in keras.tree.flatten(inputs)}
+    if len(sizes) != 1 or sizes == {()}:
+        raise ValueError("Inputs must be arrays [M, ...] with the same number of examples in each.")
+    ((size,),) = sizes
+    if size == 0:
+        raise ValueError("There are no examples to run on.")
+    return inputs, size
+
+
+def part(chunk: Chunk, index: slice) -> Chunk:
+    """Some of the examples."""
+    return Chunk(*(_each(lambda array: array[index], values) for values in chunk))
+
+
+def joined(first: Chunk, second: Chunk) -> Chunk:
+    """The examples of two chunks."""
+    return Chunk(
+        *(
+            None if a is None else keras.tree.map_structure(lambda *t: np.concatenate(t), a, b)
+            for a, b in zip(first, second, strict=True)
+        )
+    )
+
+
+def _each(function: Callable[[np.ndarray], Any], values: Any) -> Any:
+    return None if values is None else keras.tree.map_structure(function, values)
+
+
+def _batches(data_set: Any) -> Iterator[Any]:
+    if isinstance(data_set, tf.data.Dataset):
+        if data_set.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("The data set has no end: use data_set.take(number of batches).")
+        yield from data_set.as_numpy_iterator()
+        return
+    if data_set.num_batches is None:
+        raise ValueError("The data set has no end: its num_batches must be a number.")
+    for index in range(data_set.num_batches):
+        yield data_set[index]

@@ -1,0 +1,48 @@
+"""The temperature at which an ensemble's mean prediction has the highest likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import log_softmax
+
+from hypernet_tf.ensembles.examples import Chunk
+from hypernet_tf.metrics.accuracy import log_losses, mean_log_probabilities, mean_over_examples
+
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
+
+
+def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.0) -> float:
+    """Temperature that minimises the negative log-likelihood of the mean prediction.
+
+    Args:
+        runs: Log-probabilities [N, b, C] at temperature 1, and the examples with labels, of chunks
+            of examples.
+        start: Temperature that is returned if no other one is found to be better.
+
+    Returns:
+        T between 0.01 and 100.
+
+    Source: `scipy.optimize.minimize_scalar` on log T, bounded; Guo et al. 2017, section 4.2.
+    """
+    from scipy.optimize import minimize_scalar  # takes a second: only for those who use it
+
+    weights = None
+    if runs[0][1].sample_weight is not None:
+        weights = np.concatenate([examples.sample_weight for _, examples in runs])
+
+    def loss(log_temperature: float) -> float:
+        losses = []
+        for log_p, examples in runs:
+            scaled = log_softmax(log_p.astype(np.float64) / np.exp(log_temperature), -1)
+            losses.append(log_losses(mean_log_probabilities(scaled), examples.y))
+        return float(mean_over_examples(np.concatenate(losses), weights))
+
+    found = minimize_scalar(
+        loss,
+        bounds=(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)),
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x)) if found.fun < loss(np.log(start)) else start

@@ -1,0 +1,337 @@
+"""Chunks of networks and examples, data sets, and batch norm's statistics."""
+
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_ensembles import EXAMPLES, NETWORKS, ensemble_of, normalised, one_line
+
+import hypernet_tf as hn
+from hypernet_tf.ensembles import inference
+
+layers = keras.layers
+
+# ---- chunks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("networks_at_once", "batch_size"), ((1, 7), (2, 1), (2, 7), (3, 22), (2, 23), (5, 100))
+)
+def test_results_do_not_depend_on_chunks(cases, x, runs, monkeypatch, networks_at_once, batch_size):
+    """Chunks that do not divide N or M evenly need no second graph."""
+    c = cases["logits"]
+    vars(c.ensemble.target).pop("compiled", None)  # graphs of other tests
+    monkeypatch.setattr(inference, "_NETWORKS_AT_ONCE", networks_at_once)
+    ours = c.ensemble.outputs(x, batch_size=batch_size)
+    np.testing.assert_allclose(ours, c.loop, rtol=1e-5, atol=1e-5)
+    assert runs == [(networks_at_once, min(batch_size, EXAMPLES))]
+    c.ensemble.outputs(x, batch_size=batch_size)
+    assert len(runs) == 1  # the same shapes again need no other graph
+
+
+def test_a_small_budget_means_small_chunks(cases, x, runs, monkeypatch):
+    c = cases["logits"]
+    vars(c.ensemble.target).pop("compiled", None)
+    each = 4 * c.ensemble.target.activations_per_example
+    monkeypatch.setattr(inference, "_ACTIVATION_BYTES", 6 * each)
+    ours = c.ensemble.outputs(x)
+    assert runs == [(5, 1)]
+    np.testing.assert_allclose(ours, c.loop, rtol=1e-5, atol=1e-5)
+    c.ensemble.outputs(x, batch_size=3)
+    assert runs[1:] == [(2, 3)]
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(
+    count=st.integers(1, 1000),
+    size=st.integers(1, 100_000),
+    batch_size=st.one_of(st.none(), st.integers(1, 5000)),
+    each=st.integers(0, 10).flatmap(lambda power: st.integers(10**power, 10 ** (power + 1))),
+)
+def test_activations_stay_under_one_gibibyte(count, size, batch_size, each):
+    """Except when the least that can run takes more; and chunks are not smaller than necessary."""
+    target = types.SimpleNamespace(activations_per_example=each)
+    networks, examples = inference.plan(target, count, size, batch_size)
+    assert 1 <= networks <= min(count, 32)
+    assert 1 <= examples <= size
+    if batch_size is not None:
+        assert examples == min(batch_size, size)
+    least = 1 if batch_size is None else examples
+    used = networks * examples * each * 4
+    assert used <= 2**30 or (networks, examples) == (1, least)
+    if min(count, 32) * least * each * 4 <= 2**29:  # as many networks as possible fit
+        assert -(-count // networks) == -(-count // 32)
+    if batch_size is None and networks * 512 * each * 4 <= 2**29:
+        assert examples == min(512, size)
+
+
+def test_a_batch_without_examples_raises(cases, x):
+    for size in (0, -1):
+        with pytest.raises(ValueError) as error:
+            cases["logits"].ensemble.predict(x, batch_size=size)
+        assert one_line(error) == f"batch_size must be at least 1, not {size}."
+
+
+def test_progress_is_shown_if_verbose(cases, x, capsys):
+    cases["logits"].ensemble.predict(x)
+    assert not capsys.readouterr().err
+    cases["logits"].ensemble.predict(x, verbose=1, batch_size=10)
+    assert "networks: " in (shown := capsys.readouterr().err) and "/3" in shown
+
+
+# ---- data sets ------------------------------------------------------------------------------
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of a few sizes."""
+
+    def __init__(self, *arrays, sizes=(4, 1, 9, 9)):
+        super().__init__()
+        ends = np.cumsum(sizes)
+        self.batches = [
+            tuple(a[end - size : end] for a in arrays)
+            for size, end in zip(sizes, ends, strict=True)
+        ]
+
+    @property
+    def num_batches(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def generated(*arrays):
+    """A tf.data.Dataset of unknown cardinality, whose batches have other sizes."""
+    batches = Batches(*arrays, sizes=(10, 5, 8)).batches
+    signature = tuple(tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arrays)
+    return tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
+
+
+def sliced(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(6)
+
+
+DATA_SETS = {"sliced": sliced, "generated": generated, "PyDataset": Batches}
+
+
+@pytest.mark.parametrize("batch_size", [None, 7])
+@pytest.mark.parametrize("make", DATA_SETS.values(), ids=DATA_SETS)
+def test_data_sets_equal_arrays(make, batch_size, cases, x):
+    c = cases["logits"]
+    weights = np.random.default_rng(3).uniform(size=EXAMPLES)
+    for arrays in ((x,), (x, c.y), (x, c.y, weights)):
+        data = make(*arrays)
+        for name in ("outputs", "predict", "log_probabilities", "majority_vote"):
+            method = getattr(c.ensemble, name)
+            result, expected = method(data, batch_size=batch_size), method(x)
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+        entropy = c.ensemble.uncertainty(data, batch_size=batch_size).entropy
+        np.testing.assert_allclose(entropy, c.ensemble.uncertainty(x).entropy, rtol=1e-5)
+    for data, options in (
+        (make(x, c.y), {}),
+        (make(x, c.y, weights), {"sample_weight": weights}),
+    ):
+        result = c.ensemble.evaluate(data, batch_size=batch_size)
+        expected = c.ensemble.evaluate(x, c.y, **options)
+        assert result.ensemble == pytest.approx(expected.ensemble, rel=1e-5, nan_ok=True)
+        np.testing.assert_array_equal(result.confusion, expected.confusion)
+
+
+def test_a_data_set_of_inputs_alone(cases, x):
+    c = cases["logits"]
+    data = tf.data.Dataset.from_tensor_slices(x).batch(6)
+    np.testing.assert_allclose(c.ensemble.outputs(data), c.loop, rtol=1e-5, atol=1e-5)
+    pairs = tf.data.Dataset.zip(data, data)
+    assert c.ensemble.outputs(pairs).shape == c.loop.shape  # the second is taken for labels
+
+
+def test_a_data_set_of_values_and_several_inputs():
+    left, right = keras.Input((3,)), keras.Input((2,))
+    hidden = layers.Dense(4, activation="relu")(layers.Concatenate()([left, right]))
+    ensemble = ensemble_of(keras.Model([left, right], layers.Dense(2)(hidden)), "values")
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(9, size)).astype("float32") for size in (3, 2, 2)]
+    inputs, y = arrays[:2], arrays[2]
+    data = tf.data.Dataset.from_tensor_slices((tuple(inputs), y)).batch(4)
+    expected = ensemble.evaluate(inputs, y).summary()
+    assert ensemble.evaluate(data).summary() == pytest.approx(expected, rel=1e-5)
+
+
+def test_data_sets_of_small_batches_run_in_large_chunks(cases, x, runs):
+    ensemble = cases["logits"].ensemble
+    vars(ensemble.target).pop("compiled", None)
+    ensemble.predict(tf.data.Dataset.from_tensor_slices(x).batch(2))
+    assert runs == [(NETWORKS, EXAMPLES)]
+    ensemble.predict(tf.data.Dataset.from_tensor_slices(x).batch(2), batch_size=10)
+    assert runs[1:] == [(NETWORKS, 10)]
+
+
+def test_a_data_set_is_not_loaded_at_once(cases, x):
+    """Batches are read as they are needed: after the first chunk, a chunk of the data is read."""
+    c, read = cases["logits"], []
+
+    class Counted(Batches):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    examples = inference.Examples(Counted(x, sizes=(4, 4, 4, 4, 4, 3)))
+    runs = inference.run(c.ensemble.target, c.ensemble.weights, examples, batch_size=8, verbose=0)
+    next(runs)
+    assert read == [0, 1]
+
+
+@pytest.mark.parametrize("make", DATA_SETS.values(), ids=DATA_SETS)
+def test_batch_norm_statistics_of_data_sets_equal_arrays(make, x):
+    ensemble = ensemble_of(normalised(), "logits")
+    expected = ensemble.update_batch_norm(x, batch_size=10).weights.state
+    result = ensemble.update_batch_norm(make(x), batch_size=10).weights.state
+    for statistic, exact in zip(result, expected, strict=True):
+        np.testing.assert_allclose(statistic, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_data_sets_that_cannot_be_used_raise(cases, x):
+    c = cases["logits"]
+    endless = sliced(x, c.y).repeat()
+    mistakes = {
+        "The data set has no end: use data_set.take(number of batches).": lambda: (
+            c.ensemble.predict(endless)
+        ),
+        "Labels and sample weights come from the data set: pass only it.": lambda: (
+            c.ensemble.evaluate(sliced(x, c.y), c.y)
+        ),
+        "There are no labels: give y, or a data set of (x, y).": lambda: c.ensemble.evaluate(
+            sliced(x)
+        ),
+        "There are no examples to run on.": lambda: c.ensemble.evaluate(sliced(x, c.y).take(0)),
+        "A batch must be x, (x,), (x, y) or (x, y, sample_weight), not 4 parts.": lambda: (
+            c.ensemble.evaluate(sliced(x, c.y, c.y, c.y))
+        ),
+        "There are 3 labels for 4 examples: give one for each.": lambda: c.ensemble.evaluate(
+            Uneven(x, c.y)
+        ),
+        "The data set has no end: its num_batches must be a number.": lambda: c.ensemble.predict(
+            Endless(x)
+        ),
+    }
+    for message, mistake in mistakes.items():
+        with pytest.raises(ValueError) as error:
+            mistake()
+        assert one_line(error) == message
+
+
+class Uneven(Batches):
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x, y[1:]
+
+
+class Endless(Batches):
+    @property
+    def num_batches(self):
+        return None
+
+
+# ---- batch normalisation --------------------------------------------------------------------
+
+
+def loop_statistics(network, x, batch_size):
+    """Moving statistics of a Keras model: layer by layer, batch by batch, in training mode."""
+    sums = {}
+    for first in range(0, len(x), batch_size):
+        values = x[first : first + batch_size]
+        for layer in network.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                axes = tuple(range(values.ndim - 1))
+                share = len(x[first : first + batch_size]) / len(x)
+                for place, statistic in enumerate((values.mean(axes), values.var(axes))):
+                    key = layer.name, place
+                    sums[key] = sums.get(key, 0.0) + share * statistic
+            values = layer(values, training=True).numpy()
+    return list(sums.values())
+
+
+@pytest.mark.parametrize("networks_at_once", (32, 2))
+def test_update_batch_norm_equals_the_loop(x, runs, monkeypatch, networks_at_once):
+    """Batches of 10, 10 and 3, which counts by its size."""
+    monkeypatch.setattr(inference, "_NETWORKS_AT_ONCE", networks_at_once)
+    ensemble = ensemble_of(normalised(), "logits")
+    updated = ensemble.update_batch_norm(x, batch_size=10)
+    assert runs == [(min(5, networks_at_once), 10), (min(5, networks_at_once), 3)]
+    for n in range(NETWORKS):
+        weights = tf.nest.map_structure(lambda t, n=n: t[n : n + 1], ensemble.weights)
+        exact = loop_statistics(ensemble.target.to_keras(weights), x, 10)
+        ours = [tensor[n] for tensor in updated.weights.state]
+        assert len(ours) == len(exact) == 4
+        for tensor, statistic in zip(ours, exact, strict=True):
+            np.testing.assert_allclose(tensor, statistic, rtol=1e-4, atol=1e-5)
+    network = updated[2].to_keras()
+    ours = updated.outputs(x)[2]
+    np.testing.assert_allclose(ours, network.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+    assert np.ptp(updated.weights.state[2], 0).max() > 0.1  # the networks differ
+
+
+def test_update_batch_norm_keeps_within_the_budget(x, runs, monkeypatch):
+    ensemble = ensemble_of(normalised(), "logits")
+    each = 4 * ensemble.target.activations_per_example
+    monkeypatch.setattr(inference, "_ACTIVATION_BYTES", 25 * each)
+    ensemble.update_batch_norm(x, batch_size=10)
+    assert {networks for networks, _ in runs} == {2}
+
+
+def test_update_batch_norm_of_a_shared_layer_equals_keras_after_many_steps():
+    """A layer that is called twice a step moves its average twice."""
+    inputs = keras.Input((3,))
+    norm = layers.BatchNormalization(momentum=0.6)
+    hidden = layers.Dense(3)(norm(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(norm(hidden)))
+    ensemble = ensemble_of(model, "values", num_networks=2)
+    x = np.random.default_rng(0).normal(1.0, 2.0, size=(20, 3)).astype("float32")
+    updated = ensemble.update_batch_norm(x)
+    for n in range(2):
+        network = updated[n].to_keras()
+        for variable in network.non_trainable_variables:
+            variable.assign(0.0 * variable)
+        for _ in range(40):  # 0.6^80 of the start is left
+            network(x, training=True)
+        for ours, variable in zip(
+            updated.weights.state, network.non_trainable_variables, strict=True
+        ):
+            np.testing.assert_allclose(ours[n], variable.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_networks_without_their_statistics_raise(x, tmp_path):
+    """Also after slicing, saving and loading."""
+    ensemble = ensemble_of(normalised(), "logits")
+    ensemble.save(tmp_path / "raw.npz")
+    y = np.zeros(EXAMPLES, int)
+    for raw in (ensemble, ensemble[1:], hn.Ensemble.load(tmp_path / "raw.npz"), ensemble[0]):
+        for run in (
+            raw.predict,
+            raw.outputs,
+            raw.majority_vote,
+            raw.log_probabilities,
+            lambda x, raw=raw: raw.evaluate(x, y),
+            lambda x, raw=raw: raw[0].to_keras(),
+        ):
+            with pytest.raises(ValueError) as error:
+                run(x)
+            assert one_line(error).endswith("call ensemble.update_batch_norm(x_train) first.")
+
+    updated = ensemble.update_batch_norm(x, batch_size=10)
+    updated.save(tmp_path / "updated.npz")
+    loaded = hn.Ensemble.load(tmp_path / "updated.npz")
+    outputs = updated.outputs(x)
+    np.testing.assert_array_equal(loaded.outputs(x), outputs)
+    np.testing.assert_allclose(updated[1:3].outputs(x), outputs[1:3], rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="update_batch_norm"):
+        ensemble.predict(x)  # the first one is as it was
+
+
+def test_update_batch_norm_has_no_effect_without_batch_normalisation(cases, x):
+    assert cases["logits"].ensemble.update_batch_norm(x) is cases["logits"].ensemble
