@@ -48,7 +48,9 @@ class TestFlags:
         assert "\n" not in str(error.value)
 
     def test_a_data_set_of_another_experiment(self):
-        with pytest.raises(UsageError, match="cifar10 does not fit the network: choose auto, mnist"):
+        with pytest.raises(
+            UsageError, match="cifar10 does not fit the network: choose auto, mnist"
+        ):
             config("--dataset=cifar10")
 
 

@@ -78,7 +78,9 @@ def test_nothing_is_loaded_without_the_flag(write, arguments):
 def test_what_cannot_be_loaded_is_one_line(write, text, words):
     if text is not None:
         write("broken", text)
-    with pytest.raises(ExtensionError, match=rf"^cannot load --extension=broken\.py: .*{words}") as e:
+    with pytest.raises(
+        ExtensionError, match=rf"^cannot load --extension=broken\.py: .*{words}"
+    ) as e:
         load_extensions(["--extension=broken.py"])
     assert "\n" not in str(e.value)
     assert loaded_extensions() == []

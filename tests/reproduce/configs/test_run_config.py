@@ -30,7 +30,12 @@ def test_every_field_is_read():
 
 
 def test_fields_are_json_values_of_a_stated_type():
-    assert {field.type for field in dataclasses.fields(RunConfig)} == {"str", "int", "float", "bool"}
+    assert {field.type for field in dataclasses.fields(RunConfig)} == {
+        "str",
+        "int",
+        "float",
+        "bool",
+    }
 
 
 @pytest.mark.parametrize("row", ROWS, ids=row_name)

@@ -25,9 +25,13 @@ def test_the_flags_describe_the_same_run(row, tmp_path):
     if row.method == "noise":
         changes["match"] = "../other"
     config = dataclasses.replace(row, **changes)
-    option, module, *words = command_line(config, tmp_path / "run", str(tmp_path), analyses=["paths"])
+    option, module, *words = command_line(
+        config, tmp_path / "run", str(tmp_path), analyses=["paths"]
+    )
     assert (option, module) == ("-m", f"reproduce.{row.experiment}")
-    assert {f"--run_dir={tmp_path / 'run'}", f"--data_dir={tmp_path}", "--analyses=paths"} <= {*words}
+    assert {f"--run_dir={tmp_path / 'run'}", f"--data_dir={tmp_path}", "--analyses=paths"} <= {
+        *words
+    }
     with parsed(*words):
         found = config_from_flags(row.experiment)
     if row.method == "noise":

@@ -114,7 +114,9 @@ class TestMetrics:
             with pytest.raises(RunError, match=r"there is no finished run in .*: train it first"):
                 folders.read_metrics(folder)
 
-    @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"steps": "2"}', '{"steps": 2, "analyses": []}'])
+    @pytest.mark.parametrize(
+        "text", ["{", "[]", "{}", '{"steps": "2"}', '{"steps": 2, "analyses": []}']
+    )
     def test_damaged_metrics(self, finished, text):
         (finished / "metrics.json").write_text(text)
         with pytest.raises(RunError, match=r"metrics\.json is damaged: delete it"):
