@@ -13,7 +13,6 @@ machine. Peak memory is a process's own: run it once with each kind, and once wi
 """
 
 import argparse
-import dataclasses
 import resource
 import time
 
@@ -21,9 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from reproduce import cifar
-from reproduce.configs.methods import build
-from reproduce.configs.targets import TARGETS
+from reproduce.configs import TARGETS, build_sampler, preset
 from reproduce.runs.experiment import load
 
 KINDS = ("ordinary", "generators", "hypernetwork")
@@ -35,33 +32,31 @@ def main():
     parser.add_argument("--target", default="lenet", choices=["lenet", "resnet32", "resnet32_b"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--memory", choices=[*KINDS, "nothing"])
-    asked = parser.parse_args()
-    config = dataclasses.replace(
-        cifar.defaults("hypernetwork", "paper", target=asked.target), dataset="mnist_5k"
-    )
+    arguments = parser.parse_args()
+    config = preset("cifar", "hypernetwork", "paper", target=arguments.target, dataset="mnist_5k")
     split = load(config, None).train
     size = config.networks_per_step * config.images_per_network
     x, y = tf.constant(split.x[:size]), tf.constant(split.y[:size])
-    kinds = KINDS if asked.memory is None else [k for k in KINDS if k == asked.memory]
+    kinds = KINDS if arguments.memory is None else [k for k in KINDS if k == arguments.memory]
     steps = {kind: _step(kind, config, x, y) for kind in kinds}
     for kind, step in steps.items():
         start = time.perf_counter()
         step()
         print(f"{kind}: first step, with tracing, {time.perf_counter() - start:.1f} s", flush=True)
     seconds: dict[str, list[float]] = {kind: [] for kind in steps}
-    for _ in range(asked.rounds + 1):
+    for _ in range(arguments.rounds + 1):
         for kind, step in steps.items():
             start = time.perf_counter()
             step()
             seconds[kind].append(time.perf_counter() - start)
     for kind, values in seconds.items():
-        print(f"{kind}: median {1e3 * np.median(values[1:]):.0f} ms over {asked.rounds} steps")
+        print(f"{kind}: median {1e3 * np.median(values[1:]):.0f} ms over {arguments.rounds} steps")
     if len(seconds) == len(KINDS):
-        ordinary, generators, ours = (np.array(seconds[kind][1:]) for kind in KINDS)
+        ordinary, generators, hypernetwork = (np.array(seconds[kind][1:]) for kind in KINDS)
         print(
             f"hypernetwork / (ordinary + generators): medians "
-            f"{np.median(ours) / (np.median(ordinary) + np.median(generators)):.3f}, "
-            f"median of neighbours' ratios {np.median(ours / (ordinary + generators)):.3f}"
+            f"{np.median(hypernetwork) / (np.median(ordinary) + np.median(generators)):.3f}, "
+            f"median of neighbours' ratios {np.median(hypernetwork / (ordinary + generators)):.3f}"
         )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of this process {peak:.0f} MiB")
@@ -77,7 +72,7 @@ def _step(kind: str, config, x: tf.Tensor, y: tf.Tensor):
         )
         model.optimizer.build(model.trainable_variables)
         return tf.function(lambda: model.train_step((x, y)))
-    sampler = build(config, len(y))
+    sampler = build_sampler(config, len(y))
     if kind == "hypernetwork":
         return tf.function(lambda: sampler.train_step((x, y)))
 

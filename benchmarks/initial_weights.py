@@ -15,9 +15,7 @@ import tensorflow as tf
 
 import hypernet_tf as hn
 from hypernet_tf.training.stream import batches
-from reproduce import cifar
-from reproduce.configs import targets as _targets
-from reproduce.configs.methods import build
+from reproduce.configs import TARGETS, build_sampler, preset
 from reproduce.runs.experiment import load
 
 
@@ -34,23 +32,30 @@ def main():
         "--whole", type=int, nargs="*", help="layers generated at once; default: the target's"
     )
     parser.add_argument("--lam", type=float, default=1e3)
-    asked = parser.parse_args()
-    config = cifar.defaults("hypernetwork", "paper", target=asked.target)
-    config = dataclasses.replace(config, dataset=asked.dataset, lam=asked.lam)
+    arguments = parser.parse_args()
+    config = preset("cifar", "hypernetwork", "paper", target=arguments.target)
+    config = dataclasses.replace(config, dataset=arguments.dataset, lam=arguments.lam)
     dataset = load(config, None)
-    kind = _targets.TARGETS[asked.target]
-    ours = kind.hypernetwork | ({} if asked.whole is None else {"whole_layers": tuple(asked.whole)})
-    for start in asked.starts:
-        for gauge in asked.gauges:
-            for rate in asked.rates:
-                arguments = ours | {"initialization": start, "gauge_epsilon": gauge}
-                _targets.TARGETS[asked.target] = kind._replace(hypernetwork=arguments)
+    kind = TARGETS[arguments.target]
+    published = kind.hypernetwork | (
+        {} if arguments.whole is None else {"whole_layers": tuple(arguments.whole)}
+    )
+    for start in arguments.starts:
+        for gauge in arguments.gauges:
+            for rate in arguments.rates:
+                settings = published | {"initialization": start, "gauge_epsilon": gauge}
+                TARGETS[arguments.target] = kind._replace(hypernetwork=settings)
                 keras.utils.set_random_seed(0)
-                sampler = build(dataclasses.replace(config, learning_rate=rate), len(dataset.train))
-                print(f"{asked.target}, whole {ours['whole']}, start {start}", end=", ")
+                sampler = build_sampler(
+                    dataclasses.replace(config, learning_rate=rate), len(dataset.train)
+                )
+                print(
+                    f"{arguments.target}, whole {published['whole_layers']}, start {start}",
+                    end=", ",
+                )
                 print(f"epsilon {gauge:g}, rate {rate:g}")
                 _first_weights(sampler)
-                _train(sampler, dataset, config, asked.steps)
+                _train(sampler, dataset, config, arguments.steps)
 
 
 def _first_weights(sampler: hn.Hypernetwork) -> None:

@@ -12,8 +12,7 @@ import time
 
 import hypernet_tf as hn
 from hypernet_tf.training.stream import batches
-from reproduce import mnist
-from reproduce.configs.methods import METHODS, build
+from reproduce.configs import METHODS, build_sampler, preset
 
 STEPS = 10
 
@@ -26,8 +25,8 @@ def main():
     train = hn.data.load("mnist_5k").train
     methods, times = {}, {}
     for name in METHODS:
-        config = mnist.defaults(name, "paper")
-        sampler = build(config, len(train))
+        config = preset("mnist", name, "paper")
+        sampler = build_sampler(config, len(train))
         data = iter(batches(train, batch_size=config.passes_per_step, seed=0))
         sampler.make_train_function()
         methods[name], times[name] = (config, sampler, data), []

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 import hypernet_tf as hn
-from hypernet_tf.diversity.entropy import nearest_neighbour_distances
+from hypernet_tf.diversity import nearest_neighbour_distances
 from hypernet_tf.training.checkpoints import Checkpoints
-from reproduce import mnist
-from reproduce.runs import folder as _run
+from reproduce.configs import RunConfig
+from reproduce.runs.folder import RunError, finished
 
 NETWORKS = 50
 
@@ -36,9 +36,9 @@ def main():
     parser.add_argument("noise", type=pathlib.Path)
     folders = parser.parse_args()
     try:
-        config, _ = _run.finished(folders.noise, mnist.Config)
-        _run.finished(folders.hypernetwork, mnist.Config)
-    except _run.RunError as error:
+        config, _ = finished(folders.noise, RunConfig)
+        finished(folders.hypernetwork, RunConfig)
+    except RunError as error:
         parser.error(str(error))
     test = hn.data.load(config.dataset).test
     hyper, control = (

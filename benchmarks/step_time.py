@@ -17,8 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import hypernet_tf as hn
-from reproduce import mnist
-from reproduce.configs.methods import build
+from reproduce.configs import build_sampler, preset
 
 
 def main():
@@ -29,7 +28,7 @@ def main():
     split = hn.data.load("mnist_5k").train
     x, y = tf.constant(split.x[:1024]), tf.constant(split.y[:1024])
 
-    hyper = build(mnist.Config(), 55_000)
+    hyper = build_sampler(preset("mnist", "hypernetwork", "paper"), 55_000)
     cnn = hn.zoo.mnist()
     cnn.compile(
         optimizer=keras.optimizers.Adam(3e-4),

@@ -10,7 +10,6 @@ alone. On a shared machine a share means more than two times measured apart.
 
 import argparse
 import collections
-import dataclasses
 import functools
 import pathlib
 import tempfile
@@ -22,7 +21,7 @@ import hypernet_tf as hn
 from hypernet_tf.training.callbacks import Validation
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.tensorboard import TensorBoardWriter
-from reproduce import mnist
+from reproduce.configs import preset
 from reproduce.runs.experiment import trained
 
 
@@ -35,9 +34,12 @@ def main():
     parser.add_argument("--steps", type=int, help="default: those of the preset")
     parser.add_argument("--folder", type=pathlib.Path, help="an empty one, kept afterwards")
     arguments = parser.parse_args()
-    config = mnist.defaults(arguments.method, arguments.preset)
-    config = dataclasses.replace(
-        config, dataset=arguments.dataset, steps=arguments.steps or config.steps
+    config = preset(
+        "mnist",
+        arguments.method,
+        arguments.preset,
+        dataset=arguments.dataset,
+        steps=arguments.steps,
     )
     dataset = hn.data.load(config.dataset)
     keras.utils.set_random_seed(config.seed)

@@ -19,31 +19,35 @@ from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics import OODMetrics, Uncertainty, ood_metrics
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
+from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.mnf import MNF
 from hypernet_tf.samplers.noise_control import NoiseControl
 from hypernet_tf.samplers.sgd_chains import SGLD, SGDChains
 from hypernet_tf.targets import (
+    KernelAxes,
     Target,
     TargetLayer,
     Value,
     WeightSet,
     per_network,
-    register_rule,
+    register_layer,
     zoo,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MNF",
     "SGLD",
     "DeepEnsemble",
+    "Draw",
     "Ensemble",
     "Evaluation",
     "Gauge",
     "Hypernetwork",
+    "KernelAxes",
     "LatentSampler",
     "NoiseControl",
     "OODMetrics",
@@ -61,6 +65,6 @@ __all__ = [
     "metrics",
     "ood_metrics",
     "per_network",
-    "register_rule",
+    "register_layer",
     "zoo",
 ]

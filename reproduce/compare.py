@@ -2,56 +2,64 @@
 
   python -m reproduce.compare --dataset=mnist_5k --preset=quick
   python -m reproduce.compare --dataset=fashion_mnist --methods=hypernetwork,noise,sgd
+  python -m reproduce.compare --extension=my_sampler --methods=mine,sgd --dataset=mnist_5k
 
-Each method and seed is a run of `reproduce.mnist` of its own, in a folder below the comparison's,
-and is analysed like any other. What is finished is not run again when a comparison is repeated, or
-widened by methods and seeds; one that was killed goes on where it stopped. A run of all methods
-with the preset `quick` takes about 20 minutes for each seed on two cores.
+Each method and seed is a run of `reproduce.mnist` in a folder below the comparison's, and can be
+analysed like any other. A repeated or widened comparison runs nothing that is finished, and goes on
+with a run that was killed. All methods with the preset `quick` take about 20 minutes for each seed
+on two cores.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
+
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import hypernet_tf as hn
-from reproduce import mnist
-from reproduce.analyses.analyses import ANALYSES
-from reproduce.analyses.subject import Settings
-from reproduce.cli import analysis_flags as _analysis_flags
-from reproduce.cli import device_flags as _device_flags
-from reproduce.cli import experiment_flags as _experiment_flags
-from reproduce.cli import flags as _flags
-from reproduce.cli import seeds_flag as _seeds_flag
-from reproduce.configs.methods import METHODS, build
-from reproduce.runs import child as _child
-from reproduce.runs import folder as _run
-from reproduce.studies import comparison as _comparison
+from hypernet_tf import plots
+from reproduce.cli import analysis_flags, device_flags, run_flags, seeds_flag, shared_flags
+from reproduce.configs import METHODS, RunConfig, preset
+from reproduce.configs.methods import methods_of
+from reproduce.runs.folder import UsageError, folder_name
+from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun
 
 # Of the shared flags only these mean something here.
-SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset")
+SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "extension")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
-flags.adopt_module_key_flags(_seeds_flag)
-flags.DEFINE_list("methods", list(METHODS), f"Some of {', '.join(METHODS)}.")
+flags.adopt_module_key_flags(seeds_flag)
+flags.DEFINE_list("methods", [], "Methods to compare. Default: all that `reproduce.mnist` has.")
 flags.DEFINE_integer(
     "passes",
     None,
     "The cost of a training: how many images go through one target network, forth and back. "
-    "Default: those of the hypernetwork's published run, 13,312,000; of --preset=quick 1,024,000.",
+    "Default: the cost of the hypernetwork's published run, 13,312,000; 1,024,000 for "
+    "--preset=quick.",
     lower_bound=1,
 )
 
 PASSES = {"paper": 13_312_000, "quick": 1_024_000}
-ANALYSED = ("uncertainty", "out_of_distribution")
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What is compared: data set, preset, image passes of a training, methods, seeds."""
+class Comparison(Study):
+    """Methods trained on the same images at the same cost.
+
+    Attributes:
+        dataset: Name of the data set.
+        preset: "paper" or "quick".
+        passes: Number of image passes of a training.
+        methods: Names of the methods.
+        seeds: Seeds, one run each.
+    """
 
     dataset: str
     preset: str
@@ -59,181 +67,201 @@ class Comparison:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
 
+    command: ClassVar[str] = "compare"
+    noun: ClassVar[str] = "comparison"
+    analyses: ClassVar[tuple[str, ...]] = ("uncertainty", "out_of_distribution")
+    entries_are_columns: ClassVar[bool] = True
+
+    def runs(self) -> list[StudyRun]:
+        """One run for each seed and method."""
+        return [
+            StudyRun(method, f"{method}-seed={seed}", self._config(method, seed))
+            for seed in self.seeds
+            for method in self.methods
+        ]
+
+    def _config(self, method: str, seed: int) -> RunConfig:
+        """The preset, trained for as many whole steps as the passes take."""
+        config = preset("mnist", method, self.preset, dataset=self.dataset)
+        match = f"../hypernetwork-seed={seed}" if "match" in METHODS[method].flags else ""
+        steps = -(-self.passes // config.passes_per_step)
+        return dataclasses.replace(config, seed=seed, steps=steps, match=match)
+
+    def fixed_settings(self) -> dict[str, Any]:
+        """More passes, methods or seeds go on in the same folder."""
+        return {"dataset": self.dataset, "preset": self.preset}
+
+    def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
+        """Cost, quality, calibration and diversity, and how well unknown images are detected."""
+        ood = dict.fromkeys(key for one in results for key in one.rows if _is_ood(key))
+        return [
+            *("image_passes", "steps", "parameters", "num_networks"),
+            *("member_accuracy", "member_accuracy_std"),
+            *("majority_vote_accuracy", "mean_probability_accuracy"),
+            *("member_negative_log_likelihood", "negative_log_likelihood"),
+            *("uncertainty_member_expected_calibration_error", "expected_calibration_error"),
+            *("uncertainty_member_brier_score", "brier_score"),
+            *("disagreement", "uncertainty_cka_of_log_probabilities"),
+            *("uncertainty_mutual_information_correct", "uncertainty_mutual_information_wrong"),
+            *("entropy", "nearest_neighbour_distance"),
+            *("train_seconds", "sample_seconds", "peak_memory_mib"),
+            *ood,
+        ]
+
+    def title(self) -> str:
+        """The heading of the page."""
+        return f"Methods side by side on {self.dataset}"
+
+    def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What was trained, and what the numbers compare."""
+        return [
+            f"Each method trained the same target on the same images, for {self.passes:,} image "
+            "passes (an image forth and back through one target network) or the next whole step; "
+            f"seeds {', '.join(map(str, self.seeds))}. Numbers are mean ± standard deviation over "
+            "seeds. An ensemble of N networks that share a budget gives each of them 1/N of it.",
+            "Entropy is minus the diversity term of samplers with a latent space, whose dimension "
+            "it multiplies: it compares seeds, not methods. The distance to the nearest of ten "
+            "networks compares methods.",
+        ]
+
+    def figure(
+        self, numbers: Numbers, metrics: Mapping[str, Any]
+    ) -> tuple[str, str, Figure, dict[str, np.ndarray]]:
+        """The main numbers of each method, and how well it detects unknown images."""
+        panels = [*_PANELS]
+        for score in _OOD_SCORES:
+            keys = [key for key in numbers if _is_ood(key, score)]
+            labels = {key: key.removeprefix("ood_").removesuffix(f"_{score}_auroc") for key in keys}
+            title = f"Out-of-distribution images, by {score.replace('_', ' ')}"
+            panels.append(_Panel(title, "area under ROC (%)", labels, factor=100.0))
+        arrays: dict[str, np.ndarray] = {"methods": np.array(self.methods)}
+        drawn = []
+        for panel in panels:
+            series = {}
+            for key, label in panel.series.items():
+                mean, std = (
+                    np.array([getattr(numbers[key][m], name) for m in self.methods], float)
+                    for name in ("mean", "std")
+                )
+                if np.isnan(mean).all():
+                    continue
+                shown = panel.factor * ((1 - mean) if panel.is_error else mean)
+                series[label] = (shown, panel.factor * std)
+                for name, values in zip(("mean", "std"), series[label], strict=True):
+                    arrays[f"{panel.title}, {label}, {name}"] = values
+            if series:
+                drawn.append(
+                    {"title": panel.title, "unit": panel.unit, "log": panel.log, "series": series}
+                )
+        caption = "Means and standard deviations over seeds"
+        return "comparison", caption, plots.comparison(list(self.methods), drawn), arrays
+
+
+_OOD_SCORES = ("entropy", "mutual_information")
+
+
+def _is_ood(key: str, *scores: str) -> bool:
+    """Whether a row is the area under the ROC curve of a data set and one of the scores."""
+    ends = tuple(f"_{score}_auroc" for score in scores or _OOD_SCORES)
+    return key.startswith("ood_") and key.endswith(ends)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+    """A panel of the figure.
+
+    Attributes:
+        title: Title of the panel.
+        unit: Label of its axis.
+        series: Key of a column -> its label.
+        log: Whether the axis is logarithmic.
+        is_error: Whether 1 minus the number is shown.
+        factor: Factor on the numbers.
+    """
+
+    title: str
+    unit: str
+    series: Mapping[str, str]
+    log: bool = False
+    is_error: bool = False
+    factor: float = 1.0
+
+
+_PANELS = (
+    _Panel(
+        "Errors on the test images",
+        "%",
+        {"member_accuracy": "mean of the networks", "majority_vote_accuracy": "majority vote"},
+        log=True,
+        is_error=True,
+        factor=100.0,
+    ),
+    _Panel(
+        "Negative log-likelihood",
+        "nats",
+        {
+            "member_negative_log_likelihood": "mean of the networks",
+            "negative_log_likelihood": "ensemble",
+        },
+        log=True,
+    ),
+    _Panel(
+        "Expected calibration error",
+        "15 bins of equal width",
+        {
+            "uncertainty_member_expected_calibration_error": "mean of the networks",
+            "expected_calibration_error": "ensemble",
+        },
+        log=True,
+    ),
+    _Panel(
+        "Disagreement of two networks",
+        "share of the test images",
+        {"disagreement": "two networks"},
+        log=True,
+    ),
+)
+
 
 def from_flags() -> Comparison:
     """The comparison that the flags ask for; says on stdout which data set `auto` became.
 
     Raises:
-        UsageError: an unknown method, one named twice, or noise without what it matches.
+        UsageError: An unknown method, one named twice, or noise without what it matches.
     """
-    values = _flags.FLAGS
-    _flags.accept_only(
-        SHARED_FLAGS, "a comparison", others=(_experiment_flags, _device_flags, _analysis_flags)
+    values = command.FLAGS
+    shared_flags.accept_only(
+        SHARED_FLAGS, "a comparison", others=(run_flags, device_flags, analysis_flags)
     )
-    methods = values.methods
+    known = methods_of("mnist")
+    methods = values.methods or known
     for name in methods:
-        if name not in METHODS:
-            raise _run.UsageError(f"there is no method '{name}': there are {', '.join(METHODS)}")
-    if not methods or len(set(methods)) < len(methods):
-        raise _run.UsageError("--methods names at least one, and each once")
+        if name not in known:
+            raise UsageError(f"there is no method '{name}': choose from {', '.join(known)}")
+    if len(set(methods)) < len(methods):
+        raise UsageError("--methods names a method twice: name each once")
     if "noise" in methods and "hypernetwork" not in methods:
-        raise _run.UsageError("noise is as far apart as the hypernetwork: add it to --methods")
+        raise UsageError("noise is as far apart as the hypernetwork: add it to --methods")
     return Comparison(
-        _flags.dataset(hn.data.NAMES),
+        shared_flags.dataset(hn.data.NAMES),
         values.preset,
         values.passes or PASSES[values.preset],
-        tuple(name for name in METHODS if name in methods),
+        tuple(name for name in known if name in methods),
         tuple(sorted(map(int, values.seeds))),
     )
 
 
 def default_folder(comparison: Comparison) -> pathlib.Path:
     """Named after data set and preset; more passes, methods or seeds go on in the same folder."""
-    parts = {"dataset": (comparison.dataset, "mnist"), "preset": (comparison.preset, "paper")}
-    named = [f"{name}={value}" for name, (value, usual) in parts.items() if value != usual]
-    return pathlib.Path("runs", "-".join(["compare", *named]))
-
-
-def config_of(comparison: Comparison, method: str, seed: int) -> mnist.Config:
-    """The run of one method and seed: as many whole steps as it takes for the passes."""
-    config = mnist.defaults(method, comparison.preset)
-    other = run_folder(pathlib.Path(".."), "hypernetwork", seed) if method == "noise" else ""
-    return dataclasses.replace(
-        config,
-        dataset=comparison.dataset,
-        seed=seed,
-        steps=-(-comparison.passes // config.passes_per_step),
-        match=str(other),
-    )
-
-
-def run_folder(folder: pathlib.Path, method: str, seed: int) -> pathlib.Path:
-    """The folder of one run."""
-    return folder / f"{method}-seed={seed}"
-
-
-def run(comparison: Comparison, folder: pathlib.Path, data_dir: str | None = None) -> dict:
-    """Train and analyse what is not there yet, then write table, figure and page.
-
-    Args:
-        comparison: what to compare.
-        folder: of the comparison, and of its runs.
-        data_dir: see `hypernet_tf.data.load`.
-
-    Returns:
-        What metrics.json holds.
-
-    Raises:
-        RunError: a folder holds another run, or a run failed.
-    """
-    _run.check_several(folder, "compare", lambda name: "-seed=" in name)
-    runs = [
-        (method, config_of(comparison, method, seed))
-        for seed in comparison.seeds
-        for method in comparison.methods
-    ]
-    for method, config in runs:  # what stands in the way is said before anything is trained
-        _run.check(run_folder(folder, method, config.seed), config)
-        size = build(config, num_data=1).num_available_after(config.steps)
-        if size is not None and size < config.num_networks:
-            raise _run.UsageError(
-                f"after {comparison.passes:,} image passes {method} has {size} networks, and its "
-                f"ensemble takes {config.num_networks}: raise --passes"
-            )
-    with _run.locked(folder):
-        return _run_all(comparison, runs, folder, data_dir)
-
-
-def _run_all(
-    comparison: Comparison,
-    runs: list[tuple[str, mnist.Config]],
-    folder: pathlib.Path,
-    data_dir: str | None,
-) -> dict:
-    found: dict[str, list[dict]] = {method: [] for method in comparison.methods}
-    for place, (method, config) in enumerate(runs, 1):
-        where = run_folder(folder, method, config.seed)
-        complete = _complete(where, config)
-        state = "is complete" if complete else f"{config.steps:,} steps"
-        print(f"run {place} of {len(runs)}: {method}, seed {config.seed}: {state}", flush=True)
-        if not complete:
-            _train(config, where, data_dir)
-        found[method].append(_run.read_metrics(where))
-    try:
-        rows = _comparison.table(found)
-    except (KeyError, TypeError) as error:
-        raise _run.RunError(f"metrics.json of a run in {folder} is damaged: {error}") from error
-    metrics = {"experiment": "compare", **dataclasses.asdict(comparison), "rows": rows}
-    figure, arrays = _comparison.figure(rows)
-    _run.write_figure(folder, "comparison", figure, arrays)
-    _run.write_json(folder / "metrics.json", metrics)
-    _run.write(folder / "table.md", lambda aside: aside.write_text(_comparison.text_table(rows)))
-    configs = {method: several[0]["config"] for method, several in found.items()}
-    others = _others(folder, comparison)
-    if others:
-        print(f"not in this table: {', '.join(others)}, which {folder} holds too")
-    text = _comparison.page(
-        metrics, folder / "figures" / "comparison.png", json.dumps(configs, indent=2)
-    )
-    _run.write(folder / "report.html", lambda aside: aside.write_text(text))
-    return metrics
-
-
-def _others(folder: pathlib.Path, comparison: Comparison) -> list[str]:
-    """Runs in the folder that a comparison leaves out."""
-    asked = {
-        run_folder(folder, method, seed).name
-        for method in comparison.methods
-        for seed in comparison.seeds
-    }
-    return sorted({path.name for path in folder.glob("*-seed=*")} - asked)
-
-
-def _complete(folder: pathlib.Path, config: mnist.Config) -> bool:
-    """Whether a run is finished and analysed, with the settings that every run here has."""
-    if _run.check(folder, config) != config.steps or not (folder / "report.html").exists():
-        return False
-    done = _run.read_metrics(folder).get("analyses", {})
-    usual = dataclasses.asdict(Settings(num_networks=config.num_networks))
-    return all(
-        name in done
-        and done[name].get("settings")
-        == {field: usual[field] for field in ANALYSES[name].uses} | {"steps": config.steps}
-        for name in ANALYSED
-    )
-
-
-def _train(config: mnist.Config, folder: pathlib.Path, data_dir: str | None) -> None:
-    """One run in a process of its own, whose peak memory is then its own as well.
-
-    Raises:
-        RunError: it failed; what it said of it stands above.
-    """
-    wanted = {
-        "dataset": config.dataset,
-        "method": config.method,
-        "preset": config.preset,
-        "seed": config.seed,
-        "steps": config.steps,
-        "run_dir": folder,
-        "analyses": ",".join(ANALYSED),
-        "match": config.match and folder / config.match,
-        "data_dir": data_dir,
-    }
-    what = f"{config.method} with seed {config.seed}"
-    _child.run("reproduce.mnist", wanted, what)
+    defaults = {"dataset": "mnist", "preset": "paper"}
+    return pathlib.Path("runs", folder_name("compare", comparison.fixed_settings(), defaults))
 
 
 def main() -> None:
-    """What `python -m reproduce.compare` does."""
-    _child.end_together()
+    """Run `python -m reproduce.compare`."""
     comparison = from_flags()
-    values = _flags.FLAGS
-    folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(comparison)
-    metrics = run(comparison, folder, values.data_dir)
-    print(_comparison.text_table(metrics["rows"]))
-    print(f"report: {folder / 'report.html'}")
+    command.run_study(comparison, default_folder(comparison))
 
 
 if __name__ == "__main__":
-    _flags.run(main)
+    command.run(main)

@@ -34,31 +34,55 @@ import dataclasses
 import functools
 import math
 import pathlib
+import shlex
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import keras
+import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
+
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import hypernet_tf as hn
+from hypernet_tf import plots
+from hypernet_tf.metrics import MEASURES
 from hypernet_tf.training.devices import Execution
-from hypernet_tf.training.tuning import DIRECTIONS
-from reproduce import mnist
-from reproduce.cli import analysis_flags as _analysis_flags
-from reproduce.cli import device_flags as _device_flags
-from reproduce.cli import experiment_flags as _experiment_flags
-from reproduce.cli import flags as _flags
-from reproduce.runs import folder as _run
-from reproduce.studies import frontier as _frontier
-from reproduce.studies import trials as _trials
-from reproduce.studies import workers as _workers
-from reproduce.studies.sweep_folder import Sweep, check, default_folder, trial_folder
+from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
+from reproduce.configs import RunConfig, preset
+from reproduce.runs import experiment
+from reproduce.runs import folder as folders
+from reproduce.runs.command import command_line
+from reproduce.runs.folder import RunError, UsageError
+from reproduce.studies import trials, workers
+from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun
 
 # Of the shared flags only these mean something here.
-SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "num_networks")
+SHARED_FLAGS = (
+    "dataset",
+    "data_dir",
+    "run_dir",
+    "preset",
+    "steps",
+    "seed",
+    "num_networks",
+    "extension",
+)
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
-flags.adopt_module_key_flags(_device_flags)
+flags.adopt_module_key_flags(device_flags)
+# Measures of the validation images that a sweep can search for.
+OBJECTIVES = (
+    "majority_vote_accuracy",
+    "mean_probability_accuracy",
+    "member_accuracy",
+    "negative_log_likelihood",
+    "expected_calibration_error",
+    "brier_score",
+    "entropy",
+)
 flags.DEFINE_list(
     "lams", ["1e1", "1e2", "1e3", "1e4", "1e5"], "For --search=grid: the values of lam."
 )
@@ -74,47 +98,193 @@ flags.DEFINE_float("lam_max", 1e5, "For --search=bayesian: the greatest lam.")
 flags.DEFINE_integer("trials", 10, "For --search=bayesian: how many trials in all.", lower_bound=1)
 flags.DEFINE_enum(
     "objective",
-    "ensemble_accuracy",
-    list(_frontier.OBJECTIVES),
-    "What is best, on the validation images. ensemble_accuracy is that of the majority vote, "
-    "member_accuracy the mean over networks.",
+    OBJECTIVES[0],
+    list(OBJECTIVES),
+    "What is best, on the validation images: "
+    + "; ".join(f"{key}: {MEASURES[key].title}" for key in OBJECTIVES)
+    + ".",
 )
 
-_PARTS = {"grid": ("lams",), "bayesian": ("lam_min", "lam_max", "trials")}
+_SEARCH_FLAGS = {"grid": ("lams",), "bayesian": ("lam_min", "lam_max", "trials")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep(Study):
+    """The hypernetwork trained with several lams, in trials of Keras Tuner.
+
+    Attributes:
+        config: Configuration of every trial, except its lam.
+        search: "grid" or "bayesian".
+        objective: Key of the measure that decides what is best, on the validation images.
+        lams: Values of lam of a grid.
+        lam_min: Least lam of a Bayesian search.
+        lam_max: Greatest lam of a Bayesian search.
+        num_trials: Number of trials of a Bayesian search.
+        done: Values of lam whose trials came to their end; known after the search.
+        failed: Values of lam whose training diverged; known after the search.
+    """
+
+    config: RunConfig
+    search: str = "grid"
+    objective: str = OBJECTIVES[0]
+    lams: tuple[float, ...] = ()
+    lam_min: float = 0.0
+    lam_max: float = 0.0
+    num_trials: int = 0
+    done: tuple[float, ...] = ()
+    failed: tuple[float, ...] = ()
+
+    command: ClassVar[str] = "sweep"
+    noun: ClassVar[str] = "sweep"
+
+    def run_of(self, lam: float) -> StudyRun:
+        """The run of a trial."""
+        config = dataclasses.replace(self.config, lam=lam)
+        return StudyRun(f"{lam:g}", f"lam={lam:g}", config)
+
+    def runs(self) -> list[StudyRun]:
+        """The trials that came to their end, in the order of lam."""
+        return [self.run_of(lam) for lam in self.done]
+
+    def fixed_settings(self) -> dict[str, Any]:
+        """More lams or trials go on in the same folder."""
+        config = dataclasses.asdict(self.config)
+        fixed = {"search": self.search, **config}
+        if self.search == "bayesian":  # whose trials depend on these
+            fixed |= {"objective": self.objective, "lam_min": self.lam_min, "lam_max": self.lam_max}
+        return {name: value for name, value in fixed.items() if name not in ("lam", "match")}
+
+    def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
+        """The trade of accuracy for diversity, and the objective."""
+        objective = dataclasses.replace(
+            MEASURES[self.objective],
+            key="objective",
+            title=f"{MEASURES[self.objective].title}, validation",
+        )
+        return [
+            *("entropy", "member_accuracy", "majority_vote_accuracy", "mean_probability_accuracy"),
+            *("negative_log_likelihood", "expected_calibration_error", "brier_score"),
+            "disagreement",
+            Column(objective, lambda one: one.metrics["validation"][self.objective]),
+        ]
+
+    def summary(
+        self,
+        results: Sequence[RunResult],
+        numbers: Numbers,
+        folder: pathlib.Path,
+        data_dir: str | None,
+    ) -> dict[str, Any]:
+        """The best trial, and the command that trains it again."""
+        sign = 1 if MEASURES[self.objective].better == "higher" else -1
+        values = numbers["objective"]
+        again = folder.with_name(f"{folder.name}-best")
+        best = max(results, key=lambda one: sign * (values[one.run.entry].mean or -math.inf))
+        return {
+            "trials": [
+                {
+                    "lam": one.run.config.lam,
+                    "folder": one.run.folder,
+                    "objective": values[one.run.entry].mean,
+                    "validation": one.metrics["validation"],
+                }
+                for one in results
+            ],
+            "best": {
+                "lam": best.run.config.lam,
+                "folder": best.run.folder,
+                "objective": values[best.run.entry].mean,
+            },
+            "config": dataclasses.asdict(best.run.config),
+            "command_line": shlex.join(["python", *command_line(best.run.config, again, data_dir)]),
+        }
+
+    def label(self, entry: str, metrics: Mapping[str, Any]) -> str:
+        """lam, and whether it is the best."""
+        best = entry == f"{metrics['best']['lam']:g}"
+        return f"lam {entry}" + (" (best)" if best else "")
+
+    def title(self) -> str:
+        """The heading of the page."""
+        return f"Sweep over lam on {self.config.dataset}"
+
+    def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What was trained, how the best trial was chosen, how it is trained again."""
+        best = metrics["best"]
+        paragraphs = [
+            f"Each trial trained the hypernetwork with another lam, the weight of accuracy against "
+            f"diversity, for {self.config.steps:,} steps. Accuracies, likelihoods and calibration "
+            f"in table and figure are those of {self.config.num_networks} networks on the test "
+            "images; entropy is that of the weights of these networks.",
+            f"The best trial has the best {MEASURES[self.objective].title} on the validation "
+            "images, on which no trial trained. The test images do not influence the choice. "
+            f"It is lam {best['lam']:g}, in {best['folder']}. It is trained again by: "
+            f"{metrics['command_line']}",
+        ]
+        if self.failed:
+            lams = ", ".join(f"{lam:g}" for lam in self.failed)
+            paragraphs.append(f"Not in the table, because training diverged: lam {lams}.")
+        return paragraphs
+
+    def figure(
+        self, numbers: Numbers, metrics: Mapping[str, Any]
+    ) -> tuple[str, str, Figure, dict[str, np.ndarray]]:
+        """The frontier: quality against entropy, a mark for each trial."""
+        keys = ("entropy", "member_accuracy", "majority_vote_accuracy", "negative_log_likelihood")
+        arrays = {"lam": np.array(self.done)}
+        for key in keys:
+            values = np.array([numbers[key][f"{lam:g}"].mean for lam in self.done], float)
+            arrays[key] = MEASURES[key].factor * values
+        panels = [
+            {
+                "title": MEASURES[key].title.capitalize(),
+                "unit": MEASURES[key].unit,
+                "log": MEASURES[key].unit == "nats",
+                "values": arrays[key],
+            }
+            for key in keys[1:]
+        ]
+        best = self.done.index(metrics["best"]["lam"])
+        caption = (
+            "The accuracy-diversity frontier on the test images: a mark for each trial, its lam "
+            "beside it, a ring around the best one; the grey line goes from lam to lam"
+        )
+        figure = plots.frontier(arrays["lam"], arrays["entropy"], panels, best=best)
+        return "frontier", caption, figure, arrays
 
 
 def from_flags() -> Sweep:
     """The sweep that the flags ask for; says on stdout which data set `auto` became.
 
     Raises:
-        UsageError: flags that do not fit each other, or lams that are none.
+        UsageError: Flags that do not fit each other, or lams that are no numbers above 0.
     """
-    values = _flags.FLAGS
-    _flags.accept_only(SHARED_FLAGS, "a sweep", others=(_experiment_flags, _analysis_flags))
-    for search, names in _PARTS.items():
+    values = command.FLAGS
+    shared_flags.accept_only(SHARED_FLAGS, "a sweep", others=(run_flags, analysis_flags))
+    for search, names in _SEARCH_FLAGS.items():
         for name in names:
             if search != values.search and values[name].present:
-                raise _run.UsageError(f"--{name} has no part in --search={values.search}: drop it")
+                raise UsageError(f"--{name} is not used by --search={values.search}: remove it")
+    sweep = functools.partial(Sweep, search=values.search, objective=values.objective)
     if values.search == "grid":
-        return Sweep(mnist.config_from_flags(), "grid", values.objective, _lams(values.lams))
-    low, high = (_trials.rounded(values[name].value) for name in ("lam_min", "lam_max"))
+        lams = _lams(values.lams)
+        return sweep(run_flags.config_from_flags("mnist"), lams=lams)
+    low, high = (trials.rounded(values[name].value) for name in ("lam_min", "lam_max"))
     if not 0 < low < high < math.inf:
-        raise _run.UsageError(f"--lam_min and --lam_max are 0 < min < max, not {low:g}, {high:g}")
-    config = mnist.config_from_flags()
-    return Sweep(
-        config, "bayesian", values.objective, lam_min=low, lam_max=high, trials=values.trials
-    )
+        raise UsageError(f"--lam_min and --lam_max are 0 < min < max, not {low:g}, {high:g}")
+    config = run_flags.config_from_flags("mnist")
+    return sweep(config, lam_min=low, lam_max=high, num_trials=values.trials)
 
 
 def _lams(texts: list[str]) -> tuple[float, ...]:
     try:
-        lams = [_trials.rounded(float(text)) for text in texts]
+        lams = [trials.rounded(float(text)) for text in texts]
     except ValueError as error:
-        raise _run.UsageError(f"--lams are numbers, separated by commas: {error}") from error
+        raise UsageError(f"--lams are numbers, separated by commas: {error}") from error
     if not lams or not all(0 < lam < math.inf for lam in lams):
-        raise _run.UsageError("--lams are finite numbers above 0, at least one")
+        raise UsageError("--lams are finite numbers above 0, at least one")
     if len(set(lams)) < len(lams):
-        raise _run.UsageError("--lams names a lam twice (six digits of each count)")
+        raise UsageError("--lams names a lam twice (six digits of each count)")
     return tuple(lams)
 
 
@@ -122,44 +292,45 @@ def run(
     sweep: Sweep,
     folder: pathlib.Path,
     data_dir: str | None = None,
-    part: _workers.Part | None = None,
+    part: workers.Part | None = None,
     execution: Execution | None = None,
 ) -> dict[str, Any] | None:
     """Run the trials that are left and write the frontier.
 
     Args:
-        sweep: what to search.
-        folder: of the sweep, and of its trials.
-        data_dir: see `hypernet_tf.data.load`.
-        part: of this process in a search that several share.
-        execution: on what, and how, the training steps of a trial are run.
+        sweep: What to search.
+        folder: Folder of the sweep, and of its trials.
+        data_dir: Folder of data sets, see `hypernet_tf.data.load`.
+        part: Part of this process in a search that several processes share.
+        execution: Devices on which the training steps of a trial run, and how.
 
     Returns:
-        What metrics.json holds; None for a worker, whose chief writes it.
+        The contents of metrics.json; None for a worker, whose chief writes it.
 
     Raises:
-        RunError, DataError, CheckpointError: each with its one line.
+        RunError, DataError, CheckpointError: Each with its one line.
     """
-    check(folder, sweep)
+    sweep.check(folder)
     if part is None or not part.is_chief:
-        hn.data.load(sweep.config.dataset, data_dir)  # what is missing is said before a trial
-    find = functools.partial(_search, sweep, folder, data_dir, execution)
+        hn.data.load(sweep.config.dataset, data_dir)  # an error comes before the first trial
+    search = functools.partial(_search, sweep, folder, data_dir, execution)
     if part is not None and not part.is_chief:
-        _workers.wait_for_chief(part)
-        if not (folder / "sweep.json").exists():
-            raise _run.RunError(f"the chief works in another folder, not in {folder.resolve()}")
-        check(folder, sweep)
-        with _workers.chief_may_go(part):
-            find(is_worker=True)
+        workers.wait_for_chief(part)
+        if not (folder / "study.json").exists():
+            raise RunError(f"the chief works in another folder, not in {folder.resolve()}")
+        sweep.check(folder)
+        with workers.chief_may_go(part):
+            search(is_worker=True)
         return None
     if part is not None:
-        _workers.check_address(part)
-    with _run.locked(folder):
-        check(folder, sweep)
-        _run.write_json(folder / "sweep.json", sweep.record())
+        workers.check_address(part)
+    with folders.locked(folder):
+        sweep.check(folder)
+        folders.write_json(folder / "study.json", sweep.record())
         if part is not None:
             print(f"chief: trials are handed out at {part.address}", flush=True)
-        return _write(sweep, folder, data_dir, find(is_worker=False))
+        found = search(is_worker=False)
+        return _finish(sweep, folder, data_dir, found)
 
 
 def _search(
@@ -172,24 +343,19 @@ def _search(
 ) -> list[Any]:
     def train(lam: float) -> dict[str, float]:
         print(f"trial: lam {lam:g}", flush=True)
-        where = trial_folder(folder, lam)
-        _wait_until_free(where)
+        trial = sweep.run_of(lam)
+        _wait_until_free(folder / trial.folder)
         keras.backend.clear_session()  # the trial before is over
-        config = dataclasses.replace(sweep.config, lam=lam)
-        metrics = mnist.run(config, where, data_dir, execution=execution)
-        return {
-            name: metrics["validation"][ours]
-            for name, ours in _frontier.OBJECTIVES.items()
-            if ours in metrics["validation"]
-        }
+        metrics = experiment.run(trial.config, folder / trial.folder, data_dir, execution=execution)
+        return {key: metrics["validation"][key] for key in OBJECTIVES}
 
     if sweep.search == "grid":
-        oracle = functools.partial(_trials.ListOracle, sweep.lams)
+        oracle = functools.partial(trials.ListOracle, sweep.lams)
     else:
         oracle = functools.partial(
-            _trials.BayesianOracle, sweep.lam_min, sweep.lam_max, max_trials=sweep.trials
+            trials.BayesianOracle, sweep.lam_min, sweep.lam_max, max_trials=sweep.num_trials
         )
-    return _trials.search(
+    return trials.search(
         train,
         oracle,
         sweep.objective,
@@ -200,77 +366,60 @@ def _search(
 
 
 def _wait_until_free(folder: pathlib.Path) -> None:
-    """A chief that was restarted hands out again what a worker of before is still running."""
+    """A restarted chief hands out again what a worker of before is still running."""
     while True:
         try:
-            with _run.locked(folder):
+            with folders.locked(folder):
                 return
-        except _run.OccupiedError:
+        except folders.OccupiedError:
             time.sleep(1)
 
 
-def _write(
-    sweep: Sweep, folder: pathlib.Path, data_dir: str | None, trials: list[Any]
+def _finish(
+    sweep: Sweep, folder: pathlib.Path, data_dir: str | None, found: list[Any]
 ) -> dict[str, Any]:
-    """The frontier of the trials that came to their end."""
-    done = sorted({_trials.lam_of(one) for one in trials if one.status == "COMPLETED"})
-    failed = sorted({_trials.lam_of(one) for one in trials if one.status == "FAILED"})
-    if not done:
-        raise _run.RunError(f"no trial in {folder} came to its end: training diverged")
-    found = []
-    for lam in done:
-        where = trial_folder(folder, lam)
-        _run.check(where, dataclasses.replace(sweep.config, lam=lam))
-        try:
-            one = _frontier.trial(lam, where.name, _run.read_metrics(where), sweep.objective)
-        except (KeyError, TypeError) as error:
-            raise _run.damaged(where / "metrics.json") from error
-        found.append(one)
-    sign = 1 if DIRECTIONS[sweep.objective] == "max" else -1
-    best = max(range(len(found)), key=lambda place: sign * found[place]["objective"])
-    config = dataclasses.replace(sweep.config, lam=done[best])
-    again = folder.with_name(f"{folder.name}-best")
-    metrics = {
-        "experiment": "sweep",
-        "search": sweep.search,
-        "objective": sweep.objective,
-        "config": dataclasses.asdict(config),
-        "trials": found,
-        "failed": failed,
-        "best": found[best],
-        "command": _frontier.command(config, again, data_dir),
-    }
-    figure, arrays = _frontier.figure(found, best)
-    _run.write_figure(folder, "frontier", figure, arrays)
-    _run.write_json(folder / "metrics.json", metrics)
-    table = _frontier.text_table(metrics)
-    _run.write(folder / "table.md", lambda aside: aside.write_text(table + "\n"))
-    text = _frontier.page(metrics, config, folder / "figures" / "frontier.png")
-    _run.write(folder / "report.html", lambda aside: aside.write_text(text))
-    return metrics
+    """Write the frontier of the trials that came to their end."""
+
+    def lams(status: str) -> tuple[float, ...]:
+        return tuple(sorted({trials.lam_of(one) for one in found if one.status == status}))
+
+    sweep = dataclasses.replace(sweep, done=lams("COMPLETED"), failed=lams("FAILED"))
+    if not sweep.done:
+        raise RunError(f"no trial in {folder} came to its end: training diverged")
+    sweep.check(folder)
+    return sweep.write(folder, data_dir)
+
+
+def default_folder(sweep: Sweep) -> pathlib.Path:
+    """Named after what differs from the defaults; lams and trials go on in the same folder."""
+    plain = preset("mnist", "hypernetwork", sweep.config.preset)
+    defaults = dataclasses.replace(
+        sweep, config=plain, objective=OBJECTIVES[0], lam_min=1e1, lam_max=1e5
+    ).fixed_settings() | {"dataset": "mnist", "preset": "paper", "search": "grid"}
+    return pathlib.Path("runs", folders.folder_name("sweep", sweep.fixed_settings(), defaults))
 
 
 def main() -> None:
-    """What `python -m reproduce.sweep` does."""
-    part = _workers.part()
-    sweep, values = from_flags(), _flags.FLAGS
+    """Run `python -m reproduce.sweep`."""
+    part = workers.part()
+    sweep, values = from_flags(), command.FLAGS
     folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(sweep)
-    execution = _device_flags.execution()
+    execution = device_flags.execution()
     if execution.workers > 1:
-        raise _run.UsageError("a trial runs on one machine: unset TF_CONFIG")
+        raise UsageError("a trial runs on one machine: unset TF_CONFIG")
     metrics = run(sweep, folder, values.data_dir, part, execution)
     if metrics is None:
         print("no trial is left; the chief writes the frontier")
         return
-    print(_frontier.text_table(metrics))
+    print((folder / "table.md").read_text().rstrip())
     for lam in metrics["failed"]:
         print(f"lam {lam:g} is not in the table: its training diverged")
     print(
         f"best: lam {metrics['best']['lam']:g}, {metrics['objective']} "
         f"{metrics['best']['objective']:.4g} on the validation images\n"
-        f"again: {metrics['command']}\nreport: {folder / 'report.html'}"
+        f"again: {metrics['command_line']}\nreport: {folder / 'report.html'}"
     )
 
 
 if __name__ == "__main__":
-    _flags.run(main)
+    command.run(main)

@@ -1,8 +1,9 @@
 """Table 1 of the paper: generated networks beside networks trained by SGD, LeNet and ResNet-32.
 
-Trains every column in a process of its own, ten networks each, and prints their mean accuracy and
-that of their majority vote: at the end of the training, and the best of it and of all validations,
-which is what the paper prints. The best is chosen on the test images themselves: it flatters.
+Trains every column of the paper's table in a process of its own, ten networks each, and prints
+their mean accuracy and that of their majority vote: at the end of the training, and the best of it
+and of all validations, which is what the paper prints. The best is chosen on the test images
+themselves: it flatters.
 
   python -m reproduce.table1                                    CIFAR-10, LeNet
   python -m reproduce.table1 --target=resnet32
@@ -16,25 +17,22 @@ where it stopped, and trains nothing that is finished.
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from absl import flags
 
-from reproduce import cifar
-from reproduce.cli import analysis_flags as _analysis_flags
-from reproduce.cli import device_flags as _device_flags
-from reproduce.cli import experiment_flags as _experiment_flags
-from reproduce.cli import flags as _flags
-from reproduce.configs import published
-from reproduce.configs.methods import LAM
-from reproduce.reports import page as _report
-from reproduce.runs import child as _child
-from reproduce.runs import folder as _run
-from reproduce.runs.experiment import Config
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
-# Column -> its method, in what its networks are to differ, and what it is.
+from hypernet_tf.metrics import MEASURES
+from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, target_flag
+from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset, published
+from reproduce.configs.methods import DIVERSITY, methods_of
+from reproduce.runs.folder import UsageError, folder_name
+from reproduce.studies.study import Column, RunResult, Study, StudyRun
+
+# Columns of the published table, and the deep ensemble: name -> method, diversity, what it is.
 COLUMNS = {
     "sgd": ("sgd", "weights", "one network, its rate decaying"),
     "sgd_chains": ("sgd_chains", "weights", "ten independent chains at a constant rate"),
@@ -45,17 +43,41 @@ COLUMNS = {
     "deep_ensemble": ("deep_ensemble", "weights", "ten networks, their rates decaying"),
 }
 # Of the shared flags only these mean something here.
-SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "lam")
-for _flag in (*SHARED_FLAGS, "target"):
+SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "lam", "extension")
+for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
-flags.DEFINE_list("columns", list(COLUMNS), f"Some of {', '.join(COLUMNS)}.")
+flags.adopt_module_key_flags(target_flag)
+flags.DEFINE_list(
+    "columns",
+    list(COLUMNS),
+    f"Some of {', '.join(COLUMNS)}, or any method of `reproduce.cifar`.",
+)
+
+
+def column_parts(column: str) -> tuple[str, str, str]:
+    """Method, diversity and description of a column.
+
+    Args:
+        column: Name of a column, or of a method.
+    """
+    return COLUMNS.get(column) or (column, "weights", METHODS[column].help)
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-    """A table: which columns, on what, for which target."""
+class Table1(Study):
+    """Generated and trained networks of one target, ten each.
 
-    columns: tuple[str, ...]
+    Attributes:
+        columns_shown: Names of the columns of the published table, which are rows here.
+        dataset: Name of the data set.
+        target: Name of the target.
+        preset: "paper" or "quick".
+        seed: Seed of the runs.
+        lam: Factor on the accuracy loss; None for the default of each diversity term.
+        steps: Number of training steps; None for the preset's.
+    """
+
+    columns_shown: tuple[str, ...]
     dataset: str
     target: str
     preset: str
@@ -63,33 +85,106 @@ class Table:
     lam: float | None = None
     steps: int | None = None
 
-    def config(self, column: str) -> Config:
-        """The run of a column."""
-        method, diversity, _ = COLUMNS[column]
-        brought = cifar.configured(method, self.preset, self.target, self.dataset, self.steps)
-        given: dict[str, Any] = {"diversity": diversity, "seed": self.seed}
-        if method == "hypernetwork":
-            given["lam"] = LAM[diversity] if self.lam is None else self.lam
-        return dataclasses.replace(brought, **given)
+    command: ClassVar[str] = "table1"
+    noun: ClassVar[str] = "table"
+    published_header: ClassVar[tuple[str, ...]] = ("published mean (%)", "published vote (%)")
+
+    def runs(self) -> list[StudyRun]:
+        """One run for each column."""
+        return [StudyRun(c, c, self.config(c)) for c in self.columns_shown]
+
+    def config(self, column: str) -> RunConfig:
+        """The configuration of a column's run."""
+        method, diversity, _ = column_parts(column)
+        config = preset(
+            "cifar",
+            method,
+            self.preset,
+            target=self.target,
+            dataset=self.dataset,
+            steps=self.steps,
+        )
+        lam = config.lam
+        if "lam" in METHODS[method].flags:
+            lam = DIVERSITY[diversity].lam if self.lam is None else self.lam
+        return dataclasses.replace(config, diversity=diversity, seed=self.seed, lam=lam)
+
+    def fixed_settings(self) -> dict[str, Any]:
+        """More columns go on in the same folder."""
+        names = ("dataset", "target", "preset", "seed", "lam")
+        return {name: getattr(self, name) for name in names}
+
+    def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
+        """Accuracies at the end and at best, quality, diversity and cost."""
+        return [
+            "member_accuracy",
+            Column(MEASURES["majority_vote_accuracy"], _vote),
+            Column(MEASURES["best_member_accuracy"], lambda one: _best(one, "member_accuracy")),
+            Column(
+                MEASURES["best_majority_vote_accuracy"],
+                lambda one: _best(one, "majority_vote_accuracy"),
+            ),
+            *("negative_log_likelihood", "disagreement", "entropy"),
+            *("image_passes", "train_seconds"),
+        ]
+
+    def label(self, entry: str, metrics: Mapping[str, Any]) -> str:
+        """The column's name and what it is."""
+        return f"{entry}: {column_parts(entry)[2]}"
+
+    def published(self, entry: str) -> list[str]:
+        """The published mean and vote, where target and data set are the paper's."""
+        table = published.TABLE_1.get(self.target, {}) if self.dataset == "cifar10" else {}
+        return ["" if v is None else f"{v:.2f}" for v in table.get(entry, (None, None))]
+
+    def title(self) -> str:
+        """The heading of the page."""
+        return f"Table 1: {self.target} on {self.dataset}"
+
+    def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What the accuracies are, and what the published numbers are."""
+        return [
+            "Accuracies on the test images in percent, of ten networks and of their majority vote: "
+            "at the end of the training, and the best of it and of all validations, chosen on the "
+            "test images themselves, which is what the paper prints. Published numbers are those "
+            "of CIFAR-10; for its column with entropy it is not clear which entropy was meant.",
+        ]
 
 
-def from_flags() -> Table:
+def _is_ensemble(result: RunResult) -> bool:
+    return result.metrics["networks"]["num_networks"] > 1
+
+
+def _vote(result: RunResult) -> float | None:
+    value = result.rows["majority_vote_accuracy"].value
+    return value if _is_ensemble(result) else None
+
+
+def _best(result: RunResult, key: str) -> float | None:
+    """The best of the end and of all validations, whose networks are others than the last."""
+    value = max(result.rows[key].value or 0.0, result.metrics["best_on_test"][key])
+    return value if _is_ensemble(result) or key == "member_accuracy" else None
+
+
+def from_flags() -> Table1:
     """The table that the flags ask for.
 
     Raises:
-        UsageError: unknown columns, or flags that have no part in it.
+        UsageError: Unknown columns, or flags that mean nothing here.
     """
-    values = _flags.FLAGS
-    modules = (_experiment_flags, _device_flags, _analysis_flags)
-    _flags.accept_only(SHARED_FLAGS, "the table", others=modules)
+    values = command.FLAGS
+    shared_flags.accept_only(
+        SHARED_FLAGS, "the table", others=(run_flags, device_flags, analysis_flags)
+    )
+    known = [*COLUMNS, *(name for name in methods_of("cifar") if name not in COLUMNS)]
     for name in values.columns:
-        if name not in COLUMNS:
-            raise _run.UsageError(f"there is no column '{name}': there are {', '.join(COLUMNS)}")
+        if name not in known or name == "hypernetwork":
+            raise UsageError(f"there is no column '{name}': choose from {', '.join(known)}")
     if not values.columns:
-        raise _run.UsageError("--columns names at least one")
-    return Table(
-        tuple(name for name in COLUMNS if name in values.columns),
-        _flags.dataset(cifar.DATASETS),
+        raise UsageError("--columns is empty: name at least one")
+    return Table1(
+        tuple(name for name in known if name in values.columns),
+        shared_flags.dataset(EXPERIMENTS["cifar"].datasets),
         values.target,
         values.preset,
         values.seed,
@@ -98,161 +193,20 @@ def from_flags() -> Table:
     )
 
 
-def run(table: Table, folder: pathlib.Path, data_dir: str | None = None) -> dict[str, Any]:
-    """Train what is not there yet, then write the table.
-
-    Args:
-        table: which.
-        folder: of the table; each column is a run folder in it.
-        data_dir: see `hypernet_tf.data.load`.
-
-    Returns:
-        What metrics.json holds.
-
-    Raises:
-        RunError: a folder holds another run, or a run failed.
-    """
-    _run.check_several(folder, "table1", COLUMNS.__contains__)
-    for column in table.columns:  # what stands in the way is said before anything is trained
-        _run.check(folder / column, table.config(column))
-    with _run.locked(folder):
-        return _run_columns(table, folder, data_dir)
-
-
-def _run_columns(table: Table, folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
-    found, columns = {}, {}
-    for place, column in enumerate(table.columns, 1):
-        where, config = folder / column, table.config(column)
-        complete = _run.check(where, config) == config.steps and (where / "report.html").exists()
-        state = "is complete" if complete else f"{config.steps:,} steps"
-        print(f"column {place} of {len(table.columns)}: {column}: {state}", flush=True)
-        if not complete:
-            _child.run("reproduce.cifar", _command(table, config, where, data_dir), column)
-        found[column] = _run.read_metrics(where)
-        try:
-            columns[column] = _numbers(found[column])
-        except (KeyError, TypeError) as error:
-            raise _run.damaged(where / "metrics.json") from error
-    metrics = {"experiment": "table1", **dataclasses.asdict(table), "numbers": columns}
-    _run.write_json(folder / "metrics.json", metrics)
-    text = text_table(table, columns)
-    _run.write(folder / "table.md", lambda aside: aside.write_text(text + "\n"))
-    header, rows = _cells(table, columns)
-    page = _report.page(
-        f"Table 1: {table.target} on {table.dataset}",
-        [
-            "Accuracies on the test images in percent, of ten networks and of their majority vote: "
-            "at the end of the training, and the best of it and of all validations, chosen on the "
-            "test images themselves, which is what the paper prints. Published numbers are those "
-            "of CIFAR-10; of its column with entropy it is not clear which entropy was meant.",
-        ],
-        [_report.table(header, rows)],
-        {},
-        json.dumps({c: m["config"] for c, m in found.items()}, indent=2),
-    )
-    _run.write(folder / "report.html", lambda aside: aside.write_text(page))
-    return metrics
-
-
-def _command(
-    table: Table, config: Config, folder: pathlib.Path, data_dir: str | None
-) -> dict[str, Any]:
-    hypernetwork = config.method == "hypernetwork"
-    return {
-        "dataset": table.dataset,
-        "target": table.target,
-        "method": config.method,
-        "diversity": config.diversity if hypernetwork else None,
-        "preset": table.preset,
-        "steps": config.steps,
-        "seed": table.seed,
-        "lam": config.lam if hypernetwork else None,
-        "run_dir": folder,
-        "data_dir": data_dir,
-    }
-
-
-def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
-    several = metrics["networks"]["count"] > 1
-    mean = metrics["networks"]["accuracy_mean"]
-    vote = metrics["ensemble"]["majority_vote_accuracy"]
-    best = metrics["best_on_test"]  # of the validations, whose networks are others than the last
-    return {
-        "mean": mean,
-        "vote": vote if several else None,
-        "best_mean": max(mean, best["accuracy_mean"]),
-        "best_vote": max(vote, best["majority_vote_accuracy"]) if several else None,
-        "negative_log_likelihood": metrics["ensemble"]["negative_log_likelihood"],
-        "entropy": metrics["diversity"]["entropy"],
-        "disagreement": metrics["diversity"]["disagreement"],
-        "image_passes": metrics["image_passes"],
-        "seconds": metrics["seconds"]["train"],
-    }
-
-
-_HEADER = (
-    "column",
-    "mean, last",
-    "vote, last",
-    "mean, best",
-    "vote, best",
-    "published mean",
-    "published vote",
-    "NLL (nats)",
-    "disagreement",
-    "entropy (nats)",
-    "million image passes",
-    "seconds",
-)
-
-
-def _cells(table: Table, columns: dict[str, dict]) -> tuple[list[str], list[list[str]]]:
-    theirs = published.TABLE_1.get(table.target, {}) if table.dataset == "cifar10" else {}
-
-    def shown(value: float | None, form: str, factor: float = 1.0) -> str:
-        return "" if value is None else form.format(factor * value)
-
-    rows = []
-    for column, found in columns.items():
-        names = ("mean", "vote", "best_mean", "best_vote")
-        rows.append(
-            [
-                f"{column}: {COLUMNS[column][2]}",
-                *(shown(found[name], "{:.2f}", 100) for name in names),
-                *(shown(value, "{:.2f}") for value in theirs.get(column, (None, None))),
-                shown(found["negative_log_likelihood"], "{:.3f}"),
-                shown(found["disagreement"], "{:.1f} %", 100),
-                shown(found["entropy"], "{:.0f}"),
-                shown(found["image_passes"], "{:.2f}", 1e-6),
-                shown(found["seconds"], "{:.0f}"),
-            ]
-        )
-    return list(_HEADER), rows
-
-
-def text_table(table: Table, columns: dict[str, dict]) -> str:
-    """The table in Markdown, which a terminal shows as well."""
-    header, rows = _cells(table, columns)
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def default_folder(table: Table) -> pathlib.Path:
-    """Named after the target, the data set, and what differs from the usual."""
-    usual = Table(tuple(COLUMNS), "cifar10", "lenet", "paper")
-    return _run.default_folder("table1", dataclasses.replace(table, columns=usual.columns), usual)
+def default_folder(table: Table1) -> pathlib.Path:
+    """Named after what differs from LeNet on CIFAR-10."""
+    defaults = Table1((), "cifar10", "lenet", "paper")
+    names = ("dataset", "target", "preset", "seed", "lam", "steps")
+    settings, plain = ({n: getattr(one, n) for n in names} for one in (table, defaults))
+    return pathlib.Path("runs", folder_name("table1", settings, plain))
 
 
 def main() -> None:
-    """What `python -m reproduce.table1` does."""
-    _child.end_together()
-    table, values = from_flags(), _flags.FLAGS
-    folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(table)
-    metrics = run(table, folder, values.data_dir)
-    print(text_table(table, metrics["numbers"]))
-    print(f"report: {folder / 'report.html'}")
+    """Run `python -m reproduce.table1`."""
+    table = from_flags()
+    command.run_study(table, default_folder(table))
 
 
 if __name__ == "__main__":
-    cifar.use_its_defaults()
-    _flags.run(main)
+    target_flag.use_defaults("cifar")
+    command.run(main)

@@ -27,13 +27,14 @@ from absl import flags
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from hypernet_tf.diversity.entropy import nearest_neighbour_distances
-from reproduce.cli import flags as _flags
-from reproduce.cli import seeds_flag as _seeds_flag
-from reproduce.reports import toy_figures as _toy_figures
-from reproduce.runs import folder as _run
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
-flags.adopt_module_key_flags(_seeds_flag)
+from hypernet_tf.diversity import nearest_neighbour_distances
+from reproduce.cli import seeds_flag, shared_flags
+from reproduce.reports import toy_figures
+from reproduce.runs import folder as folders
+
+flags.adopt_module_key_flags(seeds_flag)
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("run_dir", "steps")
 for _flag in SHARED_FLAGS:
@@ -53,7 +54,7 @@ MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run. Defaults are published, but for the steps: after 60,000 curves hardly change."""
+    """One run. Defaults are published, except the steps: after 60,000 curves hardly change."""
 
     seeds: str = "0,1,2"  # as the flag has them
     steps: int = 60_000
@@ -212,16 +213,20 @@ def arrays(
 def run(config: Config, folder: pathlib.Path) -> dict:
     """Train, measure, draw and write the run folder.
 
+    Args:
+        config: Configuration of the run.
+        folder: Run folder.
+
     Returns:
-        What metrics.json holds.
+        The contents of metrics.json.
 
     Raises:
-        RunError: the folder cannot be used.
+        RunError: The folder cannot be used.
     """
-    if _run.check(folder, config) == config.steps:
+    if folders.check(folder, config) == config.steps:
         print(f"complete: {folder / 'report.html'}")
-        return _run.read_metrics(folder)
-    with _run.occupy(folder, config):
+        return folders.read_metrics(folder)
+    with folders.occupy(folder, config):
         tf.config.experimental.enable_op_determinism()  # reruns are the same to the last bit
         mixture = published_mixture()
         z = np.linspace(-1, 1, config.points)
@@ -249,24 +254,29 @@ def run(config: Config, folder: pathlib.Path) -> dict:
             "mean": {name: float(np.mean([row[name] for row in rows])) for name in MEASURES},
         }
         for name, numbers in arrays(mixture, z, seeds, lines).items():
-            _run.write_figure(folder, name, _toy_figures.FIGURES[name](**numbers), numbers)
-        page = _toy_figures.page(metrics, folder / "figures")
-        _run.write(folder / "report.html", lambda aside: aside.write_text(page))
-        _run.write_json(folder / "metrics.json", metrics)  # last: it says that the run is complete
+            folders.write_figure(folder, name, toy_figures.FIGURES[name](**numbers), numbers)
+        page = toy_figures.page(metrics, folder / "figures")
+        folders.write_text(folder / "report.html", page)
+        folders.write_json(
+            folder / "metrics.json", metrics
+        )  # last: it says that the run is complete
     return metrics
 
 
+def default_folder(config: Config) -> pathlib.Path:
+    """Named after what differs from the defaults; more steps go on in the same folder."""
+    settings, defaults = (dataclasses.asdict(one) for one in (config, Config()))
+    del settings["steps"], defaults["steps"]
+    return pathlib.Path("runs", folders.folder_name("toy", settings, defaults))
+
+
 def main() -> None:
-    """What `python -m reproduce.toy` does."""
-    _flags.accept_only(SHARED_FLAGS, "the toy problem")
-    values = _flags.FLAGS
+    """Run `python -m reproduce.toy`."""
+    shared_flags.accept_only(SHARED_FLAGS, "the toy problem")
+    values = command.FLAGS
     seeds = ",".join(str(int(seed)) for seed in values.seeds)
     config = Config(seeds=seeds, steps=values.steps or Config.steps)
-    folder = (
-        pathlib.Path(values.run_dir)
-        if values.run_dir
-        else _run.default_folder("toy", config, Config())
-    )
+    folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(config)
     mean = run(config, folder)["mean"]
     print(
         f"mean of seeds {seeds}: {mean['components_visited']:.3g} components visited, "
@@ -276,4 +286,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    _flags.run(main)
+    command.run(main)

@@ -38,21 +38,30 @@ def load_once():
     return functools.cache(hn.data.load)
 
 
-@pytest.fixture(scope="module")
-def few_digits(load_once):
-    """Eighty real images, the same in each part of a data set, so that runs take little time."""
+@pytest.fixture(scope="session")
+def with_few_digits(load_once):
+    """A context in which each part of a data set has the same eighty images: short runs."""
     import hypernet_tf as hn
 
-    real = load_once
-
     def load(name, data_dir=None):
-        whole = real(name, data_dir)
+        whole = load_once(name, data_dir)
         first = whole.train if len(whole.train) else whole.test
         part = hn.data.Split(first.images[:80], first.labels[:80])
         return dataclasses.replace(whole, train=part, validation=part, test=part)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hn.data, "load", load)
+    @contextlib.contextmanager
+    def context():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hn.data, "load", load)
+            yield
+
+    return context
+
+
+@pytest.fixture(scope="module")
+def few_digits(with_few_digits):
+    """Eighty real images in each part of a data set, for all tests of a file."""
+    with with_few_digits():
         yield
 
 

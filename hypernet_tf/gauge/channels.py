@@ -1,16 +1,15 @@
 """Which channels of a target belong together, read off its plan.
 
 Every channel that a layer makes has a number, its *id*, and every tensor carries the ids of its
-last axis. Layers that treat each channel by itself pass ids on; a flatten repeats them for every
-pixel; a concatenation appends them; a sum ties them, place by place, in a union-find. What a
-channel means to anything else (an output, an unknown layer, a layer called twice) may not change:
-its id is tied to `HELD`. Channels that zero padding adds are `ZERO`: they stay zero whatever is
-done to their neighbours, and tie nothing.
+last axis. Layers that treat each channel by itself pass ids on, layers that move numbers move ids,
+and a sum ties them, position by position, in a union-find; the table of layer traits
+(`hypernet_tf.targets.layers`) says which layer does what. A channel that anything else reads (an
+output, an unknown layer, a layer called twice) may not change: its id is tied to `HELD`. Channels
+that padding adds are `ZERO`: they stay zero whatever happens to their neighbours, and tie nothing.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -18,122 +17,60 @@ import numpy as np
 
 from hypernet_tf.targets.filters import Slot
 from hypernet_tf.targets.graph import Call, Ref
+from hypernet_tf.targets.layers import ZERO, LayerTraits, kernel_axes, traits_of
 from hypernet_tf.targets.target import Target
 
-HELD, ZERO = 0, -1
-
-WEIGHTED = (
-    keras.layers.Dense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-)
-# Layers through which a channel's positive scale passes, channels staying on the last axis.
-HOMOGENEOUS = (
-    keras.layers.LeakyReLU,
-    keras.layers.Identity,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.MaxPooling3D,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.AveragePooling3D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalMaxPooling3D,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalAveragePooling3D,
-    keras.layers.ZeroPadding1D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.ZeroPadding3D,
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Cropping3D,
-    keras.layers.UpSampling1D,
-    keras.layers.UpSampling2D,
-    keras.layers.UpSampling3D,
-)
-HOMOGENEOUS_ACTIVATIONS = (
-    keras.activations.linear,
-    keras.activations.relu,
-    keras.activations.leaky_relu,
-)
-# Of several tensors one, place by place: f(s·x, s·y) = s·f(x, y) for s > 0.
-MERGES = (
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Average,
-    keras.layers.Maximum,
-    keras.layers.Minimum,
-)
+HELD = 0
 
 
-def homogeneous(layer: Any) -> bool:
-    """Whether f(s·x) = s·f(x) for s > 0, channel by channel, channels last."""
-    if getattr(layer, "data_format", None) == "channels_first":
-        return False
-    if type(layer) is keras.layers.ReLU or is_operation(layer, "ReLU"):
-        return layer.max_value is None and not layer.threshold
-    if type(layer) is keras.layers.Activation:
-        return layer.activation in HOMOGENEOUS_ACTIVATIONS
-    return type(layer) in HOMOGENEOUS or is_operation(layer, "Relu")
-
-
-def is_operation(operation: Any, *names: str) -> bool:
-    """Whether a call is of a function of Keras, as `x + y` or `keras.ops.relu`, by their names."""
-    kind = type(operation)  # of which Keras exports only the function
-    return kind.__name__ in names and kind.__module__ in (
-        "keras.src.ops.numpy",
-        "keras.src.ops.nn",
-        "keras.src.activations.activations",
-    )
-
-
-def is_weighted(target: Target, layer: Any) -> bool:
-    """Whether a layer's whole kernel and bias are generated, and used in one place only."""
-    described = target.weighted(layer)
-    return (
-        type(layer) in WEIGHTED
-        and described is not None
-        and len(described.slots) == len(layer.weights)
-        and target.plan.count(layer) == 1
-        and getattr(layer, "data_format", None) != "channels_first"
-        and getattr(layer, "groups", 1) == 1
-    )
-
-
-def is_flatten(target: Target, call: Call) -> bool:
-    """Whether a call puts all numbers of an example in one row, channels being the last axis."""
+def is_weighted(target: Target, call: Call) -> bool:
+    """Whether a call makes one channel with each filter of a generated kernel used nowhere else."""
     layer = call.operation
-    if type(layer) is keras.layers.Flatten:
-        return layer.data_format != "channels_first"
-    return type(layer) is keras.layers.Reshape and len(target.plan.shapes[call.outputs]) == 1
+    weighted, kernel = target.weighted(layer), kernel_axes(layer)
+    return (
+        kernel is not None
+        and kernel.inputs is not None
+        and weighted is not None
+        and weighted.has_filters
+        and len(weighted.slots) == len(layer.weights)
+        and target.plan.num_calls(layer) == 1
+        and isinstance(call.outputs, Ref)
+        and target.plan.shapes[call.outputs][-1:] == (weighted.filters,)
+    )
 
 
 def input_axis(layer: Any, kernel: Slot) -> int:
-    """The axis of a weighted layer's kernel [N, ...] on which it reads its input's channels."""
-    return len(kernel.shape) + 1 - (1 if "Transpose" in type(layer).__name__ else 2)
+    """The axis of a weighted layer's kernel [N, ...] that counts its input's channels."""
+    axes = kernel_axes(layer)
+    assert axes is not None and axes.inputs is not None
+    return range(1, len(kernel.shape) + 1)[axes.inputs]
+
+
+def is_depthwise(layer: Any) -> bool:
+    """Whether each filter of a weighted layer reads one channel only."""
+    axes = kernel_axes(layer)
+    return axes is not None and axes.depthwise
+
+
+def keeps_channels(target: Target, call: Call) -> bool:
+    """Whether a call of one input only moves numbers, and leaves its channels where they are."""
+    channels = traits_of(call.operation).channels
+    if channels is None or len(call.inputs) != 1:
+        return False
+    shape = target.plan.shapes[call.inputs[0]]
+    if not shape or shape[-1] is None:
+        return False
+    ids = np.arange(1, shape[-1] + 1)
+    moved = channels(call, [ids], [shape])
+    return moved is not None and np.array_equal(moved, ids)
 
 
 class Channels:
-    """The ids of every tensor of a plan; what makes and reads them is a subclass's.
+    """The ids of every tensor of a plan; subclasses note the layers that make and read them.
 
     Args:
-        target: the `Target`.
+        target: The `Target`.
     """
-
-    merges: tuple[type, ...] = MERGES
-    operations: tuple[str, ...] = ("Add", "Subtract", "Maximum", "Minimum")
 
     def __init__(self, target: Target):
         self.target = target
@@ -143,26 +80,30 @@ class Channels:
             self._read(call)
         for ref in keras.tree.flatten(target.plan.outputs):
             self._hold(ref)
-        self._classes = np.array([self._find(own) for own in range(len(self._parents))] + [ZERO])
+        self._classes = np.array([self._find(i) for i in range(len(self._parents))] + [ZERO])
 
     # ---- what a subclass says ---------------------------------------------------------------
 
-    def passes(self, layer: Any) -> bool:
-        """Whether a layer of one input treats each channel by itself, in the way that matters."""
+    def passes(self, traits: LayerTraits) -> bool:
+        """Whether a layer treats each channel by itself, in the way that matters here."""
         raise NotImplementedError
 
     def weighted(self, call: Call, ids: np.ndarray) -> np.ndarray | None:
-        """Note what a weighted layer reads; returns what it makes, None to hold what it reads."""
+        """Note that a weighted layer reads channels.
+
+        Returns:
+            The ids that it makes; None to hold what it reads.
+        """
         raise NotImplementedError
 
     def norm(self, call: Call, ids: np.ndarray) -> np.ndarray | None:
-        """The same of a batch normalisation."""
+        """Note that a batch normalisation reads channels; returns as `weighted`."""
         raise NotImplementedError
 
     # ---- ids --------------------------------------------------------------------------------
 
     def new(self, count: int) -> np.ndarray:
-        """Ids that nothing has yet."""
+        """Ids of new channels."""
         first = len(self._parents)
         self._parents.extend(range(first, first + count))
         return np.arange(first, first + count)
@@ -181,66 +122,63 @@ class Channels:
             return None
         return self._ids.get(ref, np.full(shape[-1], HELD))
 
-    def _find(self, own: int) -> int:
-        while self._parents[own] != own:
-            self._parents[own] = own = self._parents[self._parents[own]]
-        return own
+    def _find(self, channel: int) -> int:
+        while self._parents[channel] != channel:
+            self._parents[channel] = channel = self._parents[self._parents[channel]]
+        return channel
 
     def _tie(self, first: int, second: int) -> None:
         low, high = sorted((self._find(first), self._find(second)))
         self._parents[high] = low  # so that what is tied to HELD, which is 0, finds HELD
 
     def _hold(self, ref: Ref) -> None:
-        for own in self._ids.get(ref, []):
-            if own != ZERO:
-                self._tie(own, HELD)
+        for channel in self._ids.get(ref, []):
+            if channel != ZERO:
+                self._tie(channel, HELD)
 
     # ---- calls ------------------------------------------------------------------------------
 
     def _read(self, call: Call) -> None:
-        ids = self._outputs(call)
-        if ids is None:
+        made = self._outputs(call) if isinstance(call.outputs, Ref) else None
+        if made is None:
             for ref in call.inputs:
                 self._hold(ref)
-        elif isinstance(call.outputs, Ref):
-            self._ids[call.outputs] = ids
+        else:
+            self._check_number(call, made)
+            self._ids[call.outputs] = made
 
     def _outputs(self, call: Call) -> np.ndarray | None:
         """The ids of what a call returns; None: nothing is known of it, its inputs are held."""
-        layer, found = call.operation, [self.of(ref) for ref in call.inputs]
-        inputs = [ids for ids in found if ids is not None]
-        if not inputs or len(inputs) < len(found) or call.reads_constants:
+        inputs = [ids for ref in call.inputs if (ids := self.of(ref)) is not None]
+        if not inputs or len(inputs) < len(call.inputs) or call.reads_constants:
             return None
-        if len(inputs) == 1:
-            return self._of_one(call, inputs[0])
-        if type(layer) is keras.layers.Concatenate:
-            rank = len(self.target.plan.shapes[call.inputs[0]])
-            if layer.axis in (-1, rank):
-                return np.concatenate(inputs)
-            return self._merged(call, inputs)
-        if type(layer) in self.merges or is_operation(layer, *self.operations):
-            return self._merged(call, inputs)
+        traits = traits_of(call.operation)
+        if traits.channels is not None:
+            shapes = [self.target.plan.shapes[ref] for ref in call.inputs]
+            moved = traits.channels(call, inputs, shapes)
+            if moved is not None:
+                return moved
+        if traits.merges:  # with one tensor the other operand is a number, as in x + 1
+            is_merge = len(inputs) > 1 and self.passes(traits)
+            return self._merged(call, inputs) if is_merge else None
+        if len(inputs) > 1:
+            return None
+        if is_weighted(self.target, call):
+            return self.weighted(call, inputs[0])
+        if self.is_norm(call):
+            return self.norm(call, inputs[0])
+        if traits.kernel is None and self.passes(traits):
+            return self._passed(traits, inputs[0])
         return None
 
-    def _of_one(self, call: Call, ids: np.ndarray) -> np.ndarray | None:
-        layer = call.operation
-        shape: Any = self.target.plan.shapes[call.inputs[0]]
-        if is_weighted(self.target, layer):
-            return self.weighted(call, ids)
-        if self.is_norm(call):
-            return self.norm(call, ids)
-        if type(layer) is keras.layers.ZeroPadding2D and layer.data_format == "channels_first":
-            # Which axes are padded, no more: the channels of these tensors are on the last one.
-            before, after = layer.padding[1]
-            return np.pad(ids, (before, after), constant_values=ZERO)
-        if is_flatten(self.target, call):
-            return None if None in shape else np.tile(ids, math.prod(shape[:-1]))
-        return ids if self.passes(layer) else None
+    def _passed(self, traits: LayerTraits, ids: np.ndarray) -> np.ndarray:
+        """The ids behind a layer that passes them on."""
+        return ids
 
-    def _merged(self, call: Call, inputs: list) -> np.ndarray | None:
-        """The ids of tensors that are tied place by place; None where places are not opposite."""
-        shapes = {len(self.target.plan.shapes[ref]) for ref in call.inputs}
-        if len(shapes) > 1 or len({len(ids) for ids in inputs}) > 1:
+    def _merged(self, call: Call, inputs: list[np.ndarray]) -> np.ndarray | None:
+        """The ids of tensors that are tied position by position; None where shapes differ."""
+        ranks = {len(self.target.plan.shapes[ref]) for ref in call.inputs}
+        if len(ranks) > 1 or len({len(ids) for ids in inputs}) > 1:
             return None
         merged = inputs[0].copy()
         for ids in inputs[1:]:
@@ -250,15 +188,24 @@ class Channels:
             merged = np.where(merged == ZERO, ids, merged)
         return merged
 
+    def _check_number(self, call: Call, ids: np.ndarray) -> None:
+        shape = self.target.plan.shapes[call.outputs]
+        if shape[-1:] != (len(ids),):
+            raise ValueError(
+                f"Layer '{call.operation.name}' returns {list(shape)} for {len(ids)} channels: its "
+                "traits promise one position on the last axis for each. Correct them with "
+                "register_layer."
+            )
+
     def is_norm(self, call: Call) -> bool:
-        """Whether a call is a batch normalisation of the last axis, in use once and trained."""
+        """Whether a call is a batch normalisation of the last axis, called once and trained."""
         layer = call.operation
-        described = self.target.weighted(layer)
+        weighted = self.target.weighted(layer)
         return (
             type(layer) is keras.layers.BatchNormalization
             and layer.trainable
             and not layer.renorm
             and layer.axis in (-1, len(self.target.plan.shapes[call.inputs[0]]))
-            and self.target.plan.count(layer) == 1
-            and layer.scale + layer.center == (len(described.slots) if described else 0)
+            and self.target.plan.num_calls(layer) == 1
+            and layer.scale + layer.center == (len(weighted.slots) if weighted else 0)
         )

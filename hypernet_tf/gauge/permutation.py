@@ -1,14 +1,14 @@
-"""Sorting hidden filters: of all orders in which a target's channels may stand, one.
+"""Sorting hidden filters: one of all orders in which a target's channels may stand.
 
 Hidden channels may change places if all that makes them and all that reads them follows. Channels
 that are tied by a sum move together in all branches, and a batch normalisation, a depthwise kernel
 and any activation that treats each number by itself move with their channels.
 
-Which channels may change places with which is read off where they stand: two that occur equally
-often in every tensor, as made and as read. So a concatenation keeps its branches apart, and where
-a shortcut pads its channels with zeros, those that it pads are sorted among themselves.
+Two channels may change places with each other if they occur equally often in every tensor, as made
+and as read. So a concatenation keeps its branches apart, and where a shortcut pads its channels
+with zeros, those that it pads are sorted among themselves.
 
-Filters are sorted by the row of the first layer that makes them, its inputs sorted before:
+Filters are sorted by the row of the first layer that makes them, after its inputs are sorted:
 lexicographically, ascending, first element first.
 """
 
@@ -17,32 +17,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.gauge.channels import (
-    HELD,
-    MERGES,
-    ZERO,
-    Channels,
-    homogeneous,
-    input_axis,
-)
+from hypernet_tf.gauge.channels import HELD, ZERO, Channels, input_axis, is_depthwise
 from hypernet_tf.targets.filters import WeightedLayer
 from hypernet_tf.targets.graph import Call
+from hypernet_tf.targets.layers import LayerTraits, traits_of
 from hypernet_tf.targets.target import Target
-
-# Activations that treat each number by itself.
-ELEMENTWISE = frozenset(
-    getattr(keras.activations, name)
-    for name in (
-        *("celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu"),
-        *("hard_tanh", "leaky_relu", "linear", "log_sigmoid", "mish", "relu", "relu6", "selu"),
-        *("sigmoid", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus", "squareplus"),
-        *("tanh", "tanh_shrink", "threshold"),
-    )
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +32,11 @@ class Axis:
     """An axis of a variable that counts channels.
 
     Attributes:
-        index: the variable's place among the trainable ones, or in the state.
-        ids: the channel at each place of the axis.
-        trainable: which of the two the variable is.
-        axis: which axis of the variable [N, ...].
-        rows: the layer whose filters the axis counts, for the kernel of a layer that makes
+        index: The variable's index among the trainable ones, or in the state.
+        ids: The id of the channel at each position of the axis.
+        trainable: Whether the variable is trainable; otherwise it is part of the state.
+        axis: Which axis of the variable [N, ...] it is.
+        rows: The layer whose filters the axis counts, for the kernel of a layer that makes
             channels.
     """
 
@@ -68,65 +50,58 @@ class Axis:
 class Orders(Channels):
     """The channels that may change places, and every axis on which they stand.
 
+    Args:
+        target: The `Target`.
+
     Attributes:
-        axes: every axis of a variable that counts channels, in the order of the plan; a layer's
+        axes: Every axis of a variable that counts channels, in the order of the plan; a layer's
             inputs before its filters.
-        groups: the channels that may change places among themselves, at least two in each group.
+        groups: The channels that may change places among themselves, at least two in each group.
     """
 
-    merges = (*MERGES, keras.layers.Multiply)
-    operations = (*Channels.operations, "Multiply")
-
     def __init__(self, target: Target):
-        self._found: list[Axis] = []
+        self._axes: list[Axis] = []
         self._padded: list[np.ndarray] = []
         super().__init__(target)
-        self.axes = [dataclasses.replace(a, ids=self.classes(a.ids)) for a in self._found]
+        self.axes = [dataclasses.replace(a, ids=self.classes(a.ids)) for a in self._axes]
         self.groups = self._interchangeable()
 
-    def passes(self, layer: Any) -> bool:
+    def passes(self, traits: LayerTraits) -> bool:
         """Whether a layer treats each channel by itself, and all alike."""
-        if type(layer) is keras.layers.Activation:
-            return layer.activation in ELEMENTWISE
-        return homogeneous(layer) or type(layer) in (keras.layers.ReLU, keras.layers.ELU)
+        return traits.is_permutable
 
     def weighted(self, call: Call, ids: np.ndarray) -> np.ndarray | None:
         """A layer's inputs and filters; a depthwise one's filters move with its inputs."""
-        layer, described = call.operation, self.target.weighted(call.operation)
-        elementwise = layer.activation in ELEMENTWISE
-        kernel, *bias = described.slots
-        depthwise = "Depthwise" in type(layer).__name__
-        if depthwise and not elementwise:
+        layer, weighted = call.operation, self.target.weighted(call.operation)
+        traits = traits_of(layer)
+        kernel, *vectors = weighted.slots
+        if is_depthwise(layer) and not traits.is_permutable:
             return None
         self._note(kernel.index, ids, axis=input_axis(layer, kernel))
-        if depthwise:
-            makes = _no_longer_zero(np.repeat(ids, layer.depth_multiplier))
+        num_filters = weighted.filters
+        if is_depthwise(layer):
+            made = _no_longer_zero(np.repeat(ids, num_filters // len(ids)))
         else:
-            count = described.filters
-            makes = self.new(count) if elementwise else np.full(count, HELD)
-            self._note(kernel.index, makes, axis=kernel.axis + 1, rows=described)
-        for slot in bias:
-            self._note(slot.index, makes)
-        return makes
+            made = self.new(num_filters) if traits.is_permutable else np.full(num_filters, HELD)
+            self._note(kernel.index, made, axis=kernel.axis + 1, rows=weighted)
+        for slot in vectors:
+            self._note(slot.index, made)
+        return made
 
     def norm(self, call: Call, ids: np.ndarray) -> np.ndarray:
         """All vectors of a batch normalisation move with its channels."""
-        layer, described = call.operation, self.target.weighted(call.operation)
-        for slot in described.slots if described else ():
+        layer, weighted = call.operation, self.target.weighted(call.operation)
+        for slot in weighted.slots if weighted else ():
             self._note(slot.index, ids)
         for variable in (layer.moving_mean, layer.moving_variance):
-            self._note(self.target.state_place(variable), ids, trainable=False)
+            self._note(self.target.state_index(variable), ids, trainable=False)
         return _no_longer_zero(ids)
 
     def _note(self, index: int, ids: np.ndarray, **kwargs: Any) -> None:
-        self._found.append(Axis(index, ids, **kwargs))
+        self._axes.append(Axis(index, ids, **kwargs))
 
-    def _of_one(self, call: Call, ids: np.ndarray) -> np.ndarray | None:
-        made, layer = super()._of_one(call, ids), call.operation
-        kinds = (keras.layers.Activation, keras.layers.ReLU, keras.layers.ELU)
-        if made is not None and type(layer) in kinds and not homogeneous(layer):
-            return _no_longer_zero(made)
-        return made
+    def _passed(self, traits: LayerTraits, ids: np.ndarray) -> np.ndarray:
+        return ids if traits.homogeneous else _no_longer_zero(ids)
 
     def _merged(self, call: Call, inputs: list[np.ndarray]) -> np.ndarray | None:
         merged = super()._merged(call, inputs)
@@ -135,18 +110,19 @@ class Orders(Channels):
         return merged
 
     def _interchangeable(self) -> list[list[int]]:
-        size = len(self._parents)
-        rows = [axis.ids for axis in self.axes]
+        num_ids = len(self._parents)
         fixed = {HELD}
         for merged in self._padded:
-            # Which of a channel's several places face a zero is more than a count tells.
-            own, counts = np.unique(self.classes(merged), return_counts=True)
-            fixed.update(own[counts > 1].tolist())
-        counted = np.array([np.bincount(row[row > HELD], minlength=size) for row in rows])
+            # Which of a channel's several positions face a zero is more than a count tells.
+            channels, counts = np.unique(self.classes(merged), return_counts=True)
+            fixed.update(channels[counts > 1].tolist())
+        counts_by_axis = np.array(
+            [np.bincount(axis.ids[axis.ids > HELD], minlength=num_ids) for axis in self.axes]
+        )
         groups: dict[bytes, list[int]] = {}
-        for channel in np.flatnonzero(counted.any(0)).tolist():
+        for channel in np.flatnonzero(counts_by_axis.any(0)).tolist():
             if channel not in fixed:
-                groups.setdefault(counted[:, channel].tobytes(), []).append(channel)
+                groups.setdefault(counts_by_axis[:, channel].tobytes(), []).append(channel)
         return [group for group in groups.values() if len(group) > 1]
 
 
@@ -158,48 +134,52 @@ class Permutation:
     """Sorts the hidden filters of weight sets.
 
     Args:
-        target: the `Target`.
+        target: The `Target`.
 
     Attributes:
-        groups: the channels that are sorted among themselves.
+        groups: The channels that are sorted among themselves.
+        axes: Each axis on which they stand, with the positions of each group there: number of
+            the group -> positions [channels, how often each occurs].
     """
 
     def __init__(self, target: Target):
         orders = Orders(target)
         self.groups = orders.groups
-        # Of each axis the places of each group that stands on it: [channels, how often].
-        self._axes: list[tuple[Axis, dict[int, np.ndarray]]] = []
+        self.axes: list[tuple[Axis, dict[int, np.ndarray]]] = []
         for axis in orders.axes:
-            places = {}
-            for number, group in enumerate(self.groups):
-                if (axis.ids == group[0]).any():
-                    found = [np.flatnonzero(axis.ids == own) for own in group]
-                    places[number] = np.array(found)
-            if places:
-                self._axes.append((axis, places))
+            positions = {
+                number: np.array([np.flatnonzero(axis.ids == channel) for channel in group])
+                for number, group in enumerate(self.groups)
+                if (axis.ids == group[0]).any()
+            }
+            if positions:
+                self.axes.append((axis, positions))
 
     def __call__(self, trainable: list[tf.Tensor], state: list[tf.Tensor]) -> None:
-        """Sort, in place of the lists' tensors [N, ...]."""
-        orders: dict[int, tf.Tensor] = {}
-        indices: dict[
-            bytes, tuple[tf.Tensor, tf.Tensor]
-        ] = {}  # a layer's vectors stand in one order
-        for axis, places in self._axes:
+        """Sort the filters of N networks; the lists' tensors [N, ...] are replaced.
+
+        Args:
+            trainable: The trainable weights.
+            state: The state.
+        """
+        orders: dict[int, tf.Tensor] = {}  # number of a group -> [N, channels]
+        indices: dict[bytes, tuple[tf.Tensor, tf.Tensor]] = {}  # shared by axes of the same ids
+        for axis, positions in self.axes:
             tensors = trainable if axis.trainable else state
-            if axis.rows is not None and not orders.keys() >= places.keys():
+            if axis.rows is not None and not orders.keys() >= positions.keys():
                 rows = axis.rows.rows([trainable[slot.index] for slot in axis.rows.slots])
-                for number in places.keys() - orders.keys():
-                    own = tf.gather(rows, places[number][:, 0], axis=1)
-                    orders[number] = lexicographic_order(tf.stop_gradient(own))
+                for number in positions.keys() - orders.keys():
+                    group_rows = tf.gather(rows, positions[number][:, 0], axis=1)
+                    orders[number] = lexicographic_order(tf.stop_gradient(group_rows))
             key = axis.ids.tobytes()
             if key not in indices:
-                index = _index(len(axis.ids), places, orders)
+                index = _index(len(axis.ids), positions, orders)
                 indices[key] = index, tf.argsort(index)
             tensors[axis.index] = _permuted(tensors[axis.index], *indices[key], axis.axis)
 
 
 def _permuted(tensor: tf.Tensor, index: tf.Tensor, inverse: tf.Tensor, axis: int) -> tf.Tensor:
-    """A tensor's places on an axis in another order, which its gradient takes back."""
+    """A tensor with the positions of an axis in another order, and the gradient in the old one."""
 
     @tf.custom_gradient
     def permute(tensor: tf.Tensor) -> Any:
@@ -211,30 +191,32 @@ def _permuted(tensor: tf.Tensor, index: tf.Tensor, inverse: tf.Tensor, axis: int
     return permute(tensor)
 
 
-def _index(size: int, places: dict[int, np.ndarray], orders: dict[int, tf.Tensor]) -> tf.Tensor:
-    """Which place of an axis goes to each of its places: [N, size]."""
-    count = orders[next(iter(places))].shape[0]
-    still = np.setdiff1d(np.arange(size), np.concatenate([own.ravel() for own in places.values()]))
-    goes = [still, *(own.ravel() for own in places.values())]
-    comes = [tf.tile(tf.constant(still[None], tf.int32), [count, 1])]
-    for number, own in places.items():
-        moved = tf.gather(tf.constant(own, tf.int32), orders[number])  # [N, channels, how often]
-        comes.append(tf.reshape(moved, [count, own.size]))
-    return tf.gather(tf.concat(comes, 1), np.argsort(np.concatenate(goes)), axis=1)
+def _index(size: int, positions: dict[int, np.ndarray], orders: dict[int, tf.Tensor]) -> tf.Tensor:
+    """Which position of an axis goes to each of its positions: [N, size]."""
+    num_networks = orders[next(iter(positions))].shape[0]
+    moving = np.concatenate([group.ravel() for group in positions.values()])
+    fixed = np.setdiff1d(np.arange(size), moving)
+    sources = [tf.tile(tf.constant(fixed[None], tf.int32), [num_networks, 1])]
+    for number, group in positions.items():
+        # [N, channels, how often]
+        sorted_positions = tf.gather(tf.constant(group, tf.int32), orders[number])
+        sources.append(tf.reshape(sorted_positions, [num_networks, group.size]))
+    destinations = np.concatenate([fixed, moving])
+    return tf.gather(tf.concat(sources, 1), np.argsort(destinations), axis=1)
 
 
-@tf.function(autograph=False)  # of all layers alike one graph
+@tf.function(autograph=False)  # one graph for all layers of the same shape
 def lexicographic_order(rows: tf.Tensor) -> tf.Tensor:
     """The order in which rows are sorted, ascending, first element first; equal ones stay.
 
-    Each round sorts by one more element, within the groups that all elements before leave
-    undecided, and the rounds end when no group is left: random rows need one or two.
+    Each round sorts by one more element, within the groups that all earlier elements leave
+    undecided. The rounds end when no group is left; random rows need one or two.
 
     Args:
-        rows: [N, F, R].
+        rows: The rows [N, F, R] of each network's filters.
 
     Returns:
-        [N, F] places in the given order.
+        Indices [N, F]: which row comes first, second, ...
     """
     count, length = rows.shape[1:]
 

@@ -16,7 +16,9 @@ import numpy as np
 from hypernet_tf.metrics import accuracy, calibration, similarity
 
 Kind = Literal["member", "example", "prediction", "summary", "run"]
-Group = Literal["training", "networks", "ensemble", "diversity", "seconds", "run"]
+Group = Literal[
+    "training", "networks", "ensemble", "diversity", "seconds", "run", "analysis", "study"
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Measure:
     Attributes:
         key: Name in code, JSON, flags and TensorBoard tags.
         title: Name in tables and figures, without the unit.
-        group: Part of metrics.json that contains the value.
+        group: Part of metrics.json that contains the value; "analysis" and "study" for numbers that
+            an analysis or a study computes.
         unit: Unit of the printed number. Values with the unit "%" or "points" are stored as
             fractions and printed times 100.
         better: Whether a larger or a smaller value is better; "neither" where neither is.
@@ -79,7 +82,9 @@ class Measure:
 
 def _percent(key: str, title: str, group: Group, **options: Any) -> Measure:
     """A fraction that is printed in percent; higher is better."""
-    return Measure(key, title, group, **{"unit": "%", "better": "higher"} | options)
+    return Measure(
+        key, title, group, **{"unit": "%", "better": "higher", "format": "{:.2f}"} | options
+    )
 
 
 def _nats(key: str, title: str, group: Group, **options: Any) -> Measure:
@@ -189,6 +194,7 @@ _TABLE = (
         "accuracy of the networks, standard deviation",
         "networks",
         unit="points",
+        format="{:.2f}",
         kind="summary",
         compute=_member_accuracies(lambda values: values.std(ddof=1)),
         least_networks=2,
@@ -333,6 +339,9 @@ _TABLE = (
         compute=_standard_deviations,
         description="Standard deviation of the predictions over networks, mean over examples.",
     ),
+    # Studies.
+    _percent("best_member_accuracy", "best accuracy of the networks, mean", "study"),
+    _percent("best_majority_vote_accuracy", "best accuracy of the majority vote", "study"),
 )
 
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _TABLE}

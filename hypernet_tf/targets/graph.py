@@ -16,7 +16,7 @@ import keras
 
 @dataclasses.dataclass(frozen=True)
 class Ref:
-    """A place in the plan where a tensor stands; `index` counts tensors in order of creation."""
+    """A tensor of the plan; `index` counts tensors in order of creation."""
 
     index: int
 
@@ -26,10 +26,10 @@ class Call:
     """One call of a layer or operation.
 
     Attributes:
-        operation: the Keras layer, or the `keras.Operation` of a `keras.ops` call.
-        args: positional arguments, with a `Ref` wherever a tensor goes.
-        kwargs: keyword arguments, likewise.
-        outputs: what the call returns, with a `Ref` for each tensor.
+        operation: The Keras layer, or the `keras.Operation` of a `keras.ops` call.
+        args: Positional arguments, with a `Ref` in place of each tensor.
+        kwargs: Keyword arguments, likewise.
+        outputs: What the call returns, with a `Ref` in place of each tensor.
     """
 
     operation: Any
@@ -54,10 +54,10 @@ class Plan:
     """The calls of a model in the order in which they run.
 
     Attributes:
-        calls: every call, nested models entered.
-        inputs: structure of `Ref`, as the model takes its inputs.
-        outputs: structure of `Ref`, as the model returns its outputs.
-        shapes: for each tensor its shape without the batch axis; None where it is not fixed.
+        calls: All calls, including those inside nested models.
+        inputs: A `Ref` for each input, structured as the model takes them.
+        outputs: A `Ref` for each output, structured as the model returns them.
+        shapes: The shape of each tensor without the batch axis; None for sizes that are not fixed.
     """
 
     calls: tuple[Call, ...]
@@ -77,8 +77,8 @@ class Plan:
                 return call
         return None
 
-    def count(self, operation: Any) -> int:
-        """How often a layer is called; more than once means that its weights are shared."""
+    def num_calls(self, operation: Any) -> int:
+        """The number of calls of a layer; with more than one, the calls share its weights."""
         return sum(call.operation is operation for call in self.calls)
 
 
@@ -87,26 +87,36 @@ def is_ref(leaf: Any) -> bool:
     return isinstance(leaf, Ref)
 
 
+# ---- models that can be read ----------------------------------------------------------------
+
+
 def functional(model: keras.Model) -> keras.Model:
-    """The model as a Functional one, which is what can be walked.
+    """The model as a Functional one, whose graph can be walked.
 
     Raises:
-        ValueError: the model has no graph: it is subclassed, or has no declared input.
+        ValueError: The model has no graph: it is subclassed, or has no declared input.
     """
     if not isinstance(model, keras.Model):
-        raise ValueError(f"a target is a Keras model, not {type(model).__name__}")
+        raise ValueError(
+            f"A target is a Keras model, not {type(model).__name__}: wrap the layers in a "
+            "keras.Sequential that starts with keras.Input."
+        )
     try:
         if isinstance(model, keras.Sequential):
             graph = keras.Model(model.inputs[0], model.outputs[0])
         else:
             graph = keras.Model(model.input, model.output)
-        if runs_its_graph(model, type(graph)):
-            return graph
-    except (AttributeError, TypeError, ValueError):
-        pass
-    raise ValueError(
-        f"the model '{model.name}' has no graph to read: a target is a Sequential model that "
-        "starts with keras.Input, or a Functional one (keras.Model(inputs, outputs))"
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _no_graph(model) from error
+    if not runs_its_graph(model, type(graph)):
+        raise _no_graph(model)
+    return graph
+
+
+def _no_graph(model: keras.Model) -> ValueError:
+    return ValueError(
+        f"The model '{model.name}' has no graph to read: use a Sequential model that starts with "
+        "keras.Input, or a Functional one (keras.Model(inputs, outputs))."
     )
 
 
@@ -118,16 +128,21 @@ def runs_its_graph(model: Any, functional_type: Any) -> bool:
     )
 
 
-def copied(model: keras.Model) -> keras.Model:
+def copied(model: keras.Model, *, synchronized: bool | None = None) -> keras.Model:
     """A copy of a model, not compiled, with layers and weights of its own.
 
-    Values are copied too, and an adapted `Normalization` becomes one with the same
-    constants: Keras computes with constants there, not with the variables.
+    Values are copied too, and an adapted `Normalization` becomes one with the same constants:
+    Keras computes with constants there, not with the variables.
+
+    Args:
+        model: The model.
+        synchronized: Whether the copy's batch normalisations are synchronized between replicas;
+            None keeps them as they are.
 
     Raises:
-        ValueError: the model has no graph, or its layers do not say in `get_config` what they are.
+        ValueError: The model has no graph, or its layers do not say in `get_config` what they are.
     """
-    functional_type = type(functional(model))  # raises its one clear error first
+    functional_type = type(functional(model))  # raises its own error first
     adapted: set[int] = set()
 
     def copy_of(layer: Any) -> Any:
@@ -143,66 +158,75 @@ def copied(model: keras.Model) -> keras.Model:
             adapted.update(id(v) for v in layer.variables)
             config["mean"] = layer.adapt_mean.numpy().tolist()
             config["variance"] = layer.adapt_variance.numpy().tolist()
+        if isinstance(layer, keras.layers.BatchNormalization) and synchronized is not None:
+            config["synchronized"] = synchronized
         return type(layer).from_config(config)
 
     try:
         copy = copy_of(model)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
-            f"the model '{model.name}' cannot be copied: give each custom layer a get_config(), "
-            "and make a layer of each Lambda"
+            f"The model '{model.name}' cannot be copied: give each custom layer a get_config(), "
+            "and make a layer of each Lambda."
         ) from error
-    given = [v for v in model.variables if id(v) not in adapted]
-    shapes = [
-        [(v.name, tuple(v.shape), v.trainable) for v in some] for some in (given, copy.variables)
-    ]
-    if shapes[0] != shapes[1]:
+    variables = [v for v in model.variables if id(v) not in adapted]
+    if _signatures(variables) != _signatures(copy.variables):
         raise ValueError(
-            f"a copy of the model '{model.name}' has other weights: freeze whole layers rather "
-            "than single weights, and share weights by calling one layer twice in one model"
+            f"A copy of the model '{model.name}' has other weights: freeze whole layers rather "
+            "than single weights, and share weights by calling one layer twice in one model."
         )
-    for own, value in zip(copy.variables, given, strict=True):
-        own.assign(value)
+    for variable, value in zip(copy.variables, variables, strict=True):
+        variable.assign(value)
     return copy
+
+
+def _signatures(variables: list) -> list[tuple]:
+    return [(v.name, tuple(v.shape), v.trainable) for v in variables]
 
 
 def in_order(tensors: Any, expected: Any, names: list[str]) -> list[Any]:
     """The tensors given to a model, in the order of its inputs.
 
     Args:
-        tensors: structured as the model's inputs, or a dict by the names of the inputs.
-        expected: the structure of the model's inputs.
-        names: the name of each input.
+        tensors: Tensors structured as the model's inputs, or a dict by the names of the inputs.
+        expected: The structure of the model's inputs.
+        names: The name of each input.
 
     Raises:
-        ValueError: an input is missing.
+        ValueError: An input is missing, or there are too many.
     """
     if isinstance(tensors, dict):
         keys = list(expected) if isinstance(expected, dict) else names
         if missing := [key for key in keys if key not in tensors]:
-            raise ValueError(f"the target also takes the inputs {', '.join(missing)}")
+            raise ValueError(f"Inputs are missing: also give the target {', '.join(missing)}.")
         chosen = {key: tensors[key] for key in keys}
         tensors = chosen if isinstance(expected, dict) else list(chosen.values())
     flat = keras.tree.flatten(tensors)
     if len(flat) != len(names):
-        raise ValueError(f"the target takes {len(names)} inputs, {len(flat)} were given")
+        raise ValueError(
+            f"The target takes {len(names)} inputs, but {len(flat)} were given: structure them as "
+            "the model's inputs."
+        )
     return flat
+
+
+# ---- recording ------------------------------------------------------------------------------
 
 
 def record(model: keras.Model) -> Plan:
     """Write down the calls of a model.
 
-    The walk calls the layers on symbolic tensors, so give it a model of your own (`Target` makes a
-    copy): a user's layers would otherwise gain connections that the user never made.
+    The walk calls the layers on symbolic tensors. Record a copy of a user's model, as `Target`
+    does: the user's layers would otherwise gain connections that the user never made.
 
     Args:
-        model: a Sequential or Functional model.
+        model: A Sequential or Functional model.
 
     Returns:
         The plan.
 
     Raises:
-        ValueError: the model has no graph, or a nested model is given another type than it takes.
+        ValueError: The model has no graph, or a nested model is given another type than it takes.
     """
     calls: list[Call] = []
     shapes: dict[Ref, tuple[int | None, ...]] = {}
@@ -213,7 +237,7 @@ def record(model: keras.Model) -> Plan:
         return ref
 
     def walk(graph: keras.Model, inputs: list[Ref]) -> Any:
-        """Record `graph` fed with a Ref for each input; returns its outputs as Refs."""
+        """Record the calls of a graph; returns a `Ref` for each of its outputs."""
         symbolic = keras.tree.map_structure(
             lambda t: keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name), graph.input
         )
@@ -222,50 +246,57 @@ def record(model: keras.Model) -> Plan:
         alive: list[Any] = keras.tree.flatten(symbolic)
         refs = {id(tensor): ref for tensor, ref in zip(alive, inputs, strict=True)}
 
-        def call(operation, *args, **kwargs):
-            def place(leaf):
-                return refs.get(id(leaf), leaf)
+        def ref_of(leaf: Any) -> Any:
+            return refs.get(id(leaf), leaf)
 
+        def call(operation, *args, **kwargs):
             outputs = operation(*args, **kwargs)
-            arguments = keras.tree.map_structure(place, args)
+            ref_args = keras.tree.map_structure(ref_of, args)
             # As in Keras, the mode in which the whole model is called overrides what a layer was
             # given when the graph was made.
-            keywords = {
-                name: keras.tree.map_structure(place, value)
+            ref_kwargs = {
+                name: keras.tree.map_structure(ref_of, value)
                 for name, value in kwargs.items()
                 if name != "training"
             }
             if runs_its_graph(operation, type(graph)):
-                given = arguments[0] if arguments else keywords["inputs"]
                 nested = functional(operation)
                 names = [tensor.name for tensor in nested.inputs]
-                real = args[0] if args else kwargs["inputs"]
-                for own, like in zip(
-                    in_order(real, nested.input, names), nested.inputs, strict=True
-                ):
-                    floating = keras.backend.is_float_dtype
-                    if floating(like.dtype) and not floating(own.dtype):
-                        raise ValueError(
-                            f"the nested model '{operation.name}' takes {like.dtype} and is given "
-                            f"{own.dtype}: put a layer before it that casts, such as Rescaling(1.0)"
-                        )
-                placed = walk(nested, in_order(given, nested.input, names))
+                tensors = in_order(_first_argument(args, kwargs), nested.input, names)
+                _check_types(operation, tensors, nested.inputs)
+                nested_refs = in_order(_first_argument(ref_args, ref_kwargs), nested.input, names)
+                output_refs = walk(nested, nested_refs)
             else:
-                placed = keras.tree.map_structure(new_ref, outputs)
-                calls.append(Call(operation, arguments, keywords, placed))
-            flat = keras.tree.flatten(outputs)
-            alive.extend(flat)
+                output_refs = keras.tree.map_structure(new_ref, outputs)
+                calls.append(Call(operation, ref_args, ref_kwargs, output_refs))
+            tensors = keras.tree.flatten(outputs)
+            alive.extend(tensors)
             refs.update(
-                {id(t): ref for t, ref in zip(flat, keras.tree.flatten(placed), strict=True)}
+                {id(t): r for t, r in zip(tensors, keras.tree.flatten(output_refs), strict=True)}
             )
             return outputs
 
-        twin = keras.models.clone_model(
+        clone = keras.models.clone_model(
             graph, input_tensors=symbolic, clone_function=lambda layer: layer, call_function=call
         )
-        return keras.tree.map_structure(lambda t: refs[id(t)], twin.output)
+        return keras.tree.map_structure(lambda t: refs[id(t)], clone.output)
 
     graph = functional(model)
     inputs = keras.tree.map_structure(new_ref, graph.input)
     outputs = walk(graph, keras.tree.flatten(inputs))
     return Plan(tuple(calls), inputs, outputs, shapes)
+
+
+def _first_argument(args: tuple, kwargs: dict) -> Any:
+    return args[0] if args else kwargs["inputs"]
+
+
+def _check_types(model: keras.Model, tensors: list, inputs: list) -> None:
+    """Check that a nested model that takes floating-point numbers is given such numbers."""
+    for tensor, like in zip(tensors, inputs, strict=True):
+        is_float = keras.backend.is_float_dtype
+        if is_float(like.dtype) and not is_float(tensor.dtype):
+            raise ValueError(
+                f"The nested model '{model.name}' takes {like.dtype} and is given {tensor.dtype}: "
+                "put a layer before it that casts, such as Rescaling(1.0)."
+            )

@@ -5,49 +5,55 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.targets import execution
-from hypernet_tf.targets import outputs as meaning
-from hypernet_tf.targets.execution import Networks, input_value, is_seed
+from hypernet_tf.targets.execution import input_value, run_plan
 from hypernet_tf.targets.filters import channel_units, describe_layers
 from hypernet_tf.targets.graph import copied, in_order, record
+from hypernet_tf.targets.outputs import Outputs, check_outputs, infer_outputs
+from hypernet_tf.targets.rules import NetworkRun
 from hypernet_tf.targets.weights import WeightSet
 
-_LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)
+# How convolutions with one kernel per network run; "auto": grouped where TensorFlow sees a GPU.
+Convolutions = Literal["auto", "unrolled", "grouped"]
+
+_SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class Target:
     """The network whose weights are generated: a template that runs with any N weight sets.
 
+    A target never changes after it is made.
+
     Args:
-        model: a built Sequential or Functional Keras model. It is copied and never changed. Its
-            trainable weights are not used; its non-trainable ones (frozen layers, batch norm's
-            statistics) are, as every network's state at the start.
-        outputs: what the model returns: "logits" (unnormalised log-probabilities of the classes),
-            "probabilities", or "values" (regression). None reads it off the last layer (of each
-            output): probabilities where it ends in a softmax or in one sigmoid, otherwise values,
+        model: A built Sequential or Functional Keras model. It is copied and never changed. Its
+            trainable weights are not used; its non-trainable ones (frozen layers, batch
+            normalisation's statistics) are, as every network's initial state.
+        outputs: What the model returns: "logits" (unnormalised log-probabilities of the classes),
+            "probabilities", or "values" (regression). None reads it off the last layer of each
+            output: probabilities where it ends in a softmax or in one sigmoid, otherwise values,
             until a sampler is compiled with a classification loss that has `from_logits=True`.
-        convolutions: "unrolled" over networks, "grouped" into one, or "auto": grouped where
-            TensorFlow sees a GPU.
+        convolutions: How convolutions run: "unrolled" over networks, "grouped" into one, or "auto":
+            grouped where TensorFlow sees a GPU.
 
     Attributes:
-        layers: the layers whose weights are generated (`WeightedLayer`), in the order of their
+        layers: The layers whose weights are generated (`WeightedLayer`), in the order of their
             first call.
-        units: the same layers, each together with the batch normalisation that directly follows.
+        units: The same layers, each together with the batch normalisation that directly follows.
         weight_count: D, the number of weights of one network.
-        plan: the model's calls (`Plan`).
+        outputs: What the model returns, as in the arguments, never None.
+        plan: The model's calls (`Plan`).
 
     Raises:
-        ValueError: the model has no graph, cannot be copied, has no trainable weights, or has
-            regularisers (which would act on trained weights; generated ones are regularised by a
-            sampler's `prior`), constraints, or batch normalisation inside another layer; or its
-            outputs are not what `outputs` says.
+        ValueError: The model has no graph, cannot be copied, has no trainable weights, or has
+            regularizers (which act on trained weights; for generated ones use a sampler's `prior`),
+            constraints, or batch normalisation inside another layer; or its outputs are not what
+            `outputs` says.
 
     Example:
         >>> target = Target(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
@@ -59,13 +65,15 @@ class Target:
     """
 
     def __init__(
-        self, model: keras.Model, *, outputs: str | None = None, convolutions: str = "auto"
+        self,
+        model: keras.Model,
+        *,
+        outputs: Outputs | None = None,
+        convolutions: Convolutions = "auto",
     ):
-        if outputs not in (*meaning.OUTPUTS, None):
-            known = ", ".join(meaning.OUTPUTS)
-            raise ValueError(f"outputs is one of {known}, or None; not {outputs!r}")
-        if convolutions not in ("auto", "unrolled", "grouped"):
-            raise ValueError(f"convolutions is auto, unrolled or grouped, not {convolutions!r}")
+        if convolutions not in get_args(Convolutions):
+            known = ", ".join(map(repr, get_args(Convolutions)))
+            raise ValueError(f"Unknown convolutions={convolutions!r}: choose one of {known}.")
         self._template = template = copied(model)
         self.plan = record(template)
         self._convolutions = convolutions
@@ -73,27 +81,100 @@ class Target:
         self._state = template.non_trainable_variables
         self.name = model.name
         if not self._trainable:
-            raise ValueError(f"the model '{self.name}' has no trainable weights to generate")
+            raise ValueError(
+                f"The model '{self.name}' has no trainable weights to generate: unfreeze a layer "
+                "or add one."
+            )
         self._weighted = describe_layers(self.plan.operations, self._trainable)
         self.layers = tuple(self._weighted.values())
         self.units = channel_units(self.plan, self._weighted)
         self.weight_count = sum(math.prod(v.shape) for v in self._trainable)
-        self.outputs = outputs or meaning.read(self.plan)
-        meaning.check(self.plan, self.outputs, self.name)
+        self.outputs: Outputs = infer_outputs(self.plan) if outputs is None else outputs
+        check_outputs(self.plan, self.outputs, self.name)
 
-    # ---- reading the template -------------------------------------------------------------
+    # ---- other targets from this one --------------------------------------------------------
+
+    def with_outputs(self, outputs: Outputs) -> Target:
+        """A target of the same model whose outputs mean something else.
+
+        The two share the model, the plan and what TensorFlow has traced.
+
+        Args:
+            outputs: What the model returns.
+
+        Raises:
+            ValueError: The model's outputs cannot be that.
+
+        Example:
+            >>> Target(zoo.mnist()).with_outputs("logits").classes
+            10
+        """
+        check_outputs(self.plan, outputs, self.name)
+        target = copy.copy(self)
+        target.outputs = outputs
+        return target
+
+    def with_batch_norm(self, *, synchronized: bool) -> Target:
+        """A target whose batch normalisations are, or are not, synchronized between replicas.
+
+        The result takes the same weight sets. It has a copy of the model, with the values that
+        frozen layers have now, unless nothing has to change. Call it outside of a `tf.function`,
+        since it makes variables.
+
+        Args:
+            synchronized: Whether a batch normalisation computes its statistics over the batches of
+                all replicas.
+        """
+        norms = [op for op in self.plan.operations if _is_batch_norm(op)]
+        if all(norm.synchronized == synchronized for norm in norms):
+            return self
+        model = copied(self._template, synchronized=synchronized)
+        return Target(model, outputs=self.outputs, convolutions=self._convolutions)
+
+    # ---- reading the model ------------------------------------------------------------------
 
     def weighted(self, operation: Any) -> Any:
         """The generated weights of a layer of the plan; None where it owns none of them."""
         return self._weighted.get(id(operation))
 
-    def state_place(self, variable: Any) -> int:
-        """The place in the state of a variable of the plan's layers that is not trained."""
-        return next(place for place, v in enumerate(self._state) if v is variable)
+    def state_index(self, variable: Any) -> int:
+        """The index in the state of a non-trainable variable of the plan's layers."""
+        return next(index for index, v in enumerate(self._state) if v is variable)
+
+    @property
+    def frozen(self) -> list:
+        """The template's variables that every network starts with: all state except seeds."""
+        return [v for v in self._state if not _is_seed(v)]
+
+    @property
+    def statistics(self) -> list[tuple[int, float]]:
+        """The moving statistics of batch normalisation: their index in the state, their momentum.
+
+        The momentum is the part of the old statistics that one run of the model keeps; a run may
+        call a layer more than once.
+        """
+        return [
+            (self.state_index(v), norm.momentum ** self.plan.num_calls(norm))
+            for norm in self.plan.operations
+            if _is_batch_norm(norm) and norm.trainable
+            for v in norm.non_trainable_variables
+        ]
+
+    @property
+    def activations_per_example(self) -> int:
+        """The number of activations that one network computes for one example, in all layers."""
+        return sum(math.prod(d or 1 for d in shape) for shape in self.plan.shapes.values())
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of one input, without the batch; structured as the model's inputs."""
+        return keras.tree.map_structure(lambda ref: self.plan.shapes[ref], self.plan.inputs)
+
+    # ---- what the outputs mean --------------------------------------------------------------
 
     @property
     def classes(self) -> int | None:
-        """How many classes the outputs tell apart; None for values and for several outputs."""
+        """The number of classes; None for values and for several outputs."""
         refs = keras.tree.flatten(self.plan.outputs)
         if self.outputs == "values" or len(refs) != 1:
             return None
@@ -105,53 +186,6 @@ class Target:
         """Whether the model has one output of one column."""
         refs = keras.tree.flatten(self.plan.outputs)
         return len(refs) == 1 and self.plan.shapes[refs[0]] == (1,)
-
-    @property
-    def frozen(self) -> list:
-        """The template's variables that every network starts with: all state but seeds."""
-        return [v for v in self._state if not is_seed(v)]
-
-    @property
-    def statistics(self) -> list[tuple[int, float]]:
-        """The moving statistics of batch norm: their place in the state, and their momentum.
-
-        The momentum is the part of the old statistics that one run of the model leaves, which calls
-        a layer perhaps more than once.
-        """
-        return [
-            (self.state_place(v), norm.momentum ** self.plan.count(norm))
-            for norm in self.plan.operations
-            if isinstance(norm, keras.layers.BatchNormalization) and norm.trainable
-            for v in norm.non_trainable_variables
-        ]
-
-    def activate(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Outputs as what may be averaged over networks: logits as probabilities."""
-        probabilities = tf.sigmoid if outputs.shape[-1] == 1 else tf.nn.softmax
-        return probabilities(outputs) if self.outputs == "logits" else outputs
-
-    def centred(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Outputs in their gauge: logits of several classes less their mean, which says nothing."""
-        free = self.outputs == "logits" and outputs.shape[-1] > 1
-        return outputs - tf.reduce_mean(outputs, -1, keepdims=True) if free else outputs
-
-    def log_probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
-        """The logarithm of each class's probability, [..., C], in nats.
-
-        Args:
-            outputs: Outputs of a target of classes: [..., C], or [..., 1] where one column tells
-                two classes apart. A probability of 0 counts as 1.2e-38, the least of float32.
-        """
-        if outputs.dtype.size < 4:
-            outputs = tf.cast(outputs, tf.float32)
-        one_column = outputs.shape[-1] == 1  # the probability or logit of the second of two classes
-        if self.outputs == "logits":
-            if one_column:
-                return tf.math.log_sigmoid(tf.concat([-outputs, outputs], -1))
-            return tf.nn.log_softmax(outputs)
-        if one_column:
-            outputs = tf.concat([1.0 - outputs, outputs], -1)
-        return tf.math.log(tf.maximum(outputs, _LEAST_PROBABILITY))
 
     def require_classes(self, what: str) -> int:
         """C, the number of classes among which each example has one.
@@ -171,20 +205,44 @@ class Target:
             raise ValueError(f"{what} needs one choice of class per example: use predict()")
         return self.classes
 
-    @property
-    def activations_per_example(self) -> int:
-        """How many numbers one network computes for one example, all layers together."""
-        return sum(math.prod(d or 1 for d in shape) for shape in self.plan.shapes.values())
+    def activate(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Outputs that may be averaged over networks: logits become probabilities."""
+        probabilities = tf.sigmoid if outputs.shape[-1] == 1 else tf.nn.softmax
+        return probabilities(outputs) if self.outputs == "logits" else outputs
 
-    @property
-    def input_shape(self) -> Any:
-        """The shape of one input, without the batch; structured as the model's inputs."""
-        return keras.tree.map_structure(lambda ref: self.plan.shapes[ref], self.plan.inputs)
+    def centred(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Outputs in their gauge: logits of several classes minus their mean.
 
-    # ---- weight sets ----------------------------------------------------------------------
+        The mean of the logits changes no probability.
+        """
+        has_gauge = self.outputs == "logits" and outputs.shape[-1] > 1
+        return outputs - tf.reduce_mean(outputs, -1, keepdims=True) if has_gauge else outputs
+
+    def log_probabilities(self, outputs: tf.Tensor) -> tf.Tensor:
+        """The logarithm of each class's probability, [..., C], in nats.
+
+        Args:
+            outputs: Outputs of a target of classes: [..., C], or [..., 1] where one column tells
+                two classes apart. A probability of 0 counts as 1.2e-38, the smallest of float32.
+        """
+        if outputs.dtype.size < 4:
+            outputs = tf.cast(outputs, tf.float32)
+        one_column = outputs.shape[-1] == 1  # the probability or logit of the second of two classes
+        if self.outputs == "logits":
+            if one_column:
+                return tf.math.log_sigmoid(tf.concat([-outputs, outputs], -1))
+            return tf.nn.log_softmax(outputs)
+        if one_column:
+            outputs = tf.concat([1.0 - outputs, outputs], -1)
+        return tf.math.log(tf.maximum(outputs, _SMALLEST_PROBABILITY))
+
+    # ---- weight sets ------------------------------------------------------------------------
 
     def assemble(self, rows: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Generator rows, one tensor [N, F, row_size] or [N, 1, size] per layer, as weights.
+        """Weights from generator rows.
+
+        Args:
+            rows: One tensor [N, F, row_size] or [N, 1, size] for each layer.
 
         Returns:
             One tensor [N, ...] for each trainable variable of the model, in its order.
@@ -206,7 +264,7 @@ class Target:
         )
 
     def unflatten(self, theta: tf.Tensor) -> WeightSet:
-        """A weight set from theta [N, D], with the state of the start."""
+        """A weight set from theta [N, D], with the initial state."""
         shapes = [tuple(v.shape) for v in self._trainable]
         parts = tf.split(theta, [math.prod(shape) for shape in shapes], axis=1)
         trainable = [
@@ -214,28 +272,30 @@ class Target:
         ]
         return WeightSet(trainable, self.initial_state(theta.shape[0]))
 
-    def initial_state(self, count: int, seed: Any = (0, 0)) -> list[tf.Tensor]:
-        """The state of N networks at the start: the template's; seeds differ between networks.
+    def initial_state(self, num_networks: int, seed: Any = (0, 0)) -> list[tf.Tensor]:
+        """The initial state of N networks: the template's; seeds differ between networks.
 
         Args:
-            count: N.
-            seed: two integers; the seeds of dropout and noise layers derive from it, so that a
+            num_networks: N.
+            seed: Two integers. The seeds of dropout and noise layers derive from them, so that a
                 step's randomness is a function of (seed, step, network).
         """
         state = []
-        for place, variable in enumerate(self._state):
-            shape = [count, *variable.shape]
-            if is_seed(variable):
-                own = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), place)
+        for index, variable in enumerate(self._state):
+            shape = [num_networks, *variable.shape]
+            if _is_seed(variable):
+                layer_seed = tf.random.experimental.stateless_fold_in(
+                    tf.cast(seed, tf.int32), index
+                )
                 bits = tf.random.stateless_uniform(
-                    shape, own, minval=None, maxval=None, dtype=tf.uint32
+                    shape, layer_seed, minval=None, maxval=None, dtype=tf.uint32
                 )
                 state.append(tf.cast(bits, variable.dtype))
             else:
                 state.append(tf.broadcast_to(variable.value[None], shape))
         return state
 
-    # ---- running --------------------------------------------------------------------------
+    # ---- running ----------------------------------------------------------------------------
 
     def __call__(self, weights: WeightSet, inputs: Any, *, training: bool = False) -> Any:
         """Outputs [N, B, ...] of N networks; see `run`."""
@@ -243,7 +303,7 @@ class Target:
 
     @functools.cached_property
     def compiled(self) -> Any:
-        """`run` as one tf.function, so that the same shapes in one mode are traced once."""
+        """`run` as one `tf.function`, so that the same shapes in one mode are traced once."""
         return tf.function(self.run, autograph=False)
 
     def run(
@@ -257,50 +317,58 @@ class Target:
         """Run N networks at once.
 
         Args:
-            weights: the weight set of N networks.
-            inputs: [N, B, ...], different inputs for each network, or [B, ...], the same for all;
+            weights: The weight set of N networks.
+            inputs: Inputs [N, B, ...], different for each network, or [B, ...], the same for all;
                 structured as the model's inputs.
-            training: whether layers run in training mode.
-            batch_statistics: whether batch norm uses the statistics of the batch outside training
-                too: for networks whose moving statistics nobody has computed.
+            training: Whether layers run in training mode.
+            batch_statistics: Whether batch normalisation uses the statistics of the batch outside
+                training too, for networks whose moving statistics have not been computed.
 
         Returns:
             The outputs, each [N, B, ...], structured as the model's, and the new state.
 
         Raises:
-            ValueError: the inputs do not fit the model.
+            ValueError: The inputs do not fit the model.
         """
-        count = weights.trainable[0].shape[0]
+        num_networks = weights.trainable[0].shape[0]
         grouped = self._convolutions == "grouped" or (
             self._convolutions == "auto" and bool(tf.config.list_logical_devices("GPU"))
         )
         variables = {id(v): w for v, w in zip(self._trainable, weights.trainable, strict=True)}
         variables |= {id(v): w for v, w in zip(self._state, weights.state, strict=True)}
-        mode = {"training": training, "batch_statistics": batch_statistics, "grouped": grouped}
-        networks = Networks(variables, count, **mode)
-        own = self._template.inputs
-        tensors = in_order(inputs, self.plan.inputs, [tensor.name for tensor in own])
+        run = NetworkRun(
+            variables,
+            num_networks,
+            training=training,
+            batch_statistics=batch_statistics,
+            grouped=grouped,
+        )
+        symbolic = self._template.inputs
+        tensors = in_order(inputs, self.plan.inputs, [tensor.name for tensor in symbolic])
         values = {
-            ref: input_value(tf.cast(tensor, like.dtype), like.shape[1:], count)
+            ref: input_value(tf.cast(tensor, like.dtype), like.shape[1:], num_networks)
             for ref, tensor, like in zip(
-                keras.tree.flatten(self.plan.inputs), tensors, own, strict=True
+                keras.tree.flatten(self.plan.inputs), tensors, symbolic, strict=True
             )
         }
-        outputs = execution.run_plan(self.plan, networks, values)
-        state = [networks.new_state.get(id(v), variables[id(v)]) for v in self._state]
-        return keras.tree.map_structure(lambda value: value.stacked, outputs), state
+        outputs = run_plan(self.plan, run, values)
+        new_state = [run.value(v) for v in self._state]
+        return keras.tree.map_structure(lambda value: value.stacked, outputs), new_state
 
     def to_keras(self, weights: WeightSet) -> keras.Model:
         """One network as an ordinary Keras model, independent of this target.
 
         Args:
-            weights: a weight set of one network (N = 1).
+            weights: A weight set of one network (N = 1).
 
         Raises:
-            ValueError: the weight set is that of several networks.
+            ValueError: The weight set is that of several networks.
         """
-        if weights.trainable[0].shape[0] != 1:
-            raise ValueError(f"one network, not the {weights.trainable[0].shape[0]} given")
+        num_networks = weights.trainable[0].shape[0]
+        if num_networks != 1:
+            raise ValueError(
+                f"Cannot make one Keras model of {num_networks} networks: choose one of them."
+            )
         network = copied(self._template)
         for variables, tensors in (
             (network.trainable_variables, weights.trainable),
@@ -310,7 +378,7 @@ class Target:
                 variable.assign(tensor[0])
         return network
 
-    # ---- serialisation --------------------------------------------------------------------
+    # ---- serialisation ----------------------------------------------------------------------
 
     def get_config(self) -> dict:
         """The template's architecture, not its weights."""
@@ -323,17 +391,30 @@ class Target:
     @classmethod
     def from_config(cls, config: dict) -> Target:
         """A target from `get_config`."""
-        model = copy.deepcopy(config["model"])  # which Keras uses up
+        model = copy.deepcopy(config["model"])  # Keras changes the config that it reads
         return cls(**config | {"model": keras.saving.deserialize_keras_object(model)})
+
+
+def _is_batch_norm(operation: Any) -> bool:
+    return isinstance(operation, keras.layers.BatchNormalization)
+
+
+def _is_seed(variable: Any) -> bool:
+    """Whether a state variable is the state of a `keras.random.SeedGenerator`."""
+    return variable.name == "seed_generator_state"
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class TargetLayer(keras.layers.Layer):
-    """The Keras layer face of a `Target`: weights and inputs in, outputs [N, B, ...] out.
+    """A `Target` as a Keras layer: weights and inputs in, outputs [N, B, ...] out.
 
-    It has no variables; its call takes `(trainable, inputs)`, where `trainable` are the generated
-    weights in the order of the model's trainable variables and the state is that of the start: the
-    values of frozen layers, which are saved with the layer, and the same dropout in each call.
+    The layer has no variables. Its call takes `(trainable, inputs)`, where `trainable` are the
+    generated weights in the order of the model's trainable variables. The state is the initial one:
+    the values of frozen layers, which are saved with the layer, and the same dropout in each call.
+
+    Args:
+        target: The `Target`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Example:
         >>> layer = TargetLayer(target)
@@ -366,6 +447,6 @@ class TargetLayer(keras.layers.Layer):
             store[str(index)] = variable.numpy()
 
     def load_own_variables(self, store):
-        """The reverse of `save_own_variables`."""
+        """The inverse of `save_own_variables`."""
         for index, variable in enumerate(self.target.frozen):
             variable.assign(store[str(index)])

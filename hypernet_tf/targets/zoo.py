@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
+
+# How the residual blocks of a ResNet reach the next resolution, see `resnet32`.
+Shortcuts = Literal["A", "B"]
 
 
 def mnist() -> keras.Sequential:
@@ -35,11 +38,11 @@ def lenet(input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10) ->
 
     Conv 5x5x6 and ReLU, max pooling 2, conv 5x5x16 and ReLU, max pooling 2, dense 120, 84 with
     ReLU, dense 10. Weights per layer 456 / 2,416 / 48,120 / 10,164 / 850. The convolutions are
-    'valid', which these numbers ask for, although the paper prints 'SAME'.
+    'valid', as these numbers require, although the paper prints 'SAME'.
 
     Args:
-        input_shape: of an image.
-        classes: how many logits.
+        input_shape: Shape of one image, (height, width, channels).
+        classes: Number of logits.
     """
     layers = keras.layers
     return keras.Sequential(
@@ -58,31 +61,28 @@ def lenet(input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10) ->
     )
 
 
-SHORTCUTS = ("A", "B")
-
-
 def resnet32(
-    input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10, shortcuts: str = "A"
+    input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10, shortcuts: Shortcuts = "A"
 ) -> keras.Model:
     """ResNet-32 for 32x32 images (He et al. 2016, section 4.2), logits.
 
     A 3x3x16 convolution, then three groups of five residual blocks with 16, 32, 64 channels, the
     second and third group at half the resolution; average pooling, dense 10. Every convolution has
-    a bias, as the paper's count of 448 weights in the first one says, and batch normalisation.
+    batch normalisation and a bias, as the paper's count of 448 weights in the first one shows.
     Weights: 465,290 with shortcuts A, 468,138 with shortcuts B, of which 1,136 (1,232) are biases
     that batch normalisation takes away again.
 
     Args:
-        input_shape: of an image.
-        classes: how many logits.
-        shortcuts: where the resolution halves: "A", every second pixel and zeros for the new
-            channels, no weights; "B", a convolution 1x1 with batch normalisation.
+        input_shape: Shape of one image, (height, width, channels).
+        classes: Number of logits.
+        shortcuts: Shortcuts where the resolution halves: "A", every second pixel and zeros for the
+            new channels, no weights; "B", a convolution 1x1 with batch normalisation.
 
     Raises:
-        ValueError: unknown shortcuts.
+        ValueError: Unknown shortcuts.
     """
-    if shortcuts not in SHORTCUTS:
-        raise ValueError(f"shortcuts are A or B, not {shortcuts!r}")
+    if shortcuts not in get_args(Shortcuts):
+        raise ValueError(f"Unknown shortcuts={shortcuts!r}: choose 'A' or 'B'.")
     images = keras.Input(input_shape)
     x = keras.layers.ReLU()(_normalised_convolution(images, 16, 3))
     for channels in (16, 32, 64):
@@ -92,9 +92,8 @@ def resnet32(
             y = _normalised_convolution(y, channels, 3)
             if strides == 2 and shortcuts == "A":
                 x = keras.layers.MaxPooling2D(1, strides=2)(x)
-                # Called "channels_first", it pads the last two axes: here the channels.
-                zeros = ((0, 0), (channels // 4, channels // 4))
-                x = keras.layers.ZeroPadding2D(zeros, data_format="channels_first")(x)
+                new_channels = (channels // 4, channels // 4)  # half before, half after
+                x = keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), new_channels))
             elif strides == 2:
                 x = _normalised_convolution(x, channels, 1, strides)
             x = keras.layers.ReLU()(keras.layers.Add()([x, y]))
@@ -103,6 +102,7 @@ def resnet32(
 
 
 def _normalised_convolution(x: Any, channels: int, size: int, strides: int = 1) -> Any:
+    """A convolution and its batch normalisation."""
     x = keras.layers.Conv2D(
         channels, size, strides=strides, padding="same", kernel_initializer="he_normal"
     )(x)

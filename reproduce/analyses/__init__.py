@@ -1,1 +1,14 @@
-"""Analyses of a run, one file each."""
+"""Sampler-agnostic analyses: each is one class in one file of this folder.
+
+A file that is added here is imported by itself; its analysis and its flags exist from then on.
+"""
+
+import importlib
+import pkgutil
+
+from reproduce.analyses.base import ANALYSES, Analysis, Findings, Limits, Setting
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["ANALYSES", "Analysis", "Findings", "Limits", "Setting"]

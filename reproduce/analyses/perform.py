@@ -1,94 +1,156 @@
-"""Performing analyses in a run folder: which, in what order, what is done already, what is kept."""
+"""Performing analyses in a run folder: which ones, in which order, and what is done already."""
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reproduce.analyses.analyses import ANALYSES
-from reproduce.analyses.subject import Subject
-from reproduce.runs import folder as _run
+from reproduce.analyses.base import ANALYSES, Limits, Setting
+from reproduce.analyses.subject import NUM_NETWORKS, Subject
+from reproduce.runs import folder as folders
 from reproduce.runs.folder import UsageError
 
 
-def names_of(asked: Sequence[str]) -> list[str]:
-    """The analyses asked for, in the order of the experiment.
+def names_of(requested: Sequence[str]) -> list[str]:
+    """Return the names of the requested analyses, in the order of the analyses.
 
     Args:
-        asked: names, or "all".
+        requested: Names, or "all".
 
     Raises:
-        UsageError: one of them is unknown.
+        UsageError: A name is unknown.
     """
-    unknown = [name for name in asked if name not in (*ANALYSES, "all")]
+    unknown = [name for name in requested if name not in (*ANALYSES, "all")]
     if unknown:
         raise UsageError(
             f"there is no analysis '{unknown[0]}': the analyses are {', '.join(ANALYSES)}, or all"
         )
-    return [name for name in ANALYSES if name in asked or "all" in asked]
+    return [name for name in ANALYSES if name in requested or "all" in requested]
 
 
-def possible(asked: Sequence[str], size: int | None) -> list[str]:
-    """The analyses asked for that a sampler has networks enough for.
+def possible(requested: Sequence[str], num_available: int | None) -> list[str]:
+    """Return the names of the requested analyses for which a sampler holds enough networks.
 
     Args:
-        asked: names, or "all": of all analyses, those that cannot be are said and left out.
-        size: how many networks the sampler has; None where there is no end to them.
+        requested: Names; or "all", from which impossible analyses are left out with a notice.
+        num_available: Number of networks that the sampler holds; None if it makes any number.
 
     Raises:
-        UsageError: one of them is unknown, or one that is named needs more networks.
+        UsageError: A name is unknown, or an analysis that is named needs more networks.
     """
-    names = names_of(asked)
-    short = [name for name in names if size is not None and ANALYSES[name].needs > size]
-    for name in short:
-        line = (
-            f"the analysis '{name}' needs at least {ANALYSES[name].needs} networks, and this "
-            f"sampler has {size}"
+    names = names_of(requested)
+    impossible = [
+        name
+        for name in names
+        if num_available is not None and ANALYSES[name].least_networks > num_available
+    ]
+    for name in impossible:
+        reason = (
+            f"the analysis '{name}' needs at least {ANALYSES[name].least_networks} networks, and "
+            f"this sampler holds {num_available}"
         )
-        if name in asked:
-            raise UsageError(f"{line}: leave it out")
-        print(f"left out: {line}")
-    return [name for name in names if name not in short]
+        if name in requested:
+            raise UsageError(f"{reason}: leave it out")
+        print(f"left out: {reason}")
+    return [name for name in names if name not in impossible]
+
+
+def settings_of(names: Sequence[str]) -> list[Setting]:
+    """Return the settings of analyses, each once.
+
+    Args:
+        names: Names of analyses.
+    """
+    return list(dict.fromkeys(setting for name in names for setting in ANALYSES[name].settings))
+
+
+def resolved_settings(
+    names: Sequence[str], values: Mapping[str, Any], limits: Limits
+) -> dict[str, Any]:
+    """Return the values of all settings that the analyses of a run need.
+
+    Args:
+        names: Names of the requested analyses. Those that every run has are added.
+        values: Name of a setting -> value, where it is not the default. Settings that no requested
+            analysis has are ignored.
+        limits: What the settings depend on; its `num_networks` is the value of that setting.
+
+    Raises:
+        UsageError: A value does not fit the sampler or the data set.
+    """
+    requested = settings_of(names)
+    every = settings_of([*names, *(name for name, a in ANALYSES.items() if a.basic)])
+    settings: dict[str, Any] = {
+        NUM_NETWORKS.name: NUM_NETWORKS.resolve(limits.num_networks, limits)
+    }
+    for setting in every:
+        if setting is NUM_NETWORKS:
+            continue
+        value = setting.default
+        if setting in requested:
+            value = values.get(setting.name, value)
+        elif setting.basic is not None:
+            value = setting.basic
+        settings[setting.name] = setting.resolve(value, limits)
+    return settings
+
+
+def is_done(name: str, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Return whether metrics.json holds an analysis of the run's steps with these settings.
+
+    Args:
+        name: Name of the analysis.
+        metrics: Contents of metrics.json.
+        settings: Resolved settings.
+    """
+    entry = metrics.get("analyses", {}).get(name)
+    # Data sets that were left out may be available by now.
+    return bool(
+        entry
+        and entry["settings"] == _recorded(name, settings, metrics["steps"])
+        and not entry.get("left_out")
+    )
 
 
 def perform(
     names: Sequence[str], subject: Subject, folder: pathlib.Path, metrics: dict[str, Any]
 ) -> None:
-    """Perform analyses; what was done before with the same settings is not done again.
+    """Perform analyses, except those that are done already with the same settings.
 
     Args:
-        names: analyses.
-        subject: what is analysed.
-        folder: the run folder: figures/ gets a png, a pdf for print, and an npz with the numbers.
-        metrics: of the run; gets an entry under "analyses" for each, and is written after each.
+        names: Names of the analyses.
+        subject: Sampler, data set and resolved settings.
+        folder: Run folder; its figures/ gets a png, a pdf for print and an npz with the arrays.
+        metrics: Contents of the run's metrics.json. It gets an entry under "analyses" for each
+            analysis, and is written after each.
     """
-    done = metrics.setdefault("analyses", {})
+    entries = metrics.setdefault("analyses", {})
     for place, name in enumerate(names, 1):
-        settings = settings_of(name, subject)
-        if name in done and done[name]["settings"] == settings and not done[name].get("left_out"):
+        if is_done(name, metrics, subject.settings):
             continue
         print(f"analysis {place} of {len(names)}: {name}")
-        # From here on the old figures may be gone, and with them what was said of them.
+        # The figures are replaced from here on: remove the report and the numbers that go with
+        # them.
         (folder / "report.html").unlink(missing_ok=True)
-        if done.pop(name, None):
-            _run.write_json(folder / "metrics.json", metrics)
+        if entries.pop(name, None):
+            folders.write_json(folder / "metrics.json", metrics)
+        analysis = ANALYSES[name]
         start = time.monotonic()
-        result = ANALYSES[name].run(subject)
-        for title, drawing in result.drawings.items():
-            _run.write_figure(folder, title, drawing.figure, drawing.arrays)
-        done[name] = result.metrics | {
-            "settings": settings,
-            "figures": list(result.drawings),
+        numbers, figures = analysis.compute(subject.restricted_to(analysis.settings))
+        for figure_name, arrays in figures.items():
+            figure = analysis.figure(figure_name, arrays, numbers)
+            folders.write_figure(folder, figure_name, figure, arrays)
+        entries[name] = numbers | {
+            "settings": _recorded(name, subject.settings, metrics["steps"]),
+            "figures": list(figures),
             "seconds": round(time.monotonic() - start, 1),
         }
-        _run.write_json(folder / "metrics.json", metrics)
+        folders.write_json(folder / "metrics.json", metrics)
 
 
-def settings_of(name: str, subject: Subject) -> dict[str, Any]:
-    """What an analysis's result depends on, but for the run's configuration."""
-    everything = dataclasses.asdict(subject.settings)
-    settings = {field: everything[field] for field in ANALYSES[name].uses}
-    return settings | {"steps": int(subject.sampler.step.numpy())}
+def _recorded(name: str, settings: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """What the result of an analysis depends on, besides the run's configuration."""
+    values = {setting.name: settings[setting.name] for setting in ANALYSES[name].settings}
+    return values | {"steps": steps}

@@ -1,91 +1,71 @@
-"""What is analysed: a sampler, the test images, and how much of everything is wanted."""
+"""What is analysed: a sampler, its data set and the settings; and what analyses share."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import hypernet_tf as hn
+from reproduce.analyses.base import Limits, Setting
 from reproduce.runs.folder import UsageError
 
-# One network on one image is one run. So many take two cores about eight minutes.
-_RUNS = 8_000_000
+# Predictions (one network on one image) that take about eight minutes on two cores.
+MOST_PREDICTIONS = 8_000_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How much of everything; the defaults are the published numbers, but for images (10,000).
-
-    Attributes:
-        num_networks: of an ensemble.
-        ensembles: how many; None for 20, or fewer (at least 2) where these are too many runs.
-        scatter_networks: samples of the scatter matrices.
-        colour: whether their points show the networks' accuracy.
-        pairs: paths between how many pairs of networks.
-        points: networks on a path.
-        path_images: on how many of the first test images their accuracy is taken.
-        adversarial_images: how many of the first test images are attacked.
-        adversarial_networks: of the ensemble that looks at an attacked image.
-        clip: whether attacked images are clipped to the pixel range.
-        outside: data sets that networks are to find strange, with commas between; "" for the usual.
-    """
-
-    num_networks: int = 200
-    ensembles: int | None = None
-    scatter_networks: int = 3_000
-    colour: bool = False
-    pairs: int = 10
-    points: int = 40
-    path_images: int = 2_000
-    adversarial_images: int = 1_000
-    adversarial_networks: int = 100
-    clip: bool = False
-    outside: str = ""
-
-    def resolved(self, most: int | None, images: int) -> Settings:
-        """The settings with every number known: what two cores, or a finite sampler, allow.
-
-        Args:
-            most: how many networks the sampler has; None where there is no end to them.
-            images: how many test images there are.
-
-        Raises:
-            UsageError: more networks in an ensemble, or other ensembles, than a finite sampler has.
-        """
-        settings = dataclasses.replace(
-            self,
-            path_images=min(self.path_images, images),
-            adversarial_images=min(self.adversarial_images, images),
+def _num_networks(value: int, limits: Limits) -> int:
+    if limits.num_available is not None and value > limits.num_available:
+        raise UsageError(
+            f"Cannot sample {value} networks: this sampler holds {limits.num_available}."
         )
-        if most is None:
-            count = min(20, max(2, _RUNS // (self.num_networks * images)))
-            return dataclasses.replace(settings, ensembles=self.ensembles or count)
-        if self.num_networks > most or (self.ensembles or 1) > 1:
+    return value
+
+
+def _ensembles(value: int | None, limits: Limits) -> int:
+    if limits.num_available is not None:
+        if (value or 1) > 1:
             raise UsageError(
-                f"{self.ensembles or 1} ensemble(s) of {self.num_networks} networks are not to be had: "
-                f"this sampler has {most} in all"
+                f"Cannot sample {value} ensembles: this sampler holds one, of "
+                f"{limits.num_available} networks. Remove --ensembles."
             )
-        return dataclasses.replace(
-            settings,
-            ensembles=1,
-            scatter_networks=min(self.scatter_networks, most),
-            pairs=max(1, min(self.pairs, most // 2)),
-            adversarial_networks=min(self.adversarial_networks, most) if most > 1 else 0,
-        )
+        return 1
+    affordable = MOST_PREDICTIONS // (limits.num_networks * limits.num_images)
+    return value or min(20, max(2, affordable))
+
+
+NUM_NETWORKS = Setting(
+    "num_networks", 200, "Number of networks of an ensemble.", lower_bound=2, resolve=_num_networks
+)
+ENSEMBLES = Setting(
+    "ensembles",
+    None,
+    "Number of ensembles to compare. Default: 20, or fewer (at least 2) if 20 need more than about "
+    "eight minutes on two cores; the report says how many.",
+    lower_bound=2,
+    resolve=_ensembles,
+    basic=1,
+)
 
 
 class Subject:
-    """A sampler to be analysed, the settings (resolved), and what several analyses share."""
+    """A sampler, its data set and the resolved settings; ensembles are evaluated only once.
+
+    Attributes:
+        sampler: Sampler whose networks are analysed.
+        dataset: Data set on which the sampler was trained.
+        test: Test images of the data set.
+        settings: Name of a setting -> resolved value.
+        data_dir: Folder of other data sets, see `hypernet_tf.data.load`.
+    """
 
     def __init__(
         self,
         sampler: hn.WeightSampler,
         dataset: hn.data.Dataset,
-        settings: Settings,
+        settings: Mapping[str, Any],
         data_dir: str | None = None,
     ):
         self.sampler = sampler
@@ -95,12 +75,33 @@ class Subject:
         self.data_dir = data_dir
         self._evaluations: dict[int, hn.Evaluation] = {}
 
+    def restricted_to(self, settings: Iterable[Setting]) -> Subject:
+        """Return the same subject with these settings only.
+
+        An analysis cannot read a setting that it does not name, and so its result depends on those
+        that it names. Evaluations are shared.
+
+        Args:
+            settings: Settings to keep.
+        """
+        restricted = copy.copy(self)
+        restricted.settings = {setting.name: self.settings[setting.name] for setting in settings}
+        return restricted
+
     def ensemble(self, number: int = 0) -> hn.Ensemble:
-        """Ensemble number 0, 1, ... of the run."""
-        return self.sampler.sample(self.settings.num_networks, seed=1 + number)
+        """Return an ensemble of the run.
+
+        Args:
+            number: Number of the ensemble: 0, 1, ...
+        """
+        return self.sampler.sample(self.settings[NUM_NETWORKS.name], seed=1 + number)
 
     def evaluation(self, number: int = 0) -> hn.Evaluation:
-        """How that ensemble does on the test images; computed once."""
+        """Return the evaluation of an ensemble on the test images; it is computed once.
+
+        Args:
+            number: Number of the ensemble: 0, 1, ...
+        """
         if number not in self._evaluations:
             result = self.ensemble(number).evaluate(self.test.x, self.test.y, verbose=1)
             assert isinstance(result, hn.Evaluation)
@@ -108,20 +109,6 @@ class Subject:
         return self._evaluations[number]
 
     def evaluations(self) -> list[hn.Evaluation]:
-        """How all ensembles do."""
-        numbers = range(self.settings.ensembles or 1)
-        return [self.evaluation(k) for k in tqdm(numbers, "ensembles", leave=False)]
-
-
-class Drawing(NamedTuple):
-    """A figure and the numbers behind it."""
-
-    figure: Figure
-    arrays: dict[str, np.ndarray]
-
-
-class Result(NamedTuple):
-    """What an analysis found: for metrics.json, and by name its figures."""
-
-    metrics: dict[str, Any]
-    drawings: dict[str, Drawing]
+        """Return the evaluations of all ensembles."""
+        numbers = range(self.settings[ENSEMBLES.name])
+        return [self.evaluation(number) for number in tqdm(numbers, "ensembles", leave=False)]

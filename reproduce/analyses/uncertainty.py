@@ -1,196 +1,191 @@
-"""Analyses of how sure the networks are: on the test images, and on images of something else."""
+"""Calibration and uncertainty of the ensemble on the test images."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-import hypernet_tf as hn
 from hypernet_tf import plots
-from hypernet_tf.metrics import accuracy as metrics
-from hypernet_tf.metrics import calibration, similarity
-from hypernet_tf.metrics.ood import (
+from hypernet_tf.metrics import (
+    MEASURES,
+    Measure,
     area_under_risk_coverage,
-    ood_metrics,
+    mean_log_probabilities,
+    reliability,
     risk_coverage,
-    roc_curve,
+    similarity,
 )
 from hypernet_tf.metrics.uncertainty import measure_uncertainty
-from reproduce.analyses.subject import Drawing, Result, Subject
-from reproduce.runs.folder import UsageError
+from reproduce.analyses.base import Analysis, Findings, percent
+from reproduce.analyses.subject import NUM_NETWORKS, Subject
+from reproduce.reports.tables import Row
 
-# Pairs of networks are compared on so many of the first test images: it takes O(N²) time.
+# Networks are compared in pairs on the first test images only: the time grows with N².
 _PAIR_IMAGES = 1_000
-_NOISE_IMAGES = 1_000
-# What is strange to networks that learned a data set.
-_DIGITS = ("fashion_mnist", "glyphs", "noise")
-_PHOTOGRAPHS = ("svhn_cropped", "glyphs", "noise")
-OUTSIDE = {
-    "mnist": _DIGITS,
-    "mnist_5k": _DIGITS,
-    "fashion_mnist": ("mnist_5k", "glyphs", "noise"),
-    "cifar10": _PHOTOGRAPHS,
-    "cifar100": _PHOTOGRAPHS,
-    "svhn_cropped": ("cifar10", "glyphs", "noise"),
-}
-# Scores of `Uncertainty` -> their name on figures.
 SCORES = {
     "entropy": "entropy of the mean prediction (nats)",
     "mutual_information": "mutual information of class and network (nats)",
     "variance": "variance of the probabilities, summed over classes",
 }
+"""Score of `Uncertainty` -> its name in figures."""
+_CALIBRATION = ("expected_calibration_error", "adaptive_calibration_error", "brier_score")
+_PAIRS = {
+    "kl_divergence": ("Kullback-Leibler divergence of two networks", "nats"),
+    "js_divergence": ("Jensen-Shannon divergence of two networks", "nats"),
+    "cka_of_log_probabilities": ("alignment (CKA) of two networks' log-probabilities", ""),
+}
+_PARTS = {
+    "entropy": ("entropy of the mean prediction", "nats"),
+    "expected_entropy": ("entropy of the networks' predictions, mean", "nats"),
+    "mutual_information": ("mutual information of class and network", "nats"),
+    "variance": ("variance of the probabilities", ""),
+}
+_RISKS = {
+    "1 - highest probability": "least_confidence",
+    "entropy": "entropy",
+    "mutual information": "mutual_information",
+    "variance": "variance",
+}
+"""Name of a curve -> score of `Uncertainty` by which the ensemble abstains."""
 
 
-def uncertainty(subject: Subject) -> Result:
-    """Calibration, the parts of the uncertainty, how alike the networks are, and risk-coverage."""
-    x, labels = subject.test.x, np.asarray(subject.test.y)
-    ensemble = subject.ensemble()
-    log_p = ensemble.log_probabilities(x, verbose=1)
-    mean = metrics.mean_log_probabilities(log_p)
-    scores = measure_uncertainty([log_p])
-    risks = {"1 - highest probability": "least_confidence"} | {
-        name.replace("_", " "): name for name in SCORES
-    }
-    wrong = mean.argmax(-1) != labels
-    found: dict[str, Any] = {
-        "networks": len(ensemble),
-        "images": len(labels),
-        "expected_calibration_error": _member_and_ensemble(
-            calibration.expected_calibration_error, log_p, mean, labels
-        ),
-        "adaptive_calibration_error": _member_and_ensemble(
-            calibration.adaptive_calibration_error, log_p, mean, labels
-        ),
-        "brier_score": _member_and_ensemble(metrics.brier_score, log_p, mean, labels),
-    }
-    for field in dataclasses.fields(scores):
-        values = getattr(scores, field.name)
-        found[field.name] = {
-            "mean": float(values.mean()),
-            "mean_of_right": _mean(values[~wrong]),
-            "mean_of_wrong": _mean(values[wrong]),
+class Uncertainty(Analysis):
+    """Calibration, uncertainty, similarity of the networks, and risk-coverage curves."""
+
+    name = "uncertainty"
+    title = "calibration, uncertainty, similarity of the networks, risk-coverage curves"
+    order = 80
+    settings = (NUM_NETWORKS,)
+
+    def compute(self, subject: Subject) -> Findings:
+        """Compute everything from the log-probabilities of one ensemble."""
+        labels = np.asarray(subject.test.y)
+        ensemble = subject.ensemble()
+        log_p = ensemble.log_probabilities(subject.test.x, verbose=1)  # [N, M, C]
+        mean = mean_log_probabilities(log_p)
+        scores = measure_uncertainty([log_p])
+        wrong = mean.argmax(-1) != labels
+        numbers: dict[str, Any] = {"num_networks": len(ensemble), "num_images": len(labels)}
+        for key in _CALIBRATION:
+            error = MEASURES[key].compute
+            assert error is not None
+            numbers[key] = {
+                "member_mean": float(np.mean([error(member, labels) for member in log_p])),
+                "ensemble": float(error(mean, labels)),
+            }
+        for field in dataclasses.fields(scores):
+            values = getattr(scores, field.name)
+            numbers[field.name] = {
+                "mean": float(values.mean()),
+                "mean_of_correct": _mean(values[~wrong]),
+                "mean_of_wrong": _mean(values[wrong]),
+            }
+        first = log_p[:, :_PAIR_IMAGES]
+        numbers["pairs"] = {"num_images": first.shape[1], **_similarity(first)}
+        numbers["area_under_risk_coverage"] = {
+            score: area_under_risk_coverage(getattr(scores, score), wrong)
+            for score in _RISKS.values()
         }
-    if len(ensemble) > 1:
-        few = log_p[:, :_PAIR_IMAGES]
-        found["pairs"] = {
-            "images": few.shape[1],
-            "kl_divergence": float(similarity.pairwise_kl_divergence(few).mean()),
-            "js_divergence": float(similarity.pairwise_js_divergence(few).mean()),
-            "cka_of_log_probabilities": _cka(few),
+        curves = {
+            name: risk_coverage(getattr(scores, score), wrong) for name, score in _RISKS.items()
         }
-    curves = {name: risk_coverage(getattr(scores, score), wrong) for name, score in risks.items()}
-    found["area_under_risk_coverage"] = {
-        name: area_under_risk_coverage(getattr(scores, score), wrong)
-        for name, score in risks.items()
-    }
-    bins = calibration.reliability(mean, labels)
-    arrays = dataclasses.asdict(bins)
-    drawings = {
-        "reliability": Drawing(plots.reliability_diagram(**arrays), arrays),
-        "risk_coverage": Drawing(plots.risk_coverage(curves), _points(curves)),
-    }
-    return Result(found, drawings)
-
-
-def out_of_distribution(subject: Subject) -> Result:
-    """How well scores of uncertainty tell the test images from images of something else."""
-    ensemble = subject.ensemble()
-    inside = ensemble.uncertainty(subject.test.x, verbose=1)
-    strange, left_out = _strange(subject)
-    outside = {
-        name: (data, ensemble.uncertainty(data.test.x, verbose=1)) for name, data in strange.items()
-    }
-    found: dict[str, Any] = {
-        "networks": len(ensemble),
-        "images": len(subject.test),
-        "left_out": left_out,
-        "sets": {
-            name: {"images": len(data.test), "source": data.source}
-            for name, (data, _) in outside.items()
-        },
-    }
-    drawings: dict[str, Drawing] = {}
-    for score, label in SCORES.items():
-        here = getattr(inside, score)
-        there: dict[str, np.ndarray] = {
-            name: getattr(values, score) for name, (_, values) in outside.items()
+        arrays = {
+            "reliability": dataclasses.asdict(reliability(mean, labels)),
+            "risk_coverage": curve_arrays(curves),
         }
-        curves: dict[str, tuple[np.ndarray, np.ndarray, float]] = {}
-        for name, values in there.items():
-            detection = ood_metrics(here, values)
-            found["sets"][name][score] = dataclasses.asdict(detection)
-            curves[name] = (*roc_curve(here, values), detection.auroc)
-        if not there:
-            continue
-        drawings[f"ood_{score}"] = Drawing(
-            plots.score_histograms(here, there, label), {"in distribution": here} | there
-        )
-        drawings[f"ood_roc_{score}"] = Drawing(plots.roc_curves(curves), _points(curves))
-    return Result(found, drawings)
+        return Findings(numbers, arrays)
+
+    def figure(
+        self, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
+    ) -> Figure:
+        """Draw the reliability diagram or the risk-coverage curves."""
+        if name == "reliability":
+            return plots.reliability_diagram(**arrays)
+        return plots.risk_coverage(curves_of(arrays))
+
+    def caption(self, figure_name: str) -> str:
+        """Return the caption."""
+        return {
+            "reliability": "Accuracy of the ensemble against its confidence",
+            "risk_coverage": "Errors of the ensemble on the images of which it is most certain",
+        }[figure_name]
+
+    def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
+        """Return the networks' calibration, the uncertainty, and the similarity of networks."""
+        rows = [
+            Row(
+                dataclasses.replace(
+                    MEASURES[key],
+                    key=f"uncertainty_member_{key}",
+                    title=MEASURES[key].title.replace("of the ensemble", "of the networks, mean"),
+                    group="analysis",
+                ),
+                numbers[key]["member_mean"],
+            )
+            for key in _CALIBRATION
+        ]
+        for score, (title, unit) in _PARTS.items():
+            for kind, images in (
+                ("correct", "correctly classified images"),
+                ("wrong", "wrongly classified images"),
+            ):
+                part = Measure(
+                    f"uncertainty_{score}_{kind}", f"{title}, {images}", "analysis", unit=unit
+                )
+                rows.append(Row(part, numbers[score][f"mean_of_{kind}"]))
+        for key, (title, unit) in _PAIRS.items():
+            pair = Measure(f"uncertainty_{key}", title, "analysis", unit=unit)
+            rows.append(Row(pair, numbers["pairs"][key]))
+        for name, score in _RISKS.items():
+            area = percent(
+                f"uncertainty_risk_coverage_{score}",
+                f"errors, mean over coverages, by {name}",
+                "lower",
+            )
+            rows.append(Row(area, numbers["area_under_risk_coverage"][score]))
+        return rows
 
 
-def outside_names(asked: str, dataset: str, channels: int = 3) -> list[str]:
-    """The sets asked for, or what is strange to networks that learned a data set.
+def curve_arrays(curves: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the points of curves as arrays by name: "<curve>, x" beside "<curve>, y".
 
     Args:
-        asked: names with commas between them; "" for the usual ones.
-        dataset: what the networks learned.
-        channels: of the images that they take.
-
-    Raises:
-        UsageError: one is unknown, is what the networks learned, or has images that they can't
-            take.
+        curves: Name -> (x, y, ...).
     """
-    known = (*hn.data.NAMES[1:], *hn.data.COLOUR_NAMES, *hn.data.TEST_NAMES, "noise")
-    names = asked.split(",") if asked else list(OUTSIDE[dataset])
-    for name in names:
-        if name not in known:
-            raise UsageError(f"there is no data set '{name}': --outside takes {', '.join(known)}")
-        if name == dataset or {name, dataset} == {"mnist", "mnist_5k"}:
-            raise UsageError(f"--outside={name} is what networks of {dataset} have learned")
-        if channels == 1 and name in hn.data.COLOUR_NAMES:
-            raise UsageError(f"--outside={name} has colour images, and the networks take grey ones")
-    if len(names) > 3 or len(set(names)) < len(names):
-        raise UsageError("--outside takes up to 3 data sets, each once")
-    return names
+    return {
+        f"{name}, {axis}": points
+        for name, curve in curves.items()
+        for axis, points in zip("xy", curve, strict=False)
+    }
 
 
-def _strange(subject: Subject) -> tuple[dict[str, hn.data.Dataset], list[str]]:
-    """The data sets, shaped as the test images; and usual ones not to be had, which is said."""
-    asked, found, left_out = subject.settings.outside, {}, []
-    shape = subject.test.images.shape[1:]
-    for name in outside_names(asked, subject.dataset.name, shape[-1]):
-        try:
-            found[name] = (
-                hn.data.uniform_noise(_NOISE_IMAGES, shape)
-                if name == "noise"
-                else hn.data.pad_to(hn.data.load(name, subject.data_dir), shape)
-            )
-        except hn.data.DataError as error:
-            if asked:
-                raise
-            print(f"left out: {error}")
-            left_out.append(name)
-    return found, left_out
+def curves_of(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the curves whose points `curve_arrays` has named.
+
+    Args:
+        arrays: "<curve>, x" and "<curve>, y" -> points.
+    """
+    names = [name.removesuffix(", x") for name in arrays if name.endswith(", x")]
+    return {name: (arrays[f"{name}, x"], arrays[f"{name}, y"]) for name in names}
 
 
-def _points(curves: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
-    """The numbers behind curves: "<curve>, x" beside "<curve>, y"."""
-    return {f"{name}, {axis}": c[k] for name, c in curves.items() for k, axis in enumerate("xy")}
-
-
-def _member_and_ensemble(
-    error: Callable, log_p: np.ndarray, mean: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    members = [error(one, labels) for one in log_p]
-    return {"member_mean": float(np.mean(members)), "ensemble": float(error(mean, labels))}
+def _similarity(log_p: np.ndarray) -> dict[str, float | None]:
+    """How similar the networks are in pairs; None for a single network, which has no pair."""
+    if len(log_p) < 2:
+        return dict.fromkeys(_PAIRS)
+    return {
+        "kl_divergence": float(similarity.pairwise_kl_divergence(log_p).mean()),
+        "js_divergence": float(similarity.pairwise_js_divergence(log_p).mean()),
+        "cka_of_log_probabilities": _cka(log_p),
+    }
 
 
 def _cka(outputs: np.ndarray) -> float | None:
-    """None where a network answers the same on all images: alignment is not defined."""
+    """Alignment of the networks; None if a network predicts the same on all images."""
     try:
         return similarity.linear_cka(outputs)
     except ValueError:

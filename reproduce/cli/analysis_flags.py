@@ -1,12 +1,13 @@
-"""Flags of the analyses, and the settings that they ask for."""
+"""Flags of the analyses: --analyses, and one flag for each setting of an analysis."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from absl import flags
 
-from reproduce.analyses import perform as _perform
-from reproduce.analyses.analyses import ANALYSES
-from reproduce.analyses.subject import Settings
+from reproduce.analyses import ANALYSES, Setting, perform
+from reproduce.analyses.subject import NUM_NETWORKS
 from reproduce.runs.folder import UsageError
 
 FLAGS = flags.FLAGS
@@ -14,77 +15,71 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list(
     "analyses",
     None,
-    f"What else to ask of the networks: {', '.join(ANALYSES)}; or all. What was done before with "
-    "the same settings is not done again. With --run_dir and no flag that describes a training, "
-    "the finished run in that folder is analysed and nothing is trained.",
-)
-flags.DEFINE_integer(
-    "ensembles",
-    None,
-    "How many ensembles are compared. Default: 20, or where two cores would need more than about "
-    "eight minutes, fewer (at least 2); the report says how many.",
-    lower_bound=2,
-)
-flags.DEFINE_integer(
-    "scatter_networks", 3_000, "How many networks the scatter matrices show.", lower_bound=7
-)
-flags.DEFINE_bool("colour", False, "Whether scatter matrices show the networks' accuracy.")
-flags.DEFINE_integer(
-    "path_images",
-    2_000,
-    "On how many of the first test images the accuracy along paths is taken.",
-    lower_bound=1,
-)
-flags.DEFINE_integer(
-    "adversarial_images", 1_000, "How many of the first test images are attacked.", lower_bound=1
-)
-flags.DEFINE_bool("clip", False, "Whether attacked images are clipped to the pixel range.")
-flags.DEFINE_list(
-    "outside",
-    None,
-    "Up to 3 data sets that networks are to find strange. Default: of digits fashion_mnist, glyphs "
-    "(letters), noise; of fashion_mnist mnist_5k, glyphs, noise; of cifar10 and cifar100 "
-    "svhn_cropped, glyphs, noise; of svhn_cropped cifar10, glyphs, noise.",
-)
-
-_SETTINGS = (
-    "ensembles",
-    "scatter_networks",
-    "colour",
-    "path_images",
-    "adversarial_images",
-    "clip",
-    "outside",
+    "Analyses of the networks, separated by commas, or all. "
+    + "; ".join(f"{name}: {analysis.title}" for name, analysis in ANALYSES.items())
+    + ". Analyses that are done already with the same settings are not done again. With --run_dir "
+    "and no flag that describes a training, nothing is trained: the finished run in that folder is "
+    "analysed.",
 )
 
 
-def asked() -> list[str]:
-    """The analyses that the command line asks for.
+def _define(setting: Setting, names: list[str]) -> None:
+    """Define the flag of a setting.
+
+    Args:
+        setting: The setting.
+        names: Names of the analyses that have it.
+    """
+    text = f"{setting.help} Used by: {', '.join(names)}."
+    if setting.kind == "boolean":
+        flags.DEFINE_bool(setting.name, setting.default, text)
+    elif setting.kind == "list":
+        flags.DEFINE_list(setting.name, list(setting.default), text)
+    else:
+        flags.DEFINE_integer(setting.name, setting.default, text, lower_bound=setting.lower_bound)
+
+
+SETTINGS: list[Setting] = []
+"""Settings with a flag of their own."""
+
+
+def define_flags() -> None:
+    """Define the flags of all settings that have none yet, those of extensions included."""
+    for setting in perform.settings_of(list(ANALYSES)):
+        # --num_networks is a flag of every run, and defined with those.
+        if setting is not NUM_NETWORKS and setting not in SETTINGS:
+            SETTINGS.append(setting)
+            _define(setting, [name for name, a in ANALYSES.items() if setting in a.settings])
+
+
+define_flags()
+
+
+def requested() -> list[str]:
+    """Return the names that --analyses holds.
 
     Raises:
-        UsageError: one is unknown, or --analyses is empty.
+        UsageError: A name is unknown, or --analyses is empty.
     """
     if FLAGS["analyses"].present and not FLAGS.analyses:
         raise UsageError(f"--analyses is empty: name some of {', '.join(ANALYSES)}, or all")
     names = list(FLAGS.analyses or [])
-    _perform.names_of(names)
+    perform.names_of(names)
     return names
 
 
-def settings(networks: int, *, trains: bool) -> Settings:
-    """How much of everything the command line asks for.
+def settings(*, trains: bool) -> dict[str, Any]:
+    """Return the settings that the command line gives, by name.
 
     Args:
-        num_networks: of an ensemble, where the command line does not say.
-        trains: whether --num_networks is of the training too.
+        trains: Whether the command trains a sampler, which uses --num_networks as well.
 
     Raises:
-        UsageError: a flag that has no part in the analyses asked for.
+        UsageError: A flag is given that none of the requested analyses uses.
     """
-    used = {field for name in _perform.names_of(asked()) for field in ANALYSES[name].uses}
-    for name in _SETTINGS if trains else (*_SETTINGS, "num_networks"):
-        if FLAGS[name].present and name not in used:
-            raise UsageError(f"--{name} has no part in the analyses asked for: drop it")
-    given = {name: FLAGS[name].value for name in _SETTINGS}
-    given["outside"] = ",".join(given["outside"] or ())
-    return Settings(num_networks=FLAGS.num_networks or networks, **given)
+    used = perform.settings_of(perform.names_of(requested()))
+    for setting in SETTINGS if trains else (*SETTINGS, NUM_NETWORKS):
+        if FLAGS[setting.name].present and setting not in used:
+            raise UsageError(f"--{setting.name} is not used by the analyses asked for: remove it.")
+    given = [s for s in (*SETTINGS, NUM_NETWORKS) if FLAGS[s.name].present]
+    return {setting.name: FLAGS[setting.name].value for setting in given}

@@ -13,8 +13,8 @@ flags.DEFINE_string(
     "devices",
     "1",
     "On how many devices of this machine training is mirrored, or all: GPUs, or without any, CPUs. "
-    "The results are those of one device, but for rounding; a run can go on on other devices. "
-    "Several machines: the environment variable TF_CONFIG (docs/scaling.md).",
+    "The results are those of one device except for rounding; a run can continue on other "
+    "devices. Several machines: the environment variable TF_CONFIG (docs/scaling.md).",
 )
 flags.DEFINE_integer(
     "logical_cpus",
@@ -33,7 +33,7 @@ flags.DEFINE_enum(
     "precision",
     "float32",
     ["float32", "mixed_bfloat16", "mixed_float16"],
-    "Of the layers' computations; variables, gauge, entropy and losses stay in float32.",
+    "Precision of the layers' computations; variables, gauge, entropy and losses stay in float32.",
 )
 flags.register_validator(
     "devices",
@@ -43,10 +43,10 @@ flags.register_validator(
 
 
 def execution() -> Execution:
-    """What the flags ask for. To be called before anything is computed.
+    """The execution that the flags ask for; call it before anything is computed.
 
     Raises:
-        DeviceError: it is not to be had.
+        DeviceError: The machine has no such devices.
     """
     if FLAGS.logical_cpus > 1:
         split_cpu(FLAGS.logical_cpus)
@@ -55,14 +55,14 @@ def execution() -> Execution:
 
 
 def refuse(where: str) -> None:
-    """Refuse these flags where nothing is trained.
+    """Raise an error for these flags where nothing is trained.
 
     Args:
-        where: what that is called.
+        where: What the command does, for the error.
 
     Raises:
-        UsageError: one was given.
+        UsageError: One was given.
     """
     for flag in FLAGS.flags_by_module_dict()[__name__]:
         if flag.present:
-            raise UsageError(f"--{flag.name} has no part in {where}: drop it")
+            raise UsageError(f"--{flag.name} is not used by {where}: remove it")

@@ -1,4 +1,4 @@
-"""The flag of experiments that are run with several seeds."""
+"""The flag of commands that run several seeds."""
 
 from __future__ import annotations
 

@@ -1,1 +1,18 @@
-"""What can be run: configurations, methods, targets, published numbers."""
+"""What can be run: configurations, experiments, methods, targets, and published numbers."""
+
+from reproduce.configs.experiments import EXPERIMENTS, Experiment
+from reproduce.configs.methods import METHODS, Method, build_sampler, preset, register_method
+from reproduce.configs.run_config import RunConfig
+from reproduce.configs.targets import TARGETS
+
+__all__ = [
+    "EXPERIMENTS",
+    "METHODS",
+    "TARGETS",
+    "Experiment",
+    "Method",
+    "RunConfig",
+    "build_sampler",
+    "preset",
+    "register_method",
+]

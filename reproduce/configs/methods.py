@@ -1,130 +1,553 @@
-"""The systems that make weights, for any target of the experiments."""
+"""The methods: how each makes a sampler, and what it is trained with in each preset.
+
+A method is one entry. It is then a value of `--method` and `--methods` of every command:
+
+    register_method(Method(name="mine", help="…", build=…, presets=(RunConfig("mnist", …), …)))
+
+The numbers of the hypernetwork, MNFG and the single network in the "mnist" experiment are
+published. Those of the other methods, and all of "cifar", are our choice: the paper's learning
+rates and numbers of steps for CIFAR are not available to this project.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
 import hypernet_tf as hn
+from reproduce.configs.experiments import EXPERIMENTS
+from reproduce.configs.run_config import RunConfig
 from reproduce.configs.targets import TARGETS
 
-# What each method is, in the words of `--help`.
-METHODS = {
-    "hypernetwork": "generated from a random vector",
-    "mnf": "multiplicative normalizing flows, a variational posterior",
-    "deep_ensemble": "10 networks trained side by side",
-    "sgd": "one network, trained in the ordinary way",
-    "sgd_chains": "10 independent chains of SGD at a constant rate",
-    "sgd_snapshots": "10 snapshots of one such chain",
-    "sgld": "10 chains of Langevin dynamics, 10 snapshots of each",
-    "noise": "one trained network and noise around it, as far apart as the networks of --match",
-}
-# In what a hypernetwork's networks are to differ, in the words of `--help`.
-DIVERSITY = {
-    "weights": "the entropy of the weights, as in the paper's MNIST experiments",
-    "outputs": "the entropy of the outputs; --lam is 1e4 if not given",
-    "none": "no term; the networks may become one",
-}
-# Entropy of the outputs is had at the cost of accuracy alone, that of the weights also where
-# outputs do not change: at 1e3 LeNet's outputs grow until they run away (docs/results.md).
-LAM = {"weights": 1e3, "outputs": 1e4, "none": 1e3}
+
+def _unlimited(config: RunConfig) -> None:
+    return None
 
 
-def build(config: Any, num_data: int, classes: int = 10) -> hn.WeightSampler:
-    """A sampler for the configured target, compiled.
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way of making weights that the commands offer.
+
+    Attributes:
+        name: Value of `--method`.
+        help: What it is, in the words of `--help`.
+        build: Function (target, config, number of training images) -> sampler, not compiled.
+        presets: One row for each experiment and preset that the method is available in; a row for
+            one target only stands beside that of the experiment's default target.
+        flags: Names of the flags that only some methods have and this one has.
+        num_available: Function config -> the number of networks that a finite sampler holds after
+            its training; None for a sampler without a limit.
+        learning_rate_of_mean_loss: Whether the sampler's own learning rate is the configured one
+            divided by the number of training images.
+    """
+
+    name: str
+    help: str
+    build: Callable[[hn.Target, RunConfig, int], hn.WeightSampler]
+    presets: tuple[RunConfig, ...]
+    flags: tuple[str, ...] = ()
+    num_available: Callable[[RunConfig], int | None] = _unlimited
+    learning_rate_of_mean_loss: bool = False
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register_method(method: Method) -> Method:
+    """Make a method available to all commands.
 
     Args:
-        config: a `reproduce.runs.experiment.Config`.
-        num_data: the number of training images.
-        classes: what the target tells apart.
+        method: The method.
+
+    Raises:
+        ValueError: Another method has its name, or a preset row names another method or an unknown
+            experiment or target.
     """
-    kind = TARGETS[config.target]
+    if method.name in METHODS:
+        raise ValueError(f"Cannot register the method '{method.name}' twice: choose another name")
+    for row in method.presets:
+        experiment = EXPERIMENTS.get(row.experiment)
+        if row.method != method.name or not experiment or row.target not in experiment.targets:
+            raise ValueError(
+                f"A preset row of the method '{method.name}' is for method '{row.method}', "
+                f"experiment '{row.experiment}', target '{row.target}': name this method, one of "
+                f"the experiments {', '.join(EXPERIMENTS)} and one of its targets"
+            )
+    METHODS[method.name] = method
+    return method
+
+
+def methods_of(experiment: str) -> list[str]:
+    """Names of the methods that have presets for an experiment.
+
+    Args:
+        experiment: Name of the experiment.
+    """
+    return [
+        name
+        for name, method in METHODS.items()
+        if any(row.experiment == experiment for row in method.presets)
+    ]
+
+
+def methods_help() -> str:
+    """All methods and what they are, for `--help`."""
+    return "; ".join(f"{name}: {method.help}" for name, method in METHODS.items())
+
+
+def preset(
+    experiment: str,
+    method: str,
+    preset: str,
+    *,
+    target: str | None = None,
+    dataset: str | None = None,
+    steps: int | None = None,
+) -> RunConfig:
+    """The configuration of a run, from the table of presets.
+
+    Args:
+        experiment: Name of the experiment.
+        method: Name of the method.
+        preset: "paper" or "quick".
+        target: Name of the target; None for the experiment's default.
+        dataset: Name of the data set; None keeps the row's.
+        steps: Number of training steps; None keeps the row's. A learning rate that falls to a
+            fraction of itself falls over these steps, and snapshots are spread over them.
+
+    Raises:
+        KeyError: There is no such row.
+    """
+    kind = EXPERIMENTS[experiment]
+    target = target or kind.targets[0]
+    rows = {
+        row.target: row
+        for row in METHODS[method].presets
+        if (row.experiment, row.preset) == (experiment, preset)
+    }
+    row = rows[target] if target in rows else rows[kind.targets[0]]
+    dataset = dataset or row.dataset
+    return dataclasses.replace(
+        row,
+        target=target,
+        dataset=dataset,
+        steps=steps or row.steps,
+        augment=dataset in kind.augmented,
+    )
+
+
+def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.WeightSampler:
+    """A compiled sampler for the configured target.
+
+    Args:
+        config: Configuration of the run.
+        num_data: Number of training images.
+        classes: Number of classes.
+    """
+    kind, method = TARGETS[config.target], METHODS[config.method]
     target = hn.Target(kind.make(kind.image_shape, classes), outputs="logits")
-    sampler = _MAKERS[config.method](target, config, num_data)
-    rate = config.learning_rate / (num_data if config.method == "sgld" else 1)
-    schedule = keras.optimizers.schedules.ExponentialDecay(rate, 1, config.learning_rate_decay)
-    if isinstance(sampler, hn.SGDChains) or config.momentum:
-        optimizer = keras.optimizers.SGD(schedule, momentum=config.momentum)
-    else:
-        optimizer = keras.optimizers.Adam(schedule, epsilon=1e-8)
+    sampler = method.build(target, config, num_data)
+    rate = config.learning_rate / (num_data if method.learning_rate_of_mean_loss else 1)
+    schedule = keras.optimizers.schedules.ExponentialDecay(rate, 1, config.decay_per_step)
+    optimizers = {
+        "adam": lambda: keras.optimizers.Adam(schedule, epsilon=1e-8),
+        "sgd": lambda: keras.optimizers.SGD(schedule, momentum=config.momentum),
+    }
     sampler.compile(
-        optimizer=optimizer,
+        optimizer=optimizers[config.optimizer](),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
     return sampler
 
 
-def _hypernetwork(target: hn.Target, config: Any, _: int) -> hn.Hypernetwork:
+# Rows of presets have several settings on a line.
+# fmt: off
+
+# ---- the hypernetwork -------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class DiversityOption:
+    """What a hypernetwork's networks are to differ in.
+
+    Attributes:
+        help: What it is, in the words of `--help`.
+        lam: Default of `--lam`.
+        terms: Function () -> diversity terms of the sampler.
+    """
+
+    help: str
+    lam: float
+    terms: Callable[[], Any]
+
+
+# Entropy of the outputs costs accuracy directly, entropy of the weights only where the outputs
+# change: at lam 1e3 LeNet's outputs grow until training diverges (docs/results.md).
+DIVERSITY = {
+    "weights": DiversityOption(
+        "the entropy of the weights, as in the paper's MNIST experiments",
+        1e3,
+        lambda: [hn.diversity.NegativeEntropy()],
+    ),
+    "outputs": DiversityOption(
+        "the entropy of the outputs; --lam is 1e4 by default",
+        1e4,
+        lambda: [hn.diversity.NegativeOutputEntropy()],
+    ),
+    "none": DiversityOption("no term; the networks may become one", 1e3, list),
+}
+
+
+def _hypernetwork(target: hn.Target, config: RunConfig, _: int) -> hn.Hypernetwork:
     """The hypernetwork published for the target."""
-    terms: dict[str, Any] = {
-        "weights": None,  # the default
-        "outputs": hn.diversity.NegativeOutputEntropy(),
-        "none": [],
-    }
     return hn.Hypernetwork(
         target,
         num_networks=config.networks_per_step,
         lam=config.lam,
         seed=config.seed,
-        diversity=terms[config.diversity],
+        diversity=DIVERSITY[config.diversity].terms(),
         **TARGETS[config.target].hypernetwork,
     )
 
 
-def _mnf(target: hn.Target, config: Any, num_data: int) -> hn.MNF:
+register_method(
+    Method(
+        name="hypernetwork",
+        help="generated from a random vector",
+        build=_hypernetwork,
+        flags=("lam", "diversity"),
+        presets=(
+            RunConfig(
+                "mnist", "hypernetwork", "paper", "mnist",
+                steps=13_000, num_networks=200, networks_per_step=32, images_per_network=32,
+                learning_rate=3e-4, learning_rate_decay=0.99998, lam=1e3,
+            ),
+            RunConfig(
+                "mnist", "hypernetwork", "quick", "mnist",
+                steps=600, num_networks=50, networks_per_step=32, images_per_network=32,
+                learning_rate=1e-3, learning_rate_decay=0.99998, lam=1e3,
+                validate_every=200, checkpoint_every=100,
+            ),
+            # At 1e-4 LeNet learns faster at first, and after 1,300 steps its loss may diverge.
+            RunConfig(
+                "cifar", "hypernetwork", "paper", "lenet", dataset="cifar10",
+                steps=40_000, num_networks=10, networks_per_step=32, images_per_network=32,
+                learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
+            ),
+            RunConfig(
+                "cifar", "hypernetwork", "quick", "lenet", dataset="cifar10",
+                steps=3_000, num_networks=10, networks_per_step=32, images_per_network=32,
+                learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
+            ),
+            # A step of ResNet-32 has the memory of 256 images.
+            *(
+                RunConfig(
+                    "cifar", "hypernetwork", name, target, dataset="cifar10",
+                    steps=steps, num_networks=10, networks_per_step=8, images_per_network=32,
+                    learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
+                )
+                for target in ("resnet32", "resnet32_b")
+                for name, steps in (("paper", 40_000), ("quick", 3_000))
+            ),
+        ),
+    )
+)
+
+
+# ---- variational inference --------------------------------------------------------------------
+
+
+def _mnf(target: hn.Target, config: RunConfig, num_data: int) -> hn.MNF:
     return hn.MNF(
         target, num_data=num_data, num_networks=config.networks_per_step, seed=config.seed
     )
 
 
-def _single(config: Any) -> dict[str, Any]:
+register_method(
+    Method(
+        name="mnf",
+        help="multiplicative normalizing flows, a variational posterior",
+        build=_mnf,
+        presets=(
+            # 100 epochs of 550 batches of 100 images, a network for each, at a constant rate.
+            RunConfig(
+                "mnist", "mnf", "paper", "mnist",
+                steps=55_000, num_networks=200, networks_per_step=1, images_per_network=100,
+                learning_rate=1e-3, validate_every=5_500, checkpoint_every=1_000,
+            ),
+            RunConfig(
+                "mnist", "mnf", "quick", "mnist",
+                steps=6_000, num_networks=50, networks_per_step=1, images_per_network=100,
+                learning_rate=1e-3, validate_every=2_000, checkpoint_every=500,
+            ),
+            RunConfig(
+                "cifar", "mnf", "paper", "lenet", dataset="cifar10",
+                steps=20_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=1e-3,
+            ),
+            RunConfig(
+                "cifar", "mnf", "quick", "lenet", dataset="cifar10",
+                steps=5_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=1e-3,
+            ),
+        ),
+    )
+)
+
+
+# ---- networks trained in the ordinary way -----------------------------------------------------
+
+
+def _trained(config: RunConfig) -> dict[str, Any]:
     return {"initializers": TARGETS[config.target].initializers, "seed": config.seed}
 
 
-def _deep_ensemble(target: hn.Target, config: Any, _: int) -> hn.DeepEnsemble:
-    return hn.DeepEnsemble(target, num_networks=config.networks_per_step, **_single(config))
+def _deep_ensemble(target: hn.Target, config: RunConfig, _: int) -> hn.DeepEnsemble:
+    return hn.DeepEnsemble(target, num_networks=config.networks_per_step, **_trained(config))
 
 
-def _sgd_chains(target: hn.Target, config: Any, _: int) -> hn.SGDChains:
-    return hn.SGDChains(target, num_chains=config.networks_per_step, **_single(config))
+def _all_of_a_step(config: RunConfig) -> int:
+    return config.networks_per_step
 
 
-def _sgd_snapshots(target: hn.Target, config: Any, _: int) -> hn.SGDChains:
-    """Its last 10 snapshots lie in the second half of the training."""
-    chain = {
-        "num_chains": 1,
-        "num_snapshots": config.num_networks,
-        "snapshot_every": config.snapshot_every,
-    }
-    return hn.SGDChains(target, **chain, **_single(config))
+register_method(
+    Method(
+        name="deep_ensemble",
+        help="10 networks trained side by side",
+        build=_deep_ensemble,
+        num_available=_all_of_a_step,
+        presets=(
+            RunConfig(
+                "mnist", "deep_ensemble", "paper", "mnist",
+                steps=10_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+            ),
+            RunConfig(
+                "mnist", "deep_ensemble", "quick", "mnist",
+                steps=600, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+                validate_every=200, checkpoint_every=100,
+            ),
+            RunConfig(
+                "cifar", "deep_ensemble", "paper", "lenet", dataset="cifar10",
+                steps=20_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+            RunConfig(
+                "cifar", "deep_ensemble", "quick", "lenet", dataset="cifar10",
+                steps=5_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+        ),
+    )
+)
+register_method(
+    Method(
+        name="sgd",
+        help="one network, trained in the ordinary way",
+        build=_deep_ensemble,  # an ensemble of one
+        num_available=_all_of_a_step,
+        presets=(
+            # How long the single network was trained is not published: 10,000 steps, after which
+            # its learning rate has fallen to 37 %, are our choice.
+            RunConfig(
+                "mnist", "sgd", "paper", "mnist",
+                steps=10_000, num_networks=1, networks_per_step=1, images_per_network=256,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+            ),
+            RunConfig(
+                "mnist", "sgd", "quick", "mnist",
+                steps=600, num_networks=1, networks_per_step=1, images_per_network=256,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+                validate_every=200, checkpoint_every=200,
+            ),
+            RunConfig(
+                "cifar", "sgd", "paper", "lenet", dataset="cifar10",
+                steps=20_000, num_networks=1, networks_per_step=1, images_per_network=100,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+            RunConfig(
+                "cifar", "sgd", "quick", "lenet", dataset="cifar10",
+                steps=5_000, num_networks=1, networks_per_step=1, images_per_network=100,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+        ),
+    )
+)
 
 
-def _sgld(target: hn.Target, config: Any, num_data: int) -> hn.SGLD:
+# ---- chains of SGD ----------------------------------------------------------------------------
+
+_LANGEVIN_SNAPSHOTS = 10  # of each chain
+
+
+def _sgd_chains(target: hn.Target, config: RunConfig, _: int) -> hn.SGDChains:
+    return hn.SGDChains(target, num_chains=config.networks_per_step, **_trained(config))
+
+
+def _sgd_snapshots(target: hn.Target, config: RunConfig, _: int) -> hn.SGDChains:
+    """One chain, whose last snapshots lie in the second half of the training."""
+    return hn.SGDChains(
+        target,
+        num_chains=1,
+        num_snapshots=config.num_networks,
+        snapshot_every=config.steps_between_snapshots,
+        **_trained(config),
+    )
+
+
+def _sgld(target: hn.Target, config: RunConfig, num_data: int) -> hn.SGLD:
     return hn.SGLD(
         target,
         lam=num_data,
         num_chains=config.networks_per_step,
-        num_snapshots=10,
-        snapshot_every=config.snapshot_every,
-        **_single(config),
+        num_snapshots=_LANGEVIN_SNAPSHOTS,
+        snapshot_every=config.steps_between_snapshots,
+        **_trained(config),
     )
 
 
-def _noise(target: hn.Target, config: Any, _: int) -> hn.NoiseControl:
-    # Next to no noise until the scale is matched: in training the network itself is validated.
-    return hn.NoiseControl(target, scale=1e-6, **_single(config))
+def _snapshots_taken(config: RunConfig, most: int) -> int:
+    return min(most, max(1, config.steps // config.steps_between_snapshots))
 
 
-_MAKERS: dict[str, Callable[[hn.Target, Any, int], hn.WeightSampler]] = {
-    "hypernetwork": _hypernetwork,
-    "mnf": _mnf,
-    "deep_ensemble": _deep_ensemble,
-    "sgd": _deep_ensemble,  # of one
-    "sgd_chains": _sgd_chains,
-    "sgd_snapshots": _sgd_snapshots,
-    "sgld": _sgld,
-    "noise": _noise,
-}
+register_method(
+    Method(
+        name="sgd_chains",
+        help="10 independent chains of SGD at a constant rate",
+        build=_sgd_chains,
+        num_available=_all_of_a_step,
+        presets=(
+            RunConfig(
+                "mnist", "sgd_chains", "paper", "mnist",
+                steps=20_000, num_networks=10, networks_per_step=10, images_per_network=32,
+                learning_rate=0.1, optimizer="sgd",
+            ),
+            RunConfig(
+                "mnist", "sgd_chains", "quick", "mnist",
+                steps=1_800, num_networks=10, networks_per_step=10, images_per_network=32,
+                learning_rate=0.1, optimizer="sgd", validate_every=600, checkpoint_every=300,
+            ),
+            RunConfig(
+                "cifar", "sgd_chains", "paper", "lenet", dataset="cifar10",
+                steps=20_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=0.05, optimizer="sgd",
+            ),
+            RunConfig(
+                "cifar", "sgd_chains", "quick", "lenet", dataset="cifar10",
+                steps=5_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=0.05, optimizer="sgd",
+            ),
+        ),
+    )
+)
+register_method(
+    Method(
+        name="sgd_snapshots",
+        help="10 snapshots of one such chain",
+        build=_sgd_snapshots,
+        num_available=lambda config: _snapshots_taken(config, config.num_networks),
+        presets=(
+            RunConfig(
+                "mnist", "sgd_snapshots", "paper", "mnist",
+                steps=20_000, num_networks=10, networks_per_step=1, images_per_network=32,
+                learning_rate=0.1, optimizer="sgd", snapshot_every=1_000,
+            ),
+            RunConfig(
+                "mnist", "sgd_snapshots", "quick", "mnist",
+                steps=1_800, num_networks=10, networks_per_step=1, images_per_network=32,
+                learning_rate=0.1, optimizer="sgd", snapshot_every=100,
+                validate_every=600, checkpoint_every=300,
+            ),
+            RunConfig(
+                "cifar", "sgd_snapshots", "paper", "lenet", dataset="cifar10",
+                steps=20_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=0.05, optimizer="sgd",
+            ),
+            RunConfig(
+                "cifar", "sgd_snapshots", "quick", "lenet", dataset="cifar10",
+                steps=5_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=0.05, optimizer="sgd",
+            ),
+        ),
+    )
+)
+register_method(
+    Method(
+        name="sgld",
+        help="10 chains of Langevin dynamics, 10 snapshots of each",
+        build=_sgld,
+        num_available=lambda config: (
+            config.networks_per_step * _snapshots_taken(config, _LANGEVIN_SNAPSHOTS)
+        ),
+        learning_rate_of_mean_loss=True,
+        presets=(
+            RunConfig(
+                "mnist", "sgld", "paper", "mnist",
+                steps=20_000, num_networks=100, networks_per_step=10, images_per_network=32,
+                learning_rate=0.1, optimizer="sgd", snapshot_every=100,
+            ),
+            RunConfig(
+                "mnist", "sgld", "quick", "mnist",
+                steps=1_800, num_networks=50, networks_per_step=10, images_per_network=32,
+                learning_rate=0.1, optimizer="sgd", snapshot_every=100,
+                validate_every=600, checkpoint_every=300,
+            ),
+            RunConfig(
+                "cifar", "sgld", "paper", "lenet", dataset="cifar10",
+                steps=20_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=0.05, optimizer="sgd",
+            ),
+            RunConfig(
+                "cifar", "sgld", "quick", "lenet", dataset="cifar10",
+                steps=5_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=0.05, optimizer="sgd",
+            ),
+        ),
+    )
+)
+
+
+# ---- the control ------------------------------------------------------------------------------
+
+
+def _noise(target: hn.Target, config: RunConfig, _: int) -> hn.NoiseControl:
+    # Next to no noise until the scale is matched: validations see the network itself.
+    return hn.NoiseControl(target, scale=1e-6, **_trained(config))
+
+
+register_method(
+    Method(
+        name="noise",
+        help="one trained network and noise around it, as far apart as the networks of --match",
+        build=_noise,
+        flags=("match",),
+        presets=(
+            RunConfig(
+                "mnist", "noise", "paper", "mnist",
+                steps=10_000, num_networks=200, networks_per_step=1, images_per_network=256,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+            ),
+            RunConfig(
+                "mnist", "noise", "quick", "mnist",
+                steps=600, num_networks=50, networks_per_step=1, images_per_network=256,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+                validate_every=2_000, checkpoint_every=500,
+            ),
+            RunConfig(
+                "cifar", "noise", "paper", "lenet", dataset="cifar10",
+                steps=20_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+            RunConfig(
+                "cifar", "noise", "quick", "lenet", dataset="cifar10",
+                steps=5_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+        ),
+    )
+)

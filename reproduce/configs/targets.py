@@ -14,10 +14,11 @@ class TargetKind(NamedTuple):
     """A target of the experiments.
 
     Attributes:
-        make: makes the Keras model from (image shape, classes).
-        hypernetwork: arguments of its `Hypernetwork`.
-        initializers: of single networks, by the name of the variable; see `DeepEnsemble`.
-        image_shape: of the images that it takes.
+        make: Function (image shape, number of classes) -> Keras model.
+        hypernetwork: Arguments of the `Hypernetwork` that is published for it.
+        initializers: Initializers of single networks, by the name of the variable; see
+            `DeepEnsemble`.
+        image_shape: Shape of the images that it takes.
     """
 
     make: Callable[[tuple[int, int, int], int], keras.Model]
@@ -27,9 +28,9 @@ class TargetKind(NamedTuple):
 
 
 _COLOUR = (32, 32, 3)
-# Published: sizes of generators (LeNet's exactly). What the sizes of z and of the extractor are is
-# not known: ours give its published number of parameters, LeNet 107,200, ResNet-32 2,935,200. The
-# start is ours; see docs/results.md.
+# The sizes of the generators are published (LeNet's exactly). The sizes of z and of the extractor
+# are not known: these give its published number of parameters, 107,200 for LeNet and 2,935,200 for
+# ResNet-32. The initialization is our choice; see docs/results.md.
 _LENET: dict[str, Any] = {
     "latent_dim": 108,
     "latent_distribution": "normal",
@@ -61,8 +62,9 @@ TARGETS = {
             "code_dim": 15,
             "extractor_hidden": (300, 300),
             "generator_hidden": [(40, 40), (100, 100), (100, 100), (60, 60)],
+            "initialization": "published",
         },
-        # Those of the single network that the paper compares with.
+        # Initializers of the single network that the paper compares with.
         {
             "kernel": keras.initializers.TruncatedNormal(stddev=0.1),
             "bias": keras.initializers.Constant(0.1),

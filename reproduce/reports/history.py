@@ -1,36 +1,42 @@
-"""What the training of an MNIST run looked like: its history as curves."""
+"""The history of a training as curves."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from hypernet_tf.metrics import MEASURES
+
+_ACCURACIES = {
+    "member_accuracy": "mean of the networks",
+    "majority_vote_accuracy": "majority vote",
+    "mean_probability_accuracy": "mean probability",
+    "most_confident_accuracy": "most confident",
+}
+
 
 def panels(history: list[dict]) -> list[dict]:
-    """The history as the panels of `plots.training_curves`."""
+    """The history as the panels of `plots.training_curves`.
+
+    Args:
+        history: Records of a training, see `hypernet_tf.training.callbacks.Recorder`.
+    """
     steps = [entry["step"] for entry in history]
     validated = [entry for entry in history if "validation" in entry]
-    at = [entry["step"] for entry in validated]
+    validated_steps = [entry["step"] for entry in validated]
 
-    def training(name: str) -> tuple:
-        return steps, [entry[name] for entry in history]
+    def training(key: str) -> tuple:
+        return steps, [entry[key] for entry in history]
 
-    def validation(name: str, factor: float = 1.0) -> tuple:
-        return at, [factor * entry["validation"][name] for entry in validated]
+    def validation(key: str) -> tuple:
+        factor = MEASURES[key].factor
+        return validated_steps, [factor * entry["validation"][key] for entry in validated]
 
     curves = [
         {
             "title": "Accuracy on the validation images",
             "unit": "%",
-            "curves": {
-                "mean of the networks": validation("member_accuracy_mean", 100),
-                "majority vote": validation("majority_vote_accuracy", 100),
-                "mean probability": validation("mean_probability_accuracy", 100),
-                "most confident": validation("most_confident_accuracy", 100),
-            },
-            "low_high": (
-                *validation("member_accuracy_min", 100),
-                validation("member_accuracy_max", 100)[1],
-            ),
+            "curves": {label: validation(key) for key, label in _ACCURACIES.items()},
+            "low_high": (*validation("member_accuracy_min"), validation("member_accuracy_max")[1]),
         },
         {
             "title": "Accuracy loss (cross-entropy), training",
@@ -58,7 +64,11 @@ def panels(history: list[dict]) -> list[dict]:
 
 
 def arrays(history: list[dict]) -> dict[str, np.ndarray]:
-    """The numbers behind the curves: "<curve>" [T] beside "<curve>, step" [T]."""
+    """The numbers behind the curves: "<curve>" [T] beside "<curve>, step" [T].
+
+    Args:
+        history: Records of a training.
+    """
     found: dict[str, np.ndarray] = {}
     for panel in panels(history):
         if "low_high" in panel:

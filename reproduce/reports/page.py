@@ -1,4 +1,4 @@
-"""One page with numbers beside the published ones and figures inline; needs no network."""
+"""A page of text, tables and figures in one HTML file, which needs no network."""
 
 from __future__ import annotations
 
@@ -24,18 +24,6 @@ figure {{ margin: 2rem 0; }} .runs {{ display: flex; gap: 1rem; }} .runs figure 
 """
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table; all columns but the first are numbers."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    lines = [
-        f"<tr><td>{html.escape(first)}</td>"
-        + "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in rest)
-        + "</tr>"
-        for first, *rest in rows
-    ]
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
-
-
 def page(
     title: str,
     paragraphs: Sequence[str],
@@ -46,12 +34,12 @@ def page(
     """The whole page.
 
     Args:
-        title: its heading.
-        paragraphs: plain text.
-        tables: HTML of `table`.
-        figures: caption -> label of a run -> png file, which is put into the page. Those with
-            labels stand side by side; a single one, of no label, has the caption alone.
-        config: the configuration, shown as it is.
+        title: Heading.
+        paragraphs: Plain text of each paragraph.
+        tables: HTML tables.
+        figures: Caption -> label of a run -> png file, which is put into the page. Figures with
+            labels stand side by side; a single one with the label "" has the caption alone.
+        config: Configuration, shown as it is.
     """
     parts = [f"<p>{html.escape(text)}</p>" for text in paragraphs]
     parts += tables

@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hypernet_tf.plots import new_figure
-from reproduce.reports import page as _report
+from reproduce.reports import page as pages
+from reproduce.reports.tables import html_table
 
 _POINTS = 8  # of the letters
 
@@ -143,7 +144,7 @@ def page(metrics: dict, figures: pathlib.Path) -> str:
         [text, *(f"{column[name]:,.{0 if name == 'steps' else 3}f}" for column in columns)]
         for name, text in metrics["measures"].items()
     ]
-    return _report.page(
+    return pages.page(
         "Hypernetwork on the toy problem",
         [
             "One hypernetwork for each seed bends the line z in [-1, 1] through the peaks of a "
@@ -152,7 +153,7 @@ def page(metrics: dict, figures: pathlib.Path) -> str:
             f"A curve is measured at {metrics['config']['points']} equally spaced z. The rank "
             "correlation is negative where the curve is sparser at low scores.",
         ],
-        [_report.table(["", *(f"seed {row['seed']}" for row in metrics["seeds"]), "mean"], rows)],
+        [html_table(["", *(f"seed {row['seed']}" for row in metrics["seeds"]), "mean"], rows)],
         {
             "The learned curves over the score": {"": figures / "curve.png"},
             "The score along z": {"": figures / "score.png"},

@@ -1,4 +1,4 @@
-"""What metrics.json holds of a run before any analysis."""
+"""What metrics.json holds of a run before its analyses."""
 
 from __future__ import annotations
 
@@ -11,85 +11,92 @@ import tensorflow as tf
 
 import hypernet_tf as hn
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
+from hypernet_tf.metrics import MEASURES
 from hypernet_tf.training.callbacks import ensemble_entropy
 from reproduce.analyses.subject import Subject
+from reproduce.configs import RunConfig
 
 
 def summarise(
-    config: Any, dataset: hn.data.Dataset, subject: Subject, history: list[dict[str, Any]]
-) -> dict:
-    """What metrics.json holds of training and of one ensemble, but for the seconds.
+    config: RunConfig, dataset: hn.data.Dataset, subject: Subject, history: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the contents of metrics.json, except the seconds and the peak memory.
+
+    Numbers stand by the keys of `hypernet_tf.metrics.MEASURES` in the groups of their measures.
 
     Args:
-        config: the run's.
-        dataset: what it was trained on.
-        subject: its sampler, and the ensemble that is evaluated on the test images.
-        history: the record of its training, which ends with a validation.
+        config: Configuration of the run.
+        dataset: Data set of the training.
+        subject: Sampler and data set; its ensemble is evaluated on the test images.
+        history: Record of the training, which ends with a validation.
     """
+    sampler, ensemble = subject.sampler, subject.ensemble()
+    steps = int(sampler.step.numpy())
+    groups: dict[str, dict[str, Any]] = {
+        "run": {
+            "steps": steps,
+            "image_passes": steps * config.passes_per_step,
+            "target_weights": sampler.target.weight_count,
+            "parameters": sum(int(np.prod(v.shape)) for v in sampler.trainable_variables),
+        },
+        "networks": {"num_networks": len(ensemble)},
+        "ensemble": {},
+        "diversity": {
+            "entropy": ensemble_entropy(ensemble, sampler),
+            "nearest_neighbour_distance": _nearest_neighbour_distance(ensemble),
+        },
+        "seconds": {},
+    }
+    for key, value in subject.evaluation().summary().items():
+        groups[MEASURES[key].group][key] = value
     validation = history[-1]["validation"]
-    sampler, ensemble, result = subject.sampler, subject.ensemble(), subject.evaluation()
-    accuracy, several = result.member_accuracy, len(ensemble) > 1
     return {
         "experiment": config.experiment,
         "method": config.method,
         "dataset": dataset.summary(),
         "config": dataclasses.asdict(config),
-        "steps": int(sampler.step.numpy()),
-        "image_passes": int(sampler.step.numpy()) * config.passes_per_step,
-        "seconds": {},
-        "target_weights": sampler.target.weight_count,
-        "parameters": sum(int(np.prod(v.shape)) for v in sampler.trainable_variables),
-        "networks": {
-            "count": len(ensemble),
-            "accuracy_mean": float(accuracy.mean()),
-            "accuracy_std": float(accuracy.std(ddof=1)) if several else None,
-            "accuracy_min": float(accuracy.min()),
-            "accuracy_max": float(accuracy.max()),
-            "negative_log_likelihood_mean": float(result.member_negative_log_likelihood.mean()),
-        },
-        "ensemble": {
-            "majority_vote_accuracy": result.majority_vote_accuracy,
-            "mean_probability_accuracy": result.mean_probability_accuracy,
-            "most_confident_accuracy": result.most_confident_accuracy,
-            "negative_log_likelihood": result.negative_log_likelihood,
-            "expected_calibration_error": result.expected_calibration_error,
-            "adaptive_calibration_error": result.adaptive_calibration_error,
-            "brier_score": result.brier_score,
-        },
+        "steps": steps,
+        **groups,
         "validation": {k: v for k, v in validation.items() if k != "member_accuracies"},
         **best_on_test(history),
-        "diversity": {
-            "entropy": ensemble_entropy(ensemble, sampler),
-            "disagreement": result.disagreement if several else None,
-            "nearest_neighbour_distance": _distance(ensemble),
-        },
+        "analyses": {},
     }
 
 
 def best_on_test(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The best test accuracies of the validations, which the paper prints; {} if not watched."""
+    """Return the best test accuracies of the validations, which the paper prints.
+
+    Args:
+        history: Record of the training.
+
+    Returns:
+        {"best_on_test": numbers}, or {} if the test images were not watched.
+    """
     watched = [entry["test"] for entry in history if "test" in entry]
     if not watched:
         return {}
-    return {
-        "best_on_test": {
-            "validations": len(watched),
-            "accuracy_mean": max(float(np.mean(one["member_accuracies"])) for one in watched),
-            "majority_vote_accuracy": max(one["majority_vote_accuracy"] for one in watched),
-        }
+    best = {
+        key: max(entry[key] for entry in watched)
+        for key in ("member_accuracy", "majority_vote_accuracy")
     }
+    return {"best_on_test": {"validations": len(watched), **best}}
 
 
 def seconds_to_sample(sampler: hn.WeightSampler, count: int) -> float:
-    """How long it takes to sample so many networks, once the graph is there."""
+    """Return the seconds that sampling takes after the graph is built.
+
+    Args:
+        sampler: The sampler.
+        count: Number of networks.
+    """
     sampler.sample(count, seed=1)
     start = time.monotonic()
     sampler.sample(count, seed=2)
     return round(time.monotonic() - start, 4)
 
 
-def _distance(ensemble: hn.Ensemble) -> float | None:
-    """Mean L2 distance to the nearest of ten networks: of ten, so that samplers compare."""
-    if len(ensemble) < 10:
+def _nearest_neighbour_distance(ensemble: hn.Ensemble) -> float | None:
+    """Mean L2 distance to the nearest of ten networks, so that ensembles of any size compare."""
+    if len(ensemble) < MEASURES["nearest_neighbour_distance"].least_networks:
         return None
     return float(np.mean(nearest_neighbour_distances(tf.constant(ensemble[:10].theta()))))

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.tuning import objective
-from reproduce.runs import folder as _run
+from reproduce.runs.folder import RunError
 
 
 def rounded(value: float, digits: int = 6) -> float:
@@ -182,7 +182,7 @@ def search(
         if not is_worker and (folder / "oracle.json").exists():
             oracle.reload()
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise _run.RunError(
+        raise RunError(
             f"Keras Tuner's state in {folder} is damaged: delete it and run the same command "
             "again; finished runs are not run again"
         ) from error

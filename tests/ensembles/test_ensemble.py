@@ -133,7 +133,9 @@ def test_inputs_of_another_shape_raise(cases, x):
     for wrong in (np.repeat(x, 3, -1), x[:, :5], x[..., 0]):
         with pytest.raises(ValueError) as error:
             cases["logits"].ensemble.uncertainty(wrong)
-        assert one_line(error).startswith("the target takes inputs [B, 6, 6, 1]")
+        assert one_line(error).endswith(
+            "but the target takes [B, 6, 6, 1] or [N, B, 6, 6, 1]: reshape them."
+        )
 
 
 def test_no_examples_raise(cases, x):

@@ -1,4 +1,4 @@
-"""Sorted filters compute the same function, in one order of all that do."""
+"""Sorted filters compute the same function, and every order is sorted into the same one."""
 
 import keras
 import numpy as np
@@ -11,29 +11,21 @@ import hypernet_tf as hn
 from hypernet_tf.gauge.permutation import Permutation, lexicographic_order
 
 layers = keras.layers
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    """Layers compute with 53 bits, so that equal means equal to 1e-7 after normalisation."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_dtype_policy(before)
+PAD_CHANNELS = ((0, 0), (0, 0), (0, 0), (1, 1))
 
 
 def shuffled(permutation, weights):
-    """Each group of channels in another order, wherever it stands."""
+    """The same weights with each group of channels in another order, on all its axes."""
     rng = np.random.default_rng(3)
     orders = [
         np.stack([rng.permutation(len(group)) for _ in range(N)]) for group in permutation.groups
     ]
     tensors = {True: list(weights.trainable), False: list(weights.state)}
-    for axis, places in permutation._axes:
+    for axis, positions in permutation.axes:
         index = np.tile(np.arange(len(axis.ids)), (N, 1))
-        for number, own in places.items():
+        for number, group in positions.items():
             for n in range(N):
-                index[n, own] = own[orders[number][n]]
+                index[n, group] = group[orders[number][n]]
         moved = [
             np.take(tensors[axis.trainable][axis.index][n], index[n], axis.axis - 1)
             for n in range(N)
@@ -43,7 +35,7 @@ def shuffled(permutation, weights):
 
 
 def assert_sorted(target, sizes, tolerance=1e-7):
-    """Groups of these sizes, the same function, and one order whatever the order before."""
+    """Check the sizes of the groups, that the function stays, and that all orders become one."""
     gauge = hn.Gauge(target, epsilon=0.0, permutation=True)
     permutation = Permutation(target)
     assert sorted(len(group) for group in permutation.groups) == sorted(sizes)
@@ -51,15 +43,16 @@ def assert_sorted(target, sizes, tolerance=1e-7):
     fixed = gauge(weights)
     assert_same(answers(target, fixed), answers(target, weights), tolerance)
     for number in range(len(sizes)):
-        axis, places = next(
-            (axis, places)
-            for axis, places in permutation._axes
-            if axis.rows is not None and number in places
+        axis, positions = next(
+            (axis, positions)
+            for axis, positions in permutation.axes
+            if axis.rows is not None and number in positions
         )
         rows = axis.rows.rows([fixed.trainable[slot.index] for slot in axis.rows.slots])
-        rows = tf.gather(rows, places[number][:, 0], axis=1).numpy()
-        for own in rows:
-            np.testing.assert_array_equal(np.lexsort(own.T[::-1]), np.arange(len(own)))
+        rows = tf.gather(rows, positions[number][:, 0], axis=1).numpy()
+        for network_rows in rows:
+            order = np.lexsort(network_rows.T[::-1])
+            np.testing.assert_array_equal(order, np.arange(len(network_rows)))
     again = gauge(fixed)
     other = shuffled(permutation, weights)
     assert_same(answers(target, other), answers(target, weights), tolerance)
@@ -100,7 +93,7 @@ def residual(shortcut):
         hidden = norm()(conv(width)(hidden))
         if width > x.shape[-1] and shortcut == "padded":
             x = layers.AveragePooling2D(1, strides=2)(x)
-            x = layers.ZeroPadding2D(((0, 0), (1, 1)), data_format="channels_first")(x)
+            x = keras.ops.pad(x, PAD_CHANNELS)
         elif width > x.shape[-1]:
             x = layers.Conv2D(width, 1, strides=2, use_bias=False)(x)
         x = layers.ReLU()(x + hidden)
@@ -117,8 +110,7 @@ def twice_and_padded():
     """A sum of the channels k, l, k, l and 0, a, b, 0: swapping k and l does not swap a and b."""
     x = new_input((3, 3, 2))
     hidden = conv(2, activation="relu")(x)
-    pad = layers.ZeroPadding2D(((0, 0), (1, 1)), data_format="channels_first")
-    total = pad(conv(2)(x)) + layers.Concatenate()([hidden, hidden])
+    total = keras.ops.pad(conv(2)(x), PAD_CHANNELS) + layers.Concatenate()([hidden, hidden])
     return keras.Model(x, layers.Dense(2)(layers.Flatten()(total)))
 
 
@@ -143,7 +135,7 @@ CASES = {
     ),
     "norms": (lambda: stack((3, 3, 2), conv(4), norm(), conv(3), layers.Flatten(), norm()), [4]),
     "projected": (lambda: residual("projected"), [3, 4, 4, 4, 5]),
-    # Of the five channels three are the first three, and two are those that padding adds.
+    # Three of the five channels are the first three; padding adds the other two.
     "padded": (lambda: residual("padded"), [3, 4, 4, 4, 2]),
     "concatenated": (concatenated, [3, 4]),
     "depthwise": (
@@ -197,15 +189,15 @@ def test_lexicographic_order_of_equal_elements():
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 2, size=[4, 9, 5]).astype("float32")
     rows[0, 3:7] = rows[0, 3]
-    expected = [np.lexsort(own.T[::-1]) for own in rows]
+    expected = [np.lexsort(network_rows.T[::-1]) for network_rows in rows]
     np.testing.assert_array_equal(lexicographic_order(tf.constant(rows)), expected)
 
 
 def test_gradients_go_where_the_filters_went():
-    """Of a sum over all weights with factors of their places, in the middle of a training step."""
+    """The gradient of a weighted sum over all sorted weights, inside a compiled function."""
     target = hn.Target(residual("padded"), outputs="logits")
     gauge = hn.Gauge(target, epsilon=0.0, permutation=True)
-    permutation = gauge._sort
+    permutation = gauge._fix_permutation
     weights = some_weights(target)
     factors = [np.random.default_rng(5).normal(size=w.shape) for w in weights.trainable]
 
@@ -218,9 +210,9 @@ def test_gradients_go_where_the_filters_went():
             total = sum(tf.reduce_sum(f * w) for f, w in zip(factors, moved, strict=True))
         return total, tape.gradient(total, trainable)
 
-    total, found = gradients(weights.trainable)
+    total, actual = gradients(weights.trainable)
     # The sum is linear in the weights while their order stays.
-    again = sum(float(tf.reduce_sum(g * w)) for g, w in zip(found, weights.trainable, strict=True))
+    again = sum(float(tf.reduce_sum(g * w)) for g, w in zip(actual, weights.trainable, strict=True))
     np.testing.assert_allclose(again, total, rtol=1e-9)
-    for gradient, own in zip(found, factors, strict=True):
-        np.testing.assert_array_equal(np.sort(gradient, None), np.sort(own, None))
+    for gradient, factor in zip(actual, factors, strict=True):
+        np.testing.assert_array_equal(np.sort(gradient, None), np.sort(factor, None))

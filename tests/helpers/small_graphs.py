@@ -20,7 +20,7 @@ def new_input(shape):
 
 
 def some_weights(target, seed=0):
-    """Weights of order one, and a state that differs from the start's."""
+    """Weights of order one, and a state that differs from the initial one."""
     rng = np.random.default_rng(seed)
     dtype = keras.config.dtype_policy().name
     like = target.unflatten(tf.zeros([N, target.weight_count], dtype))
@@ -30,7 +30,7 @@ def some_weights(target, seed=0):
 
 
 def answers(target, weights):
-    """The function that a weight set stands for: logits up to a constant, in both modes."""
+    """The outputs of a weight set in both modes; logits up to a constant."""
     x = tf.constant(np.random.default_rng(1).normal(size=[N, B, *target.input_shape]))
     results = []
     for training in (False, True):
@@ -41,16 +41,16 @@ def answers(target, weights):
     return results
 
 
-def assert_same(ours, theirs, tolerance=1e-9):
-    for a, b in zip(ours, theirs, strict=True):
+def assert_same(actual, expected, tolerance=1e-9):
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max(initial=0))
 
 
 class Graph:
-    """A model of steps, and how many scales each layer is the first to have.
+    """A target made of steps, and how many scales each layer is the first to have.
 
-    Channels are letters of an alphabet of numbers: 0 is held, None is zero; `same` says which
-    letters a sum has made the same.
+    Each channel has a letter, which is a number: 0 is held, None is zero. `same` says which letters
+    a sum has made the same.
     """
 
     def __init__(self, steps):
@@ -66,25 +66,25 @@ class Graph:
 
     @property
     def led(self):
-        """Layer -> how many of its filters are the first of their scale."""
+        """Name of a layer -> how many of its filters are the first of their scale."""
         seen, led = {0}, {}
         order = [call.operation.name for call in self.target.plan.calls]
         for name, letters in sorted(self.made, key=lambda made: order.index(made[0])):
-            new = list(dict.fromkeys(self.find(own) for own in letters))
-            new = [own for own in new if own not in seen]
+            new = list(dict.fromkeys(self.find(letter) for letter in letters))
+            new = [letter for letter in new if letter not in seen]
             seen.update(new)
             if new:
                 led[name] = len(new)
         return led
 
-    def find(self, own):
-        while self.same[own] != own:
-            own = self.same[own]
-        return own
+    def find(self, letter):
+        while self.same[letter] != letter:
+            letter = self.same[letter]
+        return letter
 
     def new(self, name, count):
         letters = list(range(len(self.same), len(self.same) + count))
-        self.same.update({own: own for own in letters})
+        self.same.update({letter: letter for letter in letters})
         self.made.append((name, letters))
         return letters
 
@@ -96,9 +96,9 @@ class Graph:
         return [b if a is None else a for a, b in zip(first, second, strict=True)]
 
     def hold(self):
-        for own in self.letters:
-            if own is not None:
-                self.tied([own], [0])
+        for letter in self.letters:
+            if letter is not None:
+                self.tied([letter], [0])
         self.letters = [0] * len(self.letters)
 
     def conv(self, activation="linear", width=3, **kwargs):
@@ -131,12 +131,12 @@ class Graph:
         self.x = layers.MaxPooling2D(2, padding="same")(self.x)
 
     def branch(self, strides=1, width=None):
-        """conv, norm, relu, conv, norm as in a residual network; returns where it started."""
+        """conv, norm, relu, conv, norm as in a residual network; returns what they read."""
         start = self.x, self.letters
-        for place, step in enumerate((strides, 1)):
-            self.conv(width=width or len(start[1]), strides=step, use_bias=bool(place))
+        for is_second, step in enumerate((strides, 1)):
+            self.conv(width=width or len(start[1]), strides=step, use_bias=bool(is_second))
             self.norm()
-            if not place:
+            if not is_second:
                 self.relu()
         return start
 
@@ -155,7 +155,7 @@ class Graph:
         width = len(self.letters)
         x, letters = self.branch(strides=2, width=width + 2)
         x = layers.MaxPooling2D(1, strides=2)(x)
-        x = layers.ZeroPadding2D(((0, 0), (1, 1)), data_format="channels_first")(x)
+        x = keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1)))
         self.x = layers.Add()([x, self.x])
         self.letters = self.tied([None, *letters, None], self.letters)
         self.relu()

@@ -18,8 +18,8 @@ import hypernet_tf as hn
 from hypernet_tf.training.augmentation import flip_and_crop
 from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce import cifar, distillation, table1
-from reproduce.analyses import uncertainty as _uncertainty
-from reproduce.analyses.subject import Settings, Subject
+from reproduce.analyses.out_of_distribution import ood_datasets
+from reproduce.analyses.subject import Subject
 from reproduce.cli import experiment_flags as _experiment_flags
 from reproduce.cli import flags as _flags
 from reproduce.configs import published
@@ -149,26 +149,12 @@ class TestRun:
         assert "\n" not in str(e.value)
         assert not (tmp_path / "run").exists()
 
-    def test_what_is_strange_has_the_shape_of_the_images(self):
+    def test_images_out_of_distribution_have_the_shape_of_the_images(self):
         dataset = dataclasses.replace(_experiment.load(of("sgd"), None), name="fashion_mnist")
-        settings = Settings(num_networks=2, outside="mnist_5k,noise")
-        strange, _ = _uncertainty._strange(Subject(None, dataset, settings))
-        for name in ("mnist_5k", "noise"):
-            assert strange[name].test.images.shape[1:] == (32, 32, 3)
-        for name in cifar.DATASETS[1:]:
-            assert len(_uncertainty.outside_names("", name)) == 3
-
-    def test_strange_sets_that_cannot_be_are_one_line(self):
-        for asked, dataset, channels, why in (
-            ("letters", "cifar10", 3, "there is no data set 'letters'"),
-            ("cifar10", "cifar10", 3, "is what networks of cifar10 have learned"),
-            ("mnist", "mnist_5k", 1, "is what networks of mnist_5k have learned"),
-            ("cifar10", "mnist_5k", 1, "has colour images, and the networks take grey ones"),
-            ("noise,noise", "cifar10", 3, "up to 3 data sets, each once"),
-        ):
-            with pytest.raises(_run.UsageError, match=why) as e:
-                _uncertainty.outside_names(asked, dataset, channels)
-            assert "\n" not in str(e.value)
+        datasets, _ = ood_datasets(Subject(None, dataset, {"ood": ["mnist_5k", "noise"]}))
+        assert list(datasets) == ["mnist_5k", "noise"]
+        for other in datasets.values():
+            assert other.test.images.shape[1:] == (32, 32, 3)
 
     def test_colour_images_are_shifted_and_all_but_digits_mirrored(self, monkeypatch, tmp_path):
         given = []
@@ -441,19 +427,19 @@ def test_resnet32_trains(tmp_path, undrawn):
             config,
             tmp_path / "run",
             analyses=["paths", "adversarial"],
-            settings=Settings(
-                num_networks=2,
-                pairs=1,
-                points=3,
-                path_images=20,
-                adversarial_images=4,
-                adversarial_networks=2,
-            ),
+            settings={
+                "num_networks": 2,
+                "path_pairs": 1,
+                "path_points": 3,
+                "path_images": 20,
+                "adversarial_images": 4,
+                "adversarial_networks": 2,
+            },
         )
     assert set(metrics["analyses"]) == {"accuracies", "filters", "paths", "adversarial"}
-    assert 0 <= metrics["analyses"]["paths"]["interpolated"]["mean_along"] <= 1
-    assert metrics["target_weights"] == 465_290
+    assert 0 <= metrics["analyses"]["paths"]["kinds"]["interpolated"]["mean_accuracy"] <= 1
+    assert metrics["run"]["target_weights"] == 465_290
     assert metrics["best_on_test"]["validations"] == 2
-    assert np.isfinite(metrics["networks"]["negative_log_likelihood_mean"])
+    assert np.isfinite(metrics["networks"]["member_negative_log_likelihood"])
     with pytest.raises(ValueError, match=r"ensemble\.update_batch_norm"):
         finished_sampler(tmp_path / "run", config).sample(2).predict(np.zeros((1, 32, 32, 3)))

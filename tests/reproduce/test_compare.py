@@ -197,7 +197,7 @@ class TestComparison:
         config = compare.config_of(asked, "sgd", 0)
         assert compare._complete(place, config)
         metrics = _run.read_metrics(place)
-        metrics["analyses"]["out_of_distribution"]["settings"]["outside"] = "glyphs"
+        metrics["analyses"]["out_of_distribution"]["settings"]["ood"] = ["glyphs"]
         _run.write_json(place / "metrics.json", metrics)
         assert not compare._complete(place, config)
 

@@ -12,8 +12,7 @@ import hypernet_tf as hn
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
 from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce import mnist
-from reproduce.analyses.analyses import ANALYSES
-from reproduce.analyses.subject import Settings
+from reproduce.analyses import ANALYSES
 from reproduce.cli import experiment_flags as _experiment_flags
 from reproduce.cli import flags as _flags
 from reproduce.configs import methods as _methods
@@ -23,17 +22,17 @@ from reproduce.runs.match import finished_sampler
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
-SMALL = Settings(
-    num_networks=4,
-    ensembles=2,
-    scatter_networks=8,
-    pairs=2,
-    points=3,
-    path_images=30,
-    adversarial_images=30,
-    adversarial_networks=3,
-    outside="glyphs,noise",
-)
+SMALL = {
+    "num_networks": 4,
+    "ensembles": 2,
+    "scatter_networks": 8,
+    "path_pairs": 2,
+    "path_points": 3,
+    "path_images": 30,
+    "adversarial_images": 30,
+    "adversarial_networks": 3,
+    "ood": ["glyphs", "noise"],
+}
 
 
 def tiny(method, **changes):
@@ -123,7 +122,7 @@ class TestMethods:
 
     def test_more_networks_than_there_are(self, tmp_path):
         for config, count in ((tiny("deep_ensemble", num_networks=11), 10), (tiny("sgld"), 10)):
-            with pytest.raises(_run.UsageError, match=f"this sampler has {count} in all"):
+            with pytest.raises(_run.UsageError, match=f"this sampler holds {count}"):
                 mnist.run(config, tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
@@ -135,13 +134,17 @@ class TestMethods:
         steps = 200 if method == "sgld" else 30
         config = tiny(method, steps=steps, match=match)
         config = dataclasses.replace(config, num_networks=min(size or 4, 4))
-        settings = SMALL if size is None else dataclasses.replace(SMALL, ensembles=None)
-        settings = dataclasses.replace(settings, num_networks=config.num_networks)
+        settings = SMALL | {"num_networks": config.num_networks}
+        if size is not None:
+            settings["ensembles"] = None
         metrics = mnist.run(config, tmp_path / "run", analyses=["all"], settings=settings)
-        possible = {name for name, a in ANALYSES.items() if a.needs <= (size or a.needs)}
+        possible = {
+            name for name, a in ANALYSES.items() if a.least_networks <= (size or a.least_networks)
+        }
         assert set(metrics["analyses"]) == possible
         assert {"uncertainty", "out_of_distribution"} <= possible
-        assert _run_page.rows(metrics)["training steps"] == steps
+        values = {row.measure.key: row.value for row in _run_page.rows(metrics)}
+        assert values["steps"] == steps
 
 
 class TestMethodFlags:

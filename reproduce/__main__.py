@@ -1,0 +1,70 @@
+"""`python -m reproduce` lists every command: what it makes, and how long it takes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command of this package.
+
+    Attributes:
+        name: Name of the module: `python -m reproduce.<name>`.
+        makes: What it makes.
+        duration: How long it takes on two CPU cores.
+    """
+
+    name: str
+    makes: str
+    duration: str
+
+
+COMMANDS = (
+    Command(
+        "mnist",
+        "trains one sampler for the MNIST target; figures, metrics.json, report.html",
+        "45 minutes; 2 minutes with --preset=quick",
+    ),
+    Command(
+        "cifar",
+        "the same for LeNet and ResNet-32 on colour images",
+        "hours; 10 minutes with --preset=quick --dataset=mnist_5k",
+    ),
+    Command(
+        "toy",
+        "the toy problem on the plane: a curve through the peaks of a score",
+        "1 minute",
+    ),
+    Command(
+        "compare",
+        "several methods at the same cost of training: one table, one figure",
+        "20 minutes for each seed with --preset=quick --dataset=mnist_5k",
+    ),
+    Command(
+        "sweep",
+        "accuracy against diversity: many lams, searched by Keras Tuner",
+        "2 minutes for each lam with --preset=quick --dataset=mnist_5k",
+    ),
+    Command(
+        "table1",
+        "Table 1 of the paper: every column for LeNet or ResNet-32",
+        "2 to 3 hours with --preset=quick",
+    ),
+    Command(
+        "distillation",
+        "one network in place of a finished run's ensemble",
+        "10 minutes",
+    ),
+    Command("report", "finished runs side by side on one page", "seconds"),
+)
+
+
+def main() -> None:
+    """Print the list of commands."""
+    print("python -m reproduce.<command> --help describes a command. On two CPU cores they take:\n")
+    for command in COMMANDS:
+        print(f"  {command.name:<13} {command.makes}\n  {'':<13} {command.duration}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""What an analysis is: one class in one file of this folder, which registers itself.
+
+Example:
+    The whole of a new file `reproduce/analyses/norms.py`; no other file is edited.
+
+    >>> import numpy as np
+    >>> from hypernet_tf import plots
+    >>> from hypernet_tf.metrics import Measure
+    >>> from reproduce.analyses.base import Analysis, Findings, Setting
+    >>> from reproduce.reports.tables import Row
+    >>> COUNT = Setting("norm_networks", 100, "Number of networks whose norm is taken.")
+    >>> class Norms(Analysis):
+    ...     name = "norms"
+    ...     title = "L2 norms of the networks' weights"
+    ...     order = 100
+    ...     settings = (COUNT,)
+    ...
+    ...     def compute(self, subject):
+    ...         ensemble = subject.sampler.sample(subject.settings["norm_networks"], seed=10_100)
+    ...         norms = np.linalg.norm(ensemble.theta(), axis=-1)
+    ...         return Findings({"mean": float(norms.mean())}, {"norms": {"norms": norms}})
+    ...
+    ...     def figure(self, name, arrays, numbers):
+    ...         figure = plots.new_figure(3)
+    ...         figure.subplots().hist(arrays["norms"])
+    ...         return figure
+    ...
+    ...     def caption(self, figure_name):
+    ...         return "Histogram of the L2 norms of the networks' weights"
+    ...
+    ...     def rows(self, numbers):
+    ...         mean = Measure("norms_mean", "L2 norm of the weights, mean", "analysis")
+    ...         return [Row(mean, numbers["mean"])]
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hypernet_tf.metrics import Measure
+from reproduce.reports.tables import Row
+
+if TYPE_CHECKING:
+    from reproduce.analyses.subject import Subject
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What the settings of a run's analyses depend on; known before anything is trained.
+
+    Attributes:
+        num_networks: Number of networks of an ensemble.
+        num_available: Number of networks that the sampler holds; None if it makes any number.
+        num_images: Number of test images.
+        channels: Number of channels of an image.
+        dataset: Name of the data set on which the networks are trained.
+    """
+
+    num_networks: int
+    num_available: int | None
+    num_images: int
+    channels: int
+    dataset: str
+
+
+def _unchanged(value: Any, limits: Limits) -> Any:
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A number, switch or list on which an analysis depends; it becomes the flag --<name>.
+
+    Analyses that share a setting name the same object.
+
+    Attributes:
+        name: Name of the flag, and of the value in `Subject.settings` and metrics.json.
+        default: Value without the flag.
+        help: One sentence or two for `--help`.
+        kind: Type of the flag; the value of a "list" is a list of strings.
+        lower_bound: Smallest value that the flag takes.
+        resolve: Function of the value and the `Limits` that returns the value to use, as JSON holds
+            it. It raises a `UsageError` if the value does not fit.
+        basic: Value for the analyses that every run has, if no analysis that was asked for has
+            this setting; None for the default.
+    """
+
+    name: str
+    default: Any
+    help: str
+    kind: Literal["integer", "boolean", "list"] = "integer"
+    lower_bound: int | None = None
+    resolve: Callable[[Any, Limits], Any] = _unchanged
+    basic: Any = None
+
+
+class Findings(NamedTuple):
+    """What an analysis computes.
+
+    Attributes:
+        numbers: Numbers for metrics.json: nested dictionaries that JSON can hold.
+        arrays: Name of a figure -> arrays by name from which it is drawn; written as npz.
+    """
+
+    numbers: dict[str, Any]
+    arrays: dict[str, dict[str, np.ndarray]]
+
+
+class Analysis(abc.ABC):
+    """A question to a sampler: it asks for networks and does not know which sampler made them.
+
+    A subclass is registered in `ANALYSES` as soon as it is defined.
+
+    Attributes:
+        name: Name in --analyses, metrics.json and the keys of its rows.
+        title: What is asked, in one line for `--help`.
+        order: Place among the analyses, in reports and in `--analyses=all`.
+        least_networks: Number of networks below which the analysis has no answer.
+        settings: Settings that `compute` reads; others are not in its `subject.settings`.
+        basic: Whether every run has this analysis, asked for or not.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    order: ClassVar[int]
+    least_networks: ClassVar[int] = 1
+    settings: ClassVar[tuple[Setting, ...]] = ()
+    basic: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any):
+        """Register the analysis.
+
+        Raises:
+            TypeError: The class is incomplete, or its name or a setting's name is taken.
+        """
+        super().__init_subclass__(**kwargs)
+        missing = [name for name in ("name", "title", "order") if not hasattr(cls, name)]
+        methods = [name for name, value in vars(Analysis).items() if _is_abstract(value)]
+        missing += [name for name in methods if _is_abstract(getattr(cls, name))]
+        if missing:
+            raise TypeError(f"The analysis {cls.__qualname__} lacks {', '.join(missing)}: add it.")
+        if cls.name in ANALYSES:
+            other = type(ANALYSES[cls.name])
+            raise TypeError(
+                f"The analyses {other.__module__}.{other.__qualname__} and "
+                f"{cls.__module__}.{cls.__qualname__} are both named '{cls.name}': rename one."
+            )
+        known = {setting.name: setting for a in ANALYSES.values() for setting in a.settings}
+        for setting in cls.settings:
+            if known.setdefault(setting.name, setting) is not setting:
+                raise TypeError(
+                    f"The analysis {cls.__qualname__} defines the setting '{setting.name}' again: "
+                    "name the object of the other analysis, or rename the setting."
+                )
+        ANALYSES[cls.name] = cls()
+        in_order = sorted(ANALYSES.values(), key=lambda analysis: (analysis.order, analysis.name))
+        ANALYSES.clear()
+        ANALYSES.update({analysis.name: analysis for analysis in in_order})
+
+    @abc.abstractmethod
+    def compute(self, subject: Subject) -> Findings:
+        """Compute the numbers, and the arrays behind each figure.
+
+        Networks come from `subject.sampler.sample(count, seed=...)`. Ensembles of a run have the
+        seeds 1, 2, ...; an analysis that samples others takes a seed of its own above 10,000.
+
+        Args:
+            subject: Sampler, data set and settings.
+        """
+
+    @abc.abstractmethod
+    def figure(
+        self, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
+    ) -> Figure:
+        """Draw a figure; nothing is computed here.
+
+        Args:
+            name: Name of the figure.
+            arrays: Arrays that `compute` returned for it.
+            numbers: Numbers that `compute` returned.
+        """
+
+    @abc.abstractmethod
+    def caption(self, figure_name: str) -> str:
+        """Return the caption of a figure on the page of a run; captions of a run differ.
+
+        Args:
+            figure_name: Name of the figure.
+        """
+
+    def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
+        """Return the rows of the page's table; none for an analysis of pictures alone.
+
+        Args:
+            numbers: Numbers that `compute` returned, as read from metrics.json.
+
+        Raises:
+            KeyError: A number is missing.
+        """
+        return []
+
+
+ANALYSES: dict[str, Analysis] = {}
+"""All analyses by name, in their order."""
+
+
+def count(key: str, title: str) -> Measure:
+    """Return the measure of a whole number that an analysis reports.
+
+    Args:
+        key: Key, unique among all measures.
+        title: Title in tables.
+    """
+    return Measure(key, title, "analysis", format="{:,.0f}")
+
+
+def percent(
+    key: str, title: str, better: Literal["higher", "lower", "neither"] = "higher"
+) -> Measure:
+    """Return the measure of a fraction that an analysis reports and a table shows in percent.
+
+    Args:
+        key: Key, unique among all measures.
+        title: Title in tables, without the unit.
+        better: Whether a larger or a smaller value is better.
+    """
+    return Measure(key, title, "analysis", unit="%", better=better, format="{:.2f}")
+
+
+def _is_abstract(method: Any) -> bool:
+    return getattr(method, "__isabstractmethod__", False)

@@ -1,0 +1,194 @@
+"""Detection of images that are out of distribution by the uncertainty of the ensemble."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import hypernet_tf as hn
+from hypernet_tf import plots
+from hypernet_tf.metrics import ood_metrics, roc_curve
+from reproduce.analyses.base import Analysis, Findings, Limits, Setting, count, percent
+from reproduce.analyses.subject import NUM_NETWORKS, Subject
+from reproduce.analyses.uncertainty import SCORES, curve_arrays, curves_of
+from reproduce.reports.tables import Row
+from reproduce.runs.folder import UsageError
+
+_NOISE_IMAGES = 1_000
+_OF_DIGITS = ("fashion_mnist", "glyphs", "noise")
+_OF_PHOTOGRAPHS = ("svhn_cropped", "glyphs", "noise")
+OOD_NAMES = {
+    "mnist": _OF_DIGITS,
+    "mnist_5k": _OF_DIGITS,
+    "fashion_mnist": ("mnist_5k", "glyphs", "noise"),
+    "cifar10": _OF_PHOTOGRAPHS,
+    "cifar100": _OF_PHOTOGRAPHS,
+    "svhn_cropped": ("cifar10", "glyphs", "noise"),
+}
+"""Data set of the training -> data sets that are out of distribution, without --ood."""
+_REPORTED: dict[str, tuple[str, Literal["higher", "lower"]]] = {
+    "auroc": ("area under ROC", "higher"),
+    "aupr_out": ("average precision", "higher"),
+    "fpr95_out": ("false alarms where 95 % are found", "lower"),
+}
+
+
+def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str]:
+    """Return the data sets that are out of distribution.
+
+    Args:
+        names: Names of the data sets; none for the default ones.
+        dataset: Data set on which the networks are trained.
+        channels: Number of channels of the networks' images.
+
+    Raises:
+        UsageError: A name is unknown, is the data set of the training, or has images that the
+            networks cannot take; or there are too many names.
+    """
+    known = (*hn.data.NAMES[1:], *hn.data.COLOUR_NAMES, *hn.data.TEST_NAMES, "noise")
+    names = list(names or OOD_NAMES[dataset])
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no data set '{name}': --ood takes {', '.join(known)}")
+        if name == dataset or {name, dataset} == {"mnist", "mnist_5k"}:
+            raise UsageError(
+                f"--ood={name} is in distribution for networks trained on {dataset}: choose another"
+            )
+        if channels == 1 and name in hn.data.COLOUR_NAMES:
+            raise UsageError(
+                f"--ood={name} has colour images, and the networks take grey ones: choose another"
+            )
+    if len(names) > 3 or len(set(names)) < len(names):
+        raise UsageError("--ood takes up to 3 different data sets")
+    return names
+
+
+def _checked(value: Sequence[str], limits: Limits) -> list[str]:
+    ood_names(value, limits.dataset, limits.channels)
+    return list(value)
+
+
+OOD = Setting(
+    "ood",
+    (),
+    "Up to 3 data sets that are out of distribution. Default for networks trained on "
+    + "; ".join(f"{dataset}: {', '.join(names)}" for dataset, names in OOD_NAMES.items())
+    + ".",
+    kind="list",
+    resolve=_checked,
+)
+
+
+class OutOfDistribution(Analysis):
+    """How well scores of uncertainty separate the test images from other images."""
+
+    name = "out_of_distribution"
+    title = "detection of images that are out of distribution"
+    order = 90
+    settings = (NUM_NETWORKS, OOD)
+
+    def compute(self, subject: Subject) -> Findings:
+        """Score the test images and the images of each other data set with one ensemble."""
+        ensemble = subject.ensemble()
+        id_scores = ensemble.uncertainty(subject.test.x, verbose=1)
+        datasets, left_out = ood_datasets(subject)
+        ood_scores = {
+            name: ensemble.uncertainty(dataset.test.x, verbose=1)
+            for name, dataset in datasets.items()
+        }
+        sets: dict[str, dict[str, Any]] = {
+            name: {"num_images": len(dataset.test), "source": dataset.source}
+            for name, dataset in datasets.items()
+        }
+        arrays: dict[str, dict[str, np.ndarray]] = {}
+        for score in SCORES if datasets else ():
+            id_values = getattr(id_scores, score)
+            ood_values = {name: getattr(scores, score) for name, scores in ood_scores.items()}
+            for name, values in ood_values.items():
+                sets[name][score] = dataclasses.asdict(ood_metrics(id_values, values))
+            arrays[f"ood_{score}"] = {"in distribution": id_values} | ood_values
+            arrays[f"ood_roc_{score}"] = curve_arrays(
+                {name: roc_curve(id_values, values) for name, values in ood_values.items()}
+            )
+        numbers = {
+            "num_networks": len(ensemble),
+            "num_images": len(subject.test),
+            "left_out": left_out,
+            "sets": sets,
+        }
+        return Findings(numbers, arrays)
+
+    def figure(
+        self, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
+    ) -> Figure:
+        """Draw the histograms of a score, or its ROC curves."""
+        if name.startswith("ood_roc_"):
+            score = name.removeprefix("ood_roc_")
+            curves = {
+                dataset: (*curve, numbers["sets"][dataset][score]["auroc"])
+                for dataset, curve in curves_of(arrays).items()
+            }
+            return plots.roc_curves(curves)
+        ood_values = {name: values for name, values in arrays.items() if name != "in distribution"}
+        label = SCORES[name.removeprefix("ood_")]
+        return plots.score_histograms(arrays["in distribution"], ood_values, label)
+
+    def caption(self, figure_name: str) -> str:
+        """Return the caption, which names the score."""
+        for prefix, text in (
+            ("ood_roc_", "Detection of images that are out of distribution by the"),
+            ("ood_", "Test images, and images that are out of distribution, by the"),
+        ):
+            if figure_name.startswith(prefix):
+                return f"{text} {figure_name.removeprefix(prefix).replace('_', ' ')}"
+        raise KeyError(figure_name)
+
+    def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
+        """Return the detection of each data set by each score."""
+        rows = []
+        for name, values in numbers["sets"].items():
+            images = count(f"ood_{name}_num_images", f"images of {name}")
+            rows.append(Row(images, values["num_images"]))
+            for score in SCORES:
+                for key, (title, better) in _REPORTED.items():
+                    detection = percent(
+                        f"ood_{name}_{score}_{key}",
+                        f"{name} by {score.replace('_', ' ')}: {title}",
+                        better,
+                    )
+                    rows.append(Row(detection, values[score][key]))
+        return rows
+
+
+def ood_datasets(subject: Subject) -> tuple[dict[str, hn.data.Dataset], list[str]]:
+    """Load the data sets that are out of distribution, in the shape of the test images.
+
+    Args:
+        subject: Subject with the setting "ood".
+
+    Returns:
+        Name -> data set, and the names of default data sets that are not available.
+
+    Raises:
+        DataError: A data set that --ood names is not available.
+    """
+    named = subject.settings[OOD.name]
+    shape = subject.test.images.shape[1:]
+    datasets, left_out = {}, []
+    for name in ood_names(named, subject.dataset.name, shape[-1]):
+        try:
+            datasets[name] = (
+                hn.data.uniform_noise(_NOISE_IMAGES, shape)
+                if name == "noise"
+                else hn.data.pad_to(hn.data.load(name, subject.data_dir), shape)
+            )
+        except hn.data.DataError as error:
+            if named:
+                raise
+            print(f"left out: {error}")
+            left_out.append(name)
+    return datasets, left_out

@@ -1,0 +1,113 @@
+"""The frame in which a command runs: extensions, flags, and errors in one line."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+import tensorflow as tf
+from absl import app, flags, logging
+
+from hypernet_tf.data import DataError
+from hypernet_tf.training.callbacks import TrainingDivergedError
+from hypernet_tf.training.checkpoints import CheckpointError
+from hypernet_tf.training.devices import DeviceError, WorkerLostError
+from reproduce.configs.extensions import ExtensionError, load_extensions
+from reproduce.configs.methods import methods_help
+from reproduce.runs.command import end_together
+from reproduce.runs.folder import RunError, UsageError
+
+if TYPE_CHECKING:
+    from reproduce.studies.study import Study
+
+FLAGS = flags.FLAGS
+
+USER_ERRORS = (
+    DataError,
+    RunError,
+    CheckpointError,
+    DeviceError,
+    TrainingDivergedError,
+    WorkerLostError,
+)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"reproduce.{pathlib.Path(sys.argv[0]).stem}: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Load the extensions that the command line names, then parse its flags.
+
+    Args:
+        arguments: The command line, the name of the program first.
+
+    Returns:
+        The name of the program and the arguments that are no flags.
+    """
+    try:
+        load_extensions(arguments)
+        if "method" in FLAGS:
+            FLAGS["method"].help = f"The method that makes the weights. {methods_help()}."
+        if "analyses" in FLAGS:
+            from reproduce.cli import analysis_flags  # its flags are defined where it is imported
+
+            analysis_flags.define_flags()
+        return FLAGS(arguments)
+    except ExtensionError as error:
+        _fail(str(error), 2)
+    except flags.Error as error:
+        _fail(f"{' '.join(str(error).split())}. See --help for all flags.", 2)
+
+
+def parse_flags_only(arguments: list[str]) -> list[str]:
+    """Parse a command line that has flags and nothing else."""
+    rest = parse(arguments)
+    if len(rest) > 1:
+        _fail(f"unexpected argument '{rest[1]}': flags are written --name=value", 2)
+    return rest
+
+
+def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], list[str]]) -> None:
+    def guarded(arguments):
+        try:
+            main(arguments[1:])
+        except USER_ERRORS as error:
+            _fail(str(error), 2 if isinstance(error, UsageError) else 1)
+        except KeyboardInterrupt:
+            _fail("stopped; run the same command again", 130)
+
+    # TensorFlow reports its devices and strategies at the level of information.
+    logging.set_verbosity(logging.WARNING)
+    tf.get_logger().setLevel("WARNING")
+    # Each sampler of a command has functions of its own with the same code, which TensorFlow takes
+    # for one function that is traced again and again.
+    tf.get_logger().addFilter(lambda record: "tf.function retracing" not in record.getMessage())
+    app.run(guarded, flags_parser=parser)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parse the command line and run a command; a user's error is one line and an exit code."""
+    _guarded(lambda _: main(), parse_flags_only)
+
+
+def run_with_arguments(main: Callable[[list[str]], None]) -> None:
+    """The same for a command that takes arguments beside its flags."""
+    _guarded(main, parse)
+
+
+def run_study(study: Study, default_folder: pathlib.Path) -> None:
+    """Execute a study and print its table.
+
+    Args:
+        study: The study.
+        default_folder: Its folder without `--run_dir`.
+    """
+    end_together()
+    folder = pathlib.Path(FLAGS.run_dir) if FLAGS.run_dir else default_folder
+    study.execute(folder, FLAGS.data_dir)
+    print((folder / "table.md").read_text().rstrip())
+    print(f"report: {folder / 'report.html'}")

@@ -1,0 +1,158 @@
+"""Flags of a run, and what the command of an experiment does with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+
+from absl import flags
+
+from reproduce.cli import analysis_flags, device_flags, shared_flags
+from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
+from reproduce.configs.methods import DIVERSITY, methods_help, methods_of
+from reproduce.runs import folder as folders
+from reproduce.runs.experiment import run
+from reproduce.runs.folder import UsageError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "method",
+    "hypernetwork",
+    f"The method that makes the weights. {methods_help()}.",
+)
+flags.DEFINE_enum(
+    "diversity",
+    "weights",
+    list(DIVERSITY),
+    "For --method=hypernetwork: what its networks are to differ in. "
+    + "; ".join(f"{name}: {option.help}" for name, option in DIVERSITY.items())
+    + ".",
+)
+flags.DEFINE_string(
+    "match",
+    None,
+    "For --method=noise: the folder of a finished run. The noise is as strong as it takes for "
+    "networks to be as far from their nearest neighbours as the networks of that run.",
+)
+# Flags that describe a training; without any of them, analyses are those of a finished run.
+_TRAINING = (
+    "dataset",
+    "method",
+    "diversity",
+    "match",
+    "lam",
+    "steps",
+    "seed",
+    "preset",
+    "precision",
+    "target",
+)
+# Flags that only some methods have; see `Method.flags`.
+_METHOD_FLAGS = ("lam", "diversity", "match")
+FLAG_MODULES = (shared_flags, analysis_flags, device_flags)
+
+
+def _target(experiment: str) -> str | None:
+    return FLAGS.target if len(EXPERIMENTS[experiment].targets) > 1 else None
+
+
+def config_from_flags(experiment: str) -> RunConfig:
+    """The configuration that the flags ask for; says on stdout which data set `auto` became.
+
+    Args:
+        experiment: Name of the experiment.
+
+    Raises:
+        UsageError: An unknown method, or a flag that the method does not have.
+    """
+    names = methods_of(experiment)
+    if FLAGS.method not in names:
+        raise UsageError(f"there is no method '{FLAGS.method}': choose from {', '.join(names)}")
+    method = METHODS[FLAGS.method]
+    for name in _METHOD_FLAGS:
+        if FLAGS[name].present and name not in method.flags:
+            raise UsageError(f"--{name} is not used by --method={method.name}: remove it")
+    if "match" in method.flags and not FLAGS.match:
+        raise UsageError(
+            f"--method={method.name} needs --match, the folder of a finished run whose distances "
+            "its networks are to have"
+        )
+    config = preset(
+        experiment,
+        FLAGS.method,
+        FLAGS.preset,
+        target=_target(experiment),
+        dataset=shared_flags.dataset(EXPERIMENTS[experiment].datasets),
+        steps=FLAGS.steps,
+    )
+    if FLAGS["num_networks"].present and config.num_networks == 1:
+        raise UsageError(
+            f"--num_networks is not used by --method={method.name}, which is one network: remove it"
+        )
+    given = {name: FLAGS[name].value for name in ("num_networks", "precision")}
+    given |= {name: FLAGS[name].value for name in ("match", "diversity") if name in method.flags}
+    if "lam" in method.flags:
+        default = FLAGS["lam"].using_default_value
+        given["lam"] = DIVERSITY[FLAGS.diversity].lam if default else FLAGS.lam
+    given = {name: value for name, value in given.items() if value is not None}
+    return dataclasses.replace(config, seed=FLAGS.seed, **given)
+
+
+def default_folder(config: RunConfig) -> pathlib.Path:
+    """Named after what differs from the preset, which method and preset themselves stand for.
+
+    Args:
+        config: Configuration of the run.
+    """
+    experiment = EXPERIMENTS[config.experiment]
+    plain = preset(config.experiment, config.method, config.preset, steps=config.steps)
+    names = (
+        *("dataset", "method", "lam", "seed", "num_networks"),
+        *("preset", "match", "precision", "target", "diversity"),
+    )
+    settings = {name: getattr(config, name) for name in names}
+    settings["match"] = pathlib.Path(config.match).name  # no slashes
+    defaults = {name: getattr(plain, name) for name in names}
+    defaults |= {
+        "method": "hypernetwork",
+        "preset": "paper",
+        "dataset": "mnist" if experiment.dataset == "auto" else experiment.dataset,
+    }
+    return pathlib.Path("runs", folders.folder_name(config.experiment, settings, defaults))
+
+
+def main(experiment: str) -> None:
+    """Run the command of an experiment.
+
+    Args:
+        experiment: Name of the experiment.
+    """
+    analyses = analysis_flags.requested()
+    described = any(name in FLAGS and FLAGS[name].present for name in _TRAINING)
+    trains = described or not (analyses and FLAGS.run_dir)
+    if trains:
+        config = config_from_flags(experiment)
+        folder = pathlib.Path(FLAGS.run_dir) if FLAGS.run_dir else default_folder(config)
+        if config.match:
+            config = dataclasses.replace(config, match=os.path.relpath(config.match, folder))
+    else:
+        folder = pathlib.Path(FLAGS.run_dir)
+        config, _ = folders.finished(folder, RunConfig)
+        device_flags.refuse("the analysis of a finished run")
+    settings = analysis_flags.settings(trains=trains)
+    execution = device_flags.execution()
+    metrics = run(
+        config, folder, FLAGS.data_dir, analyses=analyses, settings=settings, execution=execution
+    )
+    if not metrics:
+        print("this worker has trained along; the chief reports")
+        return
+    networks, ensemble = metrics["networks"], metrics["ensemble"]
+    print(
+        f"{networks['num_networks']} networks: mean {networks['member_accuracy']:.2%}; "
+        f"majority vote {ensemble['majority_vote_accuracy']:.2%}, "
+        f"mean probability {ensemble['mean_probability_accuracy']:.2%}, most confident "
+        f"{ensemble['most_confident_accuracy']:.2%}\nreport: {folder / 'report.html'}"
+    )

@@ -1,0 +1,117 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import ModuleType
+
+from absl import flags
+
+from hypernet_tf.data import COLOUR_NAMES, NAMES, resolve
+from reproduce.runs.folder import UsageError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_float(
+    "lam",
+    1e3,
+    "Balance of accuracy and diversity: the loss is lam * accuracy loss - entropy. A larger lam "
+    "makes the networks more accurate and more alike.",
+)
+flags.DEFINE_string(
+    "dataset",
+    "auto",
+    f"One of {', '.join(NAMES)}; for networks that take colour images also "
+    f"{', '.join(COLOUR_NAMES)}. auto is full mnist where it is prepared or can be downloaded, "
+    "otherwise mnist_5k, 5,000 real digits that need no network.",
+)
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where data sets are prepared or placed; default: TensorFlow Datasets' own folder.",
+)
+flags.DEFINE_string(
+    "run_dir",
+    None,
+    "The run folder: checkpoints, TensorBoard files, figures, metrics.json, report.html. The same "
+    "command again continues where it stopped. Default: runs/<experiment>-<what differs from the "
+    "defaults>.",
+)
+flags.DEFINE_integer(
+    "steps",
+    None,
+    "Training steps; a finished run is continued by raising it. Default: the preset's.",
+)
+flags.DEFINE_integer("seed", 0, "Seed of weights, latent vectors and the order of the data.")
+flags.DEFINE_integer(
+    "num_networks", None, "How many networks the evaluated ensemble has. Default: the preset's."
+)
+flags.DEFINE_enum(
+    "preset",
+    "paper",
+    ["paper", "quick"],
+    "paper: the publication's settings, or our choice where it gives none. quick: a short run, a "
+    "few minutes on two cores with small networks.",
+)
+flags.DEFINE_list(
+    "extension",
+    [],
+    'Modules or files, separated by commas, that register methods or analyses (README, "A method '
+    'of your own").',
+)
+flags.register_validator(
+    "lam", lambda value: math.isfinite(value) and value > 0, "lam is a finite number above 0"
+)
+flags.register_validator(
+    "dataset",
+    lambda value: value in NAMES + COLOUR_NAMES,
+    f"the data sets are {', '.join(NAMES + COLOUR_NAMES)}",
+)
+flags.register_validator(
+    "steps", lambda value: value is None or value > 0, "at least 1 training step is needed"
+)
+flags.register_validator(
+    "num_networks",
+    lambda value: value is None or value > 1,
+    "an ensemble needs at least 2 networks: entropy and votes compare them",
+)
+flags.register_validator(
+    "seed", lambda value: 0 <= value < 2**31, "the seed is between 0 and 2147483647"
+)
+
+
+def dataset(names: Sequence[str]) -> str:
+    """The data set that is asked for; says on stdout which one `auto` became.
+
+    Args:
+        names: Names of the data sets that the experiment takes.
+
+    Raises:
+        UsageError: Another one was given.
+        DataError: The folder of data sets cannot be read.
+    """
+    if FLAGS.dataset not in names:
+        raise UsageError(f"{FLAGS.dataset} does not fit the network: choose {', '.join(names)}")
+    name, notice = resolve(FLAGS.dataset, FLAGS.data_dir)
+    if notice:
+        print(notice)
+    return name
+
+
+def accept_only(names: Sequence[str], where: str, *, others: Sequence[ModuleType] = ()) -> None:
+    """Raise an error for shared flags that mean nothing in a command.
+
+    Args:
+        names: Names of the shared flags that it uses.
+        where: What the command does, for the error.
+        others: Modules whose flags mean nothing there either.
+
+    Raises:
+        UsageError: Another flag was given.
+    """
+    defined = FLAGS.flags_by_module_dict()
+    for module in (__name__, *(other.__name__ for other in others)):
+        for flag in defined[module]:
+            if flag.present and flag.name not in names:
+                raise UsageError(f"{where} has no --{flag.name}. See --help for all flags.")

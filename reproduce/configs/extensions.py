@@ -1,0 +1,50 @@
+"""Modules of a user's that register methods or analyses before a command reads its flags."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import sys
+from collections.abc import Sequence
+
+_LOADED: list[str] = []
+
+
+class ExtensionError(Exception):
+    """A module that cannot be loaded; the message is one line that says what to do."""
+
+
+def load_extensions(arguments: Sequence[str]) -> None:
+    """Import the modules that the command line names, once each.
+
+    Args:
+        arguments: The command line; `--extension=my_sampler,other.py` names modules or files.
+
+    Raises:
+        ExtensionError: One cannot be imported.
+    """
+    for argument in arguments:
+        name, _, value = argument.lstrip("-").partition("=")
+        if name != "extension" or not argument.startswith("-"):
+            continue
+        for extension in filter(None, value.split(",")):
+            if extension not in _LOADED:
+                _import(extension)
+                _LOADED.append(extension)
+
+
+def loaded_extensions() -> list[str]:
+    """The modules that were loaded, which a child process loads as well."""
+    return list(_LOADED)
+
+
+def _import(extension: str) -> None:
+    path = pathlib.Path(extension)
+    folder = str(path.parent.resolve() if path.suffix == ".py" else pathlib.Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # where a script of the user's stands
+    try:
+        importlib.import_module(path.stem if path.suffix == ".py" else extension)
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ExtensionError(f"cannot load --extension={extension}: {reason}") from error

@@ -1,0 +1,80 @@
+"""`RunConfig`: everything that a run depends on, in one flat record."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The configuration of one run; config.json of its folder holds it.
+
+    Attributes:
+        experiment: Name of the experiment, "mnist" or "cifar": the command that runs it.
+        method: Name of the method, a key of `reproduce.configs.methods.METHODS`.
+        preset: "paper" or "quick".
+        target: Name of the target, a key of `reproduce.configs.targets.TARGETS`.
+        steps: Number of training steps.
+        num_networks: Number of networks of the evaluated ensemble.
+        networks_per_step: N, number of networks in a training step.
+        images_per_network: B, number of images of each network in a training step.
+        learning_rate: Learning rate of the first step.
+        learning_rate_decay: Factor on the learning rate after each step.
+        learning_rate_left: Fraction of the learning rate that is left after the last step; if it is
+            above 0, `learning_rate_decay` follows from it and the number of steps.
+        optimizer: "adam" or "sgd".
+        momentum: Momentum of SGD.
+        validate_every: Number of steps between validations.
+        checkpoint_every: Number of steps between checkpoints.
+        snapshot_every: Number of steps between snapshots of a chain; 0 for a twentieth of the run.
+        dataset: Name of the data set.
+        augment: Whether training images are shifted and, except digits, mirrored.
+        lam: Factor on the accuracy loss, for methods that balance it against diversity.
+        diversity: What a hypernetwork's networks are to differ in, a key of
+            `reproduce.configs.methods.DIVERSITY`.
+        match: Path, from the run's folder, of the run whose distances a noise control has; "" for
+            other methods.
+        precision: Keras dtype policy of the layers' computations.
+        seed: Seed of weights, latent vectors and the order of the data.
+    """
+
+    experiment: str
+    method: str
+    preset: str
+    target: str
+    steps: int
+    num_networks: int
+    networks_per_step: int
+    images_per_network: int
+    learning_rate: float
+    learning_rate_decay: float = 1.0
+    learning_rate_left: float = 0.0
+    optimizer: str = "adam"
+    momentum: float = 0.0
+    validate_every: int = 1_000
+    checkpoint_every: int = 250
+    snapshot_every: int = 0
+    dataset: str = "mnist"
+    augment: bool = False
+    lam: float = 1.0
+    diversity: str = "weights"
+    match: str = ""
+    precision: str = "float32"
+    seed: int = 0
+
+    @property
+    def passes_per_step(self) -> int:
+        """Images that go through a target network, forth and back, in a training step."""
+        return self.networks_per_step * self.images_per_network
+
+    @property
+    def decay_per_step(self) -> float:
+        """Factor on the learning rate after each step."""
+        if self.learning_rate_left:
+            return self.learning_rate_left ** (1 / self.steps)
+        return self.learning_rate_decay
+
+    @property
+    def steps_between_snapshots(self) -> int:
+        """Number of steps between snapshots of a chain."""
+        return self.snapshot_every or max(self.steps // 20, 1)

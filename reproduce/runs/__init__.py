@@ -1,0 +1,1 @@
+"""One run: its folder, its training, its evaluation."""

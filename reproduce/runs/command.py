@@ -1,0 +1,79 @@
+"""A run as a command line, and as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from reproduce.configs import METHODS, RunConfig
+from reproduce.configs.experiments import EXPERIMENTS
+from reproduce.configs.extensions import loaded_extensions
+from reproduce.runs.folder import RunError
+
+
+def command_line(
+    config: RunConfig,
+    folder: pathlib.Path,
+    data_dir: str | None = None,
+    *,
+    analyses: Sequence[str] = (),
+) -> list[str]:
+    """The arguments of `python` that do a run of this configuration.
+
+    Args:
+        config: Configuration of the run, from the table of presets except for what the flags of
+            its experiment set.
+        folder: Run folder.
+        data_dir: Folder of data sets, see `hypernet_tf.data.load`.
+        analyses: Names of analyses.
+    """
+    flags: dict[str, object] = {
+        "extension": ",".join(loaded_extensions()),
+        "dataset": config.dataset,
+        "target": config.target if len(EXPERIMENTS[config.experiment].targets) > 1 else "",
+        "method": config.method,
+        "preset": config.preset,
+        "steps": config.steps,
+        "num_networks": config.num_networks if config.num_networks > 1 else "",
+        "seed": config.seed,
+        "data_dir": data_dir or "",
+        "run_dir": folder,
+        "analyses": ",".join(analyses),
+    }
+    optional = {
+        "lam": f"{config.lam:.17g}",
+        "diversity": config.diversity,
+        "match": os.path.relpath(folder / config.match) if config.match else "",
+    }
+    flags |= {name: optional[name] for name in METHODS[config.method].flags if name in optional}
+    words = [f"--{name}={value}" for name, value in flags.items() if value != ""]
+    return ["-m", f"reproduce.{config.experiment}", *words]
+
+
+def end_together() -> None:
+    """End the running child with this process when this process is terminated."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def run_child(arguments: Sequence[str], what: str) -> None:
+    """Run Python in a process of its own, whose peak memory is then its own as well.
+
+    Args:
+        arguments: Arguments of `python`, see `command_line`.
+        what: What the run is called if it fails.
+
+    Raises:
+        RunError: It failed; the process itself has said why.
+    """
+    with subprocess.Popen([sys.executable, *arguments]) as child:
+        try:
+            code = child.wait()
+        except BaseException:
+            child.terminate()  # or it would go on training alone
+            raise
+    if code:
+        raise RunError(f"{what} failed")

@@ -1,0 +1,411 @@
+"""`Study`: several runs side by side. It runs what is missing and writes a table, a figure, a page.
+
+A kind of study says which runs there are, and which columns its table has; checking folders,
+locking, running, collecting and writing are here.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hypernet_tf.metrics import Measure
+from reproduce.analyses import Limits, perform
+from reproduce.configs import METHODS, RunConfig
+from reproduce.reports import page as pages
+from reproduce.reports import run_page
+from reproduce.reports.tables import Row, html_table, markdown_table
+from reproduce.runs import folder as folders
+from reproduce.runs.command import command_line, run_child
+
+
+class StudyRun(NamedTuple):
+    """A run of a study.
+
+    Attributes:
+        entry: The line of the table that it belongs to; runs that differ in their seed share one.
+        folder: Name of its folder, below the folder of the study.
+        config: Its configuration.
+    """
+
+    entry: str
+    folder: str
+    config: RunConfig
+
+
+class RunResult(NamedTuple):
+    """A finished run of a study.
+
+    Attributes:
+        run: The run.
+        metrics: Contents of its metrics.json.
+        rows: Its rows by key, those of analyses included.
+    """
+
+    run: StudyRun
+    metrics: Mapping[str, Any]
+    rows: Mapping[str, Row]
+
+
+class Column(NamedTuple):
+    """A number that a study's table shows of each entry.
+
+    Attributes:
+        measure: The number's key, title, unit and format.
+        read: Function of a run's result -> the number; None reads the run's row of that key.
+    """
+
+    measure: Measure
+    read: Callable[[RunResult], float | None] | None = None
+
+    def value(self, result: RunResult) -> float | None:
+        """The number of a run.
+
+        Raises:
+            KeyError: The run has no such number.
+        """
+        return self.read(result) if self.read else result.rows[self.measure.key].value
+
+
+class Number(NamedTuple):
+    """A number of an entry, over the seeds of its runs.
+
+    Attributes:
+        mean: Mean over seeds; None if it is not defined for one of them.
+        std: Standard deviation over seeds; None for a single one.
+        values: The numbers of all seeds.
+    """
+
+    mean: float | None
+    std: float | None
+    values: list[float | None]
+
+    @classmethod
+    def over_seeds(cls, values: list[float | None]) -> Number:
+        """Mean and standard deviation of numbers."""
+        numbers = [value for value in values if value is not None]
+        if len(numbers) < len(values):
+            return cls(None, None, values)
+        deviation = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+        return cls(float(np.mean(numbers)), deviation, values)
+
+    def text(self, measure: Measure) -> str:
+        """Mean ± standard deviation in the measure's format, without the unit."""
+        text = measure.text(self.mean)
+        if self.mean is not None and self.std:
+            text += f" ± {measure.factor * self.std:.2g}"
+        return text
+
+
+Numbers = dict[str, dict[str, Number]]  # key of a column -> entry -> number
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(abc.ABC):
+    """Several runs that are trained, analysed and shown together.
+
+    Class attributes:
+        command: Name of its command.
+        noun: What it is called in messages.
+        analyses: Names of the analyses that every run gets.
+        entries_are_columns: Whether the table has a column for each entry and a row for each
+            number, rather than the reverse.
+    """
+
+    command: ClassVar[str]
+    noun: ClassVar[str]
+    analyses: ClassVar[tuple[str, ...]] = ()
+    entries_are_columns: ClassVar[bool] = False
+
+    # ---- what a kind of study says ----------------------------------------------------------
+
+    @abc.abstractmethod
+    def runs(self) -> list[StudyRun]:
+        """The runs, in the order in which they are done."""
+
+    @abc.abstractmethod
+    def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
+        """The numbers of the table: keys of the runs' rows, or columns that read something else.
+
+        Args:
+            results: The finished runs.
+        """
+
+    @abc.abstractmethod
+    def fixed_settings(self) -> dict[str, Any]:
+        """What must not change while a study goes on in its folder."""
+
+    @abc.abstractmethod
+    def title(self) -> str:
+        """The heading of the page."""
+
+    @abc.abstractmethod
+    def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
+        """The text of the page.
+
+        Args:
+            metrics: Contents of the study's metrics.json.
+        """
+
+    def figure(
+        self, numbers: Numbers, metrics: Mapping[str, Any]
+    ) -> tuple[str, str, Figure, dict[str, np.ndarray]] | None:
+        """The figure: its name, its caption, the figure, the numbers in it; None for none.
+
+        Args:
+            numbers: The numbers of the table.
+            metrics: Contents of the study's metrics.json.
+        """
+        return None
+
+    def summary(
+        self,
+        results: Sequence[RunResult],
+        numbers: Numbers,
+        folder: pathlib.Path,
+        data_dir: str | None,
+    ) -> dict[str, Any]:
+        """What metrics.json of the study holds beside the numbers of the table.
+
+        Args:
+            results: The finished runs.
+            numbers: The numbers of the table.
+            folder: Folder of the study.
+            data_dir: Folder of data sets, see `hypernet_tf.data.load`.
+        """
+        return {}
+
+    def published(self, entry: str) -> list[str]:
+        """The published cells of an entry, after those of `published_header`."""
+        return []
+
+    published_header: ClassVar[tuple[str, ...]] = ()
+
+    # ---- running ----------------------------------------------------------------------------
+
+    def check(self, folder: pathlib.Path) -> None:
+        """Check that a folder is free for the study, or holds it; writes nothing.
+
+        Args:
+            folder: Folder of the study.
+
+        Raises:
+            RunError: The folder, or that of a run, holds something else; or a run would not have
+                as many networks as its ensemble takes.
+        """
+        path = folder / "study.json"
+        try:
+            if folder.exists() and not folder.is_dir():
+                raise folders.RunError(f"the folder {folder} is a file: choose another --run_dir")
+            contents = {one.name for one in folder.iterdir()} if folder.exists() else set()
+            saved = json.loads(path.read_text()) if path.name in contents else None
+        except OSError as error:
+            raise folders.RunError(f"{folder} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise folders.RunError(f"{path} is damaged: choose another --run_dir") from error
+        if "config.json" in contents:
+            raise folders.RunError(
+                f"{folder} is the folder of a single run: choose another --run_dir"
+            )
+        if contents - {".lock"} and saved is None:
+            raise folders.RunError(
+                f"{folder} is not empty and no {self.noun}: choose another --run_dir"
+            )
+        if saved is not None and not isinstance(saved, dict):
+            raise folders.RunError(f"{path} is damaged: choose another --run_dir")
+        for name, value in self.record().items():
+            if saved is not None and saved.get(name) != value:
+                raise folders.RunError(
+                    f"the {saved.get('study', 'study')} in {folder} has {name}={saved.get(name)}, "
+                    f"not {value}: choose another --run_dir"
+                )
+        for run in self.runs():
+            folders.check(folder / run.folder, run.config)
+            available = METHODS[run.config.method].num_available(run.config)
+            if available is not None and available < run.config.num_networks:
+                raise folders.UsageError(
+                    f"after {run.config.steps * run.config.passes_per_step:,} image passes "
+                    f"{run.config.method} has {available} networks, and its ensemble takes "
+                    f"{run.config.num_networks}: train for more steps"
+                )
+
+    def record(self) -> dict[str, Any]:
+        """The contents of study.json, by which a folder is known as this study's."""
+        return {"study": self.noun, **self.fixed_settings()}
+
+    def execute(self, folder: pathlib.Path, data_dir: str | None = None) -> dict[str, Any]:
+        """Do the runs that are missing, then write the table, the figure and the page.
+
+        Args:
+            folder: Folder of the study, and of its runs.
+            data_dir: Folder of data sets, see `hypernet_tf.data.load`.
+
+        Returns:
+            The contents of the study's metrics.json.
+
+        Raises:
+            RunError: A folder holds something else, or a run failed.
+        """
+        self.check(folder)
+        with folders.locked(folder):
+            folders.write_json(folder / "study.json", self.record())
+            self.run_missing(folder, data_dir)
+            return self.write(folder, data_dir)
+
+    def run_missing(self, folder: pathlib.Path, data_dir: str | None) -> None:
+        """Do the runs that are not complete, each in a process of its own."""
+        runs = self.runs()
+        for place, run in enumerate(runs, 1):
+            complete = self.is_complete(folder, run)
+            state = "is complete" if complete else f"{run.config.steps:,} steps"
+            print(f"run {place} of {len(runs)}: {run.folder}: {state}", flush=True)
+            if not complete:
+                where = folder / run.folder
+                run_child(
+                    command_line(run.config, where, data_dir, analyses=self.analyses), run.folder
+                )
+
+    def is_complete(self, folder: pathlib.Path, run: StudyRun) -> bool:
+        """Whether a run is finished, and analysed with the settings that every run here has."""
+        where = folder / run.folder
+        if folders.check(where, run.config) != run.config.steps:
+            return False
+        if not (where / "report.html").exists():
+            return False
+        limits = Limits(run.config.num_networks, None, 1, 1, run.config.dataset)
+        settings = perform.resolved_settings(self.analyses, {}, limits)
+        metrics = folders.read_metrics(where)
+        return all(perform.is_done(name, metrics, settings) for name in self.analyses)
+
+    # ---- collecting and writing -------------------------------------------------------------
+
+    def collect(self, folder: pathlib.Path) -> list[RunResult]:
+        """The results of the finished runs.
+
+        Args:
+            folder: Folder of the study.
+
+        Raises:
+            RunError: metrics.json of a run is damaged.
+        """
+        results = []
+        for run in self.runs():
+            metrics = folders.read_metrics(folder / run.folder)
+            try:
+                rows = {row.measure.key: row for row in run_page.rows(metrics)}
+            except (KeyError, TypeError) as error:
+                raise folders.damaged(folder / run.folder / "metrics.json") from error
+            results.append(RunResult(run, metrics, rows))
+        return results
+
+    def write(self, folder: pathlib.Path, data_dir: str | None = None) -> dict[str, Any]:
+        """Write figure, metrics.json, table.md and report.html; returns what metrics.json holds."""
+        results = self.collect(folder)
+        columns = [self._column(folder, column, results) for column in self.columns(results)]
+        numbers = self._numbers(folder, columns, results)
+        metrics = {
+            **self.record(),
+            **_plain(dataclasses.asdict(self)),
+            "numbers": {
+                key: {entry: number._asdict() for entry, number in entries.items()}
+                for key, entries in numbers.items()
+            },
+            **self.summary(results, numbers, folder, data_dir),
+        }
+        drawn, pictures = self.figure(numbers, metrics), {}
+        if drawn is not None:
+            name, caption, figure, arrays = drawn
+            folders.write_figure(folder, name, figure, arrays)
+            pictures[caption] = {"": folder / "figures" / f"{name}.png"}
+        folders.write_json(folder / "metrics.json", metrics)
+        header, cells = self._cells(columns, numbers, metrics)
+        folders.write_text(folder / "table.md", markdown_table(header, cells) + "\n")
+        configs = {result.run.folder: result.metrics["config"] for result in results}
+        text = pages.page(
+            self.title(),
+            self.paragraphs(metrics),
+            [html_table(header, cells)],
+            pictures,
+            json.dumps(configs, indent=2),
+        )
+        folders.write_text(folder / "report.html", text)
+        others = self._others(folder)
+        if others:
+            print(f"not in this table: {', '.join(others)}, which {folder} holds too")
+        return metrics
+
+    def _column(
+        self, folder: pathlib.Path, column: str | Column, results: Sequence[RunResult]
+    ) -> Column:
+        """A column by its key: a measure of the table, or one that an analysis reports."""
+        if isinstance(column, Column):
+            return column
+        for result in results:
+            if column in result.rows:
+                return Column(result.rows[column].measure)
+        raise self._missing(folder, results[0], column)
+
+    def _missing(self, folder: pathlib.Path, result: RunResult, key: str) -> folders.RunError:
+        path = folder / result.run.folder / "metrics.json"
+        return folders.RunError(f"{path} has no {key}: delete it and run the same command again")
+
+    def _numbers(
+        self, folder: pathlib.Path, columns: Sequence[Column], results: Sequence[RunResult]
+    ) -> Numbers:
+        numbers: Numbers = {}
+        for column in columns:
+            values: dict[str, list[float | None]] = {}
+            for result in results:
+                try:
+                    value = column.value(result)
+                except (KeyError, TypeError) as error:
+                    raise self._missing(folder, result, column.measure.key) from error
+                values.setdefault(result.run.entry, []).append(value)
+            numbers[column.measure.key] = {
+                entry: Number.over_seeds(entry_values) for entry, entry_values in values.items()
+            }
+        return numbers
+
+    def _cells(
+        self, columns: Sequence[Column], numbers: Numbers, metrics: Mapping[str, Any]
+    ) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of the table."""
+        entries = list(dict.fromkeys(e for values in numbers.values() for e in values))
+        table = [[c.measure.heading for c in columns]] + [
+            [numbers[c.measure.key][entry].text(c.measure) for c in columns] for entry in entries
+        ]
+        labels = ["", *(self.label(entry, metrics) for entry in entries)]
+        if self.entries_are_columns:
+            rows = [list(cells) for cells in zip(*table, strict=True)]
+            return labels, rows
+        header = [*table[0], *self.published_header]
+        rows = [
+            [label, *cells, *self.published(entry)]
+            for label, cells, entry in zip(labels[1:], table[1:], entries, strict=True)
+        ]
+        return ["", *header], rows
+
+    def label(self, entry: str, metrics: Mapping[str, Any]) -> str:
+        """How an entry is called in the table."""
+        return entry
+
+    def _others(self, folder: pathlib.Path) -> list[str]:
+        """Runs in the folder that the study leaves out."""
+        names = {run.folder for run in self.runs()}
+        return sorted(
+            path.parent.name
+            for path in folder.glob("*/config.json")
+            if path.parent.name not in names
+        )
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a study without what its runs say themselves."""
+    return {name: value for name, value in settings.items() if name != "config"}

@@ -1,0 +1,108 @@
+"""Detection of images that are out of distribution."""
+
+import shutil
+
+import numpy as np
+import pytest
+from analysed_runs import SMALL, TINY, arrays, check_figure, check_page, sampler_of
+
+import hypernet_tf as hn
+from hypernet_tf.metrics.ood import ood_metrics
+from reproduce import mnist
+from reproduce.analyses import ANALYSES
+from reproduce.analyses.out_of_distribution import OOD_NAMES, ood_names
+from reproduce.runs.folder import UsageError
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+SCORES = ("entropy", "mutual_information", "variance")
+
+
+@pytest.fixture(scope="module")
+def analysed(analyse):
+    return analyse("out_of_distribution")
+
+
+def test_the_detection_is_that_of_the_scores_of_the_ensemble(analysed):
+    folder, metrics = analysed
+    sets = metrics["analyses"]["out_of_distribution"]["sets"]
+    assert {name: values["num_images"] for name, values in sets.items()} == {
+        "glyphs": 80,
+        "noise": 1_000,
+    }
+    ensemble = sampler_of(folder).sample(3, seed=1)
+    id_scores, ood_scores = (
+        ensemble.uncertainty(hn.data.load(name).test.x) for name in ("mnist_5k", "glyphs")
+    )
+    for score in SCORES:
+        expected = ood_metrics(getattr(id_scores, score), getattr(ood_scores, score))
+        measured = sets["glyphs"][score]
+        assert measured["auroc"] == pytest.approx(expected.auroc)
+        curve = arrays(folder, f"ood_roc_{score}")
+        area = np.trapezoid(curve["glyphs, y"], curve["glyphs, x"])
+        assert measured["auroc"] == pytest.approx(area)
+        np.testing.assert_allclose(
+            arrays(folder, f"ood_{score}")["glyphs"], getattr(ood_scores, score), rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("names", "dataset", "channels", "words"),
+    [
+        (["letters"], "cifar10", 3, "no data set 'letters': --ood takes mnist, mnist_5k"),
+        (["cifar10"], "cifar10", 3, "is in distribution for networks trained on cifar10"),
+        (["mnist"], "mnist_5k", 1, "is in distribution for networks trained on mnist_5k"),
+        (["cifar10"], "mnist_5k", 1, "has colour images, and the networks take grey ones"),
+        (["noise", "noise"], "cifar10", 3, "up to 3 different data sets"),
+        (["mnist", "mnist_5k", "glyphs", "noise"], "cifar10", 3, "up to 3 different data sets"),
+    ],
+)
+def test_data_sets_that_do_not_fit_are_one_line(names, dataset, channels, words):
+    with pytest.raises(UsageError, match=words) as error:
+        ood_names(names, dataset, channels)
+    assert "\n" not in str(error.value)
+
+
+def test_every_data_set_has_default_ones():
+    for dataset, names in OOD_NAMES.items():
+        channels = 3 if dataset in hn.data.COLOUR_NAMES else 1
+        assert ood_names([], dataset, channels) == list(names)
+
+
+def test_they_are_checked_before_anything_is_trained(tmp_path):
+    settings = SMALL | {"ood": ["cats"]}
+    with pytest.raises(UsageError, match="no data set 'cats'"):
+        mnist.run(TINY, tmp_path / "run", analyses=["out_of_distribution"], settings=settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_default_data_set_that_is_not_available_is_left_out(
+    bent_run, tmp_path, monkeypatch, quick_pictures, capsys
+):
+    real = hn.data.load
+
+    def load(name, data_dir=None):
+        if name == "fashion_mnist":
+            raise hn.data.DataError("fashion_mnist is not here")
+        return real(name, data_dir)
+
+    monkeypatch.setattr(hn.data, "load", load)
+    folder = shutil.copytree(bent_run, tmp_path / "run")
+    default, named = (SMALL | {"ood": names} for names in ([], ["fashion_mnist"]))
+    metrics = mnist.run(TINY, folder, analyses=["out_of_distribution"], settings=default)
+    assert "left out: fashion_mnist is not here" in capsys.readouterr().out
+    entry = metrics["analyses"]["out_of_distribution"]
+    assert (set(entry["sets"]), entry["left_out"]) == ({"glyphs", "noise"}, ["fashion_mnist"])
+    with pytest.raises(hn.data.DataError, match="fashion_mnist is not here"):
+        mnist.run(TINY, folder, analyses=["out_of_distribution"], settings=named)
+
+
+def test_figures_and_page(analysed):
+    folder, metrics = analysed
+    entry = metrics["analyses"]["out_of_distribution"]
+    assert entry["figures"] == [f"ood_{kind}{score}" for score in SCORES for kind in ("", "roc_")]
+    for name in entry["figures"]:
+        check_figure(folder, name)
+    keys = check_page(folder, entry, ANALYSES["out_of_distribution"])
+    assert len(keys) == 2 * (1 + 3 * 3)
+    assert {"ood_glyphs_num_images", "ood_noise_entropy_auroc"} <= set(keys)

@@ -1,0 +1,68 @@
+"""Accuracy along paths between networks."""
+
+import numpy as np
+import pytest
+from analysed_runs import arrays, check_figure, check_page, digits, sampler_of
+
+import hypernet_tf as hn
+from reproduce.analyses import ANALYSES, Limits, paths
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+@pytest.fixture(scope="module")
+def analysed(analyse):
+    return analyse("paths")
+
+
+def test_paths_are_straight_in_the_weights_and_in_the_latent_space(analysed):
+    folder, metrics = analysed
+    kinds, saved = metrics["analyses"]["paths"]["kinds"], arrays(folder, "paths")
+    sampler, (x, y) = sampler_of(folder), digits()
+    z = sampler.sample_latent(4, seed=paths.SEED).numpy()
+    between = np.concatenate([z[:2], (z[:2] + z[2:]) / 2, z[2:]])  # two paths, three points
+    middle = hn.Ensemble(sampler.target, sampler.weights_of(between))
+    expected = middle.evaluate(x[:30], y[:30]).member_accuracy.reshape(3, 2).T
+    np.testing.assert_allclose(saved["interpolated"], expected)
+    theta = sampler.target.flatten(sampler.weights_of(z)).numpy()
+    line = sampler.target.unflatten((theta[:2] + theta[2:]) / 2)
+    straight = hn.Ensemble(sampler.target, line).evaluate(x[:30], y[:30]).member_accuracy
+    np.testing.assert_allclose(saved["direct"][:, 1], straight)
+    np.testing.assert_allclose(saved["direct"][:, ::2], expected[:, ::2])
+    assert (saved["direct"] != saved["interpolated"]).any()
+    assert list(kinds) == ["direct", "interpolated"]
+    for kind, values in kinds.items():
+        along = saved[kind]
+        ends = (along[:, 0] + along[:, 2]) / 2
+        assert values == pytest.approx(
+            {
+                "end_accuracy": ends.mean(),
+                "lowest_accuracy": along.min(1).mean(),
+                "mean_accuracy": along.mean(),
+                "dip": (ends - along.min(1)).mean(),
+            }
+        )
+
+
+@pytest.mark.parametrize(("num_available", "expected"), [(None, 10), (10, 5), (3, 1)])
+def test_a_finite_sampler_has_no_more_pairs(num_available, expected):
+    limits = Limits(3, num_available, 500, 1, "mnist_5k")
+    assert paths.PAIRS.resolve(10, limits) == expected
+    assert paths.IMAGES.resolve(2_000, limits) == 500
+
+
+def test_figures_and_page(analysed):
+    folder, metrics = analysed
+    entry = metrics["analyses"]["paths"]
+    assert entry["figures"] == ["paths"]
+    check_figure(folder, "paths")
+    assert check_page(folder, entry, ANALYSES["paths"]) == [
+        "paths_num_paths",
+        "paths_num_networks",
+        "paths_num_images",
+        *(
+            f"paths_{kind}_{place}_accuracy"
+            for kind in ("direct", "interpolated")
+            for place in ("end", "mean", "lowest")
+        ),
+    ]

@@ -1,0 +1,53 @@
+"""Calibration and uncertainty on the test images."""
+
+import numpy as np
+import pytest
+from analysed_runs import arrays, check_figure, check_page, digits, sampler_of
+
+from hypernet_tf.metrics import similarity
+from reproduce.analyses import ANALYSES
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+@pytest.fixture(scope="module")
+def analysed(analyse):
+    return analyse("uncertainty")
+
+
+def test_the_numbers_are_those_of_the_ensemble_and_its_networks(analysed):
+    folder, metrics = analysed
+    numbers = metrics["analyses"]["uncertainty"]
+    x, y = digits()
+    ensemble = sampler_of(folder).sample(3, seed=1)
+    result, scores = ensemble.evaluate(x, y), ensemble.uncertainty(x)
+    for key in ("expected_calibration_error", "adaptive_calibration_error", "brier_score"):
+        assert numbers[key]["ensemble"] == pytest.approx(getattr(result, key))
+        members = [getattr(member.evaluate(x, y), key) for member in ensemble]
+        assert numbers[key]["member_mean"] == pytest.approx(np.mean(members))
+    correct = ensemble.predict(x).argmax(-1) == y
+    assert 0 < correct.sum() < len(y)
+    entropy, variance = scores.entropy, scores.variance
+    assert numbers["entropy"]["mean_of_wrong"] == pytest.approx(entropy[~correct].mean())
+    assert numbers["variance"]["mean_of_correct"] == pytest.approx(variance[correct].mean())
+    pair = similarity.pairwise_kl_divergence(ensemble.log_probabilities(x)).mean()
+    assert numbers["pairs"]["kl_divergence"] == pytest.approx(pair, rel=1e-4)
+    curve = arrays(folder, "risk_coverage")
+    assert curve["entropy, y"][-1] == pytest.approx(1 - result.mean_probability_accuracy)
+    np.testing.assert_allclose(arrays(folder, "reliability")["share"].sum(), 1)
+
+
+def test_figures_and_page(analysed):
+    folder, metrics = analysed
+    entry = metrics["analyses"]["uncertainty"]
+    assert entry["figures"] == ["reliability", "risk_coverage"]
+    for name in entry["figures"]:
+        check_figure(folder, name)
+    keys = check_page(folder, entry, ANALYSES["uncertainty"])
+    assert len(keys) == 3 + 4 * 2 + 3 + 4
+    assert {
+        "uncertainty_member_brier_score",
+        "uncertainty_mutual_information_wrong",
+        "uncertainty_cka_of_log_probabilities",
+        "uncertainty_risk_coverage_least_confidence",
+    } <= set(keys)

@@ -1,0 +1,85 @@
+"""Runs side by side on one page."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from reproduce import report
+from reproduce.runs import folder as _run
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+def figures(metrics):
+    return {name for entry in metrics["analyses"].values() for name in entry["figures"]}
+
+
+def test_several_runs_on_one_page(analysed, single, tmp_path):
+    output = tmp_path / "pages" / "report.html"
+    report.write([analysed[0], single[0]], output)
+    text = output.read_text()
+    header = re.search(r"<tr><th>.*?</tr>", text)[0]
+    assert header == "<tr><th></th><th>analysed</th><th>single</th><th>published</th></tr>"
+    row = re.search(r"<tr><td>trainable parameters</td>.*?</tr>", text)[0]
+    cells = re.findall(r'<td class="n">(.*?)</td>', row)
+    assert cells == ["20,018", "20,018", "633,640"]
+    row = re.search(r"<tr><td>networks on a path</td>.*?</tr>", text)[0]
+    assert re.findall(r'<td class="n">(.*?)</td>', row) == ["3", "", "40"]
+    first, second = (figures(metrics) | {"training_curves"} for _, metrics in (analysed, single))
+    assert text.count("data:image/png;base64,") == len(first) + len(second)
+    assert text.count("<figcaption>single</figcaption>") == len(second)
+
+
+def test_what_cannot_be_set_side_by_side(analysed, tmp_path):
+    folder, _ = analysed
+    cases = {
+        "name the folders": [],
+        "no finished run in": [folder, tmp_path],
+        "is named twice": [folder, folder],
+    }
+    for message, folders in cases.items():
+        with pytest.raises(_run.RunError, match=message):
+            report.write(folders, tmp_path / "page.html")
+    toy = tmp_path / "toy"
+    toy.mkdir()
+    (toy / "metrics.json").write_text('{"experiment": "toy", "steps": 1}')
+    with pytest.raises(_run.RunError, match=r"not a run of reproduce\.mnist"):
+        report.write([toy], tmp_path / "page.html")
+    for damaged in ("{", "[]", "{}"):
+        (toy / "metrics.json").write_text(damaged)
+        with pytest.raises(_run.RunError, match="damaged"):
+            report.write([toy], tmp_path / "page.html")
+    (toy / "metrics.json").write_text('{"experiment": "mnist", "steps": 60}')
+    shutil.copy(folder / "config.json", toy)
+    with pytest.raises(_run.RunError, match="damaged: it lacks"):
+        report.write([toy], tmp_path / "page.html")
+    with pytest.raises(_run.RunError, match="cannot be written"):
+        report.write([folder], folder / "metrics.json" / "page.html")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_folders_of_the_same_name_are_named_by_their_paths(analysed, tmp_path):
+    twin = shutil.copytree(analysed[0], tmp_path / "analysed")
+    report.write([analysed[0], twin], tmp_path / "page.html")
+    assert f"<th>{twin}</th>" in (tmp_path / "page.html").read_text()
+
+
+def test_an_error_is_one_line(tmp_path):
+    """As a user sees it: one line, an exit code, nothing written."""
+    (tmp_path / "empty").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "reproduce.report", "empty", "--output=page.html"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    line = r"reproduce\.report: there is no finished run in empty.*\n"
+    assert re.fullmatch(line, done.stderr)
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]

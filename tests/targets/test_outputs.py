@@ -1,0 +1,64 @@
+"""What the outputs of a target mean."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from target_models import CASES, functional, one_line_error, sequential
+
+import hypernet_tf as hn
+
+layers = keras.layers
+
+
+@pytest.mark.parametrize(
+    ("build", "outputs", "classes"),
+    [
+        (lambda: sequential((4,), layers.Dense(3)), "values", None),
+        (lambda: sequential((4,), layers.Dense(3, activation="softmax")), "probabilities", 3),
+        (lambda: sequential((4,), layers.Dense(3), layers.Softmax()), "probabilities", 3),
+        (lambda: sequential((4,), layers.Dense(1, activation="sigmoid")), "probabilities", 2),
+        (lambda: sequential((4,), layers.Dense(2, activation="sigmoid")), "values", None),
+        (
+            lambda: functional(
+                (4,), lambda x: [layers.Dense(1)(x), layers.Dense(3, activation="softmax")(x)]
+            ),
+            "values",
+            None,
+        ),
+    ],
+    ids=["linear", "softmax", "softmax_layer", "sigmoid", "sigmoids", "two_outputs"],
+)
+def test_outputs_are_inferred_from_the_last_layer(build, outputs, classes):
+    target = hn.Target(build())
+    assert (target.outputs, target.classes) == (outputs, classes)
+
+
+def test_logits_become_probabilities():
+    logits = hn.Target(sequential((4,), layers.Dense(3)), outputs="logits")
+    np.testing.assert_allclose(logits.activate(tf.zeros([2, 3])), np.full([2, 3], 1 / 3), rtol=1e-6)
+    single = hn.Target(sequential((4,), layers.Dense(1)), outputs="logits")
+    assert (logits.classes, single.classes) == (3, 2)
+    assert single.single_column and not logits.single_column
+    np.testing.assert_allclose(single.activate(tf.zeros([2, 1])), np.full([2, 1], 0.5), rtol=1e-6)
+    values = hn.Target(sequential((4,), layers.Dense(3)))
+    np.testing.assert_array_equal(values.activate(tf.ones([2, 3])), np.ones([2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("case", "outputs", "words"),
+    [
+        ("dense_softmax", "logits", ["ends in a softmax or sigmoid", "'probabilities'"]),
+        ("sigmoid", "logits", ["ends in a softmax or sigmoid", "'probabilities'"]),
+        ("one_number", "logits", ["needs an axis of classes", "use outputs='values'"]),
+        ("one_number", "probabilities", ["needs an axis of classes", "use outputs='values'"]),
+    ],
+)
+def test_outputs_that_the_model_does_not_have_raise(case, outputs, words):
+    models = {
+        "sigmoid": lambda: sequential((4,), layers.Dense(1, activation="sigmoid")),
+        "one_number": lambda: sequential((4,), layers.Dense(1), layers.Reshape(())),
+    }
+    model = (models | CASES)[case]()
+    with one_line_error(*words):
+        hn.Target(model, outputs=outputs)
