@@ -107,7 +107,7 @@ def test_squared_errors_by_hand():
 
 
 def test_majority_vote_by_hand():
-    """Five networks, four examples: a majority, a tie of two, five votes for five, all the same."""
+    """Five networks, four examples: a majority, a tie of two, five choices, all the same."""
     chosen = np.array(
         [
             [2, 2, 0, 1],
