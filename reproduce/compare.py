@@ -133,7 +133,7 @@ class Comparison(Study):
         for score in _OOD_SCORES:
             keys = [key for key in numbers if _is_ood(key, score)]
             labels = {key: key.removeprefix("ood_").removesuffix(f"_{score}_auroc") for key in keys}
-            title = f"Out-of-distribution images, by {score.replace('_', ' ')}"
+            title = f"OOD detection by {score.replace('_', ' ')}"
             panels.append(_Panel(title, "area under ROC (%)", labels, factor=100.0))
         arrays: dict[str, np.ndarray] = {"methods": np.array(self.methods)}
         drawn = []

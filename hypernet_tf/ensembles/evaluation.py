@@ -25,10 +25,10 @@ class Evaluation:
             `member_negative_log_likelihood`; for regression `member_mean_squared_error`.
         ensemble: Key -> number: `majority_vote_accuracy`, `mean_probability_accuracy`,
             `negative_log_likelihood`, `expected_calibration_error`, ...; for regression
-            `mean_squared_error`, `standard_deviation`. NaN where there are too few networks, or
-            where a measure is not defined for sample weights.
+            `mean_squared_error`, `standard_deviation`. NaN where a measure is not defined.
         confusion: Number [C, C] of examples, or sum of their sample weights, of each class (rows)
             for which the class in the column has the highest mean probability; None for regression.
+        undefined: Keys of measures that need more networks, or equal sample weights.
 
     Example:
         >>> result = ensemble.evaluate(x_test, y_test)
@@ -39,6 +39,7 @@ class Evaluation:
     members: dict[str, np.ndarray]
     ensemble: dict[str, float]
     confusion: np.ndarray | None = None
+    undefined: frozenset[str] = frozenset()
 
     def __getattr__(self, key: str) -> Any:
         """A measure by its key: values [N] of the networks, or a number of the ensemble."""
@@ -53,14 +54,14 @@ class Evaluation:
         return len(next(iter(self.members.values())))
 
     def summary(self) -> dict[str, float | None]:
-        """Key -> number for every measure, in the order of the table; None where it has no value.
+        """Key -> number for every measure, in the order of the table; None where it is not defined.
 
         The number of a measure with one value for each network is their mean.
         """
         means = {key: float(values.mean()) for key, values in self.members.items()}
-        numbers = means | self.ensemble
+        numbers: dict[str, float] = means | self.ensemble
         return {
-            key: None if np.isnan(numbers[key]) else numbers[key]
+            key: None if key in self.undefined else numbers[key]
             for key in MEASURES
             if key in numbers
         }
@@ -134,9 +135,13 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
     weighted = {} if different is None else {"sample_weight": different}
     members: dict[str, np.ndarray] = {}
     ensemble: dict[str, float] = {}
+    undefined = frozenset(
+        measure.key
+        for measure in measures
+        if num_networks < measure.least_networks or not (measure.weighted or different is None)
+    )
     for measure in measures:
-        defined = measure.weighted or different is None
-        if num_networks < measure.least_networks or not defined:
+        if measure.key in undefined:
             value = np.full(num_networks if measure.kind == "member" else (), np.nan)
         elif measure.kind == "prediction":
             value = _computed(measure, mean, all_labels, **weighted)
@@ -148,10 +153,10 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
             members[measure.key] = value
         else:
             ensemble[measure.key] = float(value)
-    if mean is None or num_classes is None:
-        return Evaluation(members, ensemble)
-    counts = confusion(mean.argmax(-1), all_labels, num_classes, all_weights)
-    return Evaluation(members, ensemble, counts)
+    counts = None
+    if mean is not None and num_classes is not None:
+        counts = confusion(mean.argmax(-1), all_labels, num_classes, all_weights)
+    return Evaluation(members, ensemble, counts, undefined)
 
 
 def _like_predictions(values: np.ndarray, outputs: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.
     Args:
         runs: Log-probabilities [N, b, C] at temperature 1, and the examples with labels, of chunks
             of examples.
-        start: Temperature that is returned if no other one is found to be better.
+        start: Temperature that is returned if no other one is better.
 
     Returns:
         T between 0.01 and 100.
@@ -39,10 +39,10 @@ def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.
             losses.append(log_losses(mean_log_probabilities(scaled), examples.y))
         return float(mean_over_examples(np.concatenate(losses), weights))
 
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         loss,
         bounds=(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(np.exp(found.x)) if found.fun < loss(np.log(start)) else start
+    return float(np.exp(minimum.x)) if minimum.fun < loss(np.log(start)) else start

@@ -98,9 +98,11 @@ def expected_calibration_error(
     weights, which it does not know, the bins of `reliability`.
     """
     check_labels(labels, *log_probabilities.shape)
+    if np.isnan(log_probabilities).any():
+        return float("nan")
     if check_weights(sample_weight, len(labels)) is not None:
-        found = reliability(log_probabilities, labels, bins, sample_weight)
-        return float(np.nansum(found.share * np.abs(found.accuracy - found.confidence)))
+        diagram = reliability(log_probabilities, labels, bins, sample_weight)
+        return float(np.nansum(diagram.share * np.abs(diagram.accuracy - diagram.confidence)))
     import tensorflow_probability as tfp  # takes seconds: only for those who use it
 
     return float(
@@ -134,6 +136,8 @@ def adaptive_calibration_error(
     calibration and exploratory analysis for natural language processing models").
     """
     log_confidence, is_correct = _confidence(log_probabilities, labels)
+    if np.isnan(log_confidence).any():
+        return float("nan")
     return float(_error_of_quantile_bins()(log_confidence, is_correct, bins))
 
 

@@ -51,7 +51,7 @@ def test_success_equals_a_loop_over_ordinary_keras_models():
         return drawn[seed][1]
 
     sizes = np.array([0, 10, 60])
-    found = adversarial_success(
+    success = adversarial_success(
         sample, x, y, num_networks=7, epsilons=sizes, batch_size=10, seed=50, clip=(0.0, 1.0)
     )
     # The same draws, network by network, image by image.
@@ -78,24 +78,24 @@ def test_success_equals_a_loop_over_ordinary_keras_models():
                 answers = prediction, votes.argmax()
                 rows.append([a != y[index] for a in answers] + [a == wrong[index] for a in answers])
     rows = np.array(rows).reshape(-1, 3, 4)
-    assert found.images == 24
-    assert found.attacked == len(rows) > 3
-    np.testing.assert_allclose(found.network, rows[..., 0].mean(0))
-    np.testing.assert_allclose(found.ensemble, rows[..., 1].mean(0))
-    np.testing.assert_allclose(found.network_reached, rows[..., 2].mean(0))
-    np.testing.assert_allclose(found.ensemble_reached, rows[..., 3].mean(0))
-    assert found.network[0] == 0
-    assert found.network[-1] > 0.2
-    assert found.ensemble[0] > 0  # other networks may be wrong without an attack
+    assert success.images == 24
+    assert success.attacked == len(rows) > 3
+    np.testing.assert_allclose(success.network, rows[..., 0].mean(0))
+    np.testing.assert_allclose(success.ensemble, rows[..., 1].mean(0))
+    np.testing.assert_allclose(success.network_reached, rows[..., 2].mean(0))
+    np.testing.assert_allclose(success.ensemble_reached, rows[..., 3].mean(0))
+    assert success.network[0] == 0
+    assert success.network[-1] > 0.2
+    assert success.ensemble[0] > 0  # other networks may be wrong without an attack
 
 
 def test_one_network_without_an_ensemble():
     target, (x, y) = small_target(), random_images(12)
-    found = adversarial_success(
+    success = adversarial_success(
         lambda count, seed: random_networks(count, 3, target), x, y, num_networks=0, batch_size=1
     )
-    assert found.ensemble is None
-    assert found.network.shape == EPSILONS.shape == (30,)
+    assert success.ensemble is None
+    assert success.network.shape == EPSILONS.shape == (30,)
     assert EPSILONS[-1] == 58
 
 

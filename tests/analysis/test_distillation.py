@@ -151,10 +151,10 @@ def test_a_student_learns_the_mean_probabilities(logits, x):
     )
     assert isinstance(student, keras.Sequential) and not student.compiled
     teacher = logits.predict(x)
-    own = hn.Ensemble.from_keras(logits.target, student)
-    answers = own.predict(x)
+    learned = hn.Ensemble.from_keras(logits.target, student)
+    answers = learned.predict(x)
     np.testing.assert_allclose(softmax(student.predict(x, verbose=0), -1), answers, atol=1e-5)
-    divergence = (teacher * (np.log(teacher) - own.log_probabilities(x)[0])).sum(-1).mean()
+    divergence = (teacher * (np.log(teacher) - learned.log_probabilities(x)[0])).sum(-1).mean()
     before = hn.Ensemble.from_keras(
         logits.target, hn.distill(logits, x, epochs=1, optimizer=keras.optimizers.SGD(0.0), seed=1)
     )
@@ -183,8 +183,8 @@ def test_a_student_is_a_function_of_the_arguments(logits, x, tmp_path):
         hn.distill(logits, x, student=model, epochs=2, optimizer=optimizer, seed=seed)
         for seed in (5, 5, 6)
     )
-    for ours, same in zip(first.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, same)
+    for weights, same in zip(first.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(weights, same)
     assert np.abs(first.get_weights()[0] - other.get_weights()[0]).max() > 0.1
     assert not optimizer.built  # it is copied, like the model
     norm = next(layer for layer in first.layers if isinstance(layer, layers.BatchNormalization))
@@ -197,8 +197,8 @@ def test_a_student_is_a_function_of_the_arguments(logits, x, tmp_path):
 def test_a_student_starts_from_the_weights_of_a_deep_ensemble(logits, x):
     student = hn.distill(logits, x, epochs=1, optimizer=keras.optimizers.SGD(0.0), seed=4)
     sampler = hn.DeepEnsemble(logits.target, num_networks=1, seed=4, gauge=False)
-    own = hn.Ensemble.from_keras(logits.target, student)
-    np.testing.assert_array_equal(own.theta(), sampler.sample(1).theta())
+    learned = hn.Ensemble.from_keras(logits.target, student)
+    np.testing.assert_array_equal(learned.theta(), sampler.sample(1).theta())
 
 
 def test_a_student_may_start_from_the_average(logits, x, capsys):
@@ -206,8 +206,8 @@ def test_a_student_may_start_from_the_average(logits, x, capsys):
     student = hn.distill(logits, x, student=average, epochs=1, optimizer=still, verbose=1)
     shown = capsys.readouterr()
     assert "networks: " in shown.err and "1/1" in shown.out
-    own = hn.Ensemble.from_keras(logits.target, student)
-    np.testing.assert_array_equal(own.theta(), average.theta())
+    learned = hn.Ensemble.from_keras(logits.target, student)
+    np.testing.assert_array_equal(learned.theta(), average.theta())
 
 
 def test_majority_votes_are_labels(logits, x):

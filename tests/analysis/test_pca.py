@@ -12,19 +12,19 @@ def test_components_of_a_known_distribution():
     axes, _ = np.linalg.qr(rng.normal(size=(40, 40)))
     scale = np.array([5.0, 3.0, 1.0] + [0.1] * 37)
     vectors = (rng.normal(size=(2000, 40)) * scale) @ axes
-    found = principal_components(vectors)
+    components = principal_components(vectors)
     expected = scale**2 / (scale**2).sum()
-    np.testing.assert_allclose(found.explained[:3], expected[:3], atol=0.02)
-    assert found.coordinates.shape == (2000, 6)
-    np.testing.assert_allclose(found.coordinates[:, :3].std(0), scale[:3], rtol=0.06)
+    np.testing.assert_allclose(components.explained[:3], expected[:3], atol=0.02)
+    assert components.coordinates.shape == (2000, 6)
+    np.testing.assert_allclose(components.coordinates[:, :3].std(0), scale[:3], rtol=0.06)
     # Shuffled, the same weights have no common direction.
-    assert found.explained_if_independent.sum() < 0.5 < found.explained.sum()
+    assert components.explained_if_independent.sum() < 0.5 < components.explained.sum()
 
 
 def test_independent_weights_explain_no_more_than_shuffled_ones():
-    found = principal_components(np.random.default_rng(0).normal(size=(500, 30)))
+    components = principal_components(np.random.default_rng(0).normal(size=(500, 30)))
     np.testing.assert_allclose(
-        found.explained.sum(), found.explained_if_independent.sum(), atol=0.02
+        components.explained.sum(), components.explained_if_independent.sum(), atol=0.02
     )
 
 

@@ -135,11 +135,11 @@ def test_gradients_of_nearest_distances(distance, count, k):
     gradient = gradient_of(nearest, points)
     np.testing.assert_allclose(gradient, gradient_of(brute, points), rtol=1e-9, atol=1e-12)
     step = 1e-6
-    for place in np.ndindex(*points.shape):
+    for index in np.ndindex(*points.shape):
         moved = np.zeros_like(points)
-        moved[place] = step
+        moved[index] = step
         slope = (float(nearest(points + moved)) - float(nearest(points - moved))) / (2 * step)
-        assert abs(slope - gradient[place]) < 1e-7
+        assert abs(slope - gradient[index]) < 1e-7
 
 
 @pytest.mark.parametrize("distance", DISTANCES)

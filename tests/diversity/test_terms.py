@@ -73,10 +73,10 @@ def test_every_term_is_tested():
     def below(cls):
         return {cls}.union(*map(below, cls.__subclasses__()))
 
-    ours = {cls for cls in below(DiversityTerm) if cls.__module__.startswith("hypernet_tf")}
-    assert ours - {DiversityTerm} == set(TERMS)
+    terms = {cls for cls in below(DiversityTerm) if cls.__module__.startswith("hypernet_tf")}
+    assert terms - {DiversityTerm} == set(TERMS)
     public = {value for value in vars(diversity).values() if inspect.isclass(value)}
-    assert ours <= public
+    assert terms <= public
 
 
 @every_term

@@ -34,9 +34,9 @@ def test_frozen_layers_and_seeds_are_saved(x, tmp_path):
     ensemble.save(tmp_path / "e.npz")
     loaded = hn.Ensemble.load(tmp_path / "e.npz")
     assert len(loaded.weights.state) == 3
-    for ours, theirs in zip(loaded.weights.state, ensemble.weights.state, strict=True):
-        assert ours.dtype == theirs.dtype
-        np.testing.assert_array_equal(ours, theirs)
+    for restored, original in zip(loaded.weights.state, ensemble.weights.state, strict=True):
+        assert restored.dtype == original.dtype
+        np.testing.assert_array_equal(restored, original)
     np.testing.assert_array_equal(loaded.outputs(x), ensemble.outputs(x))
     # New networks of the loaded target have the same frozen layer.
     weights = loaded.target.unflatten(tf.constant(ensemble.theta()))
@@ -127,8 +127,8 @@ def with_layer(path, config):
         arrays = {name: file[name] for name in file.files}
     record = json.loads(arrays["config"].tobytes())
     places = record["target"]["config"]["model"]["config"]["layers"]
-    (place,) = [i for i, layer in enumerate(places) if layer["class_name"] == "Flatten"]
-    places[place] = config
+    (index,) = [i for i, layer in enumerate(places) if layer["class_name"] == "Flatten"]
+    places[index] = config
     arrays["config"] = np.frombuffer(json.dumps(record).encode(), np.uint8)
     np.savez(path, **arrays)
 

@@ -64,9 +64,9 @@ def test_a_class_of_probability_zero(dtype):
 def test_negative_log_likelihood_equals_scikit_learn(drawn):
     log_p, labels = drawn
     classes = np.arange(log_p.shape[-1])
-    ours = accuracy.negative_log_likelihood(log_p, labels)
-    assert ours.shape == (len(log_p),)
-    for network, value in zip(log_p, ours, strict=True):
+    result = accuracy.negative_log_likelihood(log_p, labels)
+    assert result.shape == (len(log_p),)
+    for network, value in zip(log_p, result, strict=True):
         p = np.exp(network.astype(np.float64))
         p /= p.sum(-1, keepdims=True)  # undo float32's rounding: scikit-learn checks the sum
         assert value == pytest.approx(sklearn.metrics.log_loss(labels, p, labels=classes), abs=1e-6)
@@ -107,7 +107,7 @@ def test_squared_errors_by_hand():
 
 
 def test_majority_vote_by_hand():
-    """Five networks, four examples: a majority, a tie of two, five votes for five, all the same."""
+    """Five networks, four examples: a majority, a tie of two, five choices, all the same."""
     chosen = np.array(
         [
             [2, 2, 0, 1],
@@ -141,10 +141,10 @@ def test_votes_equal_a_count_in_any_order_of_the_networks(drawn, random):
 @given(ensemble_predictions())
 def test_most_confident_equals_a_loop(drawn):
     log_p, _ = drawn
-    ours = accuracy.most_confident(log_p)
+    result = accuracy.most_confident(log_p)
     for example in range(log_p.shape[1]):
         best = max(log_p[:, example], key=lambda network: network.max())
-        assert ours[example] == best.argmax()
+        assert result[example] == best.argmax()
 
 
 # ---- Brier score -----------------------------------------------------------------------------
@@ -156,19 +156,19 @@ def test_brier_score_equals_its_formula_and_scikit_learn(drawn):
     log_p, labels = drawn
     log_p = log_p[0]
     p = np.exp(log_p.astype(np.float64))
-    ours = accuracy.brier_score(log_p, labels)
+    result = accuracy.brier_score(log_p, labels)
     exact = np.mean(((p - np.eye(p.shape[1])[labels]) ** 2).sum(-1))
-    assert ours == pytest.approx(exact, abs=1e-6)
-    assert -1e-6 < ours < 2 + 1e-6
+    assert result == pytest.approx(exact, abs=1e-6)
+    assert -1e-6 < result < 2 + 1e-6
     if p.shape[1] == 2:  # scikit-learn counts the second class only, which is half of the score
         half = sklearn.metrics.brier_score_loss(labels, np.minimum(p[:, 1], 1.0), pos_label=1)
-        assert ours == pytest.approx(2 * half, abs=1e-6)
+        assert result == pytest.approx(2 * half, abs=1e-6)
 
 
 def test_brier_score_reaches_its_bounds():
-    sure = np.array([[0.0, -200.0, -200.0]] * 3)
-    assert accuracy.brier_score(sure, np.zeros(3, int)) == pytest.approx(0.0, abs=1e-6)
-    assert accuracy.brier_score(sure, np.full(3, 2)) == pytest.approx(2.0)
+    certain = np.array([[0.0, -200.0, -200.0]] * 3)
+    assert accuracy.brier_score(certain, np.zeros(3, int)) == pytest.approx(0.0, abs=1e-6)
+    assert accuracy.brier_score(certain, np.full(3, 2)) == pytest.approx(2.0)
     uniform = np.log(np.full([3, 3], 1 / 3))
     assert accuracy.brier_score(uniform, np.arange(3)) == pytest.approx(2 / 3)
     ruled_out = np.array([[0.0, -np.inf]])
@@ -180,9 +180,9 @@ def test_brier_score_reaches_its_bounds():
 def test_confusion_equals_scikit_learn(drawn):
     (labels, *others), classes = drawn
     for predictions in (labels, *others):
-        ours = accuracy.confusion(predictions, labels, classes)
+        result = accuracy.confusion(predictions, labels, classes)
         exact = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(classes))
-        np.testing.assert_array_equal(ours, exact)
+        np.testing.assert_array_equal(result, exact)
 
 
 @pytest.mark.parametrize(

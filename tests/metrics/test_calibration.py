@@ -63,8 +63,8 @@ def test_calibration_error_equals_a_loop_over_bins(seed, examples, classes, bins
     log_p = log_softmax(3 * rng.normal(size=(examples, classes)), -1)
     labels = rng.integers(0, classes, examples)
     given_bins = {} if bins is None else {"bins": bins}
-    ours = calibration.expected_calibration_error(log_p, labels, **given_bins)
-    assert ours == pytest.approx(calibration_error(log_p, labels, bins or 15), abs=1e-5)
+    error = calibration.expected_calibration_error(log_p, labels, **given_bins)
+    assert error == pytest.approx(calibration_error(log_p, labels, bins or 15), abs=1e-5)
 
 
 def test_calibration_error_by_hand():
@@ -72,8 +72,8 @@ def test_calibration_error_by_hand():
     p = np.array([[0.61, 0.39], [0.35, 0.65], [0.9, 0.1], [1e-300, 1.0], [1e-300, 1.0]])
     labels = np.array([0, 0, 0, 1, 0])
     exact = 2 / 5 * abs(1 / 2 - 0.63) + 1 / 5 * abs(1 - 0.9) + 2 / 5 * abs(1 / 2 - 1.0)
-    ours = calibration.expected_calibration_error(np.log(p), labels)
-    assert ours == pytest.approx(exact, abs=1e-6)
+    error = calibration.expected_calibration_error(np.log(p), labels)
+    assert error == pytest.approx(exact, abs=1e-6)
     assert calibration.expected_calibration_error(np.log(p), labels, 1) == pytest.approx(
         abs(3 / 5 - np.mean([0.61, 0.65, 0.9, 1, 1])), abs=1e-6
     )
@@ -93,38 +93,38 @@ def test_calibration_error_of_certain_predictions():
 @given(predictions(), st.sampled_from((1, 10, 15)))
 def test_reliability_equals_scikit_learn_and_gives_the_error(drawn, bins):
     log_p, labels = drawn
-    found = calibration.reliability(log_p, labels, bins)
-    filled = found.share > 0
-    assert found.share.sum() == pytest.approx(1.0, abs=1e-12)
-    np.testing.assert_allclose(found.edges, np.linspace(0, 1, bins + 1), atol=1e-15)
-    assert np.isnan(found.confidence[~filled]).all() and np.isnan(found.accuracy[~filled]).all()
-    assert (found.edges[:-1][filled] <= found.confidence[filled] + 1e-12).all()
-    assert (found.confidence[filled] <= found.edges[1:][filled] + 1e-12).all()
+    bins_ = calibration.reliability(log_p, labels, bins)
+    filled = bins_.share > 0
+    assert bins_.share.sum() == pytest.approx(1.0, abs=1e-12)
+    np.testing.assert_allclose(bins_.edges, np.linspace(0, 1, bins + 1), atol=1e-15)
+    assert np.isnan(bins_.confidence[~filled]).all() and np.isnan(bins_.accuracy[~filled]).all()
+    assert (bins_.edges[:-1][filled] <= bins_.confidence[filled] + 1e-12).all()
+    assert (bins_.confidence[filled] <= bins_.edges[1:][filled] + 1e-12).all()
     correct = log_p.argmax(-1) == labels
     accuracy, confidence = sklearn.calibration.calibration_curve(
         correct, np.exp(log_p.max(-1)), n_bins=bins
     )
-    np.testing.assert_allclose(found.accuracy[filled], accuracy, rtol=1e-12)
-    np.testing.assert_allclose(found.confidence[filled], confidence, rtol=1e-12)
-    gaps = np.abs(found.accuracy - found.confidence)
+    np.testing.assert_allclose(bins_.accuracy[filled], accuracy, rtol=1e-12)
+    np.testing.assert_allclose(bins_.confidence[filled], confidence, rtol=1e-12)
+    gaps = np.abs(bins_.accuracy - bins_.confidence)
     error = calibration.expected_calibration_error(log_p, labels, bins)
-    assert np.nansum(found.share * gaps) == pytest.approx(error, abs=1e-5)
+    assert np.nansum(bins_.share * gaps) == pytest.approx(error, abs=1e-5)
 
 
 def test_reliability_by_hand():
     """Four bins: 0.5 is in [0.5, 0.75), 0.75 and 1 in [0.75, 1]; the default is 15."""
     p = np.array([[0.5, 0.5], [0.25, 0.75], [1.0, 1e-300], [1.0, 1e-300]])
-    found = calibration.reliability(np.log(p), np.array([0, 1, 1, 0]), 4)
-    np.testing.assert_array_equal(found.share, [0, 0, 0.25, 0.75])
-    np.testing.assert_allclose(found.confidence, [np.nan, np.nan, 0.5, 2.75 / 3])
-    np.testing.assert_allclose(found.accuracy, [np.nan, np.nan, 1, 2 / 3])
+    bins_ = calibration.reliability(np.log(p), np.array([0, 1, 1, 0]), 4)
+    np.testing.assert_array_equal(bins_.share, [0, 0, 0.25, 0.75])
+    np.testing.assert_allclose(bins_.confidence, [np.nan, np.nan, 0.5, 2.75 / 3])
+    np.testing.assert_allclose(bins_.accuracy, [np.nan, np.nan, 1, 2 / 3])
     assert len(calibration.reliability(np.log(p), np.array([0, 1, 1, 0])).share) == 15
 
 
 def test_confidence_above_1_by_rounding_is_in_the_last_bin():
     log_p = np.array([[1e-7, -20.0]], np.float32)
-    found = calibration.reliability(log_p, np.array([0]))
-    assert found.share[-1] == 1.0 and found.confidence[-1] == 1.0
+    bins_ = calibration.reliability(log_p, np.array([0]))
+    assert bins_.share[-1] == 1.0 and bins_.confidence[-1] == 1.0
 
 
 @moderately
@@ -163,8 +163,8 @@ def test_adaptive_error_equals_a_loop_over_sorted_examples(seed, each, classes, 
     confidence, correct = np.exp(log_p.max(-1)), log_p.argmax(-1) == labels
     parts = np.split(confidence.argsort(), each * np.arange(1, bins))
     exact = sum(abs((correct[part] - confidence[part]).sum()) for part in parts) / examples
-    ours = calibration.adaptive_calibration_error(log_p, labels, **given_bins)
-    assert ours == pytest.approx(exact, abs=1e-12)
+    error = calibration.adaptive_calibration_error(log_p, labels, **given_bins)
+    assert error == pytest.approx(exact, abs=1e-12)
 
 
 def test_adaptive_error_by_hand():
@@ -172,8 +172,8 @@ def test_adaptive_error_by_hand():
     p = np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9], [0.7, 0.3]])
     labels = np.array([0, 1, 1, 1])
     exact = (abs(1 / 2 - 0.65) + abs(1 - 0.85)) / 2
-    ours = calibration.adaptive_calibration_error(np.log(p), labels, 2)
-    assert ours == pytest.approx(exact, abs=1e-12)
+    error = calibration.adaptive_calibration_error(np.log(p), labels, 2)
+    assert error == pytest.approx(exact, abs=1e-12)
     # In one bin of equal width the errors of both would cancel partly.
     assert calibration.expected_calibration_error(np.log(p), labels, 1) == pytest.approx(
         0, abs=1e-6
@@ -184,11 +184,11 @@ def test_adaptive_error_by_hand():
 @given(predictions(), st.randoms(use_true_random=False))
 def test_adaptive_error_is_a_fraction_in_any_order_of_the_examples(drawn, random):
     log_p, labels = drawn
-    ours = calibration.adaptive_calibration_error(log_p, labels)
-    assert 0 <= ours <= 1
+    error = calibration.adaptive_calibration_error(log_p, labels)
+    assert 0 <= error <= 1
     order = random.sample(range(len(labels)), len(labels))
     again = calibration.adaptive_calibration_error(log_p[order], labels[order])
-    assert again == pytest.approx(ours, abs=1e-12)
+    assert again == pytest.approx(error, abs=1e-12)
 
 
 def test_adaptive_error_of_one_confidence_for_all():
@@ -197,3 +197,9 @@ def test_adaptive_error_of_one_confidence_for_all():
     assert calibration.adaptive_calibration_error(log_p, labels) == pytest.approx(0.2, abs=1e-12)
     single = calibration.adaptive_calibration_error(log_p[:1], labels[:1])
     assert single == pytest.approx(0.3, abs=1e-12)
+
+
+def test_errors_of_predictions_that_are_no_numbers_are_nan():
+    log_p = np.array([[np.nan, np.nan], [-0.1, -2.3]])
+    for error in (calibration.expected_calibration_error, calibration.adaptive_calibration_error):
+        assert np.isnan(error(log_p, np.array([0, 1])))

@@ -66,6 +66,14 @@ def test_measures_that_are_not_defined_have_no_value(task):
         assert (weighted[measure.key] is None) == (not measure.weighted), measure.key
 
 
+def test_numbers_that_are_not_finite_are_values():
+    """A diverged network has a likelihood of NaN, which is not a missing value."""
+    log_p = np.full([2, 3, 2], np.nan)
+    result = evaluate([(log_p, Chunk(None, np.array([0, 1, 1])))], 2)
+    assert np.isnan(result.summary()["negative_log_likelihood"])
+    assert result.undefined == frozenset()
+
+
 TOYS = {
     "member": lambda outputs, labels: outputs.max(-1),  # [N, b]
     "example": lambda outputs, labels: outputs.max((0, -1)),  # [b]

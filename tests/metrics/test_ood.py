@@ -48,11 +48,12 @@ def by_loops(id_scores, ood_scores):
     """Average precision and false positive rate at 95 %; the OOD examples are the positives."""
     precision_sum, last, rates = 0.0, 0.0, []
     for threshold in sorted({*id_scores, *ood_scores}, reverse=True):
-        found, alarms = (ood_scores >= threshold).sum(), (id_scores >= threshold).sum()
-        precision_sum += (found / len(ood_scores) - last) * found / (found + alarms)
-        last = found / len(ood_scores)
-        if 100 * found >= 95 * len(ood_scores):
-            rates.append(alarms / len(id_scores))
+        detected, false_positives = (ood_scores >= threshold).sum(), (id_scores >= threshold).sum()
+        precision = detected / (detected + false_positives)
+        precision_sum += (detected / len(ood_scores) - last) * precision
+        last = detected / len(ood_scores)
+        if 100 * detected >= 95 * len(ood_scores):
+            rates.append(false_positives / len(id_scores))
     return precision_sum, min(rates)
 
 

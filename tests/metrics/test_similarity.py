@@ -59,13 +59,13 @@ def test_disagreement_by_hand():
 def test_pairwise_divergences_equal_loops_over_pairs(drawn):
     log_p, _ = drawn
     kl = over_pairs(log_p, lambda a, b: scipy.special.rel_entr(a, b).sum(-1))
-    ours = similarity.pairwise_kl_divergence(log_p)
-    np.testing.assert_allclose(ours, kl, rtol=1e-5, atol=1e-6)
+    result = similarity.pairwise_kl_divergence(log_p)
+    np.testing.assert_allclose(result, kl, rtol=1e-5, atol=1e-6)
     js = over_pairs(log_p, lambda a, b: scipy.spatial.distance.jensenshannon(a, b, axis=-1) ** 2)
-    ours = similarity.pairwise_js_divergence(log_p)
+    result = similarity.pairwise_js_divergence(log_p)
     # SciPy divides by the sums, which differ from 1 by float32's rounding.
-    np.testing.assert_allclose(ours, js, rtol=1e-5, atol=1e-6)
-    assert (ours >= 0).all() and (ours <= math.log(2) + 1e-6).all()
+    np.testing.assert_allclose(result, js, rtol=1e-5, atol=1e-6)
+    assert (result >= 0).all() and (result <= math.log(2) + 1e-6).all()
 
 
 def test_pairwise_kl_divergence_equals_keras():
@@ -113,9 +113,9 @@ def cka(x, y):
 def test_cka_equals_its_definition_by_gram_matrices(seed, shape):
     outputs = np.random.default_rng(seed).normal(size=shape)
     exact = np.mean([cka(a, b) for a, b in itertools.combinations(outputs, 2)])
-    ours = similarity.linear_cka(outputs)
-    assert ours == pytest.approx(exact, abs=1e-9)
-    assert -1e-9 < ours < 1 + 1e-9
+    result = similarity.linear_cka(outputs)
+    assert result == pytest.approx(exact, abs=1e-9)
+    assert -1e-9 < result < 1 + 1e-9
     assert similarity.linear_cka(outputs.astype(np.float32)) == pytest.approx(exact, abs=1e-4)
 
 

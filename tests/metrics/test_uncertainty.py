@@ -50,15 +50,15 @@ def test_mutual_information_is_the_mean_divergence_from_the_mean(drawn):
     log_p, _ = drawn
     p = np.exp(log_p.astype(np.float64))
     divergences = scipy.special.rel_entr(p, p.mean(0)).sum(-1)
-    ours = uncertainty.mutual_information(log_p)
-    np.testing.assert_allclose(ours, divergences.mean(0), rtol=1e-6, atol=1e-12)
+    result = uncertainty.mutual_information(log_p)
+    np.testing.assert_allclose(result, divergences.mean(0), rtol=1e-6, atol=1e-12)
 
 
 def test_mutual_information_keeps_what_float32_would_lose():
     p = np.array([[[0.5, 0.5]], [[0.5001, 0.4999]]])
     exact = scipy.special.rel_entr(p, p.mean(0)).sum(-1).mean(0)
-    ours = uncertainty.mutual_information(np.log(p))
-    np.testing.assert_allclose(ours, exact, rtol=1e-6)  # 5e-9 nats
+    result = uncertainty.mutual_information(np.log(p))
+    np.testing.assert_allclose(result, exact, rtol=1e-6)  # 5e-9 nats
 
 
 @moderately

@@ -1,0 +1,162 @@
+"""Examples from data sets against the same examples from arrays."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_ensembles import EXAMPLES, NETWORKS, ensemble_of, normalised, one_line
+
+from hypernet_tf.ensembles import inference
+
+layers = keras.layers
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of a few sizes."""
+
+    def __init__(self, *arrays, sizes=(4, 1, 9, 9)):
+        super().__init__()
+        ends = np.cumsum(sizes)
+        self.batches = [
+            tuple(a[end - size : end] for a in arrays)
+            for size, end in zip(sizes, ends, strict=True)
+        ]
+
+    @property
+    def num_batches(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        return self.batches[index]
+
+
+def generated(*arrays):
+    """A tf.data.Dataset of unknown cardinality, whose batches have other sizes."""
+    batches = Batches(*arrays, sizes=(10, 5, 8)).batches
+    signature = tuple(tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arrays)
+    return tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
+
+
+def sliced(*arrays):
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(6)
+
+
+DATA_SETS = {"sliced": sliced, "generated": generated, "PyDataset": Batches}
+
+
+@pytest.mark.parametrize("batch_size", [None, 7])
+@pytest.mark.parametrize("make", DATA_SETS.values(), ids=DATA_SETS)
+def test_data_sets_equal_arrays(make, batch_size, cases, x):
+    c = cases["logits"]
+    weights = np.random.default_rng(3).uniform(size=EXAMPLES)
+    for arrays in ((x,), (x, c.y), (x, c.y, weights)):
+        data = make(*arrays)
+        for name in ("outputs", "predict", "log_probabilities", "majority_vote"):
+            method = getattr(c.ensemble, name)
+            result, expected = method(data, batch_size=batch_size), method(x)
+            np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6, err_msg=name)
+        entropy = c.ensemble.uncertainty(data, batch_size=batch_size).entropy
+        np.testing.assert_allclose(entropy, c.ensemble.uncertainty(x).entropy, rtol=1e-5)
+    for data, options in (
+        (make(x, c.y), {}),
+        (make(x, c.y, weights), {"sample_weight": weights}),
+    ):
+        result = c.ensemble.evaluate(data, batch_size=batch_size)
+        expected = c.ensemble.evaluate(x, c.y, **options)
+        assert result.ensemble == pytest.approx(expected.ensemble, rel=1e-5, nan_ok=True)
+        np.testing.assert_array_equal(result.confusion, expected.confusion)
+
+
+def test_a_data_set_of_inputs_alone(cases, x):
+    c = cases["logits"]
+    data = tf.data.Dataset.from_tensor_slices(x).batch(6)
+    np.testing.assert_allclose(c.ensemble.outputs(data), c.loop, rtol=1e-5, atol=1e-5)
+    pairs = tf.data.Dataset.zip(data, data)
+    assert c.ensemble.outputs(pairs).shape == c.loop.shape  # the second is taken for labels
+
+
+def test_a_data_set_of_values_and_several_inputs():
+    left, right = keras.Input((3,)), keras.Input((2,))
+    hidden = layers.Dense(4, activation="relu")(layers.Concatenate()([left, right]))
+    ensemble = ensemble_of(keras.Model([left, right], layers.Dense(2)(hidden)), "values")
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(9, size)).astype("float32") for size in (3, 2, 2)]
+    inputs, y = arrays[:2], arrays[2]
+    data = tf.data.Dataset.from_tensor_slices((tuple(inputs), y)).batch(4)
+    expected = ensemble.evaluate(inputs, y).summary()
+    assert ensemble.evaluate(data).summary() == pytest.approx(expected, rel=1e-5)
+
+
+def test_data_sets_of_small_batches_run_in_large_chunks(cases, x, runs):
+    ensemble = cases["logits"].ensemble
+    vars(ensemble.target).pop("compiled", None)
+    ensemble.predict(tf.data.Dataset.from_tensor_slices(x).batch(2))
+    assert runs == [(NETWORKS, EXAMPLES)]
+    ensemble.predict(tf.data.Dataset.from_tensor_slices(x).batch(2), batch_size=10)
+    assert runs[1:] == [(NETWORKS, 10)]
+
+
+def test_a_data_set_is_not_loaded_at_once(cases, x):
+    """Batches are read as they are needed: after the first chunk, a chunk of the data is read."""
+    c, read = cases["logits"], []
+
+    class Counted(Batches):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    examples = inference.Examples(Counted(x, sizes=(4, 4, 4, 4, 4, 3)))
+    runs = inference.run(c.ensemble.target, c.ensemble.weights, examples, batch_size=8, verbose=0)
+    next(runs)
+    assert read == [0, 1]
+
+
+@pytest.mark.parametrize("make", DATA_SETS.values(), ids=DATA_SETS)
+def test_batch_norm_statistics_of_data_sets_equal_arrays(make, x):
+    ensemble = ensemble_of(normalised(), "logits")
+    expected = ensemble.update_batch_norm(x, batch_size=10).weights.state
+    result = ensemble.update_batch_norm(make(x), batch_size=10).weights.state
+    for statistic, exact in zip(result, expected, strict=True):
+        np.testing.assert_allclose(statistic, exact, rtol=1e-5, atol=1e-6)
+
+
+def test_data_sets_that_cannot_be_used_raise(cases, x):
+    c = cases["logits"]
+    endless = sliced(x, c.y).repeat()
+    mistakes = {
+        "The data set has no end: use data_set.take(number of batches).": lambda: (
+            c.ensemble.predict(endless)
+        ),
+        "Labels and sample weights come from the data set: pass only it.": lambda: (
+            c.ensemble.evaluate(sliced(x, c.y), c.y)
+        ),
+        "There are no labels: give y, or a data set of (x, y).": lambda: c.ensemble.evaluate(
+            sliced(x)
+        ),
+        "There are no examples to run on.": lambda: c.ensemble.evaluate(sliced(x, c.y).take(0)),
+        "A batch must be x, (x,), (x, y) or (x, y, sample_weight), not 4 parts.": lambda: (
+            c.ensemble.evaluate(sliced(x, c.y, c.y, c.y))
+        ),
+        "There are 3 labels for 4 examples: give one for each.": lambda: c.ensemble.evaluate(
+            Uneven(x, c.y)
+        ),
+        "The data set has no end: its num_batches must be a number.": lambda: c.ensemble.predict(
+            Endless(x)
+        ),
+    }
+    for message, mistake in mistakes.items():
+        with pytest.raises(ValueError) as error:
+            mistake()
+        assert one_line(error) == message
+
+
+class Uneven(Batches):
+    def __getitem__(self, index):
+        x, y = super().__getitem__(index)
+        return x, y[1:]
+
+
+class Endless(Batches):
+    @property
+    def num_batches(self):
+        return None
