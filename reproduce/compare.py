@@ -236,13 +236,15 @@ def from_flags() -> Comparison:
     """The comparison that the flags ask for; says on stdout which data set `auto` became.
 
     Raises:
-        UsageError: An unknown method, one named twice, or noise without what it matches.
+        UsageError: No method, an unknown one, one named twice, or noise without what it matches.
     """
     values = command.FLAGS
     shared_flags.accept_only(
         SHARED_FLAGS, "a comparison", others=(run_flags, device_flags, analysis_flags)
     )
     known = methods_of("mnist")
+    if values["methods"].present and not values.methods:
+        raise UsageError("--methods is empty: name at least one")
     methods = values.methods or known
     for name in methods:
         if name not in known:

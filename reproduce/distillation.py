@@ -90,7 +90,7 @@ def run(
     count = num_networks or config.num_networks
     available = sampler.num_available
     if count < 2:
-        raise UsageError("Cannot distil 1 network: choose a run of several, to take at least 2.")
+        raise UsageError("Cannot distil 1 network: choose a run of at least 2.")
     if available is not None and count > available:
         raise UsageError(f"Cannot distil {count} networks: this sampler holds {available}.")
     x, test = dataset.train.x, dataset.test

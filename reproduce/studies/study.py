@@ -262,10 +262,10 @@ class Study(abc.ABC):
     def run_missing(self, folder: pathlib.Path, data_dir: str | None) -> None:
         """Do the runs that are not complete, each in a process of its own."""
         runs = self.runs()
-        for place, run in enumerate(runs, 1):
+        for number, run in enumerate(runs, 1):
             complete = self.is_complete(folder, run)
             state = "is complete" if complete else f"{run.config.steps:,} steps"
-            print(f"run {place} of {len(runs)}: {run.folder}: {state}", flush=True)
+            print(f"run {number} of {len(runs)}: {run.folder}: {state}", flush=True)
             if not complete:
                 where = folder / run.folder
                 run_child(

@@ -25,6 +25,7 @@ class TestFlags:
         [
             (["--methods=sgd,gan"], "there is no method 'gan': choose from hypernetwork, mnf"),
             (["--methods=sgd,sgd"], "--methods names a method twice: name each once"),
+            (["--methods="], "--methods is empty: name at least one"),
             (["--methods=sgd,noise"], "as far apart as the hypernetwork: add it"),
             (["--steps=9"], "a comparison has no --steps"),
             (["--method=sgd"], "a comparison has no --method\\. "),

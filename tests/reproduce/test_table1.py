@@ -167,7 +167,7 @@ class TestFlags:
         ):
             asked = table1.from_flags()
         assert asked == TABLE
-        folder = "runs/table1-dataset=mnist_5k-preset=quick-lam=7-steps=2"
+        folder = "runs/table1-dataset=mnist_5k-preset=quick-lam=7"
         assert str(table1.default_folder(asked)) == folder
 
     def test_all_columns_and_methods_are_known(self):
