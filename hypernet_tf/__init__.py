@@ -20,6 +20,7 @@ from hypernet_tf.metrics.ood import OODMetrics, ood_metrics
 from hypernet_tf.metrics.uncertainty import Uncertainty
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
+from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.mnf import MNF
@@ -41,6 +42,7 @@ __all__ = [
     "MNF",
     "SGLD",
     "DeepEnsemble",
+    "Draw",
     "Ensemble",
     "Evaluation",
     "Gauge",

@@ -81,6 +81,43 @@ class Target:
         self.outputs = outputs or meaning.read(self.plan)
         meaning.check(self.plan, self.outputs, self.name)
 
+    def with_outputs(self, outputs: str) -> Target:
+        """The same target, its outputs read in another way.
+
+        Args:
+            outputs: "logits", "probabilities" or "values".
+
+        Raises:
+            ValueError: The model's outputs cannot be read in this way.
+        """
+        meaning.check(self.plan, outputs, self.name)
+        target = copy.copy(self)
+        target.__dict__.pop("compiled", None)  # which holds on to the old one
+        target.outputs = outputs
+        return target
+
+    def with_batch_norm(self, *, synchronized: bool) -> Target:
+        """A target whose batch normalisations are, or are not, synchronized between replicas.
+
+        Args:
+            synchronized: Whether a batch normalisation computes its statistics over the batches of
+                all replicas.
+
+        Returns:
+            This target if nothing has to change, otherwise one of a copied model.
+        """
+
+        def norms(plan: Any) -> list:
+            kind = keras.layers.BatchNormalization
+            return [layer for layer in plan.operations if isinstance(layer, kind)]
+
+        if all(norm.synchronized == synchronized for norm in norms(self.plan)):
+            return self
+        model = copied(self._template)
+        for norm in norms(record(model)):
+            norm.synchronized = synchronized
+        return Target(model, outputs=self.outputs, convolutions=self._convolutions)
+
     # ---- reading the template -------------------------------------------------------------
 
     def weighted(self, operation: Any) -> Any:
