@@ -164,7 +164,7 @@ class WeightSampler(keras.Model, abc.ABC):
             else Gauge(target, epsilon=self.gauge_epsilon, **options)
         )
         # One function, so that each number of networks is traced once.
-        self._traced_draw = tf.function(self._draw_weights)
+        self._traced_draw = tf.function(self._draw_weights, autograph=False)
 
     # ---- what a sampler provides ----------------------------------------------------------
 
@@ -412,8 +412,10 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def call(self, inputs, training=False):
         """The mean prediction of the networks of `prediction_networks`; see `predict`."""
-        ensemble = self.prediction_networks()
-        outputs, _ = self.target.run(ensemble.weights, inputs)
+        # Batch norm's statistics are computed eagerly; a graph keeps those of when it was traced.
+        with tf.init_scope() if self.target.statistics else contextlib.nullcontext():
+            weights = self.prediction_networks().weights
+        outputs, _ = self.target.run(weights, inputs)
         return keras.tree.map_structure(
             lambda t: tf.reduce_mean(self.target.activate(t), 0), outputs
         )
@@ -443,6 +445,10 @@ class WeightSampler(keras.Model, abc.ABC):
         count = num_networks or self.num_available or PREDICTION_NETWORKS
         ensemble = self.sample(count, seed=seed)
         return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """As `predict(x)`."""
+        return self.predict(x)
 
     # ---- evaluation -----------------------------------------------------------------------
 

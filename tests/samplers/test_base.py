@@ -19,10 +19,12 @@ def with_norm():
 
 
 class TestEvaluate:
-    @pytest.mark.parametrize("make", [hypernetwork, deep_ensemble])
-    def test_members_and_ensemble_are_those_of_predict(self, make, blobs):
+    @pytest.mark.parametrize(
+        ("make", "options"), [(hypernetwork, {"initialization": "model"}), (deep_ensemble, {})]
+    )
+    def test_members_and_ensemble_are_those_of_predict(self, make, options, blobs):
         x, y = blobs
-        sampler, _ = fitted(make, x, y, epochs=3)
+        sampler, _ = fitted(make, x, y, epochs=3, **options)
         count = sampler.num_available or 32
         ensemble = sampler.sample(count, seed=0)
         result = ensemble.evaluate(x, y)
@@ -38,6 +40,7 @@ class TestEvaluate:
         np.testing.assert_array_equal(sampler.predict(x), prediction)
         np.testing.assert_allclose(sampler(x), prediction, atol=1e-6)
         np.testing.assert_allclose(sampler.predict_on_batch(x), prediction, atol=1e-6)
+        np.testing.assert_allclose(tf.function(lambda x: sampler(x))(x), prediction, atol=1e-6)
         np.testing.assert_array_equal(sampler.prediction_networks().theta(), ensemble.theta())
 
     def test_the_list_has_the_order_of_the_class(self, blobs):
@@ -151,6 +154,8 @@ class TestBatchNorm:
         probabilities = sampler.predict(blobs[0])
         np.testing.assert_allclose(sampler(blobs[0]), probabilities, atol=1e-5)
         np.testing.assert_allclose(sampler.predict_on_batch(blobs[0]), probabilities, atol=1e-5)
+        graph = tf.function(lambda x: sampler(x))
+        np.testing.assert_allclose(graph(blobs[0]), probabilities, atol=1e-5)
         hits = (probabilities.argmax(-1) == blobs[1]).mean()
         assert logs["ensemble_accuracy"] == pytest.approx(hits)
 
@@ -158,7 +163,7 @@ class TestBatchNorm:
         sampler = hypernetwork(with_norm())
         sampler.compile(loss=LOGITS)
         data = tf.data.Dataset.from_tensor_slices(blobs).batch(40)
-        sampler.fit(data, verbose=0, validation_data=data)
+        sampler.fit(data, shuffle=False, verbose=0, validation_data=data)
         np.testing.assert_array_equal(sampler.batch_norm_data, blobs[0])
         sampler.batch_norm_data = blobs[0][:50]
         sampler.fit(*blobs, verbose=0)
@@ -174,7 +179,8 @@ class TestBatchNorm:
     def test_without_data_one_line_says_what_to_set(self, blobs):
         sampler = hypernetwork(with_norm())
         sampler.compile(loss=LOGITS)
-        sampler.fit(((part[:48] for part in blobs) for _ in range(2)), steps_per_epoch=2, verbose=0)
+        batches = (tuple(part[:48] for part in blobs) for _ in range(2))
+        sampler.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
         for use in (
             lambda: sampler.predict(blobs[0]),
             lambda: sampler(blobs[0]),
