@@ -22,7 +22,7 @@ def panels(history: list[dict]) -> list[dict]:
             "title": "Accuracy on the validation images",
             "unit": "%",
             "curves": {
-                "mean of the networks": validation("member_accuracy_mean", 100),
+                "mean of the networks": validation("member_accuracy", 100),
                 "majority vote": validation("majority_vote_accuracy", 100),
                 "mean probability": validation("mean_probability_accuracy", 100),
                 "most confident": validation("most_confident_accuracy", 100),
@@ -46,7 +46,7 @@ def panels(history: list[dict]) -> list[dict]:
                 "curves": {"diversity loss": training("diversity_loss")},
             }
         )
-    if all("entropy" in entry["validation"] for entry in validated):
+    if all(entry["validation"].get("entropy") is not None for entry in validated):
         curves.append(
             {
                 "title": "Entropy of the validated networks",

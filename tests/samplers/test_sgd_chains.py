@@ -42,7 +42,7 @@ def test_snapshots_of_one_chain_are_the_newest(blobs):
         0: visited[7],
         1: visited[9],
         2: visited[5],
-    }  # steps 8, 10, 6: the oldest is replaced
+    }  # steps 8, 10, 6
     for index, theta in expected.items():
         np.testing.assert_allclose(kept[index], theta, atol=1e-7)
     assert np.abs(kept[0] - kept[1]).max() > 1e-4
