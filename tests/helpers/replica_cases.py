@@ -112,7 +112,9 @@ def compared(make, strategy):
     assert max(float(np.abs(move).max()) for move in moves[0]) > 0
     return {
         "gradients": difference(*moves),  # plain SGD: their sum over the steps
-        "weights": difference(*([v.numpy() for v in s.trainable_variables] for s in (one, mirrored))),
+        "weights": difference(
+            *([v.numpy() for v in s.trainable_variables] for s in (one, mirrored))
+        ),
         "state": difference(*state),
         "metrics": max(difference([a], [b]) for a, b in zip(*numbers, strict=True)),
     }
