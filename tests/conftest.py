@@ -1,7 +1,7 @@
 """What all tests share: a seed, small data sets, and figures that are not drawn.
 
-TensorFlow is imported inside of fixtures: pytest-xdist also reads this file in the process that only
-distributes the tests, before it starts the others.
+TensorFlow is imported inside of fixtures: pytest-xdist also reads this file in the process that
+only distributes the tests, before it starts the others.
 """
 
 import contextlib
