@@ -50,8 +50,8 @@ class WeightSampler(keras.Model, abc.ABC):
       the predictions of all networks together.)
     * `ensemble_loss`, `ensemble_<metric>`: those of the mean probability, or the mean value; this
       is what `predict` returns. If the target returns logits, the loss and the metrics are given
-      the logits of the mean probability. (Callbacks that monitor `val_ensemble_loss` need Keras's
-      `mode="min"`.)
+      the logits of the mean probability. (Callbacks that monitor a `val_member_...` or
+      `val_ensemble_...` need Keras's argument `mode`.)
 
     **A new sampler** is a subclass with one method, `draw`.
 

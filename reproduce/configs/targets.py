@@ -61,6 +61,7 @@ TARGETS = {
             "code_dim": 15,
             "extractor_hidden": (300, 300),
             "generator_hidden": [(40, 40), (100, 100), (100, 100), (60, 60)],
+            "initialization": "published",
         },
         # Those of the single network that the paper compares with.
         {

@@ -20,6 +20,7 @@ def hypernetwork(model=None, **kwargs):
         "code_dim": 3,
         "extractor_hidden": (16,),
         "generator_hidden": (12,),
+        "initialization": "published",
         "num_networks": 6,
         "lam": 100.0,
     }

@@ -37,6 +37,7 @@ def make():
         code_dim=3,
         extractor_hidden=(8,),
         generator_hidden=(8,),
+        initialization="published",
         num_networks=4,
         lam=50.0,
     )

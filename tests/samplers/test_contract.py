@@ -108,7 +108,6 @@ class TestContract:
             validation_data=data,
             callbacks=[
                 keras.callbacks.EarlyStopping("val_ensemble_loss", mode="min", patience=5),
-                keras.callbacks.EarlyStopping("val_ensemble_accuracy", patience=5),
                 keras.callbacks.ReduceLROnPlateau("val_loss"),
                 keras.callbacks.ModelCheckpoint(
                     tmp_path / "best.weights.h5", save_weights_only=True

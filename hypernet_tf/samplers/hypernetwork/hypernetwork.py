@@ -15,7 +15,7 @@ from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.targets import Target
 from hypernet_tf.targets.filters import Unit
 
-Initialization = Literal["published", "model"]
+Initialization = Literal["scaled", "model", "published"]
 LatentDistribution = Literal["uniform", "normal"]
 
 
@@ -30,6 +30,8 @@ class Hypernetwork(LatentSampler):
 
     Args:
         target: The `Target`, or a Keras model.
+        num_networks: N, number of networks that a training step draws.
+        lam: Factor on the accuracy loss.
         latent_dim: d, the dimension of z.
         code_dim: Size of a filter's code; one number, or one per layer.
         extractor_hidden: Hidden sizes of the extractor.
@@ -39,23 +41,31 @@ class Hypernetwork(LatentSampler):
             their entries of code_dim and generator_hidden are the same too.
         residual: Whether extractor and generators have skip connections between hidden layers of
             one size.
-        initialization: Distribution of the first weights. "published": standard deviation 0.1 in
-            every layer, different in every network; deep targets hardly train from it. "model": as
-            the model's own initializers draw them, which depend on the number of inputs of a
-            filter, and similar in all networks (see the anchors of `Extractor` and
-            `WeightGenerator`).
+        initialization: Distribution of the first weights, and how fast they move.
+
+            * "scaled": As "model", and made for Adam's usual learning rate of 1e-3 and for few
+              steps: the outputs of extractor and generators are scaled so that one step moves a
+              weight by about 0.01 at most, hidden kernels start with variance 2 / fan-in, and batch
+              normalisation has momentum 0.9.
+            * "model": As the model's own initializers draw the weights, which depend on the number
+              of inputs of a filter, and similar in all networks (see the anchors of `Extractor` and
+              `WeightGenerator`).
+            * "published": Standard deviation 0.1 in every layer, different in every network. Deep
+              targets hardly train from it.
         latent_distribution: Distribution of z: "uniform" on [-1, 1], or standard "normal".
-        **kwargs: Options of `WeightSampler`: num_networks, lam, lam_growth, diversity, prior_scale,
-            gauge, seed, ...
+        **kwargs: Options of `WeightSampler`: lam_growth, diversity, prior_scale, gauge, seed, ...
 
     Raises:
         ValueError: An argument is out of range, or its length is not the number of layers.
 
     Example:
-        >>> target = Target(zoo.mnist(), outputs="logits")
-        >>> hyper = Hypernetwork(target, latent_dim=300, code_dim=15, lam=1e3,
-        ...     generator_hidden=[(40, 40), (100, 100), (100, 100), (60, 60)])
-        >>> hyper.summary()                                    # 633,640 trainable parameters
+        >>> hyper = Hypernetwork(model)                        # any Keras model
+        >>> hyper.compile("adam", SparseCategoricalCrossentropy(from_logits=True))
+        >>> hyper.fit(x, y, epochs=10)
+        >>> hyper.sample(100).evaluate(x_test, y_test)
+        >>> published = Hypernetwork(zoo.mnist(), num_networks=32, latent_dim=300,
+        ...     generator_hidden=[(40, 40), (100, 100), (100, 100), (60, 60)],
+        ...     initialization="published")                    # 633,640 trainable parameters
 
     Reference: "A Generative Model for Sampling High-Performance and Diverse Weights for Neural
     Networks", arXiv 1905.02898.
@@ -65,18 +75,20 @@ class Hypernetwork(LatentSampler):
         self,
         target: Target,
         *,
-        latent_dim: int = 300,
+        num_networks: int = 8,
+        lam: float = 1e3,
+        latent_dim: int = 64,
         code_dim: int | Sequence[int] = 15,
         extractor_hidden: Sequence[int] = (300, 300),
         generator_hidden: Sequence[int] | Sequence[Sequence[int]] = (100, 100),
         whole_layers: Sequence[int] = (-1,),
         share_generators: bool = False,
         residual: bool = False,
-        initialization: Initialization = "published",
+        initialization: Initialization = "scaled",
         latent_distribution: LatentDistribution = "uniform",
         **kwargs: Any,
     ):
-        super().__init__(target, **kwargs)
+        super().__init__(target, num_networks=num_networks, lam=lam, **kwargs)
         if latent_dim < 1:
             raise ValueError(f"latent_dim is {latent_dim}: give a number of at least 1.")
         for name, value, options in (
@@ -113,13 +125,16 @@ class Hypernetwork(LatentSampler):
             (1 if index in whole_units else unit[0].filters, code)
             for index, (unit, code) in enumerate(zip(units, code_dims, strict=True))
         ]
-        shared: dict[str, Any] = {"residual": residual, "dtype": self.dtype_policy}
+        options: dict[str, Any] = {"residual": residual}
+        if initialization == "scaled":
+            options |= {"scale_output": True, "hidden_variance": 2.0, "momentum": 0.9}
         self.extractor = Extractor(
             tuple(extractor_hidden),
             codes,
-            anchored=initialization == "model",
+            anchored=initialization != "published",
+            mlp=options,
             name="extractor",
-            **shared,
+            dtype=self.dtype_policy,
         )
         self.extractor.build((None, latent_dim))
         groups: dict[Any, list[int]] = {}  # indices of the units that share a generator
@@ -135,9 +150,10 @@ class Hypernetwork(LatentSampler):
             generator = WeightGenerator(
                 hidden[first],
                 _moments([units[index] for index in indices], codes[first][0], initialization),
-                anchored=initialization == "model" and single_code,
+                anchored=initialization != "published" and single_code,
                 name=f"weight_generator{number}",
-                **shared,
+                dtype=self.dtype_policy,
+                **options,
             )
             generator.build((None, *codes[first]))
             self.generators.append(generator)

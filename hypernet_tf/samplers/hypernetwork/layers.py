@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,23 +14,32 @@ import tensorflow as tf
 _SCATTER_AROUND_ANCHOR = 0.05
 
 
-def initial_weights() -> keras.initializers.Initializer:
-    """The published initializer: truncated normal of variance 0.01 / fan-in."""
-    return keras.initializers.VarianceScaling(0.01, "fan_in", "truncated_normal")
+# The published variance of an initial kernel, times its fan-in.
+PUBLISHED_VARIANCE = 0.01
+
+
+def initial_weights(variance: float = PUBLISHED_VARIANCE) -> keras.initializers.Initializer:
+    """Truncated normal of variance `variance` / fan-in, a new initializer for each kernel."""
+    return keras.initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class MLP(keras.layers.Layer):
     """Per hidden layer dense without bias, leaky ReLU (0.05), batch normalisation; then dense.
 
-    Batch normalisation averages over all axes except the last (momentum 0.98, epsilon 1e-7), and
-    over all replicas if the layer is made in the scope of a strategy with several.
+    Batch normalisation averages over all axes except the last (epsilon 1e-7), and over all replicas
+    if the layer is made in the scope of a strategy with several.
 
     Args:
         hidden: Sizes of the hidden layers.
         outputs: Size of the output.
         residual: Whether a hidden layer's input is added to its output if their sizes agree.
         last_initializer: Initializer of the last layer; None for the published one.
+        scale_output: Whether the output is divided by the square root of the last layer's fan-in,
+            so that a step of Adam, which moves every kernel weight by its learning rate, moves the
+            output less. Without hidden layers it has no effect.
+        hidden_variance: Variance of the initial hidden kernels, times their fan-in.
+        momentum: Momentum of batch normalisation.
 
     Input: [..., in]. Output: [..., outputs].
 
@@ -44,22 +53,31 @@ class MLP(keras.layers.Layer):
         *,
         residual: bool = False,
         last_initializer: Any = None,
+        scale_output: bool = False,
+        hidden_variance: float = PUBLISHED_VARIANCE,
+        momentum: float = 0.98,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.hidden = tuple(hidden)
         self.outputs = outputs
         self.residual = residual
+        self.scale_output = scale_output
+        self.hidden_variance = hidden_variance
+        self.momentum = momentum
         synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
         policy = self.dtype_policy
         self.blocks = [
             (
                 keras.layers.Dense(
-                    size, use_bias=False, kernel_initializer=initial_weights(), dtype=policy
+                    size,
+                    use_bias=False,
+                    kernel_initializer=initial_weights(hidden_variance),
+                    dtype=policy,
                 ),
                 keras.layers.LeakyReLU(0.05, dtype=policy),
                 keras.layers.BatchNormalization(
-                    momentum=0.98, epsilon=1e-7, synchronized=synchronized, dtype=policy
+                    momentum=momentum, epsilon=1e-7, synchronized=synchronized, dtype=policy
                 ),
             )
             for size in self.hidden
@@ -86,7 +104,8 @@ class MLP(keras.layers.Layer):
             outputs = norm(activation(dense(inputs)), training=training)
             skip = self.residual and inputs.shape[-1] == dense.units
             inputs = inputs + outputs if skip else outputs
-        return self.last(inputs)
+        outputs = self.last(inputs)
+        return outputs * _output_scale(self.hidden) if self.scale_output else outputs
 
     def compute_output_shape(self, input_shape):
         """The input's shape with the last axis replaced."""
@@ -98,7 +117,15 @@ class MLP(keras.layers.Layer):
             "hidden": list(self.hidden),
             "outputs": self.outputs,
             "residual": self.residual,
+            "scale_output": self.scale_output,
+            "hidden_variance": self.hidden_variance,
+            "momentum": self.momentum,
         }
+
+
+def _output_scale(hidden: tuple[int, ...]) -> float:
+    """The factor of `scale_output`."""
+    return hidden[-1] ** -0.5 if hidden else 1.0
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -108,11 +135,11 @@ class Extractor(keras.layers.Layer):
     Args:
         hidden: Sizes of the hidden layers of its MLP.
         codes: (F, code_dim) of each unit of layers.
-        residual: Whether the MLP has skip connections.
         anchored: Whether each filter has an anchor in the space of codes: a fixed standard normal
             vector around which its codes lie, initially with a standard deviation of 0.05. Without
             anchors the codes of all filters lie around zero, and initially networks differ as much
             as filters do.
+        mlp: Options of `MLP`: residual, scale_output, hidden_variance, momentum.
 
     Input: z [N, d]. Output: a list of codes [N, F, code_dim], one for each unit.
     """
@@ -122,22 +149,24 @@ class Extractor(keras.layers.Layer):
         hidden: tuple[int, ...],
         codes: list[tuple[int, int]],
         *,
-        residual: bool = False,
         anchored: bool = False,
+        mlp: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.codes = [tuple(code) for code in codes]
         outputs = sum(filters * size for filters, size in self.codes)
+        options = dict(mlp or {})
         scatter = [(outputs, _SCATTER_AROUND_ANCHOR)]
         self.mlp = MLP(
             hidden,
             outputs,
-            residual=residual,
-            last_initializer=_Columns(scatter, tuple(hidden), residual) if anchored else None,
+            last_initializer=_Columns(scatter, tuple(hidden), options) if anchored else None,
             name="mlp",
             dtype=self.dtype_policy,
+            **options,
         )
+        self._options = options
         self.anchored = anchored
         self.anchors: Any = None
 
@@ -168,8 +197,8 @@ class Extractor(keras.layers.Layer):
         return super().get_config() | {
             "hidden": list(self.mlp.hidden),
             "codes": [list(code) for code in self.codes],
-            "residual": self.mlp.residual,
             "anchored": self.anchored,
+            "mlp": self._options,
         }
 
 
@@ -184,7 +213,8 @@ class WeightGenerator(MLP):
         anchored: Whether these moments are those of one fixed draw, the anchor, around which
             outputs lie with a twentieth of the standard deviation. This is for layers with a single
             code, because batch normalisation removes what the codes of all networks have in common.
-        residual: Whether the MLP has skip connections.
+        **kwargs: Options of `MLP` (residual, scale_output, hidden_variance, momentum) and of a
+            Keras layer.
 
     Input: codes [N, F, code_dim]. Output: rows [N, F, sum of the counts].
 
@@ -197,16 +227,15 @@ class WeightGenerator(MLP):
         moments: Sequence[tuple[int, float, float | None]],
         *,
         anchored: bool = False,
-        residual: bool = False,
         **kwargs: Any,
     ):
         self.moments = list(moments)
         self.anchored = anchored
         factor = _SCATTER_AROUND_ANCHOR if anchored else 1.0
         scatter = [(count, factor * std) for count, _, std in self.moments if std is not None]
-        initializer = _Columns(scatter, tuple(hidden), residual) if scatter else None
+        initializer = _Columns(scatter, tuple(hidden), kwargs) if scatter else None
         outputs = sum(count for count, _, _ in self.moments)
-        super().__init__(hidden, outputs, residual=residual, last_initializer=initializer, **kwargs)
+        super().__init__(hidden, outputs, last_initializer=initializer, **kwargs)
         self.means: Any = None
 
     def build(self, input_shape):
@@ -242,13 +271,21 @@ class _Columns(keras.initializers.Initializer):
 
     The layer's input has mean square one, as after batch normalisation, and one more for each skip
     connection before it. Without hidden layers the input is a code, of mean square about 0.01.
+
+    Args:
+        parts: (count, standard deviation) of each part.
+        hidden: Hidden sizes of the MLP.
+        options: Options of the MLP, of which residual and scale_output matter.
     """
 
-    def __init__(self, parts: list[tuple[int, float]], hidden: tuple[int, ...], residual: bool):
+    def __init__(
+        self, parts: list[tuple[int, float]], hidden: tuple[int, ...], options: Mapping[str, Any]
+    ):
         self.parts = parts
+        self.scale = _output_scale(hidden) if options.get("scale_output") else 1.0
         self.mean_square = 1.0 if hidden else 0.01
         for size, before in itertools.pairwise(reversed(hidden)):
-            if not residual or size != before:
+            if not options.get("residual") or size != before:
                 break
             self.mean_square += 1.0
 
@@ -258,7 +295,7 @@ class _Columns(keras.initializers.Initializer):
             if std == 0.0:
                 columns.append(tf.zeros((shape[0], count), dtype))
                 continue
-            variance = std**2 / self.mean_square
+            variance = (std / self.scale) ** 2 / self.mean_square
             scaled = keras.initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
             columns.append(scaled((shape[0], count), dtype=dtype))
         return tf.concat(columns, 1)
