@@ -1,7 +1,7 @@
 """Figures: each function takes arrays and returns a matplotlib figure.
 
-Figures are 7 inches wide, with text of at least 8 points, on white. Lines differ by dash pattern and
-marker, and shades by lightness, so that figures can be read in grey print.
+Figures are 7 inches wide, with text of at least 8 points, on white. Lines differ by dash pattern
+and marker, and shades by lightness, so that figures can be read in grey print.
 """
 
 from hypernet_tf.plots.comparison import comparison

@@ -80,7 +80,7 @@ def _label(axes: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -> No
     """Write texts beside marks, each at the first free position."""
     pixels = axes.figure.dpi / 72  # per point
     ring = 5 * pixels
-    shown = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+    shown = np.flatnonzero(np.isfinite(x) & np.isfinite(y)).tolist()
     marks = axes.transData.transform(np.stack([x, y], 1))
     taken = [Bbox.from_extents(*(marks[i] - ring), *(marks[i] + ring)) for i in shown]
     frame = axes.get_window_extent()

@@ -6,6 +6,7 @@ points after its step void, and TensorFlow's own file; `….settings` is that of
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -181,6 +182,7 @@ class TensorBoardWriter:
                     f"The {shown} of layer '{target.layers[number - 1].name}': a column for each "
                     "network. Networks differ if the pictures of a row differ.",
                 )
+            assert result.confusion is not None  # the networks are classifiers
             title = f"{len(ensemble)} networks' mean probability, step {step:,}"
             _image(
                 "validation/confusion",
@@ -227,7 +229,11 @@ class TensorBoardWriter:
             ("projector_labels.tsv", "\n".join(["accuracy\tnetwork", *labels, ""])),
             ("projector_config.pbtxt", str(config)),
         ):
-            write_aside(self.folder / name, lambda aside, text=text: aside.write_text(text))
+            write_aside(self.folder / name, functools.partial(_write_text, text=text))
+
+
+def _write_text(path: pathlib.Path, *, text: str) -> None:
+    path.write_text(text)
 
 
 def _image(tag: str, figure: Any, description: str) -> None:

@@ -91,12 +91,12 @@ class Hypernetwork(LatentSampler):
         super().__init__(target, num_networks=num_networks, lam=lam, **kwargs)
         if latent_dim < 1:
             raise ValueError(f"latent_dim is {latent_dim}: give a number of at least 1.")
-        for name, value, options in (
+        for name, value, known in (
             ("latent_distribution", latent_distribution, get_args(LatentDistribution)),
             ("initialization", initialization, get_args(Initialization)),
         ):
-            if value not in options:
-                choices = " or ".join(map(repr, options))
+            if value not in known:
+                choices = " or ".join(map(repr, known))
                 raise ValueError(f"Unknown {name} {value!r}: choose {choices}.")
         units = self.target.units
         code_dims = self._per_layer("code_dim", code_dim, isinstance(code_dim, int))
