@@ -116,7 +116,7 @@ class TestContract:
                 keras.callbacks.CSVLogger(tmp_path / "log.csv"),
             ],
         ).history
-        training = {"loss", "accuracy_loss", "diversity_loss", "accuracy"}
+        training = {"loss", "accuracy_loss", "diversity_loss", "accuracy", "learning_rate"}
         evaluation = {
             "loss",
             "member_loss",
