@@ -13,6 +13,7 @@ on two cores.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -93,7 +94,7 @@ class Comparison(Study):
 
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """Cost, quality, calibration and diversity, and how well unknown images are detected."""
-        ood = dict.fromkeys(key for one in results for key in one.rows if _is_ood(key))
+        ood = {key: row.measure for one in results for key, row in one.rows.items() if _is_ood(key)}
         return [
             *("image_passes", "steps", "parameters", "num_networks"),
             *("member_accuracy", "member_accuracy_std"),
@@ -105,7 +106,7 @@ class Comparison(Study):
             *("uncertainty_mutual_information_correct", "uncertainty_mutual_information_wrong"),
             *("entropy", "nearest_neighbour_distance"),
             *("train_seconds", "sample_seconds", "peak_memory_mib"),
-            *ood,
+            *(Column(measure, functools.partial(_ood_value, key)) for key, measure in ood.items()),
         ]
 
     def title(self) -> str:
@@ -164,6 +165,14 @@ def _is_ood(key: str, *scores: str) -> bool:
     """Whether a row is the area under the ROC curve of a data set and one of the scores."""
     ends = tuple(f"_{score}_auroc" for score in scores or _OOD_SCORES)
     return key.startswith("ood_") and key.endswith(ends)
+
+
+def _ood_value(key: str, result: RunResult) -> float | None:
+    """The value of such a row; None if the run left out the data set, which was not available."""
+    left_out = result.metrics["analyses"]["out_of_distribution"]["left_out"]
+    if any(key.startswith(f"ood_{name}_") for name in left_out):
+        return None
+    return result.rows[key].value
 
 
 @dataclasses.dataclass(frozen=True)

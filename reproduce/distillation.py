@@ -18,11 +18,11 @@ import sys
 import time
 from typing import Any
 
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
+
 import keras
 import tensorflow as tf
 from absl import flags
-
-from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES
@@ -89,15 +89,14 @@ def run(
     sampler.batch_norm_data = experiment.batch_norm_images(dataset)
     count = num_networks or config.num_networks
     available = sampler.num_available
-    if count < 2 or (available is not None and count > available):
-        raise UsageError(
-            f"cannot distil {count} network(s): this sampler has "
-            f"{available or 'any number'}, and at least 2 are needed"
-        )
+    if count < 2:
+        raise UsageError("Cannot distil 1 network: choose a run of several, to take at least 2.")
+    if available is not None and count > available:
+        raise UsageError(f"Cannot distil {count} networks: this sampler holds {available}.")
     x, test = dataset.train.x, dataset.test
     ensemble = sampler.sample(count, seed=1)
     result = ensemble.evaluate(test.x, test.y, verbose=1)
-    found: dict[str, dict[str, float]] = {
+    networks: dict[str, dict[str, float]] = {
         "mean of the networks": {
             "accuracy": float(result.member_accuracy.mean()),
             "negative_log_likelihood": float(result.member_negative_log_likelihood.mean()),
@@ -111,7 +110,7 @@ def run(
 
     def judge(name: str, network: hn.Ensemble) -> None:
         one = network.evaluate(test.x, test.y)
-        found[name] = {
+        networks[name] = {
             "accuracy": float(one.member_accuracy[0]),
             "negative_log_likelihood": float(one.member_negative_log_likelihood[0]),
         }
@@ -143,24 +142,25 @@ def run(
         "seed": seed,
         "steps": config.steps,
         "seconds": round(time.monotonic() - start, 1),
-        "found": found,
+        "networks": networks,
     }
     folders.write_json(folder / "distillation.json", metrics)
-    folders.write_text(folder / "distillation.md", text_table(found) + "\n")
+    folders.write_text(folder / "distillation.md", text_table(networks) + "\n")
     return metrics
 
 
-def text_table(found: dict[str, dict[str, float]]) -> str:
+def text_table(networks: dict[str, dict[str, float]]) -> str:
     """The table in Markdown, which a terminal shows as well.
 
     Args:
-        found: What a row is -> accuracy and negative log-likelihood, where it has one.
+        networks: Name of a network or ensemble -> accuracy, and negative log-likelihood if it has
+            one.
     """
     measures = [MEASURES["member_accuracy"], MEASURES["negative_log_likelihood"]]
     header = ["", "accuracy (%)", "NLL (nats)"]
     rows = [
         [name, *(m.text(one.get(key)) for m, key in zip(measures, _SHOWN, strict=True))]
-        for name, one in found.items()
+        for name, one in networks.items()
     ]
     return markdown_table(header, rows)
 
@@ -187,7 +187,7 @@ def main() -> None:
             seed=values.seed,
             data_dir=values.data_dir,
         )
-    print(text_table(metrics["found"]))
+    print(text_table(metrics["networks"]))
 
 
 if __name__ == "__main__":

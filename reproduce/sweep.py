@@ -39,12 +39,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
+
 import keras
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
-
-from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import hypernet_tf as hn
 from hypernet_tf import plots
@@ -179,7 +179,12 @@ class Sweep(Study):
         sign = 1 if MEASURES[self.objective].better == "higher" else -1
         values = numbers["objective"]
         again = folder.with_name(f"{folder.name}-best")
-        best = max(results, key=lambda one: sign * (values[one.run.entry].mean or -math.inf))
+
+        def goodness(result: RunResult) -> float:
+            mean = values[result.run.entry].mean
+            return -math.inf if mean is None else sign * mean
+
+        best = max(results, key=goodness)
         return {
             "trials": [
                 {
@@ -329,8 +334,7 @@ def run(
         folders.write_json(folder / "study.json", sweep.record())
         if part is not None:
             print(f"chief: trials are handed out at {part.address}", flush=True)
-        found = search(is_worker=False)
-        return _finish(sweep, folder, data_dir, found)
+        return _finish(sweep, folder, data_dir, search(is_worker=False))
 
 
 def _search(
@@ -345,7 +349,7 @@ def _search(
         print(f"trial: lam {lam:g}", flush=True)
         trial = sweep.run_of(lam)
         _wait_until_free(folder / trial.folder)
-        keras.backend.clear_session()  # the trial before is over
+        keras.backend.clear_session()  # of the previous trial
         metrics = experiment.run(trial.config, folder / trial.folder, data_dir, execution=execution)
         return {key: metrics["validation"][key] for key in OBJECTIVES}
 
@@ -366,7 +370,7 @@ def _search(
 
 
 def _wait_until_free(folder: pathlib.Path) -> None:
-    """A restarted chief hands out again what a worker of before is still running."""
+    """A restarted chief hands out a trial again that a worker may still be running."""
     while True:
         try:
             with folders.locked(folder):
@@ -376,12 +380,12 @@ def _wait_until_free(folder: pathlib.Path) -> None:
 
 
 def _finish(
-    sweep: Sweep, folder: pathlib.Path, data_dir: str | None, found: list[Any]
+    sweep: Sweep, folder: pathlib.Path, data_dir: str | None, ended: list[Any]
 ) -> dict[str, Any]:
     """Write the frontier of the trials that came to their end."""
 
     def lams(status: str) -> tuple[float, ...]:
-        return tuple(sorted({trials.lam_of(one) for one in found if one.status == status}))
+        return tuple(sorted({trials.lam_of(one) for one in ended if one.status == status}))
 
     sweep = dataclasses.replace(sweep, done=lams("COMPLETED"), failed=lams("FAILED"))
     if not sweep.done:
@@ -396,7 +400,9 @@ def default_folder(sweep: Sweep) -> pathlib.Path:
     defaults = dataclasses.replace(
         sweep, config=plain, objective=OBJECTIVES[0], lam_min=1e1, lam_max=1e5
     ).fixed_settings() | {"dataset": "mnist", "preset": "paper", "search": "grid"}
-    return pathlib.Path("runs", folders.folder_name("sweep", sweep.fixed_settings(), defaults))
+    settings = sweep.fixed_settings()
+    settings = {name: settings[name] for name in dict.fromkeys(("dataset", *settings))}
+    return pathlib.Path("runs", folders.folder_name("sweep", settings, defaults))
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """The toy problem: a hypernetwork that bends a line through the peaks of a score on the plane.
 
-theta, two numbers, is itself what a small network generates from z in [-1, 1]. It is trained for a
-high score of theta and for distant thetas (Deutsch, Nijkamp, Yang 2019), so that its curve goes
-through the score's peaks and is sparse where the score is low.
+A small network generates two numbers, theta, from z in [-1, 1]. It is trained for a high score of
+theta and for large distances between thetas (Deutsch, Nijkamp, Yang 2019). Its curve then goes
+through the peaks of the score and is sparse where the score is low.
 
   python -m reproduce.toy                          three seeds, 60,000 steps, in about a minute
   python -m reproduce.toy --seeds=3,4 --steps=20000
 
-Each seed is trained anew from its first step, also when --steps of a finished run is raised.
+A higher --steps does not continue a finished run: each seed is trained again from its first step.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import sys
 import time
 from typing import Any
 
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
+
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
 from scipy.stats import spearmanr
 from tqdm import tqdm
-
-from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 from hypernet_tf.diversity import nearest_neighbour_distances
 from reproduce.cli import seeds_flag, shared_flags
@@ -40,7 +40,7 @@ SHARED_FLAGS = ("run_dir", "steps")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 
-STEPS_PER_CALL = 500  # of the training loop; the progress bar moves as often
+STEPS_PER_CALL = 500  # steps between two updates of the progress bar
 MEASURES = {
     "components_visited": "components i with a point of the curve within sigma_i of mu_i",
     "rank_correlation": "Spearman's rank correlation of the score at a point of the curve and "
@@ -54,43 +54,65 @@ MEASURES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """One run. Defaults are published, except the steps: after 60,000 curves hardly change."""
+    """The configuration of one run. The defaults are published, except the number of steps.
 
-    seeds: str = "0,1,2"  # as the flag has them
+    After 60,000 steps the curves hardly change.
+
+    Attributes:
+        seeds: Seeds, separated by commas.
+        steps: Number of training steps.
+        points_per_step: N, number of points in a training step.
+        diversity_weight: Factor on the diversity loss.
+        norm_weight: Factor on the mean squared norm of theta.
+        learning_rate: Learning rate of the first step.
+        learning_rate_decay: Factor on the learning rate after each step.
+        points: Number of points of a curve that is drawn and measured.
+    """
+
+    seeds: str = "0,1,2"
     steps: int = 60_000
     points_per_step: int = 5
     diversity_weight: float = 2.2
     norm_weight: float = 0.05
     learning_rate: float = 1e-3
     learning_rate_decay: float = 0.99996
-    points: int = 400  # of a curve, where it is drawn and measured
+    points: int = 400
 
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """The score: K bells on the plane."""
+    """The score: a mixture of K components on the plane.
 
-    mu: np.ndarray  # [K, 2]
-    sigma: np.ndarray  # [K]
-    p: np.ndarray  # [K]
+    Attributes:
+        mu: Centres of the components [K, 2].
+        sigma: Widths of the components [K].
+        p: Weights of the components [K].
+    """
+
+    mu: np.ndarray
+    sigma: np.ndarray
+    p: np.ndarray
 
     def score(self, theta: Any) -> tf.Tensor:
-        """f(theta) = sum_i p_i · 2πσ_i² · exp(-|theta - mu_i|² / 2σ_i²), [N].
+        """Return f(theta) = sum_i p_i · 2πσ_i² · exp(-|theta - mu_i|² / 2σ_i²).
 
-        The factor multiplies, as published: f is no density.
+        The factor 2πσ_i² multiplies, as published; f is not a density.
 
         Args:
-            theta: [N, 2].
+            theta: Points [N, 2].
+
+        Returns:
+            Scores [N].
         """
         theta = tf.convert_to_tensor(theta)
         mu, sigma, p = (tf.cast(x, theta.dtype) for x in (self.mu, self.sigma, self.p))
         squared = tf.reduce_sum((theta[:, None] - mu) ** 2, -1)  # [N, K]
-        bells = tf.exp(-squared / (2 * sigma**2))
-        return tf.reduce_sum(2 * math.pi * p * sigma**2 * bells, -1)
+        components = tf.exp(-squared / (2 * sigma**2))
+        return tf.reduce_sum(2 * math.pi * p * sigma**2 * components, -1)
 
 
 def published_mixture() -> Mixture:
-    """The published score; the order of the draws is part of it."""
+    """Return the published score, which depends on the order of these random numbers."""
     random = np.random.RandomState(69319)
     count = random.randint(10, 11)
     mu = random.uniform(-5, 5, (count, 2))
@@ -100,29 +122,47 @@ def published_mixture() -> Mixture:
 
 
 def build(seed: int) -> keras.Model:
-    """The generator z -> theta; biases are drawn like kernels, their fan-in is their number."""
-    draw = keras.initializers.VarianceScaling(
+    """Return the generator z -> theta.
+
+    Biases are initialised like kernels; their fan-in is their number of units.
+
+    Args:
+        seed: Seed of the initial weights.
+    """
+    initializer = keras.initializers.VarianceScaling(
         scale=6.0,
         mode="fan_in",
         distribution="truncated_normal",
         seed=keras.random.SeedGenerator(seed),
     )
-    dense = functools.partial(keras.layers.Dense, kernel_initializer=draw, bias_initializer=draw)
+    dense = functools.partial(
+        keras.layers.Dense, kernel_initializer=initializer, bias_initializer=initializer
+    )
     hidden = [dense(units, activation="tanh") for units in (30, 10, 10)]
     return keras.Sequential([keras.Input((1,)), *hidden, dense(2)])
 
 
 def diversity_loss(theta: tf.Tensor) -> tf.Tensor:
-    """Minus the entropy of N points on a curve (d = 1), in nats, with all its constants."""
+    """Return minus the entropy of N points on a curve (d = 1), in nats, with all its constants.
+
+    Args:
+        theta: Points [N, 2].
+    """
     count = tf.cast(tf.shape(theta)[0], theta.dtype)
-    # 1e-7 is added under the root as published; `kozachenko_leonenko_entropy` adds it outside.
+    # As published, 1e-7 is added under the root; `kozachenko_leonenko_entropy` adds it outside.
     distances = tf.sqrt(nearest_neighbour_distances(theta) ** 2 + 1e-7)
     entropy = tf.math.digamma(count) + tf.reduce_mean(tf.math.log(distances))
     return -(entropy - tf.math.digamma(tf.ones_like(count)) + math.log(2.0))
 
 
 def loss(config: Config, mixture: Mixture, theta: tf.Tensor) -> tf.Tensor:
-    """-mean f + 2.2 · L_diversity + 0.05 · mean |theta|², with the weights of `config`."""
+    """Return the training loss, -mean f + 2.2 · L_diversity + 0.05 · mean |theta|².
+
+    Args:
+        config: Configuration, whose factors replace 2.2 and 0.05.
+        mixture: The score f.
+        theta: Points [N, 2].
+    """
     return (
         -tf.reduce_mean(mixture.score(theta))
         + config.diversity_weight * diversity_loss(theta)
@@ -131,16 +171,16 @@ def loss(config: Config, mixture: Mixture, theta: tf.Tensor) -> tf.Tensor:
 
 
 def train(config: Config, seed: int, mixture: Mixture, bar: tqdm) -> tuple[keras.Model, np.ndarray]:
-    """Train one generator; equal seeds give equal ones.
+    """Train one generator; equal seeds give equal generators.
 
     Args:
-        config: the configuration.
-        seed: of initial weights and of all z.
-        mixture: the score.
-        bar: what shows progress.
+        config: Configuration of the run.
+        seed: Seed of the initial weights and of every z.
+        mixture: The score.
+        bar: Progress bar.
 
     Returns:
-        The generator, and the mean loss of each STEPS_PER_CALL steps.
+        The generator, and the mean loss of every STEPS_PER_CALL steps.
     """
     model = build(seed)
     optimizer = keras.optimizers.Adam(
@@ -174,11 +214,15 @@ def train(config: Config, seed: int, mixture: Mixture, bar: tqdm) -> tuple[keras
 
 
 def measure(mixture: Mixture, curve: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What MEASURES says of a curve, but for its training; and the curve, its score and spacing.
+    """Measure a curve.
 
     Args:
-        mixture: the score.
-        curve: [P, 2] in the order of z.
+        mixture: The score.
+        curve: Points [P, 2] in the order of z.
+
+    Returns:
+        The numbers of MEASURES that do not depend on the training; and the arrays "curve" [P, 2],
+        "score" [P] and "spacing" [P], the distance to the nearest other point.
     """
     curve = curve.astype(np.float64)
     to_centres = np.linalg.norm(curve[:, None] - mixture.mu, axis=-1)  # [P, K]
@@ -194,19 +238,26 @@ def measure(mixture: Mixture, curve: np.ndarray) -> tuple[dict[str, Any], dict[s
 def arrays(
     mixture: Mixture, z: np.ndarray, seeds: list[int], lines: list[dict[str, np.ndarray]]
 ) -> dict[str, dict[str, Any]]:
-    """What each figure draws and its npz holds; `lines` has curve, score and spacing by seed."""
+    """Return the arrays of each figure, which its npz holds.
+
+    Args:
+        mixture: The score.
+        z: Inputs of the generators [P].
+        seeds: Seeds of the curves.
+        lines: Arrays of each curve, see `measure`.
+    """
     curves, score, spacing = (
         np.stack([line[name] for line in lines]) for name in ("curve", "score", "spacing")
     )
-    limit = np.ceil(max(6.5, np.abs(curves).max()))  # holds all peaks and curves
+    limit = np.ceil(max(6.5, np.abs(curves).max()))  # shows all peaks and curves
     axis = np.linspace(-limit, limit, 201)
     grid = np.stack(np.meshgrid(axis, axis), -1)  # [G, G, 2]
     plane = mixture.score(grid.reshape(-1, 2)).numpy().reshape(grid.shape[:2])
-    of = {"seeds": np.array(seeds)}
+    shared = {"seeds": np.array(seeds)}
     return {
-        "curve": of | {"curves": curves, "mu": mixture.mu, "axis": axis, "plane": plane},
-        "score": of | {"z": z, "score": score},
-        "spacing": of | {"z": z, "spacing": spacing, "score": score},
+        "curve": shared | {"curves": curves, "mu": mixture.mu, "axis": axis, "plane": plane},
+        "score": shared | {"z": z, "score": score},
+        "spacing": shared | {"z": z, "spacing": spacing, "score": score},
     }
 
 
@@ -227,13 +278,13 @@ def run(config: Config, folder: pathlib.Path) -> dict:
         print(f"complete: {folder / 'report.html'}")
         return folders.read_metrics(folder)
     with folders.occupy(folder, config):
-        tf.config.experimental.enable_op_determinism()  # reruns are the same to the last bit
+        tf.config.experimental.enable_op_determinism()  # reruns are bit-identical
         mixture = published_mixture()
         z = np.linspace(-1, 1, config.points)
         seeds = [int(seed) for seed in config.seeds.split(",")]
         rows, lines = [], []
         total = config.steps * len(seeds)
-        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file is not redrawn
+        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file gets a line for each update
         with tqdm(total=total, desc="training", unit="step", mininterval=every) as bar:
             for seed in seeds:
                 start = time.monotonic()
@@ -257,14 +308,17 @@ def run(config: Config, folder: pathlib.Path) -> dict:
             folders.write_figure(folder, name, toy_figures.FIGURES[name](**numbers), numbers)
         page = toy_figures.page(metrics, folder / "figures")
         folders.write_text(folder / "report.html", page)
-        folders.write_json(
-            folder / "metrics.json", metrics
-        )  # last: it says that the run is complete
+        # Written last: it marks the run as complete.
+        folders.write_json(folder / "metrics.json", metrics)
     return metrics
 
 
 def default_folder(config: Config) -> pathlib.Path:
-    """Named after what differs from the defaults; more steps go on in the same folder."""
+    """Return the folder, named after what differs from the defaults, except the steps.
+
+    Args:
+        config: Configuration of the run.
+    """
     settings, defaults = (dataclasses.asdict(one) for one in (config, Config()))
     del settings["steps"], defaults["steps"]
     return pathlib.Path("runs", folders.folder_name("toy", settings, defaults))

@@ -97,7 +97,7 @@ def resolved_settings(
     return settings
 
 
-def is_done(name: str, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+def is_current(name: str, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Return whether metrics.json holds an analysis of the run's steps with these settings.
 
     Args:
@@ -106,12 +106,20 @@ def is_done(name: str, metrics: Mapping[str, Any], settings: Mapping[str, Any]) 
         settings: Resolved settings.
     """
     entry = metrics.get("analyses", {}).get(name)
-    # Data sets that were left out may be available by now.
-    return bool(
-        entry
-        and entry["settings"] == _recorded(name, settings, metrics["steps"])
-        and not entry.get("left_out")
-    )
+    return bool(entry and entry["settings"] == _recorded(name, settings, metrics["steps"]))
+
+
+def is_done(name: str, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Return whether an analysis is current and left out no data set.
+
+    Data sets that were left out may be available by now.
+
+    Args:
+        name: Name of the analysis.
+        metrics: Contents of metrics.json.
+        settings: Resolved settings.
+    """
+    return is_current(name, metrics, settings) and not metrics["analyses"][name].get("left_out")
 
 
 def perform(

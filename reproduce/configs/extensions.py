@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -18,15 +19,17 @@ def load_extensions(arguments: Sequence[str]) -> None:
     """Import the modules that the command line names, once each.
 
     Args:
-        arguments: The command line; `--extension=my_sampler,other.py` names modules or files.
+        arguments: The command line; `--extension=my_sampler,other.py` names modules or files, and
+            so does `--extension my_sampler,other.py`.
 
     Raises:
         ExtensionError: One cannot be imported.
     """
-    for argument in arguments:
-        name, _, value = argument.lstrip("-").partition("=")
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = argument.lstrip("-").partition("=")
         if name != "extension" or not argument.startswith("-"):
             continue
+        value = value if equals else following
         for extension in filter(None, value.split(",")):
             if extension not in _LOADED:
                 _import(extension)

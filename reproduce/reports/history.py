@@ -1,4 +1,4 @@
-"""The history of a training as curves."""
+"""The curves of a training."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ACCURACIES = {
 
 
 def panels(history: list[dict]) -> list[dict]:
-    """The history as the panels of `plots.training_curves`.
+    """Return the history of a training as the panels of `plots.training_curves`.
 
     Args:
-        history: Records of a training, see `hypernet_tf.training.callbacks.Recorder`.
+        history: Records of the training, see `hypernet_tf.training.callbacks.Recorder`.
     """
     steps = [entry["step"] for entry in history]
     validated = [entry for entry in history if "validation" in entry]
@@ -64,16 +64,16 @@ def panels(history: list[dict]) -> list[dict]:
 
 
 def arrays(history: list[dict]) -> dict[str, np.ndarray]:
-    """The numbers behind the curves: "<curve>" [T] beside "<curve>, step" [T].
+    """Return the numbers behind the curves: "<curve>" [T], and its steps "<curve>, step" [T].
 
     Args:
-        history: Records of a training.
+        history: Records of the training.
     """
-    found: dict[str, np.ndarray] = {}
+    numbers: dict[str, np.ndarray] = {}
     for panel in panels(history):
         if "low_high" in panel:
             names = ("members, step", "members, lowest", "members, highest")
-            found |= {n: np.array(v) for n, v in zip(names, panel["low_high"], strict=True)}
+            numbers |= {n: np.array(v) for n, v in zip(names, panel["low_high"], strict=True)}
         for name, (steps, values) in panel["curves"].items():
-            found |= {name: np.array(values), f"{name}, step": np.array(steps)}
-    return found
+            numbers |= {name: np.array(values), f"{name}, step": np.array(steps)}
+    return numbers

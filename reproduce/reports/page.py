@@ -31,36 +31,36 @@ def page(
     figures: Mapping[str, Mapping[str, pathlib.Path]],
     config: str,
 ) -> str:
-    """The whole page.
+    """Return the HTML of a page.
 
     Args:
         title: Heading.
         paragraphs: Plain text of each paragraph.
         tables: HTML tables.
-        figures: Caption -> label of a run -> png file, which is put into the page. Figures with
-            labels stand side by side; a single one with the label "" has the caption alone.
-        config: Configuration, shown as it is.
+        figures: Caption -> label of a run -> png file, which is embedded in the page. Figures with
+            labels are shown side by side; a single figure has the label "".
+        config: Configuration, shown as preformatted text.
     """
     parts = [f"<p>{html.escape(text)}</p>" for text in paragraphs]
     parts += tables
     for caption, paths in figures.items():
-        shown = [
+        images = [
             _figure(label or caption, f"{caption}: {label}" if label else caption, path)
             for label, path in paths.items()
         ]
         parts += (
-            shown
+            images
             if "" in paths
-            else [f'<h2>{html.escape(caption)}</h2><div class="runs">{"".join(shown)}</div>']
+            else [f'<h2>{html.escape(caption)}</h2><div class="runs">{"".join(images)}</div>']
         )
     parts.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
     return _PAGE.format(title=html.escape(title), body="\n".join(parts))
 
 
-def _figure(caption: str, described: str, path: pathlib.Path) -> str:
+def _figure(caption: str, alternative: str, path: pathlib.Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     text = html.escape(caption)
     return (
-        f'<figure><img alt="{html.escape(described)}" src="data:image/png;base64,{data}">'
+        f'<figure><img alt="{html.escape(alternative)}" src="data:image/png;base64,{data}">'
         f"<figcaption>{text}</figcaption></figure>"
     )

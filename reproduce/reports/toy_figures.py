@@ -1,6 +1,6 @@
-"""What a run of the toy problem shows: its figures and its page; nothing is computed here.
+"""The figures and the page of the toy problem; nothing is computed here.
 
-Each figure takes what the npz beside it holds.
+Each figure takes the arrays of its npz file.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from hypernet_tf.plots import new_figure
 from reproduce.reports import page as pages
 from reproduce.reports.tables import html_table
 
-_POINTS = 8  # of the letters
+_POINTS = 8  # size of the letters
 
 
 def _panels(rows: int, columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure and its panels, which share their axes and are named by the caller."""
+    """A figure and its panels, which share their axes and have no labels yet."""
     figure = new_figure(height)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat:
@@ -40,11 +40,11 @@ def curve(
     """The learned curves over the score.
 
     Args:
-        seeds: [S].
-        curves: [S, P, 2] in the order of z.
-        mu: [K, 2], the centres of the score's components.
-        axis: [G], the grid's places on either axis.
-        plane: [G, G], the score there; rows go along theta_2.
+        seeds: Seeds [S].
+        curves: Points of the curves [S, P, 2] in the order of z.
+        mu: Centres of the score's components [K, 2].
+        axis: Coordinates of the grid [G], the same on both axes.
+        plane: Score on the grid [G, G]; rows go along theta_2.
     """
     columns = min(3, len(seeds))
     rows = -(-len(seeds) // columns)
@@ -52,8 +52,8 @@ def curve(
     for axes in panels[len(seeds) :]:
         axes.set_visible(False)
     for axes, seed, points in zip(panels, seeds, curves, strict=False):
-        # One hue, darker where higher, so that grey paper shows the same; the range of colours
-        # ends well above the highest score to keep a black line legible.
+        # One hue that gets darker with the score prints well in grey. The range of colours ends
+        # above the highest score, so that the black line stays legible.
         filled = axes.contourf(
             axis, axis, plane, levels=12, cmap="Blues", vmin=0, vmax=1.7 * plane.max()
         )
@@ -84,9 +84,9 @@ def score(*, seeds: np.ndarray, z: np.ndarray, score: np.ndarray) -> Figure:
     """The score along z, a panel for each seed.
 
     Args:
-        seeds: [S].
-        z: [P].
-        score: [S, P].
+        seeds: Seeds [S].
+        z: Inputs of the generators [P].
+        score: Scores [S, P].
     """
     figure, panels = _panels(len(seeds), 1, 0.6 + 1.2 * len(seeds))
     for axes, seed, values in zip(panels, seeds, score, strict=True):
@@ -104,16 +104,16 @@ def spacing(*, seeds: np.ndarray, z: np.ndarray, spacing: np.ndarray, score: np.
     """The distance to the nearest other point of the curve along z, with the score beside it.
 
     Args:
-        seeds: [S].
-        z: [P].
-        spacing: [S, P].
-        score: [S, P].
+        seeds: Seeds [S].
+        z: Inputs of the generators [P].
+        spacing: Distances to the nearest other point of the curve [S, P].
+        score: Scores [S, P].
     """
     figure, panels = _panels(len(seeds), 1, 1 + 1.4 * len(seeds))
     for axes, seed, distances, values in zip(panels, seeds, spacing, score, strict=True):
-        (near,) = axes.plot(z, distances, "k-", linewidth=1)
+        (spacing_line,) = axes.plot(z, distances, "k-", linewidth=1)
         twin = axes.twinx()
-        (high,) = twin.plot(z, values, color="#d55e00", linestyle="--", linewidth=1)
+        (score_line,) = twin.plot(z, values, color="#d55e00", linestyle="--", linewidth=1)
         axes.set_title(f"seed {seed}", fontsize=_POINTS + 1, loc="left")
         axes.set_ylabel("spacing", fontsize=_POINTS)
         axes.grid(axis="x", alpha=0.3)
@@ -124,7 +124,7 @@ def spacing(*, seeds: np.ndarray, z: np.ndarray, spacing: np.ndarray, score: np.
     panels[0].set_xlim(z[0], z[-1])
     panels[0].set_ylim(0)
     figure.legend(
-        [near, high],
+        [spacing_line, score_line],
         ["distance to the nearest other point of the curve (left)", "score f there (right)"],
         loc="outside lower center",
         ncols=2,
@@ -138,7 +138,12 @@ FIGURES: dict[str, Callable[..., Figure]] = {"curve": curve, "score": score, "sp
 
 
 def page(metrics: dict, figures: pathlib.Path) -> str:
-    """report.html of a run, from what metrics.json holds and the folder of figures."""
+    """Return the HTML of a run's page.
+
+    Args:
+        metrics: Contents of metrics.json.
+        figures: Folder of the figures.
+    """
     columns = [*metrics["seeds"], metrics["mean"]]
     rows = [
         [text, *(f"{column[name]:,.{0 if name == 'steps' else 3}f}" for column in columns)]
@@ -149,9 +154,9 @@ def page(metrics: dict, figures: pathlib.Path) -> str:
         [
             "One hypernetwork for each seed bends the line z in [-1, 1] through the peaks of a "
             f"score of {metrics['components']} components on the plane.",
-            "The publication shows figures and no numbers; its number of steps is not known.",
+            "The publication shows figures without numbers. Its number of steps is not known.",
             f"A curve is measured at {metrics['config']['points']} equally spaced z. The rank "
-            "correlation is negative where the curve is sparser at low scores.",
+            "correlation is negative if the curve is sparser at low scores.",
         ],
         [html_table(["", *(f"seed {row['seed']}" for row in metrics["seeds"]), "mean"], rows)],
         {

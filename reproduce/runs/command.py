@@ -40,6 +40,7 @@ def command_line(
         "steps": config.steps,
         "num_networks": config.num_networks if config.num_networks > 1 else "",
         "seed": config.seed,
+        "precision": config.precision if config.precision != RunConfig.precision else "",
         "data_dir": data_dir or "",
         "run_dir": folder,
         "analyses": ",".join(analyses),

@@ -282,7 +282,7 @@ class Study(abc.ABC):
         limits = Limits(run.config.num_networks, None, 1, 1, run.config.dataset)
         settings = perform.resolved_settings(self.analyses, {}, limits)
         metrics = folders.read_metrics(where)
-        return all(perform.is_done(name, metrics, settings) for name in self.analyses)
+        return all(perform.is_current(name, metrics, settings) for name in self.analyses)
 
     # ---- collecting and writing -------------------------------------------------------------
 
@@ -298,10 +298,8 @@ class Study(abc.ABC):
         results = []
         for run in self.runs():
             metrics = folders.read_metrics(folder / run.folder)
-            try:
-                rows = {row.measure.key: row for row in run_page.rows(metrics)}
-            except (KeyError, TypeError) as error:
-                raise folders.damaged(folder / run.folder / "metrics.json") from error
+            path = folder / run.folder / "metrics.json"
+            rows = {row.measure.key: row for row in run_page.rows(metrics, path)}
             results.append(RunResult(run, metrics, rows))
         return results
 

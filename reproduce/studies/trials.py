@@ -1,4 +1,4 @@
-"""The trials of a sweep as Keras Tuner runs them: who proposes lam, and what a trial is."""
+"""The trials of a sweep in Keras Tuner: oracles that propose lam, and the search."""
 
 from __future__ import annotations
 
@@ -19,23 +19,38 @@ from reproduce.runs.folder import RunError
 
 
 def rounded(value: float, digits: int = 6) -> float:
-    """A lam of so many significant digits, all of which a folder's name and a command show."""
+    """Round a lam to a number of significant digits, which a folder's name and a command show.
+
+    Args:
+        value: The lam.
+        digits: Number of significant digits.
+    """
     return float(f"{value:.{digits}g}")
 
 
 def lam_of(trial: Any) -> float:
-    """The lam of a trial, which Keras Tuner's messages carry in single precision."""
+    """Return the lam of a trial, rounded because Keras Tuner's messages have single precision.
+
+    Args:
+        trial: Trial of Keras Tuner.
+    """
     return rounded(trial.hyperparameters.values["lam"])
 
 
 class _Resumable:
-    """Mends what an oracle reads back of an earlier search; stands before an `Oracle`."""
+    """Repairs the state that an oracle reloads; a base class to list before `Oracle`."""
+
+    trials: dict[str, Any]
+    hyperparameters: Any
 
     def set_state(self, state):
-        """The saved state in the space of today, with no trial lost.
+        """Load a saved state into the present search space, without losing a trial.
 
-        A kill between Keras Tuner's two files leaves a trial that has begun and is not on the list
-        of those to be tried again.
+        A process that is killed between the writing of Keras Tuner's two files leaves a trial that
+        has the status RUNNING and is in no queue. It is queued again.
+
+        Args:
+            state: State that `get_state` returned.
         """
         known = {*state["ongoing_trials"].values(), *state["retry_queue"]}
         lost = [name for name, trial in self.trials.items() if trial.status == "RUNNING"]
@@ -50,18 +65,15 @@ class _Resumable:
     def _tried(self) -> set[float]:
         return {lam_of(trial) for trial in self.trials.values()}
 
-    trials: dict[str, Any]
-    hyperparameters: Any
-
 
 class ListOracle(_Resumable, keras_tuner.Oracle):
-    """Tries listed lams in their order; a longer list goes on where a shorter one ended.
+    """Tries a list of lams in order; a longer list continues a search over a shorter one.
 
-    Keras Tuner's own grid walks from one value to the next and knows those of its first day only.
+    Keras Tuner's `GridSearchOracle` does not support values that are added after its start.
 
     Args:
-        lams: the list.
-        **kwargs: see `keras_tuner.Oracle`.
+        lams: Values of lam.
+        **kwargs: Arguments of `keras_tuner.Oracle`.
     """
 
     def __init__(self, lams: Sequence[float], **kwargs: Any):
@@ -71,7 +83,11 @@ class ListOracle(_Resumable, keras_tuner.Oracle):
         self.lams = lams
 
     def populate_space(self, trial_id):
-        """The next lam; when none is left, workers wait until all trials have ended."""
+        """Propose the next lam; if none is left, workers wait until all trials have ended.
+
+        Args:
+            trial_id: Name of the new trial.
+        """
         tried = self._tried()
         for lam in self.lams:
             if lam not in tried:
@@ -80,12 +96,12 @@ class ListOracle(_Resumable, keras_tuner.Oracle):
 
 
 class BayesianOracle(_Resumable, keras_tuner.oracles.BayesianOptimizationOracle):
-    """Keras Tuner's Gaussian process over log lam, three significant digits, none tried twice.
+    """Proposes lams by a Gaussian process over log lam, each only once, with three digits.
 
     Args:
-        low: the least lam.
-        high: the greatest.
-        **kwargs: see `keras_tuner.oracles.BayesianOptimizationOracle`.
+        low: Least lam.
+        high: Greatest lam.
+        **kwargs: Arguments of `keras_tuner.oracles.BayesianOptimizationOracle`.
     """
 
     def __init__(self, low: float, high: float, **kwargs: Any):
@@ -95,9 +111,13 @@ class BayesianOracle(_Resumable, keras_tuner.oracles.BayesianOptimizationOracle)
         self.low, self.high = low, high
 
     def populate_space(self, trial_id):
-        """What the process proposes; of a lam that was tried, the middle of the widest gap."""
+        """Propose the process's lam, or the middle of the widest gap if that lam was tried.
+
+        Args:
+            trial_id: Name of the new trial.
+        """
         with warnings.catch_warnings():
-            # Few trials leave its length scale at a bound, which is no news to a user.
+            # With few trials the fitted length scale is at its bound, which is harmless.
             warnings.simplefilter("ignore", ConvergenceWarning)
             answer = super().populate_space(trial_id)
         if answer["values"]:
@@ -115,11 +135,11 @@ class BayesianOracle(_Resumable, keras_tuner.oracles.BayesianOptimizationOracle)
 
 
 class Trials(keras_tuner.Tuner):
-    """Runs a function for each trial.
+    """Calls a function for each trial.
 
     Args:
-        train: lam -> the metrics of a trial.
-        **kwargs: see `keras_tuner.Tuner`.
+        train: Function lam -> metrics of the trial.
+        **kwargs: Arguments of `keras_tuner.Tuner`.
     """
 
     def __init__(self, train: Callable[[float], dict[str, float]], **kwargs: Any):
@@ -127,23 +147,28 @@ class Trials(keras_tuner.Tuner):
         self.train = train
 
     def pre_create_trial(self):
-        """Ask the chief a few times a second: a worker that waits asks without end."""
+        """Wait before each question to the chief, which an idle worker repeats without a pause."""
         time.sleep(0.2)
 
     def run_trial(self, trial, **kwargs):
-        """Run it; one that diverged has failed, and any other error ends the search."""
+        """Run a trial; it fails if training diverges, and any other error ends the search.
+
+        Args:
+            trial: Trial of Keras Tuner.
+            **kwargs: Not used.
+        """
         try:
-            found = self.train(lam_of(trial))
+            metrics = self.train(lam_of(trial))
         except TrainingDivergedError as error:
             print(f"lam {lam_of(trial):g}: {error}", flush=True)
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except Exception as error:
             raise keras_tuner.errors.FatalError(str(error)) from error
-        # Infinity and NaN are null in a file of metrics.
-        found = {k: v for k, v in found.items() if v is not None and math.isfinite(v)}
-        if self.oracle.objective.name not in found:
-            raise keras_tuner.errors.FailedTrialError("its objective is no finite number")
-        return found
+        # Infinity and NaN are null in metrics.json.
+        metrics = {k: v for k, v in metrics.items() if v is not None and math.isfinite(v)}
+        if self.oracle.objective.name not in metrics:
+            raise keras_tuner.errors.FailedTrialError("the objective is not a finite number")
+        return metrics
 
 
 def search(
@@ -155,30 +180,32 @@ def search(
     seed: int,
     is_worker: bool,
 ) -> list[Any]:
-    """Run the trials that are left.
+    """Run the trials that are not done yet.
 
     Args:
-        train: lam -> the metrics of a trial.
-        make_oracle: an oracle, given `objective`, `seed` and `max_consecutive_failed_trials`.
-        name: of the objective.
-        folder: where Keras Tuner keeps its state.
-        seed: of the search.
-        is_worker: whether the state is another process's.
+        train: Function lam -> metrics of the trial.
+        make_oracle: Function that makes an oracle from the arguments `objective`, `seed` and
+            `max_consecutive_failed_trials`.
+        name: Key of the measure that is the objective.
+        folder: Folder of Keras Tuner's state.
+        seed: Seed of the search.
+        is_worker: Whether the oracle is in another process, the chief.
 
     Returns:
-        All trials, the older ones of the folder included; none for a worker.
+        All trials, including those of earlier searches in this folder; [] for a worker.
 
     Raises:
-        RunError: the state is damaged, or an error of a trial.
+        RunError: The state is damaged.
+        Exception: The error of a trial, except that its training diverged.
     """
     oracle = make_oracle(
         objective=objective(name),
-        seed=seed + 1,  # of 0 Keras Tuner makes a random one
-        max_consecutive_failed_trials=None,  # no end to them: each is another lam
+        seed=seed + 1,  # Keras Tuner replaces 0 by a random seed
+        max_consecutive_failed_trials=None,  # failures do not end the search: lams differ
     )
     try:
         tuner = Trials(train, oracle=oracle, directory=folder.parent, project_name=folder.name)
-        # By itself Keras Tuner reads the state only where a process of the same name left it.
+        # Keras Tuner itself reloads the state only in a process of the same name.
         if not is_worker and (folder / "oracle.json").exists():
             oracle.reload()
     except (ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Keras Tuner's chief and workers: who this process is, as its environment says."""
+"""Keras Tuner's chief and workers: the part of this process in a search, from its environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ _VARIABLES = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A process's part in a search that several share: its name, and where the chief listens."""
+    """The part of a process in a search that several processes share.
+
+    Attributes:
+        name: Name of the process.
+        host: Host at which the chief listens.
+        port: Port at which the chief listens.
+    """
 
     name: str
     host: str
@@ -25,17 +31,17 @@ class Part:
 
     @property
     def is_chief(self) -> bool:
-        """Whether it hands out the trials; the others run them."""
-        return "chief" in self.name  # what Keras Tuner goes by
+        """Whether the process hands out the trials, which the workers run."""
+        return "chief" in self.name  # Keras Tuner's own test
 
     @property
     def address(self) -> str:
-        """Of the chief, as host:port."""
+        """Address of the chief, host:port."""
         return f"{self.host}:{self.port}"
 
 
 def part() -> Part | None:
-    """The part of this process; None where it searches alone.
+    """Return the part of this process, or None if it searches alone.
 
     Raises:
         UsageError: Keras Tuner's variables are incomplete or malformed.
@@ -45,22 +51,25 @@ def part() -> Part | None:
         return None
     for name in _VARIABLES:
         if not given.get(name):
-            raise UsageError(f"{', '.join(_VARIABLES)} go together: {name} is not set")
+            raise UsageError(f"{', '.join(_VARIABLES)} go together: set {name} as well")
     name, host, port = (given[variable] for variable in _VARIABLES)
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise UsageError(
-            f"KERASTUNER_TUNER_ID={name} is no name: use letters, digits, - and _, as in tuner0"
+            f"KERASTUNER_TUNER_ID={name} is not a name: use letters, digits, - and _, as in tuner0"
         )
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
-        raise UsageError(f"KERASTUNER_ORACLE_PORT={port} is no port: use a number up to 65535")
+        raise UsageError(f"KERASTUNER_ORACLE_PORT={port} is not a port: use 1 to 65535")
     return Part(name, host, int(port))
 
 
 def check_address(chief: Part) -> None:
-    """Whether the chief can listen; Keras Tuner would share a port that is in use.
+    """Check that the chief can listen; Keras Tuner would share a port that is in use.
+
+    Args:
+        chief: Part of the chief.
 
     Raises:
-        RunError: it cannot.
+        RunError: The chief cannot listen at its address.
     """
     try:
         with socket.socket() as probe:
@@ -77,38 +86,41 @@ def wait_for_chief(worker: Part, *, seconds: float = 600) -> None:
     """Wait until the chief listens.
 
     Args:
-        worker: who waits.
-        seconds: how long.
+        worker: Part of the worker that waits.
+        seconds: Number of seconds after which it stops waiting.
 
     Raises:
-        RunError: it does not.
+        RunError: The chief does not listen in time.
     """
-    until = time.monotonic() + seconds
-    said = False
+    deadline = time.monotonic() + seconds
+    has_announced = False
     while True:
         try:
             with socket.create_connection((worker.host, worker.port), timeout=5):
                 return
         except OSError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise RunError(
                     f"there is no chief at {worker.address}: start it with "
-                    "KERASTUNER_TUNER_ID=chief, or see whether the sweep is complete"
+                    "KERASTUNER_TUNER_ID=chief, or check whether the sweep is complete"
                 ) from None
-        if not said:
+        if not has_announced:
             print(f"waiting for the chief at {worker.address}", flush=True)
-            said = True
+            has_announced = True
         time.sleep(0.5)
 
 
 @contextlib.contextmanager
 def chief_may_go(worker: Part) -> Iterator[None]:
-    """Say in one line that a worker has lost its chief.
+    """Turn the loss of the chief into an error of one line.
+
+    Args:
+        worker: Part of the worker.
 
     Raises:
-        RunError: it has.
+        RunError: The chief does not answer.
     """
-    import grpc  # brought by Keras Tuner, and needed by its workers only
+    import grpc  # a dependency of Keras Tuner; only workers need it
 
     try:
         yield

@@ -8,7 +8,7 @@ from matplotlib import image
 import hypernet_tf as hn
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.training.checkpoints import Checkpoints
-from reproduce import mnist
+from reproduce.configs import RunConfig
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -32,10 +32,15 @@ def bent(config, num_data, classes=10):
     return sampler
 
 
-TINY = mnist.Config(
+TINY = RunConfig(
+    "mnist",
+    "hypernetwork",
+    "paper",
+    "mnist",
     dataset="mnist_5k",
     steps=60,
     num_networks=5,
+    networks_per_step=32,
     images_per_network=40,
     learning_rate=3e-3,
     validate_every=60,

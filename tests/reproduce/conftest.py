@@ -16,7 +16,7 @@ def as_bent(monkeypatch):
 
     from reproduce.runs import experiment
 
-    monkeypatch.setattr(experiment, "build", analysed_runs.bent)
+    monkeypatch.setattr(experiment, "build_sampler", analysed_runs.bent)
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +24,13 @@ def bent_run(tmp_path_factory, with_few_digits, undrawn):
     """The folder of a finished run of a sampler for which no analysis was written."""
     import analysed_runs
 
-    from reproduce import mnist
     from reproduce.runs import experiment
 
     folder = tmp_path_factory.mktemp("runs") / "generated"
     not_drawn = {"accuracy_histogram", "training_curves"}
     with pytest.MonkeyPatch.context() as patch, with_few_digits(), undrawn(not_drawn):
-        patch.setattr(experiment, "build", analysed_runs.bent)
-        mnist.run(analysed_runs.TINY, folder)
+        patch.setattr(experiment, "build_sampler", analysed_runs.bent)
+        experiment.run(analysed_runs.TINY, folder)
     return folder
 
 
@@ -40,7 +39,7 @@ def analyse(bent_run, tmp_path_factory, with_few_digits, undrawn):
     """A function that analyses a copy of `bent_run`: names -> folder, contents of metrics.json."""
     import analysed_runs
 
-    from reproduce import mnist
+    from reproduce.runs import experiment
 
     def function(*names, not_drawn=(), **settings):
         folder = shutil.copytree(bent_run, tmp_path_factory.mktemp("runs") / "analysed")
@@ -48,7 +47,7 @@ def analyse(bent_run, tmp_path_factory, with_few_digits, undrawn):
         before = checkpoint.stat().st_mtime_ns
         with with_few_digits(), undrawn(not_drawn):
             settings = analysed_runs.SMALL | settings
-            metrics = mnist.run(analysed_runs.TINY, folder, analyses=names, settings=settings)
+            metrics = experiment.run(analysed_runs.TINY, folder, analyses=names, settings=settings)
         assert checkpoint.stat().st_mtime_ns == before  # nothing was trained
         return folder, metrics
 
@@ -66,11 +65,12 @@ def single(tmp_path_factory, with_few_digits, undrawn):
     """A finished run of one network with all analyses of one network: folder, metrics."""
     import analysed_runs
 
-    from reproduce import mnist
+    from reproduce.configs import preset
+    from reproduce.runs import experiment
 
     folder = tmp_path_factory.mktemp("runs") / "single"
     config = dataclasses.replace(
-        mnist.defaults("sgd", "quick"),
+        preset("mnist", "sgd", "quick"),
         dataset="mnist_5k",
         steps=30,
         images_per_network=20,
@@ -78,5 +78,23 @@ def single(tmp_path_factory, with_few_digits, undrawn):
         checkpoint_every=30,
     )
     with with_few_digits(), undrawn():
-        metrics = mnist.run(config, folder, analyses=["all"], settings=analysed_runs.ALONE)
+        metrics = experiment.run(config, folder, analyses=["all"], settings=analysed_runs.ALONE)
     return folder, metrics
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, with_few_digits, undrawn):
+    """A function config -> folder of its finished run, which is run once and not drawn."""
+    from reproduce.runs import experiment
+
+    finished = {}
+
+    def function(config):
+        if config not in finished:
+            folder = tmp_path_factory.mktemp("runs") / f"{config.method}-seed={config.seed}"
+            with with_few_digits(), undrawn():
+                experiment.run(config, folder)
+            finished[config] = folder
+        return finished[config]
+
+    return function

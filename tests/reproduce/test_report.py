@@ -1,15 +1,13 @@
 """Runs side by side on one page."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
+from small_experiments import command_line, python
 
 from reproduce import report
-from reproduce.runs import folder as _run
+from reproduce.runs.folder import RunError, UsageError
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -42,22 +40,22 @@ def test_what_cannot_be_set_side_by_side(analysed, tmp_path):
         "is named twice": [folder, folder],
     }
     for message, folders in cases.items():
-        with pytest.raises(_run.RunError, match=message):
+        with pytest.raises(RunError, match=message):
             report.write(folders, tmp_path / "page.html")
     toy = tmp_path / "toy"
     toy.mkdir()
     (toy / "metrics.json").write_text('{"experiment": "toy", "steps": 1}')
-    with pytest.raises(_run.RunError, match=r"not a run of reproduce\.mnist"):
+    with pytest.raises(RunError, match=r"not a run of reproduce\.mnist"):
         report.write([toy], tmp_path / "page.html")
     for damaged in ("{", "[]", "{}"):
         (toy / "metrics.json").write_text(damaged)
-        with pytest.raises(_run.RunError, match="damaged"):
+        with pytest.raises(RunError, match="damaged"):
             report.write([toy], tmp_path / "page.html")
     (toy / "metrics.json").write_text('{"experiment": "mnist", "steps": 60}')
     shutil.copy(folder / "config.json", toy)
-    with pytest.raises(_run.RunError, match="damaged: it lacks"):
+    with pytest.raises(RunError, match="damaged: it lacks"):
         report.write([toy], tmp_path / "page.html")
-    with pytest.raises(_run.RunError, match="cannot be written"):
+    with pytest.raises(RunError, match="cannot be written"):
         report.write([folder], folder / "metrics.json" / "page.html")
     assert not (tmp_path / "page.html").exists()
 
@@ -71,15 +69,23 @@ def test_folders_of_the_same_name_are_named_by_their_paths(analysed, tmp_path):
 def test_an_error_is_one_line(tmp_path):
     """As a user sees it: one line, an exit code, nothing written."""
     (tmp_path / "empty").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "reproduce.report", "empty", "--output=page.html"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = python("-m", "reproduce.report", "empty", "--output=page.html", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     line = r"reproduce\.report: there is no finished run in empty.*\n"
     assert re.fullmatch(line, done.stderr)
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--lam=3"], r"a report has no --lam\. "),
+        (["--output={0}"], "--output names the page to write: give a file, not a folder"),
+    ],
+)
+def test_flags_that_do_not_fit(words, message, tmp_path):
+    with (
+        command_line(*(word.format(tmp_path) for word in words)),
+        pytest.raises(UsageError, match=message),
+    ):
+        report.main([])

@@ -135,9 +135,9 @@ def test_a_new_analysis_is_one_new_file_and_nothing_else(tmp_path):
     (tmp_path / "reproduce" / "analyses" / "norms.py").write_text(example)
 
     script = (
-        "from reproduce import mnist; from reproduce.cli import flags; "
-        "print(flags.FLAGS['norm_networks'].help, flags.FLAGS['analyses'].help); "
-        "flags.run(mnist.main)"
+        "from reproduce import mnist; from reproduce.cli import command; "
+        "print(command.FLAGS['norm_networks'].help, command.FLAGS['analyses'].help); "
+        "command.run(mnist.main)"
     )
     run = ("--method=sgd", "--dataset=mnist_5k", "--steps=1", "--run_dir=run")
     done = subprocess.run(

@@ -8,9 +8,9 @@ from analysed_runs import SMALL, TINY, arrays, check_figure, check_page, sampler
 
 import hypernet_tf as hn
 from hypernet_tf.metrics.ood import ood_metrics
-from reproduce import mnist
 from reproduce.analyses import ANALYSES
 from reproduce.analyses.out_of_distribution import OOD_NAMES, ood_names
+from reproduce.runs import experiment
 from reproduce.runs.folder import UsageError
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -72,7 +72,7 @@ def test_every_data_set_has_default_ones():
 def test_they_are_checked_before_anything_is_trained(tmp_path):
     settings = SMALL | {"ood": ["cats"]}
     with pytest.raises(UsageError, match="no data set 'cats'"):
-        mnist.run(TINY, tmp_path / "run", analyses=["out_of_distribution"], settings=settings)
+        experiment.run(TINY, tmp_path / "run", analyses=["out_of_distribution"], settings=settings)
     assert not (tmp_path / "run").exists()
 
 
@@ -89,12 +89,12 @@ def test_a_default_data_set_that_is_not_available_is_left_out(
     monkeypatch.setattr(hn.data, "load", load)
     folder = shutil.copytree(bent_run, tmp_path / "run")
     default, named = (SMALL | {"ood": names} for names in ([], ["fashion_mnist"]))
-    metrics = mnist.run(TINY, folder, analyses=["out_of_distribution"], settings=default)
+    metrics = experiment.run(TINY, folder, analyses=["out_of_distribution"], settings=default)
     assert "left out: fashion_mnist is not here" in capsys.readouterr().out
     entry = metrics["analyses"]["out_of_distribution"]
     assert (set(entry["sets"]), entry["left_out"]) == ({"glyphs", "noise"}, ["fashion_mnist"])
     with pytest.raises(hn.data.DataError, match="fashion_mnist is not here"):
-        mnist.run(TINY, folder, analyses=["out_of_distribution"], settings=named)
+        experiment.run(TINY, folder, analyses=["out_of_distribution"], settings=named)
 
 
 def test_figures_and_page(analysed):

@@ -7,33 +7,35 @@ import shutil
 import pytest
 from analysed_runs import ALONE, SMALL, TINY, arrays, times
 
-from reproduce import mnist, report
-from reproduce.analyses import ANALYSES
-from reproduce.analyses import perform as _perform
-from reproduce.runs import experiment as _experiment
-from reproduce.runs import folder as _run
+from reproduce import report
+from reproduce.analyses import ANALYSES, perform
+from reproduce.configs import RunConfig
+from reproduce.runs import experiment
+from reproduce.runs import folder as folders
+from reproduce.runs.folder import RunError, UsageError
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
+BASIC = {name for name, analysis in ANALYSES.items() if analysis.basic}
 ANALYSED = ["ensembles", "paths", "adversarial", "uncertainty"]
 
 
 def test_names_are_in_the_order_of_the_analyses():
-    assert _perform.names_of(["paths", "accuracies"]) == ["accuracies", "paths"]
-    assert _perform.names_of(["all"]) == list(ANALYSES)
-    assert _perform.names_of([]) == []
+    assert perform.names_of(["paths", "accuracies"]) == ["accuracies", "paths"]
+    assert perform.names_of(["all"]) == list(ANALYSES)
+    assert perform.names_of([]) == []
 
 
 def test_every_run_has_the_basic_analyses_with_one_ensemble(bent_run):
-    analyses = _run.read_metrics(bent_run)["analyses"]
-    assert set(analyses) == set(_experiment.BASIC) == {"accuracies", "filters"}
+    analyses = folders.read_metrics(bent_run)["analyses"]
+    assert set(analyses) == BASIC == {"accuracies", "filters"}
     settings = {"num_networks": 5, "ensembles": 1, "steps": 60}
     assert analyses["accuracies"]["settings"] == settings
 
 
 def test_an_entry_says_what_it_depends_on(analysed):
     _, metrics = analysed
-    assert set(metrics["analyses"]) == {*ANALYSED, *_experiment.BASIC}
+    assert set(metrics["analyses"]) == {*ANALYSED, *BASIC}
     for name in ANALYSED:
         entry = metrics["analyses"][name]
         names = [setting.name for setting in ANALYSES[name].settings]
@@ -45,11 +47,11 @@ def test_an_entry_says_what_it_depends_on(analysed):
 def test_what_is_done_is_not_done_again(analysed, tmp_path, quick_pictures):
     folder = shutil.copytree(analysed[0], tmp_path / "run")
     before = times(folder)
-    again = mnist.run(TINY, folder, analyses=ANALYSED, settings=SMALL)
+    again = experiment.run(TINY, folder, analyses=ANALYSED, settings=SMALL)
     assert again == analysed[1]
     assert times(folder) == before
     settings = SMALL | {"path_points": 4}
-    changed = mnist.run(TINY, folder, analyses=["filters", "paths"], settings=settings)
+    changed = experiment.run(TINY, folder, analyses=["filters", "paths"], settings=settings)
     after = times(folder)
     assert {name for name in before if before[name] != after[name]} == {
         "paths.png",
@@ -71,7 +73,7 @@ def test_one_network_has_the_analyses_of_one_network(single):
     assert of_several == {"ensembles", "scatter", "paths", "filter_diversity"}
     analyses = metrics["analyses"]
     assert set(analyses) == set(ANALYSES) - of_several
-    assert "pairs" not in analyses["uncertainty"]
+    assert set(analyses["uncertainty"]["pairs"].values()) == {None, 80}  # the number of images
     assert analyses["uncertainty"]["mutual_information"]["mean"] == 0
     assert "ensemble" not in analyses["adversarial"]
     assert "NaN" not in (folder / "metrics.json").read_text()
@@ -79,18 +81,18 @@ def test_one_network_has_the_analyses_of_one_network(single):
 
 def test_an_analysis_of_more_networks_than_there_are(single, capsys):
     folder, _ = single
-    config = _run.finished(folder, mnist.Config)[0]
+    config = folders.finished(folder, RunConfig)[0]
     for name, least in (("scatter", 7), ("paths", 2), ("ensembles", 2)):
         for place in (folder, folder.parent / "fresh"):
-            with pytest.raises(_run.UsageError) as error:
-                mnist.run(config, place, analyses=[name, "all"])
+            with pytest.raises(UsageError) as error:
+                experiment.run(config, place, analyses=[name, "all"])
         assert not place.exists()  # the error comes before anything is trained
         assert str(error.value) == (
             f"the analysis '{name}' needs at least {least} networks, and this sampler holds 1: "
             "leave it out"
         )
     capsys.readouterr()
-    mnist.run(config, folder, analyses=["all"], settings=ALONE)
+    experiment.run(config, folder, analyses=["all"], settings=ALONE)
     assert capsys.readouterr().out.count("left out: the analysis") == 4
 
 
@@ -102,15 +104,15 @@ class TestKilled:
         """Kills the writing of a figure of this name, once."""
 
         def at(figure):
-            real = _run.write_figure
+            real = folders.write_figure
 
             def write(folder, name, *rest):
                 if name == figure:
-                    monkeypatch.setattr(_run, "write_figure", real)
+                    monkeypatch.setattr(folders, "write_figure", real)
                     raise KeyboardInterrupt
                 real(folder, name, *rest)
 
-            monkeypatch.setattr(_run, "write_figure", write)
+            monkeypatch.setattr(folders, "write_figure", write)
 
         return at
 
@@ -119,10 +121,10 @@ class TestKilled:
         killed("risk_coverage")  # the second of two figures
         with pytest.raises(KeyboardInterrupt):
             settings = SMALL | {"num_networks": 4}
-            mnist.run(TINY, folder, analyses=["uncertainty"], settings=settings)
+            experiment.run(TINY, folder, analyses=["uncertainty"], settings=settings)
         assert "uncertainty" not in json.loads((folder / "metrics.json").read_text())["analyses"]
         assert not (folder / "report.html").exists()
-        again = mnist.run(TINY, folder, analyses=["uncertainty"], settings=SMALL)
+        again = experiment.run(TINY, folder, analyses=["uncertainty"], settings=SMALL)
         again["analyses"]["uncertainty"]["seconds"] = 0
         expected = dict(analysed[1]["analyses"]["uncertainty"], seconds=0)
         assert again["analyses"]["uncertainty"] == expected
@@ -141,15 +143,15 @@ class TestKilled:
         longer = dataclasses.replace(TINY, steps=61)
         killed("accuracy_histogram")
         with pytest.raises(KeyboardInterrupt):
-            mnist.run(longer, folder)
+            experiment.run(longer, folder)
         assert not (folder / "metrics.json").exists()  # it would be of fewer steps
-        with pytest.raises(_run.RunError, match="no finished run"):
+        with pytest.raises(RunError, match="no finished run"):
             report.write([folder], tmp_path / "page.html")
-        metrics = mnist.run(longer, folder)
+        metrics = experiment.run(longer, folder)
         assert metrics["steps"] == 61
         assert (folder / "checkpoints" / "step-00000061").exists()
-        assert set(metrics["analyses"]) == set(_experiment.BASIC)
+        assert set(metrics["analyses"]) == BASIC
         assert not (folder / "figures" / "paths.png").exists()
         assert set(times(folder)) >= {"accuracy_histogram.png", "filters.png"}
-        with pytest.raises(_run.RunError, match="goes to 61 steps, not 60"):
-            mnist.run(TINY, folder)
+        with pytest.raises(RunError, match="goes to 61 steps, not 60"):
+            experiment.run(TINY, folder)

@@ -1,0 +1,140 @@
+"""Flags that several commands share, and those of a run."""
+
+import dataclasses
+import shutil
+
+import pytest
+from small_experiments import command_line, modification_times, tiny
+
+from reproduce import cifar, mnist
+from reproduce.cli import device_flags, run_flags, shared_flags, target_flag
+from reproduce.cli.command import FLAGS
+from reproduce.configs import EXPERIMENTS, METHODS
+from reproduce.runs import folder as folders
+from reproduce.runs.folder import RunError, UsageError
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+class TestSharedFlags:
+    def test_a_flag_that_means_nothing_here(self):
+        with (
+            command_line("--lam=3"),
+            pytest.raises(UsageError, match=r"^a report has no --lam\. See --help for all flags"),
+        ):
+            shared_flags.accept_only(("seed",), "a report")
+
+    def test_flags_of_other_modules(self):
+        with command_line("--method=sgd", "--seed=3"):
+            shared_flags.accept_only(("seed",), "a report")
+            with pytest.raises(UsageError, match="a report has no --method"):
+                shared_flags.accept_only(("seed",), "a report", others=(run_flags,))
+
+    def test_auto_says_which_data_set_it_became(self, monkeypatch, capsys):
+        monkeypatch.setattr(shared_flags, "resolve", lambda name, folder: ("mnist_5k", "a notice"))
+        with command_line():
+            assert shared_flags.dataset(("auto", "mnist_5k")) == "mnist_5k"
+        assert capsys.readouterr().out == "a notice\n"
+
+    def test_a_data_set_that_does_not_fit(self):
+        with (
+            command_line("--dataset=cifar10"),
+            pytest.raises(UsageError, match="cifar10 does not fit the network: choose mnist"),
+        ):
+            shared_flags.dataset(("mnist",))
+
+
+class TestDeviceFlags:
+    def test_one_device_is_the_default(self):
+        with command_line("--steps_per_execution=3", "--jit_compile"):
+            execution = device_flags.execution()
+        assert execution.strategy is None
+        assert (execution.steps_per_execution, execution.jit_compile) == (3, True)
+
+    def test_they_mean_nothing_where_nothing_is_trained(self):
+        with command_line():
+            device_flags.refuse("an analysis")
+        with (
+            command_line("--devices=2"),
+            pytest.raises(UsageError, match="--devices is not used by an analysis: remove it"),
+        ):
+            device_flags.refuse("an analysis")
+
+
+class TestTargetFlag:
+    def test_the_experiment_with_several_targets_has_it(self):
+        assert FLAGS["target"].parser.enum_values == list(EXPERIMENTS["cifar"].targets)
+        names = {flag.name for flag in FLAGS.get_key_flags_for_module(cifar.__name__)}
+        assert "target" in names
+
+    def test_defaults_of_the_experiment(self):
+        default = FLAGS["dataset"].default
+        try:
+            with command_line():
+                target_flag.use_defaults("cifar")
+                assert FLAGS.dataset == "cifar10"
+        finally:
+            FLAGS.set_default("dataset", default)
+
+
+class TestRunFlags:
+    def test_help_lists_every_method(self):
+        for name, method in METHODS.items():
+            assert f"{name}: {method.help}" in FLAGS["method"].help
+
+    def test_a_run_and_its_summary(self, monkeypatch, tmp_path, capsys, quick_pictures):
+        asked = []
+
+        def run(config, folder, data_dir, **options):
+            asked.append((config, folder, options["analyses"], options["settings"]))
+            accuracies = ("majority_vote", "mean_probability", "most_confident")
+            return {
+                "networks": {"num_networks": 5, "member_accuracy": 0.5},
+                "ensemble": {f"{name}_accuracy": 0.625 for name in accuracies},
+            }
+
+        monkeypatch.setattr(run_flags, "run", run)
+        flags = ("--dataset=mnist_5k", "--analyses=ensembles", "--ensembles=3")
+        with command_line(*flags, f"--run_dir={tmp_path / 'run'}"):
+            mnist.main()
+        [(config, folder, analyses, settings)] = asked
+        assert (config.experiment, folder) == ("mnist", tmp_path / "run")
+        assert (analyses, settings) == (["ensembles"], {"ensembles": 3})
+        assert capsys.readouterr().out.startswith(
+            "5 networks: mean 50.00%; majority vote 62.50%, mean probability 62.50%"
+        )
+
+    def test_the_match_of_a_run_is_a_path_from_its_folder(self, monkeypatch, tmp_path):
+        asked = []
+        monkeypatch.setattr(run_flags, "run", lambda config, *_, **__: asked.append(config) or {})
+        folder = tmp_path / "noise"
+        flags = ("--method=noise", f"--match={tmp_path / 'other'}", f"--run_dir={folder}")
+        with command_line("--dataset=mnist_5k", *flags):
+            mnist.main()
+        assert asked[0].match == "../other"
+
+    def test_a_finished_run_is_analysed_without_training(self, tiny_run, tmp_path, quick_pictures):
+        folder = shutil.copytree(tiny_run(tiny("sgd")), tmp_path / "run")
+        before = modification_times(folder / "checkpoints")
+        with command_line(f"--run_dir={folder}", "--analyses=uncertainty"):
+            mnist.main()
+        assert "uncertainty" in folders.read_metrics(folder)["analyses"]
+        assert modification_times(folder / "checkpoints") == before
+        with (
+            command_line(f"--run_dir={folder}", "--analyses=uncertainty", "--devices=2"),
+            pytest.raises(UsageError, match="--devices is not used by the analysis of a finished"),
+        ):
+            mnist.main()
+
+    def test_an_old_run_folder_is_one_line(self, tmp_path):
+        old = dataclasses.asdict(tiny("sgd"))
+        del old["experiment"], old["target"]
+        folders.write_json(tmp_path / "config.json", old)
+        folders.write_json(tmp_path / "metrics.json", {"steps": 2})
+        for flags in (["--dataset=mnist_5k", "--method=sgd"], ["--analyses=paths"]):
+            with (
+                command_line(f"--run_dir={tmp_path}", *flags),
+                pytest.raises(RunError, match="written by another version or experiment") as error,
+            ):
+                mnist.main()
+            assert "\n" not in str(error.value)

@@ -1,0 +1,218 @@
+"""The table of methods: its presets, and the samplers that it builds."""
+
+import dataclasses
+import itertools
+
+import keras
+import pytest
+
+import hypernet_tf as hn
+from reproduce.configs import (
+    EXPERIMENTS,
+    METHODS,
+    TARGETS,
+    RunConfig,
+    build_sampler,
+    preset,
+    register_method,
+)
+from reproduce.configs.methods import DIVERSITY, methods_help, methods_of
+
+ROWS = [row for method in METHODS.values() for row in method.presets]
+NUM_DATA = 4_000
+
+
+def row_name(row):
+    return f"{row.experiment}-{row.method}-{row.preset}-{row.target}"
+
+
+@pytest.fixture
+def small_targets(monkeypatch):
+    """Every target has 20 weights or 40, and its hypernetwork is small."""
+
+    def make(shape, classes):
+        pool = keras.layers.GlobalAveragePooling2D()
+        return keras.Sequential([keras.Input(shape), pool, keras.layers.Dense(classes)])
+
+    sizes = {
+        "latent_dim": 4,
+        "code_dim": 3,
+        "extractor_hidden": (8,),
+        "generator_hidden": (8,),
+    }
+    for name, kind in TARGETS.items():
+        monkeypatch.setitem(TARGETS, name, kind._replace(make=make, hypernetwork=sizes))
+
+
+class TestPresets:
+    @pytest.mark.parametrize("method", METHODS)
+    def test_every_method_has_all_presets(self, method):
+        for experiment, name in itertools.product(("mnist", "cifar"), ("paper", "quick")):
+            row = preset(experiment, method, name)
+            assert (row.experiment, row.method, row.preset) == (experiment, method, name)
+            assert row.target == EXPERIMENTS[experiment].targets[0]
+            assert row.dataset == {"mnist": "mnist", "cifar": "cifar10"}[experiment]
+
+    def test_no_row_is_there_twice(self):
+        names = [row_name(row) for row in ROWS]
+        assert len(set(names)) == len(names)
+
+    def test_the_published_numbers(self):
+        """Deutsch et al. (2019), section 4.1 and appendix A; Louizos and Welling (2017)."""
+        hypernetwork = preset("mnist", "hypernetwork", "paper")
+        assert hypernetwork == RunConfig(
+            experiment="mnist",
+            method="hypernetwork",
+            preset="paper",
+            target="mnist",
+            steps=13_000,
+            num_networks=200,
+            networks_per_step=32,
+            images_per_network=32,
+            learning_rate=3e-4,
+            learning_rate_decay=0.99998,
+            lam=1_000.0,
+            optimizer="adam",
+            dataset="mnist",
+            diversity="weights",
+            validate_every=1_000,
+            checkpoint_every=250,
+        )
+        assert hypernetwork.passes_per_step * 13_000 == 13_312_000
+        mnf = preset("mnist", "mnf", "paper")
+        assert (mnf.steps, mnf.networks_per_step, mnf.images_per_network) == (55_000, 1, 100)
+        assert (mnf.learning_rate, mnf.decay_per_step, mnf.num_networks) == (1e-3, 1.0, 200)
+        sgd = preset("mnist", "sgd", "paper")
+        assert (sgd.steps, sgd.networks_per_step, sgd.images_per_network) == (10_000, 1, 256)
+        assert (sgd.learning_rate, sgd.decay_per_step, sgd.num_networks) == (1e-3, 0.9999, 1)
+
+    def test_the_quick_hypernetwork(self):
+        quick = preset("mnist", "hypernetwork", "quick")
+        assert (quick.steps, quick.num_networks, quick.learning_rate) == (600, 50, 1e-3)
+        assert (quick.networks_per_step, quick.images_per_network, quick.lam) == (32, 32, 1e3)
+        assert (quick.validate_every, quick.checkpoint_every) == (200, 100)
+
+    def test_a_row_for_one_target_stands_before_that_of_the_default_target(self):
+        lenet, resnet32, other = (
+            preset("cifar", "hypernetwork", "paper", target=target)
+            for target in ("lenet", "resnet32", "resnet32_b")
+        )
+        assert (lenet.networks_per_step, resnet32.networks_per_step) == (32, 8)
+        assert dataclasses.replace(resnet32, target="resnet32_b") == other
+        sgd = preset("cifar", "sgd", "paper", target="resnet32")
+        assert sgd == dataclasses.replace(preset("cifar", "sgd", "paper"), target="resnet32")
+
+    def test_changes(self):
+        row = preset("cifar", "sgd", "quick", dataset="mnist_5k", steps=7)
+        assert (row.dataset, row.steps, row.augment) == ("mnist_5k", 7, False)
+        assert row.decay_per_step**7 == pytest.approx(0.01)  # the rate follows the steps
+        for name in EXPERIMENTS["cifar"].datasets:
+            colour = name in ("cifar10", "cifar100", "svhn_cropped")
+            assert preset("cifar", "sgd", "quick", dataset=name).augment == colour
+        assert not preset("mnist", "sgd", "quick").augment
+
+    def test_no_such_preset(self):
+        with pytest.raises(KeyError):
+            preset("mnist", "sgd", "fast")
+
+
+class TestSamplers:
+    @pytest.mark.parametrize("row", ROWS, ids=row_name)
+    def test_a_preset_builds_the_sampler_that_it_describes(self, row, small_targets):
+        sampler = build_sampler(row, NUM_DATA)
+        assert sampler.num_networks == row.networks_per_step
+        rate = row.learning_rate / (NUM_DATA if row.method == "sgld" else 1)
+        assert float(sampler.optimizer.learning_rate) == pytest.approx(rate)
+        lam = {"hypernetwork": 1_000, "sgld": NUM_DATA}.get(row.method, 1)
+        assert float(sampler.lam.numpy()) == lam
+        chains = row.method in ("sgd_chains", "sgd_snapshots", "sgld")
+        uses_sgd = isinstance(sampler.optimizer, keras.optimizers.SGD)
+        trained_by_sgd = row.experiment == "cifar" and row.method not in ("hypernetwork", "mnf")
+        assert uses_sgd == (row.optimizer == "sgd") == (chains or trained_by_sgd)
+        if uses_sgd:
+            assert sampler.optimizer.momentum == row.momentum == (0.0 if chains else 0.9)
+
+    @pytest.mark.parametrize("row", ROWS, ids=row_name)
+    def test_the_number_of_networks_is_known_without_the_sampler(self, row, small_targets):
+        for steps in (row.steps, 7):
+            config = dataclasses.replace(row, steps=steps)
+            available = METHODS[row.method].num_available(config)
+            assert available == build_sampler(config, NUM_DATA).num_available_after(steps)
+            if steps == row.steps:
+                assert available is None or available >= row.num_networks
+                assert (available == 1) == (row.method == "sgd")
+
+    @pytest.mark.parametrize("diversity", DIVERSITY)
+    def test_diversity_chooses_the_terms(self, diversity, small_targets):
+        config = dataclasses.replace(
+            preset("cifar", "hypernetwork", "quick"), diversity=diversity, lam=7.0
+        )
+        sampler = build_sampler(config, NUM_DATA)
+        kinds = {
+            "weights": ["NegativeEntropy"],
+            "outputs": ["NegativeOutputEntropy"],
+            "none": [],
+        }
+        assert [type(term).__name__ for term in sampler.diversity] == kinds[diversity]
+        assert float(sampler.lam.numpy()) == 7
+
+    def test_the_rate_falls_to_a_hundredth(self, small_targets):
+        sampler = build_sampler(preset("cifar", "sgd", "quick", steps=400), NUM_DATA)
+        assert float(sampler.optimizer.learning_rate) == pytest.approx(0.05)
+        sampler.optimizer.iterations.assign(400)
+        assert float(sampler.optimizer.learning_rate) == pytest.approx(0.05 * 0.01, rel=1e-4)
+
+    def test_the_published_hypernetwork_has_its_number_of_parameters(self):
+        sampler = build_sampler(preset("mnist", "hypernetwork", "paper"), NUM_DATA)
+        assert sampler.count_params() >= 633_640
+        assert sum(v.value.shape.num_elements() for v in sampler.trainable_variables) == 633_640
+
+
+@pytest.fixture
+def known_methods():
+    """Methods that a test registers are forgotten."""
+    known = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(known)
+
+
+def method(name="mine", **changes):
+    row = RunConfig("mnist", name, "quick", "mnist", 10, 2, 2, 4, 0.1)
+    return dataclasses.replace(
+        METHODS["sgd"],
+        name=name,
+        help="what it is",
+        presets=(dataclasses.replace(row, **changes),),
+    )
+
+
+@pytest.mark.usefixtures("known_methods")
+class TestRegistration:
+    def test_one_entry_makes_a_method(self):
+        entry = register_method(method())
+        assert METHODS["mine"] is entry
+        assert "mine" in methods_of("mnist")
+        assert "mine" not in methods_of("cifar")
+        assert "mine: what it is" in methods_help()
+        assert preset("mnist", "mine", "quick").steps == 10
+        sampler = build_sampler(preset("mnist", "mine", "quick"), NUM_DATA)
+        assert isinstance(sampler, hn.DeepEnsemble)
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"method": "sgd"}, "is for method 'sgd'"),
+            ({"experiment": "imagenet"}, "experiment 'imagenet'"),
+            ({"target": "lenet"}, "target 'lenet'"),
+        ],
+    )
+    def test_a_row_that_does_not_fit(self, changes, words):
+        with pytest.raises(ValueError, match=words) as error:
+            register_method(method(**changes))
+        assert "\n" not in str(error.value)
+        assert "mine" not in METHODS
+
+    def test_a_name_that_is_taken(self):
+        with pytest.raises(ValueError, match="Cannot register the method 'sgd' twice: choose"):
+            register_method(method("sgd"))

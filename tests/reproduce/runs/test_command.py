@@ -1,0 +1,80 @@
+"""A run as a command line, and as a process of its own."""
+
+import dataclasses
+import pathlib
+import signal
+
+import pytest
+from small_experiments import command_line as parsed
+
+from reproduce.cli.run_flags import config_from_flags
+from reproduce.configs import METHODS, extensions
+from reproduce.runs.command import command_line, end_together, run_child
+from reproduce.runs.folder import RunError
+
+ROWS = [row for method in METHODS.values() for row in method.presets]
+
+
+@pytest.mark.parametrize(
+    "row", ROWS, ids=lambda row: f"{row.experiment}-{row.method}-{row.preset}-{row.target}"
+)
+def test_the_flags_describe_the_same_run(row, tmp_path):
+    changes = {"dataset": "mnist_5k", "seed": 3, "precision": "mixed_bfloat16", "steps": 40}
+    if row.method == "hypernetwork":
+        changes |= {"lam": 1 / 3, "diversity": "outputs"}
+    if row.method == "noise":
+        changes["match"] = "../other"
+    config = dataclasses.replace(row, **changes)
+    option, module, *words = command_line(
+        config, tmp_path / "run", str(tmp_path), analyses=["paths"]
+    )
+    assert (option, module) == ("-m", f"reproduce.{row.experiment}")
+    assert {f"--run_dir={tmp_path / 'run'}", f"--data_dir={tmp_path}", "--analyses=paths"} <= {
+        *words
+    }
+    with parsed(*words):
+        found = config_from_flags(row.experiment)
+    if row.method == "noise":
+        assert pathlib.Path(found.match).resolve() == tmp_path / "other"
+        found = dataclasses.replace(found, match="../other")
+    assert found == config
+
+
+def test_it_holds_nothing_that_is_not_needed():
+    config = next(row for row in ROWS if row.method == "sgd")
+    config = dataclasses.replace(config, dataset="mnist_5k")
+    assert command_line(config, pathlib.Path("runs/x")) == [
+        *("-m", "reproduce.mnist", "--dataset=mnist_5k", "--method=sgd", "--preset=paper"),
+        *("--steps=10000", "--seed=0", "--run_dir=runs/x"),
+    ]
+
+
+def test_a_child_loads_the_same_extensions(monkeypatch):
+    monkeypatch.setattr(extensions, "_LOADED", ["my_sampler.py", "other"])
+    assert "--extension=my_sampler.py,other" in command_line(ROWS[0], pathlib.Path("run"))
+
+
+def test_a_child_that_fails_is_one_line(capfd):
+    run_child(["-c", "print('done')"], "the run")
+    with pytest.raises(RunError, match=r"^the run failed$"):
+        run_child(["-c", "import sys; sys.exit('because')"], "the run")
+    said = capfd.readouterr()
+    assert said.out == "done\n"
+    assert said.err == "because\n"
+
+
+def test_a_child_ends_with_this_process(tmp_path):
+    """As SIGTERM of the parent: `end_together` turns it into an exit, which ends the child."""
+    before = signal.getsignal(signal.SIGTERM)
+    script = (
+        "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(60); "
+        f"open({str(tmp_path / 'lived')!r}, 'w')"
+    )
+    try:
+        end_together()
+        with pytest.raises(SystemExit) as end:
+            run_child(["-c", script], "the run")
+        assert end.value.code == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "lived").exists()

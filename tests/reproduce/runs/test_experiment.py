@@ -1,0 +1,238 @@
+"""A run: its folder, its numbers, its page, and what it does not do again."""
+
+import dataclasses
+import html.parser
+import json
+import pathlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_experiments import SMALL_SETTINGS, TINY, modification_times, tiny
+
+import hypernet_tf as hn
+from hypernet_tf.training.augmentation import flip_and_crop
+from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
+from reproduce.analyses import ANALYSES
+from reproduce.configs import EXPERIMENTS, METHODS, preset
+from reproduce.reports import run_page
+from reproduce.runs import experiment
+from reproduce.runs.folder import RunError, UsageError
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, few_digits):
+    folder = tmp_path_factory.mktemp("runs") / "mnist"
+    return folder, experiment.run(TINY, folder)
+
+
+class TestFolder:
+    def test_it_holds_what_it_should(self, finished):
+        folder, metrics = finished
+        assert json.loads((folder / "config.json").read_text()) == dataclasses.asdict(TINY)
+        assert json.loads((folder / "metrics.json").read_text()) == metrics
+        for name in ("accuracy_histogram", "training_curves", "filters"):
+            assert (folder / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert any((folder / "tensorboard").iterdir())
+        assert not list(folder.rglob("*.part*"))
+
+    def test_metrics_are_those_of_the_networks(self, finished):
+        _, metrics = finished
+        assert metrics["experiment"] == "mnist"
+        assert metrics["method"] == "hypernetwork"
+        assert metrics["dataset"] == {
+            "name": "mnist_5k",
+            "source": metrics["dataset"]["source"],
+            "train": 80,
+            "validation": 80,
+            "test": 80,
+        }
+        assert metrics["steps"] == 2
+        assert metrics["config"] == dataclasses.asdict(TINY)
+        run = metrics["run"]
+        assert set(run) == {
+            "steps",
+            "image_passes",
+            "target_weights",
+            "parameters",
+            "peak_memory_mib",
+        }
+        assert (run["steps"], run["image_passes"]) == (2, 2 * 3 * 4)
+        assert (run["target_weights"], run["parameters"]) == (20_018, 633_640)
+        assert run["peak_memory_mib"] > 100
+        assert metrics["networks"]["num_networks"] == 5
+        members = {
+            "member_accuracy",
+            "member_accuracy_std",
+            "member_accuracy_min",
+            "member_accuracy_max",
+            "member_negative_log_likelihood",
+        }
+        ensemble = {
+            "majority_vote_accuracy",
+            "mean_probability_accuracy",
+            "most_confident_accuracy",
+            "negative_log_likelihood",
+            "expected_calibration_error",
+            "adaptive_calibration_error",
+            "brier_score",
+        }
+        assert set(metrics["networks"]) == {"num_networks"} | members
+        assert set(metrics["ensemble"]) == ensemble
+        assert set(metrics["validation"]) == members | ensemble | {"disagreement", "entropy"}
+        assert set(metrics["diversity"]) == {
+            "entropy",
+            "disagreement",
+            "nearest_neighbour_distance",
+        }
+        assert set(metrics["seconds"]) == {"train_seconds", "evaluate_seconds", "sample_seconds"}
+        assert "best_on_test" not in metrics  # the test images were not watched
+        low, mean, high = (
+            metrics["networks"][f"member_accuracy{end}"] for end in ("_min", "", "_max")
+        )
+        assert 0 <= low <= mean <= high <= 1
+        assert np.isfinite(metrics["diversity"]["entropy"])
+        assert metrics["diversity"]["nearest_neighbour_distance"] is None  # of ten networks
+
+    def test_the_report_opens_without_a_network(self, finished):
+        folder, _ = finished
+        text = (folder / "report.html").read_text()
+        assert "20,018" in text
+        assert "633,640" in text
+        assert "not available" in text  # published accuracies that cannot be cited
+        assert text.count("data:image/png;base64,") == 3
+        sources = re.findall(r'(?:src|href)="([^"]{0,30})', text)
+        assert all(source.startswith("data:") for source in sources)
+        opened = []
+
+        class Checker(html.parser.HTMLParser):
+            def handle_starttag(self, tag, attrs):
+                if tag not in ("meta", "img"):
+                    opened.append(tag)
+
+            def handle_endtag(self, tag):
+                assert opened.pop() == tag
+
+        Checker().feed(text)
+        assert not opened
+
+    def test_a_finished_run_is_not_run_again(self, finished, capsys):
+        folder, metrics = finished
+        before = modification_times(folder)
+        assert experiment.run(TINY, folder) == metrics
+        assert "complete" in capsys.readouterr().out
+        assert modification_times(folder) == before
+
+    def test_another_configuration(self, finished):
+        folder, _ = finished
+        before = modification_times(folder)
+        with pytest.raises(RunError, match=r"lam=1000\.0, not 7\.0: choose another") as error:
+            experiment.run(dataclasses.replace(TINY, lam=7.0), folder)
+        assert "\n" not in str(error.value)
+        assert modification_times(folder) == before
+
+    def test_a_folder_of_something_else(self, tmp_path):
+        (tmp_path / "letter.txt").write_text("dear")
+        with pytest.raises(RunError, match="not a run folder"):
+            experiment.run(TINY, tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+        with pytest.raises(RunError, match=r"^the run folder /dev/null/run [^\n]*$"):
+            experiment.run(TINY, pathlib.Path("/dev/null/run"))
+
+    def test_an_old_run_folder_is_one_line(self, finished, tmp_path):
+        folder = shutil.copytree(finished[0], tmp_path / "run")
+        saved = dataclasses.asdict(TINY) | {"networks": 5}
+        for name in ("experiment", "target", "num_networks"):
+            del saved[name]
+        (folder / "config.json").write_text(json.dumps(saved))
+        with pytest.raises(RunError, match=r"by another version .*: choose another") as error:
+            experiment.run(TINY, folder)
+        assert "\n" not in str(error.value)
+
+    def test_metrics_without_a_group_are_damaged(self, finished, tmp_path):
+        folder = shutil.copytree(finished[0], tmp_path / "run")
+        metrics = json.loads((folder / "metrics.json").read_text())
+        del metrics["networks"]
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        with pytest.raises(RunError, match=r"metrics\.json is damaged: delete it"):
+            experiment.run(TINY, folder)
+
+    def test_a_damaged_checkpoint_is_named(self, finished, tmp_path):
+        folder = shutil.copytree(finished[0], tmp_path / "run")
+        model = folder / "checkpoints" / "step-00000002" / "model.keras"
+        model.write_bytes(model.read_bytes()[:1000])
+        with pytest.raises(CheckpointError, match="step-00000002 is damaged"):
+            experiment.run(dataclasses.replace(TINY, steps=3), folder)
+        with pytest.raises(CheckpointError, match="no checkpoint"):
+            shutil.rmtree(folder / "checkpoints")
+            Checkpoints(folder / "checkpoints").load()
+
+
+class TestBeforeTraining:
+    """What cannot be done is an error before anything is trained or written."""
+
+    @pytest.mark.parametrize(
+        ("config", "message"),
+        [
+            (tiny("deep_ensemble", num_networks=11), "Cannot sample 11 networks: .* holds 10"),
+            (tiny("sgld"), "Cannot sample 50 networks: this sampler holds 10"),
+        ],
+    )
+    def test_more_networks_than_there_are(self, config, message, tmp_path):
+        with pytest.raises(UsageError, match=message):
+            experiment.run(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_images_that_do_not_fit(self, monkeypatch, tmp_path):
+        large = hn.data.Split(np.zeros((4, 40, 40, 3), np.uint8), np.zeros(4, int))
+        drawn = hn.data.Dataset("large", "drawn", tuple("0123456789"), large, large, large)
+        monkeypatch.setattr(hn.data, "load", lambda name, data_dir: drawn)
+        with pytest.raises(
+            hn.data.DataError, match="40 x 40 x 3, which does not fit into 32 x 32"
+        ) as error:
+            experiment.run(tiny("hypernetwork", "cifar"), tmp_path / "run")
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_colour_images_are_shifted_and_all_but_digits_mirrored(monkeypatch, tmp_path):
+    options = []
+    monkeypatch.setattr(experiment, "train", lambda *_, **given: options.append(given))
+    dataset = experiment.load(tiny("sgd", "cifar"), None)
+    images = tf.random.stateless_uniform([64, 32, 32, 3], [0, 1])
+    for name in EXPERIMENTS["cifar"].datasets[1:]:
+        config = preset("cifar", "sgd", "quick", dataset=name)
+        experiment.trained(config, dataset, tmp_path, None)
+        assert options[-1]["watch_test"]
+        augment = options[-1]["augment"]
+        assert (augment is not None) == (name in ("cifar10", "cifar100", "svhn_cropped"))
+        if augment is not None:
+            expected = flip_and_crop(images, [2, 3], flip=name != "svhn_cropped")
+            np.testing.assert_array_equal(augment(images, [2, 3]), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_analysis_runs_on_every_method(method, tiny_run, tmp_path):
+    match = str(tiny_run(tiny("deep_ensemble", steps=30))) if method == "noise" else ""
+    steps = 200 if method == "sgld" else 30
+    config = tiny(method, steps=steps, match=match)
+    available = METHODS[method].num_available(config)
+    config = dataclasses.replace(config, num_networks=min(available or 4, 4))
+    settings = SMALL_SETTINGS | {"num_networks": config.num_networks}
+    if available is not None:
+        del settings["ensembles"]
+    metrics = experiment.run(config, tmp_path / "run", analyses=["all"], settings=settings)
+    possible = {
+        name
+        for name, analysis in ANALYSES.items()
+        if available is None or analysis.least_networks <= available
+    }
+    assert set(metrics["analyses"]) == possible
+    assert {"uncertainty", "out_of_distribution"} <= possible
+    rows = {row.measure.key: row.value for row in run_page.rows(metrics)}
+    assert rows["steps"] == steps

@@ -1,0 +1,107 @@
+"""Noise that is as strong as it takes for networks to be as far apart as those of another run."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from small_experiments import SMALL_SETTINGS, tiny
+
+import hypernet_tf as hn
+from hypernet_tf.diversity.entropy import nearest_neighbour_distances
+from hypernet_tf.training.checkpoints import Checkpoints
+from reproduce.configs import RunConfig
+from reproduce.runs import experiment
+from reproduce.runs import folder as folders
+from reproduce.runs.folder import RunError
+from reproduce.runs.match import ensemble_to_match, finished_sampler
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+@pytest.fixture(scope="module")
+def ensemble_run(tiny_run):
+    return tiny_run(tiny("deep_ensemble", steps=30))
+
+
+def sampler_of(folder):
+    return finished_sampler(folder, folders.finished(folder, RunConfig)[0])
+
+
+@pytest.mark.slow
+def test_noise_is_as_far_apart_as_the_run_that_it_matches(ensemble_run, tmp_path):
+    config = tiny("noise", num_networks=10, match=str(ensemble_run))
+    metrics = experiment.run(config, tmp_path / "noise")
+    sampler, other = sampler_of(tmp_path / "noise"), sampler_of(ensemble_run)
+    assert isinstance(sampler, hn.NoiseControl)
+
+    def distance(ensemble):
+        return float(np.log(nearest_neighbour_distances(ensemble.theta())).mean())
+
+    # What is analysed later is what was evaluated.
+    assert distance(sampler.sample(10)) == pytest.approx(distance(other.sample(10)), abs=1e-3)
+    again = experiment.run(
+        config, tmp_path / "noise", analyses=["uncertainty"], settings=SMALL_SETTINGS
+    )
+    assert again["diversity"] == metrics["diversity"]
+
+
+@pytest.mark.slow
+def test_training_goes_on_as_if_noise_had_not_been_matched(ensemble_run, tmp_path):
+    config = tiny("noise", num_networks=10, match=str(ensemble_run))
+    more = dataclasses.replace(config, steps=4)
+    experiment.run(config, tmp_path / "twice")
+    for name in ("twice", "at_once"):
+        experiment.run(more, tmp_path / name)
+    histories = [
+        [entry["validation"] for entry in record["history"] if entry["step"] == 4]
+        for _, record in (
+            Checkpoints(tmp_path / name / "checkpoints").load() for name in ("twice", "at_once")
+        )
+    ]
+    assert histories[0] == histories[1]
+    thetas = [sampler_of(tmp_path / name).sample(3).theta() for name in ("twice", "at_once")]
+    np.testing.assert_array_equal(*thetas)
+
+
+class TestWhatCannotBeMatched:
+    """An error before anything is trained or written."""
+
+    def check(self, config, folder, message):
+        with pytest.raises(RunError, match=message) as error:
+            experiment.run(config, folder)
+        assert "\n" not in str(error.value)
+        assert not folder.exists()
+
+    def test_no_run(self, tmp_path):
+        config = tiny("noise", match=str(tmp_path / "nothing"))
+        self.check(config, tmp_path / "noise", r"no finished run in .*nothing: train it first")
+
+    def test_a_run_on_other_images(self, ensemble_run, tmp_path):
+        clothes = shutil.copytree(ensemble_run, tmp_path / "clothes")
+        saved = json.loads((clothes / "config.json").read_text())
+        folders.write_json(clothes / "config.json", saved | {"dataset": "fashion_mnist"})
+        config = tiny("noise", match="../clothes")
+        self.check(config, tmp_path / "noise", "is on fashion_mnist, not mnist_5k")
+
+    def test_a_run_of_one_network(self, tiny_run, tmp_path):
+        config = tiny("noise", match=str(tiny_run(tiny("sgd"))))
+        self.check(config, tmp_path / "noise", "has one network, and so no distances to match")
+
+
+def test_as_many_networks_are_matched_as_the_other_run_has(ensemble_run, tmp_path):
+    for asked, expected in ((4, 4), (50, 10)):
+        config = tiny("noise", num_networks=asked, match=str(ensemble_run))
+        assert len(ensemble_to_match(tmp_path / "noise", config)) == expected
+
+
+def test_networks_that_are_equal_cannot_be_matched(ensemble_run, monkeypatch, tmp_path):
+    def fail(self, ensemble):
+        raise ValueError("no noise is as weak")
+
+    monkeypatch.setattr(hn.NoiseControl, "match", fail)
+    config = tiny("noise", num_networks=10, match=str(ensemble_run))
+    with pytest.raises(RunError, match="the noise cannot be matched: no noise is as weak"):
+        experiment.run(config, tmp_path / "noise")
+    assert not (tmp_path / "noise" / "metrics.json").exists()
