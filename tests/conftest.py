@@ -1,7 +1,7 @@
-"""What all tests share: a seed, small targets, no network.
+"""What all tests share: a seed, small data sets, and figures that are not drawn.
 
-TensorFlow is imported where it is needed: pytest-xdist reads this file also in the process that
-only hands out the tests, before it starts those that run them.
+TensorFlow is imported inside of fixtures: pytest-xdist also reads this file in the process that
+only distributes the tests, before it starts the others.
 """
 
 import contextlib
@@ -15,14 +15,14 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def imported_objects_are_kept():
-    """What is imported by now stays: clearing Keras's state after each test collects garbage."""
+    """Freeze imported objects: clearing Keras's state after each test collects garbage."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def seed():
-    """Every test starts from the same global seeds, and leaves no Keras state behind."""
+    """Set the same global seeds before every test, and clear the state of Keras after it."""
     import keras
 
     keras.utils.set_random_seed(1234)
@@ -32,7 +32,7 @@ def seed():
 
 @pytest.fixture(scope="session")
 def load_once():
-    """`hn.data.load` that remembers: reading the 5,000 digits takes two seconds."""
+    """`hn.data.load` with a cache: reading the 5,000 digits takes two seconds."""
     import hypernet_tf as hn
 
     return functools.cache(hn.data.load)
@@ -67,7 +67,7 @@ def few_digits(with_few_digits):
 
 @pytest.fixture(scope="session")
 def undrawn():
-    """A context in which figures, all or those named, are not drawn: most of a short run's time."""
+    """A context in which figures (all, or those named) are not drawn: it saves most of the time."""
     from matplotlib.figure import Figure
 
     real = Figure.savefig
@@ -75,7 +75,7 @@ def undrawn():
     @contextlib.contextmanager
     def context(names=None):
         def savefig(figure, path):
-            if names is None or path.name.split(".")[1] in names:  # written aside: .name.part.png
+            if names is None or path.name.split(".")[1] in names:  # written aside as .name.part.png
                 path.write_bytes(b"a picture")
             else:
                 real(figure, path)
@@ -89,7 +89,7 @@ def undrawn():
 
 @pytest.fixture
 def quick_pictures(undrawn):
-    """A test whose figures are not what is tested."""
+    """For a test that does not test its figures."""
     with undrawn():
         yield
 

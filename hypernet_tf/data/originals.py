@@ -1,7 +1,7 @@
 """The original files of data sets, handed to TFDS in place of a download.
 
-TFDS knows name, length and SHA-256 of each, and reads them itself: what was prepared from files is
-in the same order, and split in the same way, as what was downloaded.
+TFDS knows name, length and SHA-256 of each file and reads the files itself. A data set prepared
+from files therefore has the same order and the same splits as a downloaded one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from hypernet_tf.data.errors import guard
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
-# Debian strips these times, and the names, from the gzip headers, which changes the checksums.
+# Debian strips times and names from the gzip headers, which changes the checksums. These times
+# restore them.
 _IDX_TIMES = {
     "train-labels-idx1-ubyte.gz": 0x59A7E9DE,
     "t10k-labels-idx1-ubyte.gz": 0x59A7E9F3,
@@ -27,10 +28,10 @@ _IDX_TIMES = {
 
 
 def find(builder: Any) -> Path | None:
-    """The first folder with any of a data set's original files, None if there is none.
+    """The first folder with any of a data set's original files; None if there is none.
 
     Args:
-        builder: TFDS's builder of the data set.
+        builder: Builder of the data set in TFDS.
     """
     root = Path(builder.data_dir).parents[1]
     folders = [root / builder.name, root]
@@ -43,15 +44,15 @@ def find(builder: Any) -> Path | None:
 
 
 def hand_over(builder: Any, folder: Path, manual_dir: Path) -> None:
-    """Puts a data set's original files where TFDS looks before it downloads.
+    """Put a data set's original files into the folder in which TFDS looks before a download.
 
     Args:
-        builder: TFDS's builder of the data set.
-        folder: where the files are.
-        manual_dir: where TFDS will look.
+        builder: Builder of the data set in TFDS.
+        folder: Folder of the files.
+        manual_dir: Folder in which TFDS looks.
 
     Raises:
-        DataError: a file is missing or not the original one.
+        DataError: A file is missing or is not the original one.
     """
     for info in builder.url_infos.values():
         path = folder / info.filename
@@ -64,14 +65,14 @@ def hand_over(builder: Any, folder: Path, manual_dir: Path) -> None:
 
 
 def check(path: Path, builder: Any) -> None:
-    """Compares a file with what TFDS knows of the data set's file of that name.
+    """Check length and checksum of a file against those that TFDS knows.
 
     Args:
-        path: the file.
-        builder: TFDS's builder of the data set.
+        path: Path of the file.
+        builder: Builder of the data set in TFDS.
 
     Raises:
-        DataError: it cannot be read, or has another length or checksum.
+        DataError: The file cannot be read, or has another length or checksum.
     """
     with _expect_original(path, builder.name):
         (info,) = (x for x in builder.url_infos.values() if x.filename == path.name)
@@ -84,11 +85,11 @@ def check(path: Path, builder: Any) -> None:
 
 
 def _expect_original(path: Path, name: str) -> Any:
-    return guard(f"{path} is no whole original file of {name}: replace it")
+    return guard(f"{path} is not the original file of {name}: replace it")
 
 
 def _read_idx(path: Path, checksum: str) -> bytes:
-    """A gzip file with a whole idx file in it, under the header that the checksum expects."""
+    """The bytes of a gzip file that holds an idx file, with the header of the original checksum."""
     rank = 3 if "idx3" in path.name else 1
     with _expect_original(path, "fashion_mnist"):
         raw = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What a data set is: images and labels in three splits."""
+"""A data set: images and labels in three splits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Split:
     """Images and their labels.
 
     Args:
-        images: uint8 [M, H, W, C], pixels from 0 to 255.
-        labels: int64 [M], the index of each image's class; -1 where it has none.
+        images: Images uint8 [M, H, W, C], pixels from 0 to 255.
+        labels: Labels int64 [M], the index of each image's class; -1 without classes.
 
     Example:
         >>> split = Split(np.full([2, 28, 28, 1], 255, np.uint8), np.array([3, 7]))
@@ -43,13 +43,15 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set in three splits, and where it came from. One to test on has only a `test` split.
+    """A data set in three splits, and its source. One that is only for tests has one split.
 
     Args:
-        name: The data set's own name, never `auto`.
-        source: One line: where the images came from.
-        classes: The name of each class, in the order of the labels.
-        train: Images to train on; validation: to choose settings by; test: to report on.
+        name: Name of the data set, never `auto`.
+        source: Source of the images, one line.
+        classes: Name of each class, in the order of the labels.
+        train: Images for training.
+        validation: Images for the choice of settings.
+        test: Images for reported results.
     """
 
     name: str
@@ -66,6 +68,6 @@ class Dataset:
         return cls(name, source, classes, empty, empty, test)
 
     def summary(self) -> dict[str, Any]:
-        """Name, source and the number of images of each split, ready for a JSON file."""
+        """Name, source and the number of images of each split, for a JSON file."""
         sizes = {part: len(getattr(self, part)) for part in ("train", "validation", "test")}
         return {"name": self.name, "source": self.source, **sizes}

@@ -1,4 +1,4 @@
-"""`svhn_cropped` from its own two files: TFDS would need the third one too, 1.3 GB of it."""
+"""`svhn_cropped` from two of its files: TFDS would also need the third, of 1.3 GB."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from hypernet_tf.data.splits import VALIDATION_IMAGES, Dataset, Split
 
 
 def read_svhn(builder: Any, folder: Path) -> Dataset:
-    """The Street View House Numbers as their files hold them.
+    """The Street View House Numbers, read from their files.
 
-    Nothing is prepared, and the images are in the order of the files, where TFDS shuffles: the
-    last 5,000, which are split off for validation, are other ones than TFDS's.
+    Nothing is prepared, and the images are in the order of the files, whereas TFDS shuffles. The
+    last 5,000, which become the validation images, are therefore not those of TFDS.
 
     Args:
-        builder: TFDS's builder of `svhn_cropped`, which knows the files' checksums.
-        folder: where train_32x32.mat and test_32x32.mat are.
+        builder: Builder of `svhn_cropped` in TFDS, which knows the files' checksums.
+        folder: Folder of train_32x32.mat and test_32x32.mat.
 
     Returns:
-        The data set; "extra" has no part in it.
+        The data set, without "extra".
 
     Raises:
-        DataError: a file is missing or not the original one.
+        DataError: A file is missing or is not the original one.
     """
     train, test = (_read(folder / f"{part}_32x32.mat", builder) for part in ("train", "test"))
     cut = len(train) - VALIDATION_IMAGES
@@ -44,4 +44,4 @@ def _read(path: Path, builder: Any) -> Split:
         content = loadmat(path)
         images = np.ascontiguousarray(np.moveaxis(content["X"], -1, 0))
         labels = content["y"].ravel().astype(np.int64)
-        return Split(images, labels % 10)  # 10 stands for the digit 0
+        return Split(images, labels % 10)  # 10 is the label of the digit 0

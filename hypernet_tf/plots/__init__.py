@@ -1,7 +1,7 @@
-"""Every figure: arrays in, matplotlib figure out; computes only what a drawing needs.
+"""Figures: each function takes arrays and returns a matplotlib figure.
 
-Figures are at most 7 inches wide with letters of 8 points, for half a page, on white; lines differ
-by dash pattern and marker, and shades by lightness, so that they read the same in grey print.
+Figures are 7 inches wide, with text of at least 8 points, on white. Lines differ by dash pattern
+and marker, and shades by lightness, so that figures can be read in grey print.
 """
 
 from hypernet_tf.plots.comparison import comparison

@@ -1,4 +1,4 @@
-"""Figures that set several methods side by side."""
+"""Figures that compare methods."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ from hypernet_tf.plots.style import STYLES, new_figure
 
 
 def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
-    """One row for each method, in one panel for each measure, a mark for each kind of number.
+    """Measures of several methods: a panel for each measure, with a row for each method.
 
     Args:
-        methods: names, from top to bottom.
-        panels: each {"title", "unit", "log", "series": name -> (mean [m], deviation [m])}; NaN
-            where a method has no such number, or no deviation. At most 4 series; a logarithmic
-            axis shows numbers above 0.
+        methods: Names of the methods, from top to bottom.
+        panels: A dict for each panel, with the keys
+
+            * "title": Title of the panel.
+            * "unit": Label of its axis.
+            * "log": Whether the axis is logarithmic; it shows only numbers above 0.
+            * "series": Name -> (mean [m], standard deviation [m]) over the m methods, NaN if a
+              method has no such number; at most 4 series, each with its own mark.
     """
     rows = -(-len(panels) // 2)
     figure = new_figure(rows * (1.3 + 0.24 * len(methods)))
     grid = figure.subplots(rows, 2, squeeze=False)
-    places = np.arange(len(methods))
+    rows_of_methods = np.arange(len(methods))
     for axes, panel in zip(np.ravel(grid), panels, strict=False):
-        for place, (name, (mean, deviation)) in enumerate(panel["series"].items()):
-            color, _, marker = STYLES[place]
-            beside = places + 0.13 * (place - (len(panel["series"]) - 1) / 2)
+        for index, (name, (mean, deviation)) in enumerate(panel["series"].items()):
+            color, _, marker = STYLES[index]
+            offset = 0.13 * (index - (len(panel["series"]) - 1) / 2)
             axes.errorbar(
                 mean,
-                beside,
+                rows_of_methods + offset,
                 xerr=None if np.isnan(deviation).all() else np.nan_to_num(deviation),
                 color=color,
                 linestyle="",
@@ -40,7 +44,7 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
             )
         if panel["log"]:
             axes.set_xscale("log")
-        axes.set_yticks(places, methods, fontsize=8)
+        axes.set_yticks(rows_of_methods, methods, fontsize=8)
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.set_title(panel["title"], fontsize=10)
         axes.set_xlabel(panel["unit"], fontsize=8)

@@ -1,4 +1,4 @@
-"""What accuracy costs in diversity: measures against entropy, a point for each setting."""
+"""Measures of accuracy against entropy, a mark for each lam."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from matplotlib.transforms import Bbox
 from hypernet_tf.plots.style import STYLES, new_figure
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-# Where a label may stand, in points from its mark: above, below, beside it, then further out.
-_PLACES = [
+# Positions of a label relative to its mark, in points: above, below, beside it, then further out.
+_LABEL_OFFSETS = [
     (radius * math.cos(angle), radius * math.sin(angle))
     for radius in (12, 16, 21, 27, 35, 45)
     for angle in np.deg2rad([90, 270, 0, 180, 45, 135, 315, 225])
@@ -24,14 +24,18 @@ _PLACES = [
 def frontier(
     lam: np.ndarray, entropy: np.ndarray, panels: Sequence[Mapping], *, best: int | None = None
 ) -> Figure:
-    """Panels over a common axis of entropy, a mark for each lam, which is written beside it.
+    """Measures against the entropy of the networks' weights, a mark for each lam.
 
     Args:
-        lam: [m] balances of accuracy and diversity.
-        entropy: [m] of the networks' weights, in nats.
-        panels: each {"title", "unit", "log", "values": [m]}; NaN leaves a mark out, and a
-            logarithmic axis shows values above 0.
-        best: which of them has a ring around it; None for none.
+        lam: Values of lam [m], written beside the marks.
+        entropy: Entropy [m] of the networks' weights, in nats; the axis that all panels share.
+        panels: A dict for each panel, with the keys
+
+            * "title": Title of the panel.
+            * "unit": Label of its axis.
+            * "log": Whether the axis is logarithmic; it shows only values above 0.
+            * "values": Values [m] of the measure; NaN leaves a mark out.
+        best: Index of the mark that has a ring around it; None for none.
     """
     figure = new_figure(0.5 + 2.1 * len(panels))
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -59,7 +63,7 @@ def frontier(
         axes.grid(alpha=0.3)
     grid[-1].set_xlabel("entropy of the networks' weights (nats); beside each mark its lam")
     grid[-1].xaxis.label.set_fontsize(8)
-    figure.draw_without_rendering()  # where things are is known only now
+    figure.draw_without_rendering()  # positions are known only after it
     for axes, panel in zip(grid, panels, strict=True):
         _label(axes, entropy, np.asarray(panel["values"], float), [_power(one) for one in lam])
     return figure
@@ -73,23 +77,21 @@ def _power(value: float) -> str:
 
 
 def _label(axes: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -> None:
-    """Write texts beside marks, each in the first place that is free."""
-    pixels = axes.figure.dpi / 72  # of a point
+    """Write texts beside marks, each at the first free position."""
+    pixels = axes.figure.dpi / 72  # per point
     ring = 5 * pixels
-    shown = [
-        place for place in range(len(texts)) if np.isfinite(x[place]) and np.isfinite(y[place])
-    ]
+    shown = np.flatnonzero(np.isfinite(x) & np.isfinite(y)).tolist()
     marks = axes.transData.transform(np.stack([x, y], 1))
-    taken = [Bbox.from_extents(*(marks[p] - ring), *(marks[p] + ring)) for p in shown]
+    taken = [Bbox.from_extents(*(marks[i] - ring), *(marks[i] + ring)) for i in shown]
     frame = axes.get_window_extent()
-    for place in shown:
-        text = axes.text(x[place], y[place], texts[place], fontsize=8)
+    for index in shown:
+        text = axes.text(x[index], y[index], texts[index], fontsize=8)
         size = np.array(text.get_window_extent().size)
         text.remove()
-        for right, up in _PLACES:
-            # A label at a side starts where its mark ends.
+        for right, up in _LABEL_OFFSETS:
+            # A label beside its mark starts at the end of the mark.
             right += math.copysign(size[0] / pixels / 2, right) if abs(right) > 1 else 0
-            middle = marks[place] + np.array([right, up]) * pixels
+            middle = marks[index] + np.array([right, up]) * pixels
             box = Bbox.from_extents(*(middle - size / 2), *(middle + size / 2))
             inside = frame.x0 < box.x0 and box.x1 < frame.x1
             inside = inside and frame.y0 < box.y0 and box.y1 < frame.y1
@@ -97,8 +99,8 @@ def _label(axes: Axes, x: np.ndarray, y: np.ndarray, texts: Sequence[str]) -> No
                 break
         taken.append(box)
         axes.annotate(
-            texts[place],
-            (x[place], y[place]),
+            texts[index],
+            (x[index], y[index]),
             textcoords="offset points",
             xytext=(right, up),
             ha="center",

@@ -1,4 +1,4 @@
-"""Figures of networks' weights, their training and their accuracies."""
+"""Figures of networks: their accuracies, training, weights, paths and attacks."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hypernet_tf.plots.style import STYLES, new_figure
 def accuracy_histogram(
     accuracies: np.ndarray, marks: Mapping[str, float], *, bin_width: float = 0.05
 ) -> Figure:
-    """Histogram of the networks' accuracies, with the ensembles' marked.
+    """Histogram of the accuracies of networks.
 
     Args:
-        accuracies: [N] in percent.
-        marks: name -> accuracy in percent, drawn as vertical lines.
-        bin_width: in percentage points.
+        accuracies: Accuracies [N] of the networks, in percent.
+        marks: Name -> accuracy of an ensemble in percent, drawn as a vertical line.
+        bin_width: Width of a bin, in percentage points.
     """
     figure = new_figure(4)
     axes = figure.subplots()
-    everything = np.concatenate([accuracies, list(marks.values())])
-    # Bins are centred on multiples of their width: accuracies often are such multiples themselves.
-    first, last = (np.round(limit / bin_width) for limit in (everything.min(), everything.max()))
+    values = np.concatenate([accuracies, list(marks.values())])
+    # Bins are centred on multiples of their width, because accuracies often are such multiples.
+    first, last = (np.round(limit / bin_width) for limit in (values.min(), values.max()))
     bins = bin_width * (np.arange(first, last + 2) - 0.5)
     axes.hist(accuracies, bins=list(bins), color="#8fb7d6", edgecolor="#3f6f95", linewidth=0.5)
     for (name, value), (color, line, _) in zip(marks.items(), STYLES, strict=False):
@@ -39,22 +39,23 @@ def accuracy_histogram(
 
 
 def ensembles(members: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
-    """Accuracy of each ensemble, beside the mean of its networks.
+    """Accuracies of E ensembles, beside the mean accuracy of their networks.
 
     Args:
-        members: [E], mean accuracy of each ensemble's networks, in percent.
-        kinds: how the ensemble answers -> [E] accuracies in percent.
+        members: Mean accuracies [E] of each ensemble's networks, in percent.
+        kinds: Name of an ensemble's prediction (such as the majority vote) -> accuracies [E] in
+            percent.
     """
     figure = new_figure(3.2)
     axes = figure.subplots()
-    everything = {"mean of the networks": members} | dict(kinds)
-    for place, values in enumerate(everything.values()):
-        color, _, marker = STYLES[place % len(STYLES)]
-        across = place + np.linspace(-0.2, 0.2, len(values))
-        axes.plot(across, values, color=color, linestyle="", marker=marker, markersize=4)
+    columns = {"mean of the networks": members} | dict(kinds)
+    for index, values in enumerate(columns.values()):
+        color, _, marker = STYLES[index % len(STYLES)]
+        x = index + np.linspace(-0.2, 0.2, len(values))
+        axes.plot(x, values, color=color, linestyle="", marker=marker, markersize=4)
     axes.set_xticks(
-        range(len(everything)),
-        [f"{name}\n{values.mean():.2f} %" for name, values in everything.items()],
+        range(len(columns)),
+        [f"{name}\n{values.mean():.2f} %" for name, values in columns.items()],
         fontsize=8,
     )
     axes.set_ylabel("test accuracy (%)")
@@ -64,16 +65,21 @@ def ensembles(members: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
 
 
 def training_curves(panels: Sequence[Mapping]) -> Figure:
-    """Curves against training steps, one panel each.
+    """Curves against training steps.
 
     Args:
-        panels: each {"title", "unit", "curves": name -> (steps, values)}; "low_high" may hold
-            (steps, low, high), drawn as a band.
+        panels: A dict for each panel, with the keys
+
+            * "title": Title of the panel.
+            * "unit": Label of its axis.
+            * "curves": Name -> (steps [T], values [T]).
+            * "low_high" (optional): (steps [T], lowest [T], highest [T]) of the networks, drawn as
+              a band.
     """
     rows = -(-len(panels) // 2)
     figure = new_figure(2.6 * rows)
-    for place, panel in enumerate(panels):
-        axes = figure.add_subplot(rows, 2, place + 1)
+    for index, panel in enumerate(panels):
+        axes = figure.add_subplot(rows, 2, index + 1)
         if "low_high" in panel:
             axes.fill_between(
                 *panel["low_high"], color="#0072b2", alpha=0.18, label="members, lowest to highest"
@@ -100,11 +106,11 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
 
 
 def filter_grids(grids: Mapping[str, np.ndarray]) -> Figure:
-    """One grid of small pictures per layer: the same filter of many networks.
+    """The same filter in many networks, a grid of small pictures for each layer.
 
     Args:
-        grids: title -> [n, height, width] weights, n a square number. Each grid has one symmetric
-            grey scale around zero, written beside it.
+        grids: Title -> weights [n, height, width] of n networks, n a square number. Each grid has
+            its own symmetric grey scale around zero.
     """
     rows = -(-len(grids) // 2)
     figure = new_figure(2.6 * rows)
@@ -133,14 +139,14 @@ def scatter_matrix(
     values: np.ndarray | None = None,
     label: str = "",
 ) -> Figure:
-    """Every pair of principal components of N networks, histograms on the diagonal.
+    """Scatter plots of each pair of principal components, with histograms on the diagonal.
 
     Args:
-        coordinates: [N, c].
-        explained: [c], the share of variance of each component.
-        title: of the figure.
-        values: [N], shown by the points' shade; None for one shade.
-        label: what the values are, with their unit.
+        coordinates: Coordinates [N, c] of N networks.
+        explained: Share [c] of the variance of each component.
+        title: Title of the figure.
+        values: Values [N] shown by the shade of the points; None for one shade.
+        label: Name of the values, with their unit.
     """
     count = coordinates.shape[1]
     figure = new_figure(5.2 if values is None else 5.8)
@@ -165,7 +171,7 @@ def scatter_matrix(
                     cmap=None if values is None else matplotlib.colormaps["viridis"],
                     alpha=0.35 if values is None else 1.0,
                     linewidths=0,
-                    rasterized=True,  # thousands of points make a slow page otherwise
+                    rasterized=True,  # otherwise thousands of points make a slow page
                 )
         spread = coordinates[:, row].std(ddof=1)
         grid[row, 0].set_ylabel(f"{row + 1}", fontsize=9)
@@ -183,8 +189,8 @@ def paths(t: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
     """Accuracy along paths between networks: a thin line for each, a thick one for their mean.
 
     Args:
-        t: [T], from 0 (one network) to 1 (the other).
-        kinds: name -> [P, T] accuracies in percent.
+        t: Positions [T] on the path, from 0 (one network) to 1 (the other).
+        kinds: Name of a kind of path -> accuracies [P, T] of P paths, in percent.
     """
     figure = new_figure(3.6)
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
@@ -210,11 +216,11 @@ def paths(t: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
 
 
 def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
-    """Success of attacks against their size.
+    """Success rates of attacks against their size.
 
     Args:
-        epsilons: [E], in units of 1/255.
-        curves: name -> [E], in percent of the attacked images.
+        epsilons: Sizes [E] of the attacks, in units of 1/255.
+        curves: Name -> success rates [E], in percent of the attacked images.
     """
     figure = new_figure(4)
     axes = figure.subplots()
@@ -231,10 +237,10 @@ def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Fi
 
 
 def filter_diversity(layers: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Diversity of each filter against the next layer's weights on it, one panel per layer.
+    """Diversity of each filter against the next layer's weights on it, a panel for each layer.
 
     Args:
-        layers: title -> (diversity [F], next layer's weights [F]), both root mean squares.
+        layers: Title -> (diversity [F], next layer's weights [F]), both root mean squares.
     """
     figure = new_figure(3)
     panels = figure.subplots(1, len(layers), squeeze=False)[0]

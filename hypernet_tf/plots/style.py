@@ -1,10 +1,10 @@
-"""What all figures share: their width, and how lines are told apart."""
+"""Width and line styles of all figures."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-# Lines are told apart by dash pattern and marker as well as by colour, for printed pages.
+# Lines differ by dash pattern and marker as well as by colour, for grey print.
 STYLES = (
     ("#0072b2", "-", "o"),
     ("#d55e00", "--", "s"),
@@ -17,7 +17,7 @@ def new_figure(height: float) -> Figure:
     """An empty figure, 7 inches wide.
 
     Args:
-        height: in inches.
+        height: Height in inches.
     """
     figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
     figure.set_facecolor("white")

@@ -1,4 +1,4 @@
-"""Figures of how sure networks are, and whether they are right to be."""
+"""Figures of uncertainty: calibration, out-of-distribution detection, selective prediction."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def reliability_diagram(
     Bins without examples are left out. Points below the diagonal are over-confident.
 
     Args:
-        confidence: [b], the mean confidence in each bin, fractions; NaN in an empty bin.
-        accuracy: [b], the accuracy in each bin, fractions; NaN in an empty bin.
-        share: [b], the share of the examples in each bin, fractions.
-        edges: [b + 1], the bins' limits.
+        confidence: Mean confidence [b] of each bin, a fraction; NaN in an empty bin.
+        accuracy: Accuracy [b] of each bin, a fraction; NaN in an empty bin.
+        share: Share [b] of the examples in each bin, a fraction.
+        edges: Limits [b + 1] of the bins.
     """
     figure = new_figure(5)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -38,11 +38,11 @@ def reliability_diagram(
         linestyle=line,
         marker=marker,
         markersize=4,
-        label="examples of one bin",
+        label="examples of a bin",
     )
     above.set_ylabel("accuracy (%)")
     above.set_ylim(-2, 102)
-    above.set_title("Accuracy of the examples of each confidence", fontsize=10)
+    above.set_title("Accuracy of the examples in each bin of confidence", fontsize=10)
     above.legend(frameon=False, fontsize=8, loc="upper left")
     low, widths = 100 * edges[:-1], 100 * np.diff(edges)
     below.bar(low, 100 * share, widths, align="edge", color="#8fb7d6", edgecolor="#3f6f95")
@@ -56,21 +56,22 @@ def reliability_diagram(
 
 
 def score_histograms(
-    inside: np.ndarray, outside: Mapping[str, np.ndarray], label: str, *, bins: int = 40
+    id_scores: np.ndarray, ood_scores: Mapping[str, np.ndarray], label: str, *, bins: int = 40
 ) -> Figure:
-    """Histograms of a score on the data trained for, and on other data.
+    """Histograms of a score on in-distribution and on out-of-distribution examples.
 
     Args:
-        inside: [M] scores of in-distribution examples, finite.
-        outside: name -> scores of out-of-distribution examples, finite; at most 3.
-        label: what the score is, with its unit.
-        bins: how many bins over all scores.
+        id_scores: Scores [M] of in-distribution examples, finite.
+        ood_scores: Name of a data set -> finite scores of its out-of-distribution examples; at most
+            3 data sets.
+        label: Name of the score, with its unit.
+        bins: Number of bins over all scores.
     """
     figure = new_figure(3.6)
     axes = figure.subplots()
-    groups = {"in distribution": inside} | dict(outside)
+    groups = {"in distribution": id_scores} | dict(ood_scores)
     edges = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins)
-    for place, ((name, scores), (color, line, _)) in enumerate(
+    for index, ((name, scores), (color, line, _)) in enumerate(
         zip(groups.items(), STYLES, strict=False)
     ):
         weights = np.full(len(scores), 100 / len(scores))
@@ -78,8 +79,8 @@ def score_histograms(
             scores,
             bins=list(edges),
             weights=weights,
-            histtype="stepfilled" if place == 0 else "step",
-            color="#c9dcea" if place == 0 else color,
+            histtype="stepfilled" if index == 0 else "step",
+            color="#c9dcea" if index == 0 else color,
             edgecolor=color,
             linestyle=line,
             linewidth=1.5,
@@ -93,19 +94,19 @@ def score_histograms(
 
 
 def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]]) -> Figure:
-    """Share of out-of-distribution examples found, against false alarms.
+    """ROC curves of out-of-distribution detection; OOD examples are the positives.
 
     Args:
-        curves: name -> (false positive rates, true positive rates, area under the curve), all
-            fractions; at most 4. The positives are the out-of-distribution examples.
+        curves: Name -> (false positive rates, true positive rates, area under the curve), all
+            fractions; at most 4 curves.
     """
     figure = new_figure(4.6)
     axes = figure.subplots()
     axes.plot((0, 100), (0, 100), color="0.6", linewidth=0.8, label="chance: 0.5")
-    for place, (name, (false, true, area)) in enumerate(curves.items()):
-        _curve(axes, place, false, true, f"{name}: {area:.3f}")
-    axes.set_xlabel("in-distribution examples that raise an alarm (%)")
-    axes.set_ylabel("out-of-distribution examples found (%)")
+    for index, (name, (false, true, area)) in enumerate(curves.items()):
+        _curve(axes, index, false, true, f"{name}: {area:.3f}")
+    axes.set_xlabel("false positive rate: in-distribution examples flagged as OOD (%)")
+    axes.set_ylabel("true positive rate: OOD examples flagged as OOD (%)")
     axes.set_xlim(-1, 101)
     axes.set_ylim(-1, 101)
     axes.set_title("Receiver operating characteristic, and the area under it", fontsize=10)
@@ -115,16 +116,16 @@ def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]]) -> Fi
 
 
 def risk_coverage(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
-    """Error rate on the examples that are answered, the surest first.
+    """Error rate on the examples that are answered, the most certain first.
 
     Args:
-        curves: name -> (coverage, risk), fractions; at most 4.
+        curves: Name -> (coverage, risk), fractions; at most 4 curves.
     """
     figure = new_figure(4)
     axes = figure.subplots()
-    for place, (name, (coverage, risk)) in enumerate(curves.items()):
-        _curve(axes, place, coverage, risk, name)
-    axes.set_xlabel("coverage: examples answered, the surest first (%)")
+    for index, (name, (coverage, risk)) in enumerate(curves.items()):
+        _curve(axes, index, coverage, risk, name)
+    axes.set_xlabel("coverage: examples answered, the most certain first (%)")
     axes.set_ylabel("risk: errors among them (%)")
     axes.set_xlim(0, 101)
     axes.set_ylim(bottom=0)
@@ -133,9 +134,9 @@ def risk_coverage(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure
     return figure
 
 
-def _curve(axes: Axes, place: int, x: np.ndarray, y: np.ndarray, label: str) -> None:
-    """A curve of fractions in percent, its markers beside those of the other curves."""
-    color, line, marker = STYLES[place]
+def _curve(axes: Axes, index: int, x: np.ndarray, y: np.ndarray, label: str) -> None:
+    """A curve of fractions, in percent; the index sets its style and shifts its markers."""
+    color, line, marker = STYLES[index]
     axes.plot(
         100 * x,
         100 * y,
@@ -143,6 +144,6 @@ def _curve(axes: Axes, place: int, x: np.ndarray, y: np.ndarray, label: str) -> 
         linestyle=line,
         marker=marker,
         markersize=4,
-        markevery=(0.025 * place, 0.1),  # of the drawing's diagonal
+        markevery=(0.025 * index, 0.1),  # fractions of the diagonal
         label=label,
     )

@@ -1,7 +1,7 @@
-"""Figures of what a validation during training shows: confused classes, filters side by side.
+"""Figures of a validation during training: confused classes, and filters of several networks.
 
-They are drawn while a run trains: margins are set by hand, because measuring all text for a layout
-is half of the time of a drawing.
+They are drawn while a run trains. Margins are set by hand, because a layout that measures all text
+takes half of the time of a drawing.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from matplotlib.textpath import TextPath
 
 from hypernet_tf.plots.style import new_figure
 
-_FEW = 20  # classes that have names and numbers
+_MOST_NAMED_CLASSES = 20
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Which class is taken for which: rows the true class, columns the chosen one.
+    """Confusion matrix: rows are true classes, columns predicted ones.
 
-    Shades are shares of the true class, black for all of it. Up to 20 classes have names, and
-    numbers that count examples.
+    Shades are shares of the true class, black for all of it. Up to 20 classes are named, with the
+    counts.
 
     Args:
-        counts: [C, C].
-        classes: C names.
-        title: of the figure.
+        counts: Counts [C, C] of examples.
+        classes: Names of the C classes.
+        title: Title of the figure.
     """
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    few = len(classes) <= _FEW
+    named = len(classes) <= _MOST_NAMED_CLASSES
     widths = [
-        TextPath((0, 0), name, size=8).get_extents().width for name in classes if name and few
+        TextPath((0, 0), name, size=8).get_extents().width for name in classes if name and named
     ]
     longest = max(widths, default=0) / 72  # inches
     upright = longest > 0.3
     figure, axes = _axes(0.5 + longest, 0.5 + (longest if upright else 0.1), shape=1)
     axes.imshow(share, cmap=matplotlib.colormaps["Greys"], vmin=0, vmax=1)
-    if few:
+    if named:
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 color = "white" if share[row, column] > 0.5 else "black"
@@ -51,10 +51,10 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
                     "fontsize": 8,
                 }
                 axes.text(column, row, f"{count}", **style)
-        places = range(len(classes))
-        axes.set_yticks(places, classes, fontsize=8)
-        axes.set_xticks(places, classes, fontsize=8, rotation=90 if upright else 0)
-    axes.set_xlabel("chosen class")
+        ticks = range(len(classes))
+        axes.set_yticks(ticks, classes, fontsize=8)
+        axes.set_xticks(ticks, classes, fontsize=8, rotation=90 if upright else 0)
+    axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(title, fontsize=10)
     return figure
@@ -64,10 +64,10 @@ def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> 
     """The same filters of several networks: a column for each network, a row for each filter.
 
     Args:
-        pictures: [N, filters, height, width] weights, drawn with one symmetric grey scale around
-            zero, whose ends the title tells.
-        title: of the figure.
-        row_name: what a row is, where there are several.
+        pictures: Weights [N, filters, height, width], drawn with one symmetric grey scale around
+            zero; the title states its ends.
+        title: Title of the figure.
+        row_name: Name of a row, if there are several.
     """
     networks, filters, height, width = pictures.shape
     table = np.full([filters * (height + 1) - 1, networks * (width + 1) - 1], np.nan)
@@ -76,10 +76,10 @@ def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> 
         table[top : top + height, left : left + width] = pictures[network, row]
     limit = float(np.abs(pictures).max()) or 1.0
     figure, axes = _axes(left=0.5, bottom=0.5, shape=table.shape[0] / table.shape[1])
-    gray = matplotlib.colormaps["gray"].with_extremes(bad="#7fb2e5")  # between pictures
+    gray = matplotlib.colormaps["gray"].with_extremes(bad="#7fb2e5")  # the gaps between pictures
     axes.imshow(table, cmap=gray, vmin=-limit, vmax=limit, interpolation="nearest")
     for axis, count, size in ((axes.xaxis, networks, width), (axes.yaxis, filters, height)):
-        names = [str(place + 1) for place in range(count)]
+        names = [str(number) for number in range(1, count + 1)]
         axis.set_ticks((size + 1) * np.arange(count) + (size - 1) / 2, names, fontsize=8)
     axes.set_xlabel("network")
     if filters > 1:
@@ -93,7 +93,7 @@ def filter_table(pictures: np.ndarray, title: str, row_name: str = "filter") -> 
 
 
 def _axes(left: float, bottom: float, shape: float) -> tuple[Figure, Axes]:
-    """A figure and its axes, as wide as it goes; margins in inches, shape height/width."""
+    """A figure with axes as wide as possible; margins in inches, shape is height/width."""
     right, top = 0.15, 0.5
     width = 7 - left - right
     height = min(width * shape, 7)

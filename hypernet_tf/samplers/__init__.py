@@ -1,1 +1,1 @@
-"""The systems that make weights."""
+"""Samplers: Keras models that turn random numbers into the weights of networks."""

@@ -1,50 +1,109 @@
-"""`WeightSampler`: what every system that makes weights has in common, as a Keras model."""
+"""`WeightSampler`: a Keras model that makes the weights of networks; the base of every sampler."""
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.diversity import DiversityTerm, NegativeEntropy, NegativeLogPrior, StepRecord
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.samplers.batching import Share, collect, deal, widened
-from hypernet_tf.samplers.draws import EVALUATE, SAMPLE, TRAIN, Draw, stream_seed
+from hypernet_tf.samplers.batching import Dealt, Share, widened
+from hypernet_tf.samplers.draws import SAMPLE, TRAIN, Draw, stream_seed
+from hypernet_tf.samplers.evaluation import Evaluation, build_metrics
 from hypernet_tf.targets import Target, WeightSet
+
+# Networks behind `predict`, `evaluate` and a call, if a sampler has no end of networks.
+PREDICTION_NETWORKS = 32
+# Training inputs that `fit` keeps for the statistics of batch normalisation.
+BATCH_NORM_EXAMPLES = 1_000
 
 
 class WeightSampler(keras.Model, abc.ABC):
-    """A Keras model whose examples train N generated networks at once.
+    """A Keras model that turns random numbers into the complete weights of N networks.
 
-    Loss: `lam · accuracy loss + sum of the diversity terms`, the accuracy loss being the compiled
-    Keras loss of the networks' outputs, averaged over networks (Deutsch et al. 2019, eq. 1 and 2);
-    a system may add a term of its own (`own_loss`). Target and terms see *gauged* weights.
+    A training step draws N networks and minimises `lam · accuracy loss + sum of the diversity
+    terms`. The accuracy loss is the compiled Keras loss of the networks' outputs, averaged over
+    networks (Deutsch et al. 2019, eq. 1 and 2). A sampler may add a term (`extra_loss`). Target and
+    terms see *gauged* weights.
 
-    `fit` and `evaluate` take ordinary data. Each batch is dealt out: its first share to the first
-    network, and so on; `batch_size` counts the images of the whole step, N·B. Of a batch that does
-    not divide by N each example counts once, as ever; some networks then see fewer of them.
-    `evaluate` deals to N networks that are the same for every batch: it returns the *mean member's*
-    loss and metrics. How an ensemble does is `sample(count).evaluate(x, y)`; `predict` is the mean
-    prediction of a stated number of networks.
+    **fit** takes what `keras.Model.fit` takes. Each batch is dealt out: its first share to the
+    first network, and so on, so that `batch_size` counts the images of all networks, N·B. If a
+    network would have no example (a batch with M < N), examples are repeated, and the repeated
+    answers count; otherwise each example counts once. The history has `loss` (the objective),
+    `accuracy_loss`, `diversity_loss`, and the compiled metrics of single networks by their names.
+
+    **predict**, **evaluate** and a **call** use one set of networks: `sample(32, seed=0)`, or all
+    networks of a finite sampler (`prediction_networks`). Each network sees every image.
+    `evaluate` returns, and `fit` with `validation_data` reports with the prefix `val_`:
+
+    * `loss`: the objective, lam · member_loss + diversity terms, of these networks.
+    * `member_loss`, `member_<metric>`: the compiled loss and metrics of single networks, their
+      mean over networks. (A metric that is not a mean over examples, such as AUC, is computed from
+      the predictions of all networks together.)
+    * `ensemble_loss`, `ensemble_<metric>`: those of the mean probability, or the mean value; this
+      is what `predict` returns. If the target returns logits, the loss and the metrics are given
+      the logits of the mean probability. (Callbacks that monitor a `val_member_...` or
+      `val_ensemble_...` need Keras's argument `mode`.)
+
+    **A new sampler** is a subclass with one method, `draw`.
 
     Args:
-        target: the `Target`.
-        num_networks: N, how many networks a training step draws.
-        lam: factor on the accuracy loss; a variable, `sampler.lam`.
-        lam_growth: lam is multiplied by it after each training step.
-        diversity: a diversity term or a list of them; [] for none.
-        prior_scale: standard deviation of a normal prior on the weights, which adds `NegativeLogPrior`;
-            or None.
-        gauge: whether symmetries are fixed; or a dict with options of `Gauge`.
-        gauge_epsilon: see `Gauge`.
-        seed: the seed of training. A step is a function of (seed, step, variables, data).
+        target: The `Target`, or a Keras model.
+        num_networks: N, number of networks that a training step draws.
+        lam: Factor on the accuracy loss; a variable, `sampler.lam`.
+        lam_growth: Factor by which lam grows after each training step.
+        diversity: A diversity term or a list of them; [] for none.
+        prior_scale: Standard deviation of a normal prior on the weights, which adds
+            `NegativeLogPrior`; None for no prior.
+        gauge: Whether symmetries are fixed; or a dict with options of `Gauge`.
+        gauge_epsilon: Epsilon of `Gauge`.
+        seed: Seed of training. A step is a function of (seed, step, variables, data).
+        **kwargs: Options of `keras.Model`, such as `name`.
 
     Attributes:
-        batch_norm_data: images on which `sample` computes batch norm's moving statistics; or None.
+        target: The target as the sampler runs it; the one that was given never changes.
+        batch_norm_data: Inputs on which `sample` computes the moving statistics of batch
+            normalisation, or None. If it is None and the target has batch normalisation, `fit`
+            keeps 1,000 of its training inputs. It is saved with the sampler.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Example:
+        >>> import keras, numpy as np, tensorflow as tf, hypernet_tf as hn
+        >>> @keras.saving.register_keras_serializable(package="example")
+        ... class GaussianSampler(hn.WeightSampler):
+        ...     '''Independent normal weights with trained means and standard deviations.'''
+        ...
+        ...     def __init__(self, target, **kwargs):
+        ...         super().__init__(target, **kwargs)
+        ...         shape, normal = [self.target.weight_count], "random_normal"
+        ...         self.mean = self.add_weight(name="mean", shape=shape, initializer=normal)
+        ...         self.log_std = self.add_weight(name="log_std", shape=shape, initializer=normal)
+        ...         self.built = True
+        ...
+        ...     def draw(self, seed, count, *, training):
+        ...         noise = tf.random.stateless_normal([count, self.target.weight_count], seed)
+        ...         theta = self.mean + tf.exp(self.log_std) * noise          # [N, D]
+        ...         return hn.Draw(self.target.unflatten(theta).trainable)
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+        >>> sampler = GaussianSampler(model, num_networks=8)
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        >>> sampler.compile(optimizer="adam", loss=loss, metrics=["accuracy"])
+        >>> x, y = np.eye(2, dtype="float32"), np.array([0, 1])
+        >>> history = sampler.fit(x, y, epochs=2, verbose=0)
+        >>> sorted(sampler.evaluate(x, y, verbose=0, return_dict=True))
+        ['ensemble_accuracy', 'ensemble_loss', 'loss', 'member_accuracy', 'member_loss']
+        >>> sampler.sample(5).theta().shape
+        (5, 9)
     """
 
     # Whether training steps run on gauged weights, as samples always do.
@@ -67,9 +126,12 @@ class WeightSampler(keras.Model, abc.ABC):
         super().__init__(**kwargs)
         target = target if isinstance(target, Target) else Target(target)
         if num_networks < 1:
-            raise ValueError(f"a step draws at least one network, not {num_networks}")
+            raise ValueError(f"num_networks is {num_networks}: a step draws at least one network.")
         if not 0 <= lam < float("inf"):
-            raise ValueError(f"lam is a finite number, not below 0; not {lam}")
+            raise ValueError(f"lam is {lam}: give a finite number that is not negative.")
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            # A network that has a replica to itself has all its images there.
+            target = target.with_batch_norm(synchronized=num_networks == 1)
         if diversity is None:
             diversity = [NegativeEntropy()]
         self.target, self.num_networks, self.lam_growth = target, num_networks, lam_growth
@@ -80,10 +142,9 @@ class WeightSampler(keras.Model, abc.ABC):
             [] if prior_scale is None else [NegativeLogPrior(prior_scale)]
         )
         self._initial_lam = float(lam)
-        options = dict(gauge) if isinstance(gauge, dict) else {}
-        self._new_gauge = functools.partial(Gauge, target, epsilon=gauge_epsilon, **options)
-        self._fix = None if gauge is False else self._new_gauge()
-        self._sampled: Any = None
+        self._set_target(target)
+        self._evaluation: Any = None  # set by compile
+        self._evaluating = False
         self.batch_norm_data: Any = None
         self.lam = self.add_weight(
             name="lam", initializer=keras.initializers.Constant(lam), trainable=False
@@ -94,177 +155,268 @@ class WeightSampler(keras.Model, abc.ABC):
         self.accuracy_loss_tracker = keras.metrics.Mean(name="accuracy_loss")
         self.diversity_tracker = keras.metrics.Mean(name="diversity_loss")
 
-    # ---- what a system provides -----------------------------------------------------------
+    def _set_target(self, target: Target) -> None:
+        """Run on another target from now on; logits have a symmetry that values do not have."""
+        self.target = target
+        options = self._gauge_options if isinstance(self._gauge_options, dict) else {}
+        self._gauge = (
+            None
+            if self._gauge_options is False
+            else Gauge(target, epsilon=self.gauge_epsilon, **options)
+        )
+        # One function, so that each number of networks is traced once.
+        self._traced_draw = tf.function(self._draw_weights, autograph=False)
+
+    # ---- what a sampler provides ----------------------------------------------------------
 
     @abc.abstractmethod
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
-        """Make the weights of `count` networks from a stateless seed (two integers)."""
+        """Make the weights of networks from a seed. This is what a new sampler implements.
+
+        It must be a pure function of the seed and the sampler's variables, written in TensorFlow
+        operations: use `tf.random.stateless_*`, so that training resumes exactly.
+
+        Args:
+            seed: Two integers, a tensor.
+            count: Number of networks, N.
+            training: Whether a training step asks for them.
+
+        Returns:
+            A `Draw`. Its `trainable` holds one tensor [N, ...] for each trainable variable of the
+            target; `self.target.unflatten(theta).trainable` makes them of vectors theta [N, D].
+        """
 
     def draw_share(self, seed: tf.Tensor, count: int, share: Share, *, training: bool) -> Draw:
-        """A replica's networks of `draw(seed, count)`."""
+        """The part of `draw(seed, count)` that a replica runs.
+
+        A sampler overrides it if it can make a part without making the whole.
+        """
         return keras.tree.map_structure(share.take, self.draw(seed, count, training=training))
 
-    def own_loss(self, drawn: Draw) -> tf.Tensor:
-        """What the system itself adds to the objective of a step: a mean over networks, here 0."""
+    def extra_loss(self, drawn: Draw) -> tf.Tensor:
+        """A further term of the objective, as a mean over the drawn networks; here 0."""
         return tf.zeros([])
+
+    def minimized(self, objective: tf.Tensor) -> tf.Tensor:
+        """What a training step minimises; here the objective, which is a mean over networks."""
+        return objective
 
     # ---- sampling -------------------------------------------------------------------------
 
     @property
     def num_available(self) -> int | None:
-        """How many networks a finite sampler has; None where there is no end to them."""
+        """Number of networks of a finite sampler; None if there is no end of them."""
         return None
 
     def num_available_after(self, steps: int) -> int | None:
-        """What `size` is after so many training steps."""
+        """What `num_available` is after a number of training steps."""
         return self.num_available
 
     def gauge(self, weights: WeightSet) -> WeightSet:
-        """The weights that the target runs on."""
-        return weights if self._fix is None else self._fix(weights)
+        """The weights on which the target runs: those given, their symmetries fixed."""
+        return weights if self._gauge is None else self._gauge(weights)
 
     def sampling_seed(self, seed: int) -> tf.Tensor:
         """The stateless seed from which `sample(count, seed=seed)` draws."""
         return stream_seed(self.seed, SAMPLE, seed)
 
-    def _networks(
-        self, seed: Any, count: int, share: Any = None, *, training: bool = False, fix: bool = True
+    def _draw_weights(
+        self,
+        seed: tf.Tensor,
+        count: int,
+        share: Share | None = None,
+        *,
+        training: bool = False,
+        in_gauge: bool = True,
     ) -> tuple[Draw, WeightSet]:
-        """Draw networks, or a replica's share of them, and fix their gauge."""
+        """Draw networks, or a replica's share of them, and the weights on which the target runs."""
         share = share or Share(count, replicas=1)
         drawn = self.draw_share(seed, count, share, training=training)
         state = [share.take(tensor) for tensor in self.target.initial_state(count, seed)]
         weights = WeightSet(drawn.trainable, state)
-        fix &= self.trains_in_gauge or not training
-        return drawn, self.gauge(weights) if fix else weights
+        return drawn, self.gauge(weights) if in_gauge else weights
+
+    def _sample(self, count: int, seed: int) -> tuple[Draw, Ensemble]:
+        """Draw networks and, if there is data for them, batch normalisation's statistics."""
+        draw = functools.partial(self._traced_draw, self.sampling_seed(seed), count)
+        if self.batch_norm_data is None or not self.target.statistics:
+            drawn, weights = draw(in_gauge=True)
+            return drawn, Ensemble(self.target, weights)
+        # Networks that train outside of the gauge get their statistics outside of it as well: the
+        # gauge that comes afterwards is exact, the one before up to the normalisation's epsilon.
+        drawn, weights = draw(in_gauge=self.trains_in_gauge)
+        ensemble = Ensemble(self.target, weights).update_batch_norm(self.batch_norm_data)
+        if not self.trains_in_gauge:
+            weights = self.gauge(ensemble.weights)
+            ensemble = Ensemble(self.target, weights, batch_norm_updated=True)
+        return drawn, ensemble
 
     def sample(self, count: int, *, seed: int = 0) -> Ensemble:
         """Draw networks.
 
         Args:
-            count: how many.
-            seed: which ones; the same seed gives the same networks.
+            count: Number of networks.
+            seed: Seed of the draw; the same seed gives the same networks.
 
         Returns:
             An `Ensemble` of `count` networks in the fixed gauge.
 
+        Raises:
+            ValueError: A finite sampler holds fewer networks, or count is below 1.
+
         Example:
-            >>> hyper.sample(200, seed=0).evaluate(x_test, y_test)
+            >>> sampler.sample(200, seed=0).evaluate(x_test, y_test)
         """
         if count < 1:
-            raise ValueError(f"an ensemble has at least one network, not {count}")
+            raise ValueError(f"Cannot sample {count} networks: an ensemble has at least one.")
         if self.num_available is not None and count > self.num_available:
             raise ValueError(
-                f"this sampler has {self.num_available} networks: {count} are not to be had"
+                f"Cannot sample {count} networks: this sampler holds {self.num_available}."
             )
-        if self._sampled is None:  # one function, so that the same count is traced once
-            self._sampled = tf.function(lambda *of, fix: self._networks(*of, fix=fix)[1])
-        draw = functools.partial(self._sampled, self.sampling_seed(seed), count)
-        if self.batch_norm_data is None or not self.target.statistics:
-            return Ensemble(self.target, draw(fix=True))
-        # Networks that train outside the gauge get their statistics outside of it as well: a gauge
-        # that comes afterwards is exact, one before is so up to batch normalisation's epsilon.
-        ensemble = Ensemble(self.target, draw(fix=self.trains_in_gauge))
-        ensemble = ensemble.update_batch_norm(self.batch_norm_data)
-        if self.trains_in_gauge:
-            return ensemble
-        return Ensemble(self.target, self.gauge(ensemble.weights), batch_norm_updated=True)
+        return self._sample(count, seed)[1]
 
     # ---- training -------------------------------------------------------------------------
 
-    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
+    def compile(
+        self,
+        optimizer="adam",
+        loss=None,
+        metrics=None,
+        *,
+        loss_weights=None,
+        weighted_metrics=None,
+        **kwargs,
+    ):
         """As `keras.Model.compile`; the loss also tells what the target's outputs mean.
 
         Raises:
-            ValueError: a classification loss of logits on outputs that are probabilities, or the
+            ValueError: A classification loss of logits on outputs that are probabilities, or the
                 reverse.
         """
-        if check_loss(loss, self.target) == "logits":
-            self.target.outputs = "logits"
-            if self._fix is not None:  # logits have a symmetry that values do not have
-                self._fix = self._new_gauge()
-                self._sampled = None
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        if check_loss(loss, self.target) == "logits" and self.target.outputs != "logits":
+            self._set_target(self.target.with_outputs("logits"))
+        compiled = {
+            "loss": loss,
+            "metrics": metrics,
+            "loss_weights": loss_weights,
+            "weighted_metrics": weighted_metrics,
+        }
+        super().compile(optimizer=optimizer, **compiled, **kwargs)
+        self._evaluation = Evaluation(**compiled)
         # Made here rather than in the first step, which would then be traced twice.
         self.optimizer.build(self.trainable_variables)
 
     def compile_from_config(self, config):
-        """As Keras's own, which does nothing where `compile` is overridden."""
+        """As Keras's own, which does nothing if `compile` is overridden."""
         self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def build_metrics(self, y: Any) -> None:
+        """Make the variables of the compiled metrics, which a step in a replica cannot make.
+
+        Args:
+            y: Labels of a few examples.
+        """
+        size, plan = len(keras.tree.flatten(y)[0]), self.target.plan
+        y_pred = keras.tree.map_structure(
+            lambda ref: tf.zeros([size, *plan.shapes[ref]]), plan.outputs
+        )
+        y = keras.tree.map_structure(tf.convert_to_tensor, y)
+        for model in (self, self._evaluation.member, self._evaluation.ensemble):
+            build_metrics(model, y, y_pred)
+
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        # What Keras calls before the first batch under a strategy; everything else is built.
+        self.build_metrics(keras.utils.unpack_x_y_sample_weight(data_batch)[1])
+
+    def fit(self, x=None, *args, **kwargs):
+        """As `keras.Model.fit`; see the class for what a batch is and what the history has."""
+        if self.target.statistics and self.batch_norm_data is None:
+            self.batch_norm_data = _some_inputs(x, BATCH_NORM_EXAMPLES)
+        return super().fit(x, *args, **kwargs)
 
     def train_step(self, data):
         """One step on N networks, or on a replica's share of them; see the class."""
-        data = keras.utils.unpack_x_y_sample_weight(data)
-        own = stream_seed(self.seed, TRAIN, self.step.value)
         share = Share(self.num_networks)
         share.check(self.optimizer, self.target)
+        dealt = share.deal(*keras.utils.unpack_x_y_sample_weight(data))
+        seed = stream_seed(self.seed, TRAIN, self.step.value)
         with tf.GradientTape() as tape:
-            drawn, weights = self._networks(own, self.num_networks, share, training=True)
-            objective, metrics = self._objective(weights, drawn, data, share, training=True)
+            drawn, weights = self._draw_weights(
+                seed, self.num_networks, share, training=True, in_gauge=self.trains_in_gauge
+            )
+            outputs, _ = self.target.run(weights, dealt.x, training=True, batch_statistics=True)
+            y_pred = keras.tree.map_structure(dealt.collect, outputs)
+            y, sample_weight = dealt.labels()
+            # Keras divides a mean by the number of replicas.
+            loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=True)
+            accuracy_loss = share.replicas * loss
+            diversity_loss = self._diversity_loss(weights, drawn, dealt, share)
+            objective = self.lam * accuracy_loss + diversity_loss + self.extra_loss(drawn)
             # The optimizer sums gradients over replicas.
-            scaled = self.optimizer.scale_loss(objective / share.replicas)
+            scaled = self.optimizer.scale_loss(self.minimized(objective) / share.replicas)
         gradients = tape.gradient(scaled, self.trainable_variables)
         self.optimizer.apply(gradients, self.trainable_variables)
         self.step.assign(self.step + 1)
         self.lam.assign(self.lam * self.lam_growth)
-        return metrics
-
-    def test_step(self, data):
-        """The objective and the mean member's metrics on one batch, for N fixed networks."""
-        data = keras.utils.unpack_x_y_sample_weight(data)
-        share = Share(self.num_networks)
-        drawn, weights = self._networks(
-            stream_seed(self.seed, EVALUATE, 0), self.num_networks, share
-        )
-        return self._objective(weights, drawn, data, share, training=False)[1]
-
-    def _objective(
-        self, weights: WeightSet, drawn: Draw, data: tuple, share: Share, *, training: bool
-    ) -> tuple[tf.Tensor, dict]:
-        x, y, sample_weight = data
-        dealt = deal(x, share.num_networks)
-        outputs, _ = self.target.run(weights, dealt, training=training, batch_statistics=True)
-        size = tf.shape(keras.tree.flatten(x)[0])[0]
-        y_pred = keras.tree.map_structure(lambda t: collect(t, size), outputs)
-        # Keras divides a mean by the number of replicas.
-        part = self.compute_loss(x, y, y_pred, sample_weight, training=training)
-        accuracy_loss = share.replicas * part
-        diversity_loss = tf.zeros([])
-        if self._terms:
-            record = self._record(weights, drawn, dealt, y, share, training=training)
-            diversity_loss = sum((term(record) for term in self._terms), diversity_loss)
-        objective = self.lam * accuracy_loss + diversity_loss + self.own_loss(drawn)
         self._loss_tracker.update_state(objective)
         self.accuracy_loss_tracker.update_state(accuracy_loss)
         self.diversity_tracker.update_state(diversity_loss)
-        return objective, self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        return self.compute_metrics(dealt.x, y, y_pred, sample_weight=sample_weight)
 
-    def _record(
-        self, weights: WeightSet, drawn: Draw, dealt: Any, y: Any, share: Share, *, training: bool
-    ) -> StepRecord:
-        """The step of all N networks as diversity terms see it, the same on each replica."""
+    def _diversity_loss(
+        self, weights: WeightSet, drawn: Draw, dealt: Dealt, share: Share
+    ) -> tf.Tensor:
+        """The sum of the diversity terms of all N networks, the same on each replica."""
+        if not self._terms:
+            return tf.zeros([])
 
         def gathered(parts: Any) -> Any:
             return keras.tree.map_structure(share.gather, parts)
 
         theta = share.gather(self.target.flatten(weights))
         record = StepRecord(theta, share.gather(drawn.z), gathered(drawn.codes))
-        if not any(term.uses_outputs for term in self._terms):
-            return record
-        # All networks see the images of the first one.
-        count = tf.shape(keras.tree.flatten(dealt)[0])[1]
-        first = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt)
-        outputs, _ = self.target.run(weights, first, training=training, batch_statistics=True)
-        labels = keras.tree.map_structure(lambda tensor: share.first(tensor[:count]), y)
-        outputs = keras.tree.map_structure(lambda t: self.target.centred(widened(t)), outputs)
-        return record._replace(outputs=gathered(outputs), y=labels)
+        if any(term.uses_outputs for term in self._terms):
+            # All networks see the images of the first one.
+            size = tf.shape(keras.tree.flatten(dealt.x)[0])[1]
+            images = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt.x)
+            outputs, _ = self.target.run(weights, images, training=True, batch_statistics=True)
+            outputs = keras.tree.map_structure(lambda t: self.target.centred(widened(t)), outputs)
+            labels = keras.tree.map_structure(lambda t: share.first(t[:size]), dealt.y)
+            record = record._replace(outputs=gathered(outputs), y=labels)
+        return self._sum_of_terms(record)
+
+    def _sum_of_terms(self, record: StepRecord) -> tf.Tensor:
+        return sum((term(record) for term in self._terms), tf.zeros([]))
 
     # ---- prediction -----------------------------------------------------------------------
 
+    def prediction_networks(self) -> Ensemble:
+        """The networks behind `predict`, `evaluate` and a call.
+
+        They are `sample(32, seed=0)`, or all networks of a finite sampler.
+
+        Raises:
+            ValueError: The target has batch normalisation, and there is no data for its statistics.
+        """
+        return self._prediction_draw()[1]
+
+    def _prediction_draw(self) -> tuple[Draw, Ensemble]:
+        self._check_batch_norm_data()
+        return self._sample(self.num_available or PREDICTION_NETWORKS, seed=0)
+
+    def _check_batch_norm_data(self) -> None:
+        if self.target.statistics and self.batch_norm_data is None:
+            raise ValueError(
+                "The target has batch normalisation, whose statistics have not been computed: set "
+                "sampler.batch_norm_data = x_train[:1000] first."
+            )
+
     def call(self, inputs, training=False):
-        """The mean prediction of N networks (those of `evaluate`) on shared inputs."""
-        _, weights = self._networks(stream_seed(self.seed, EVALUATE, 0), self.num_networks)
-        outputs, _ = self.target.run(weights, inputs, batch_statistics=True)
+        """The mean prediction of the networks of `prediction_networks`; see `predict`."""
+        # Batch norm's statistics are computed eagerly; a graph keeps those of when it was traced.
+        with tf.init_scope() if self.target.statistics else contextlib.nullcontext():
+            weights = self.prediction_networks().weights
+        outputs, _ = self.target.run(weights, inputs)
         return keras.tree.map_structure(
             lambda t: tf.reduce_mean(self.target.activate(t), 0), outputs
         )
@@ -278,20 +430,132 @@ class WeightSampler(keras.Model, abc.ABC):
         num_networks: int | None = None,
         seed: int = 0,
     ) -> Any:
-        """The mean prediction of an ensemble: `sample(networks, seed=seed).predict(x)`.
+        """The mean prediction of an ensemble: `sample(num_networks, seed=seed).predict(x)`.
 
         Args:
-            x: inputs [M, ...].
-            batch_size: images run at once; None chooses.
+            x: Inputs [M, ...].
+            batch_size: Number of images run at once; None chooses.
             verbose: 1 shows a progress bar.
-            num_networks: how many networks answer; None for 100, or all of a finite sampler.
-            seed: which ones.
+            num_networks: Number of networks; None for 32, or all of a finite sampler.
+            seed: Seed of the draw.
 
         Returns:
-            [M, ...] mean probabilities, or mean values.
+            Mean probabilities [M, ...], or mean values.
         """
-        ensemble = self.sample(num_networks or self.num_available or 100, seed=seed)
+        self._check_batch_norm_data()
+        count = num_networks or self.num_available or PREDICTION_NETWORKS
+        ensemble = self.sample(count, seed=seed)
         return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """As `predict(x)`."""
+        return self.predict(x)
+
+    # ---- evaluation -----------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _evaluation_mode(self) -> Iterator[None]:
+        """Draw the networks to evaluate; until the end, results are those of the evaluation."""
+        self._assert_compile_called("evaluate")
+        drawn, ensemble = self._prediction_draw()
+        if self._evaluation.networks.assign(drawn, ensemble.weights):
+            self.test_function = None  # its graph reads other variables
+        self._evaluating = True
+        try:
+            yield
+        finally:
+            self._evaluating = False
+
+    def evaluate(self, x=None, y=None, *args, return_dict=False, **kwargs):
+        """As `keras.Model.evaluate`; see the class for what it returns.
+
+        Returns:
+            A list of numbers in the order `loss`, `member_...`, `ensemble_...`; with `return_dict`
+            a dict by these names.
+        """
+        with self._evaluation_mode():
+            results = super().evaluate(x, y, *args, return_dict=True, **kwargs)
+        return results if return_dict else [results[name] for name in self._evaluation.results()]
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """As `keras.Model.test_on_batch`; it returns what `evaluate` does."""
+        with self._evaluation_mode():
+            results = super().test_on_batch(x, y, sample_weight, return_dict=True)
+        return results if return_dict else [results[name] for name in self._evaluation.results()]
+
+    def test_step(self, data):
+        """The losses and metrics of one batch; every evaluated network sees all its images."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        drawn, weights = self._evaluation.networks.read()
+        outputs = self._outputs_in_turn(weights, x)
+        count = weights.trainable[0].shape[0]
+
+        def repeated(structure: Any) -> Any:
+            return keras.tree.map_structure(
+                lambda t: None if t is None else tf.repeat(t[None], count, 0), structure
+            )
+
+        def all_examples(structure: Any) -> Any:
+            return keras.tree.map_structure(
+                lambda t: None if t is None else tf.reshape(t, [-1, *_rest(t, 2)]), structure
+            )
+
+        member_loss = self._evaluation.member.update(
+            all_examples(repeated(y)), all_examples(outputs), all_examples(repeated(sample_weight))
+        )
+        mean = keras.tree.map_structure(self._mean_outputs, outputs)
+        self._evaluation.ensemble.update(y, mean, sample_weight)
+        record = StepRecord(self.target.flatten(weights), drawn.z, drawn.codes)
+        if any(term.uses_outputs for term in self._terms):
+            centred = keras.tree.map_structure(self.target.centred, outputs)
+            record = record._replace(outputs=centred, y=y)
+        objective = self.lam * member_loss + self._sum_of_terms(record) + self.extra_loss(drawn)
+        size = tf.shape(keras.tree.flatten(x)[0])[0]
+        self._evaluation.objective.update_state(objective, sample_weight=size)
+        return self.get_metrics_result()
+
+    def _outputs_in_turn(self, weights: WeightSet, x: Any) -> Any:
+        """Outputs [N, M, ...] of N networks on the same inputs.
+
+        The networks run one after the other: a batch is as large as the user makes it for one.
+        """
+        plan, dtype = self.target.plan, self.variable_dtype
+
+        def run(one: tuple[list, list]) -> list[tf.Tensor]:
+            network = WeightSet(*tf.nest.map_structure(lambda t: t[None], one))
+            outputs, _ = self.target.run(network, x)
+            return [tf.cast(t[0], dtype) for t in keras.tree.flatten(outputs)]
+
+        outputs = tf.map_fn(
+            run,
+            (list(weights.trainable), list(weights.state)),
+            fn_output_signature=[
+                tf.TensorSpec([None, *plan.shapes[ref]], dtype)
+                for ref in keras.tree.flatten(plan.outputs)
+            ],
+            parallel_iterations=1,
+        )
+        return keras.tree.pack_sequence_as(plan.outputs, outputs)
+
+    def _mean_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
+        """The mean prediction of outputs [N, M, ...] in the form of outputs: logits stay logits."""
+        if self.target.outputs != "logits":
+            return tf.reduce_mean(outputs, 0)
+        log_p = tf.reduce_logsumexp(self.target.log_probabilities(outputs), 0)
+        if outputs.shape[-1] == 1:
+            return log_p[..., 1:] - log_p[..., :1]
+        return log_p - tf.math.log(tf.cast(tf.shape(outputs)[0], log_p.dtype))
+
+    def reset_metrics(self):
+        """Reset the results of training; during an evaluation, those of the evaluation."""
+        if self._evaluating:
+            self._evaluation.reset()
+        else:
+            super().reset_metrics()
+
+    def get_metrics_result(self):
+        """The results of training; during an evaluation, those of the evaluation."""
+        return self._evaluation.results() if self._evaluating else super().get_metrics_result()
 
     # ---- serialisation --------------------------------------------------------------------
 
@@ -318,31 +582,64 @@ class WeightSampler(keras.Model, abc.ABC):
         return cls(**config)
 
     def save_own_variables(self, store):
-        """The sampler's own variables, and those of the target's frozen layers."""
+        """Save variables, the values of the target's frozen layers, and `batch_norm_data`."""
         super().save_own_variables(store)
         for index, value in enumerate(self.target.frozen):
             store[f"target_{index}"] = value.numpy()
+        if self.target.statistics and self.batch_norm_data is not None:
+            for index, inputs in enumerate(keras.tree.flatten(self.batch_norm_data)):
+                store[f"batch_norm_data_{index}"] = np.asarray(inputs)
 
     def load_own_variables(self, store):
-        """The reverse of `save_own_variables`."""
-        own = {name: store[name] for name in store.keys()}  # noqa: SIM118 (no dict: no iterator)
+        """Load what `save_own_variables` saved."""
+        values = {name: store[name] for name in store.keys()}  # noqa: SIM118 (not iterable)
         for index, variable in enumerate(self.target.frozen):
-            variable.assign(own.pop(f"target_{index}"))
-        super().load_own_variables(own)
+            variable.assign(values.pop(f"target_{index}"))
+        names = sorted(
+            (name for name in values if name.startswith("batch_norm_data_")),
+            key=lambda name: int(name.rpartition("_")[2]),
+        )
+        if names:
+            inputs = [np.asarray(values.pop(name)) for name in names]
+            self.batch_norm_data = keras.tree.pack_sequence_as(self.target.plan.inputs, inputs)
+        super().load_own_variables(values)
+
+
+def _rest(tensor: tf.Tensor, axes: int) -> list:
+    """The shape of a tensor without its first axes."""
+    shape, dynamic = tensor.shape[axes:], tf.shape(tensor)
+    return [dynamic[axes + i] if size is None else size for i, size in enumerate(shape)]
+
+
+def _some_inputs(x: Any, count: int) -> Any:
+    """Up to `count` of the inputs that `fit` was given, spread over all; None for a generator."""
+    if isinstance(x, tf.data.Dataset):
+        inputs, size = [], 0
+        for batch in x:
+            inputs.append(keras.utils.unpack_x_y_sample_weight(batch)[0])
+            size += len(keras.tree.flatten(inputs[0])[0])
+            if size >= count:
+                break
+        return keras.tree.map_structure(lambda *t: np.concatenate(t)[:count], *inputs)
+    arrays = keras.tree.flatten(x)
+    if not all(isinstance(array, np.ndarray | tf.Tensor) for array in arrays):
+        return None
+    stride = max(1, len(arrays[0]) // count)
+    return keras.tree.map_structure(lambda t: np.asarray(t[::stride][:count]), x)
 
 
 def check_loss(loss: Any, target: Target) -> str | None:
-    """Hold a loss against what a target returns.
+    """Compare a loss with what a target returns.
 
     Args:
-        loss: what `compile` was given: a Keras loss, its name, or a function.
-        target: the target.
+        loss: Loss that `compile` was given: a Keras loss, its name, or a function.
+        target: The target.
 
     Returns:
         "logits" or "probabilities", whichever a classification loss takes; None for any other loss.
 
     Raises:
-        ValueError: a loss of logits on outputs that are probabilities, or the reverse.
+        ValueError: A loss of logits on outputs that are probabilities, or the reverse.
     """
     losses = keras.losses
     loss = losses.get(loss) if isinstance(loss, str) else loss
@@ -356,13 +653,13 @@ def check_loss(loss: Any, target: Target) -> str | None:
     if getattr(loss, "from_logits", False):
         if target.outputs == "probabilities":
             raise ValueError(
-                "the loss takes logits (from_logits=True), but the target ends in probabilities: "
-                "drop the target's softmax or from_logits"
+                "The loss takes logits (from_logits=True), but the target ends in probabilities: "
+                "drop the target's softmax or from_logits."
             )
         return "logits"
     if target.outputs != "probabilities":
         raise ValueError(
-            "the loss takes probabilities, but the target does not end in a softmax: "
-            "give the loss from_logits=True"
+            "The loss takes probabilities, but the target does not end in a softmax: "
+            "give the loss from_logits=True."
         )
     return "probabilities"

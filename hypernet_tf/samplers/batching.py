@@ -1,61 +1,54 @@
 """Dealing a batch of examples out to N networks, and the networks of a step to R replicas.
 
 R replicas compute what one device computes on the whole batch. Every replica knows which networks
-are its own, so a batch that is split in order, as Keras splits it, deals the same images to the
-same networks as on one device:
+it runs, so a batch that Keras splits in order deals the same images to the same networks as on one
+device:
 
-* N divides by R: each replica runs N / R networks, the first one the first of them, and so on.
+* N divides by R: each replica runs N / R networks, the first replica the first of them.
 * R divides by N: each network runs on R / N replicas, which share its images.
 
-What compares networks sees all of them, gathered (`Share.gather`).
+Terms that compare networks see all of them, gathered (`Share.gather`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 
-def deal(x: Any, count: int) -> Any:
-    """Deal a batch out to N networks.
+class Dealt(NamedTuple):
+    """A batch of examples, dealt out to the networks of one replica.
 
-    Args:
-        x: a structure of tensors [M, ...].
-        count: N.
-
-    Returns:
-        The same as [N, B, ...] with B = ceil(M / N): the first B examples for the first network,
-        and so on. Where M does not divide by N, the places left over at the end repeat the first
-        examples.
+    Attributes:
+        x: Inputs [N, B, ...], a structure of tensors.
+        y: Labels of all N·B inputs, [N·B, ...], or None.
+        sample_weight: Weights of all N·B inputs, or None.
+        num_answers: How many of the N·B answers count in the loss and the metrics: the first ones.
     """
-    size = keras.tree.flatten(x)[0].shape[0]
 
-    def share(tensor: Any) -> tf.Tensor:
-        tensor = tf.convert_to_tensor(tensor)
-        if size is not None and size % count == 0:
-            return tf.reshape(tensor, [count, size // count, *tensor.shape[1:]])
-        total = tf.shape(tensor)[0]
-        each = (total + count - 1) // count
-        filled = tf.gather(tensor, tf.range(count * each) % total)
-        return _reshape(filled, [count, each], tensor.shape[1:])
+    x: Any
+    y: Any
+    sample_weight: Any
+    num_answers: Any
 
-    return keras.tree.map_structure(share, x)
+    def collect(self, outputs: tf.Tensor) -> tf.Tensor:
+        """The answers that count.
 
+        Args:
+            outputs: Outputs [N, B, ...] of the networks on `x`.
 
-def collect(outputs: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """The reverse for outputs: each example's answer once.
+        Returns:
+            [num_answers, ...], in float32 if the outputs are in half precision.
+        """
+        size = tf.shape(outputs)[0] * tf.shape(outputs)[1]
+        return widened(_reshape(outputs, [size], outputs.shape[2:])[: self.num_answers])
 
-    Args:
-        outputs: [N, B, ...].
-        size: M; the N·B - M places that were filled up are dropped.
-
-    Returns:
-        [M, ...], in float32 where they were in half of it.
-    """
-    whole = tf.shape(outputs)[0] * tf.shape(outputs)[1]
-    return widened(_reshape(outputs, [whole], outputs.shape[2:])[:size])
+    def labels(self) -> tuple[Any, Any]:
+        """Labels and sample weights of the answers that count, [num_answers, ...]."""
+        return _map(lambda tensor: tensor[: self.num_answers], (self.y, self.sample_weight))
 
 
 def widened(outputs: tf.Tensor) -> tf.Tensor:
@@ -64,75 +57,126 @@ def widened(outputs: tf.Tensor) -> tf.Tensor:
     return tf.cast(outputs, tf.float32) if half else outputs
 
 
+def _map(function: Callable[[tf.Tensor], Any], structure: Any) -> Any:
+    """Apply a function to all tensors of a structure; None stays None."""
+    return keras.tree.map_structure(
+        lambda leaf: None if leaf is None else function(tf.convert_to_tensor(leaf)), structure
+    )
+
+
 def _reshape(tensor: tf.Tensor, front: list, rest: tf.TensorShape) -> tf.Tensor:
-    """Reshape to [*front, *rest]; of `rest` one axis may be open."""
+    """Reshape to [*front, *rest], of which `rest` may have one unknown axis."""
     return tf.reshape(tensor, [*front, *(-1 if axis is None else axis for axis in rest)])
 
 
 class Share:
-    """Which of N networks this replica runs; all of them outside a strategy's replicas.
+    """The networks of a step that this replica runs; all of them outside of a strategy's replicas.
 
     Args:
-        num_networks: N.
-        replicas: R; None asks the strategy in whose replica this is called.
+        total: N, number of networks of the step.
+        replicas: R, number of replicas; None asks the strategy in whose replica this is called.
 
     Attributes:
-        replicas: R.
-        num_networks: how many networks this replica runs.
-        per_network: how many replicas run the same network: 1, or R / N.
+        num_networks: Number of networks that this replica runs.
+        per_network: Number of replicas that run the same network: 1, or R / N.
 
     Raises:
-        ValueError: neither of N and R divides by the other.
+        ValueError: Neither of N and R divides by the other.
     """
 
-    def __init__(self, networks: int, replicas: int | None = None):
+    def __init__(self, total: int, replicas: int | None = None):
         context = tf.distribute.get_replica_context()  # None across replicas
         self._context = context if replicas is None else None
         if replicas is None:
             replicas = context.num_replicas_in_sync if context else 1
         self.replicas = replicas
-        self.total = networks
-        if networks % replicas and replicas % networks:
+        self.total = total
+        if total % replicas and replicas % total:
             raise ValueError(
-                f"{networks} networks cannot be shared out to {replicas} devices: take a number of "
-                "networks that divides by that of devices, or the reverse"
+                f"Cannot share {total} networks among {replicas} devices: choose a number of "
+                "networks that divides by the number of devices, or the reverse."
             )
-        self.num_networks = max(1, networks // replicas)
-        self.per_network = max(1, replicas // networks)
+        self.num_networks = max(1, total // replicas)
+        self.per_network = max(1, replicas // total)
+
+    @property
+    def _replica_id(self) -> Any:
+        return self._context.replica_id_in_sync_group  # type: ignore[union-attr]
+
+    def deal(self, x: Any, y: Any = None, sample_weight: Any = None) -> Dealt:
+        """Deal a batch of M examples out to the networks of this replica.
+
+        The first B = ceil(M / N) examples are for the first network, and so on. If M does not
+        divide by N, the places left over at the end repeat the first examples. The repeated answers
+        count only if a network would otherwise have no example, as in a batch with M < N.
+
+        Several replicas each hold a part of the batch. If its size is fixed, the parts are equal,
+        and each replica deals out its own. Otherwise (the last batch of an epoch) a part may be
+        smaller, or empty: all parts are gathered, and each replica takes the examples of its
+        networks.
+
+        Args:
+            x: Inputs [M, ...], a structure of tensors.
+            y: Labels [M, ...], or None.
+            sample_weight: Weights of the examples, or None.
+        """
+        count, slots, first = self.num_networks, self.num_networks, 0
+        size = keras.tree.flatten(x)[0].shape[0]
+        if size is not None and size % count == 0:
+            each = size // count
+            dealt = _map(lambda t: tf.reshape(t, [count, each, *t.shape[1:]]), x)
+            return Dealt(dealt, y, sample_weight, size)
+        if size is None:
+            if self.replicas > 1:
+                x, y, sample_weight = _map(self._all_examples, (x, y, sample_weight))
+                slots, first = count * self.replicas, count * self._replica_id
+            size = tf.shape(keras.tree.flatten(x)[0])[0]
+        each = (size + slots - 1) // slots
+        answers = tf.where((slots - 1) * each < size, size, slots * each)
+        index = (first * each + tf.range(count * each)) % size
+        y, sample_weight = _map(lambda t: tf.gather(t, index), (y, sample_weight))
+        dealt = _map(lambda t: _reshape(tf.gather(t, index), [count, each], t.shape[1:]), x)
+        return Dealt(dealt, y, sample_weight, tf.minimum(answers - first * each, count * each))
 
     def take(self, tensor: Any) -> Any:
         """This replica's part [N / R, ...] of a tensor [N, ...]; None stays None."""
         if self.replicas == 1 or tensor is None:
             return tensor
-        number = self._context.replica_id_in_sync_group  # type: ignore[union-attr]
-        start = number * self.total // self.replicas
+        start = self._replica_id * self.total // self.replicas
         part = tensor[start : start + self.num_networks]
         return tf.ensure_shape(part, [self.num_networks, *tensor.shape[1:]])
 
     def gather(self, tensor: Any) -> Any:
         """The whole [N, ...] of parts [N / R, ...], each network once; None stays None.
 
-        Its gradient sums over replicas: a scalar of the whole that each replica computes has to be
-        divided by R before.
+        Its gradient sums over replicas: divide a scalar of the whole, which each replica computes,
+        by R.
         """
         if self.replicas == 1 or tensor is None:
             return tensor
-        whole = self._context.all_gather(tensor, axis=0)  # type: ignore[union-attr]
+        whole = self._all_examples(tensor)
         return tf.ensure_shape(whole[:: self.per_network], [self.total, *tensor.shape[1:]])
 
     def first(self, tensor: tf.Tensor) -> tf.Tensor:
-        """What the first network has [B, ...], of what each replica's first one has."""
+        """The examples [B, ...] of the first network.
+
+        Args:
+            tensor: Examples of the first network of this replica.
+        """
         if self.replicas == 1:
             return tensor
-        whole = self._context.all_gather(tensor, axis=0)  # type: ignore[union-attr]
-        return whole[: self.per_network * tf.shape(tensor)[0]]
+        return self._all_examples(tensor)[: self.per_network * tf.shape(tensor)[0]]
+
+    def _all_examples(self, tensor: tf.Tensor) -> tf.Tensor:
+        return self._context.all_gather(tensor, axis=0)  # type: ignore[union-attr]
 
     def check(self, optimizer: keras.optimizers.Optimizer, target: Any) -> None:
-        """Hold what would differ from one device against the number of replicas.
+        """Check that R replicas compute what one device does.
 
         Raises:
-            ValueError: the optimizer clips gradients, which Keras does before they are summed; or
-                batch normalisation in a network of several replicas, but not of all.
+            ValueError: The optimizer clips gradients, which Keras does before it sums them; or the
+                target has batch normalisation, and the statistics of a network are not those of all
+                its images.
         """
         if self.replicas == 1:
             return
@@ -141,18 +185,21 @@ class Share:
             if getattr(inner, name, None):
                 raise ValueError(
                     f"{name} clips each device's part of the gradient, not the whole: compile "
-                    "without it, or train on one device"
+                    "without it, or train on one device."
                 )
         norms = [
             layer
             for layer in target.plan.operations
             if isinstance(layer, keras.layers.BatchNormalization)
         ]
-        for norm in norms:
-            # A network that has a replica to itself has all its images there.
-            norm.synchronized = self.per_network == self.replicas
         if norms and 1 < self.per_network < self.replicas:
             raise ValueError(
-                f"batch normalisation in {self.total} networks on {self.replicas} devices: take "
-                f"{self.replicas} networks, or 1"
+                f"Cannot run batch normalisation of {self.total} networks on {self.replicas} "
+                f"devices: use {self.replicas} networks, or 1."
+            )
+        # A network that has a replica to itself has all its images there.
+        if any(norm.synchronized != (self.total == 1) for norm in norms):
+            raise ValueError(
+                f"Batch normalisation was built for one device, not for {self.replicas}: make the "
+                "sampler inside `strategy.scope()`."
             )

@@ -1,4 +1,4 @@
-"""Networks trained in the ordinary way: a single one, or a deep ensemble, all at once."""
+"""Networks trained in the ordinary way, all at once: one network, or a deep ensemble."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from hypernet_tf.targets.filters import seeded
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class DeepEnsemble(WeightSampler):
-    """N independently trained networks, all trained in one step (Lakshminarayanan et al. 2017).
+    """N independently trained networks, trained in one step (Lakshminarayanan et al. 2017).
 
-    Each network starts from its own initial weights and sees its own share of every batch. What is
-    minimised is the *sum* over networks of what each would minimise alone, so that training them
+    Each network starts from its own initial weights and sees its own share of every batch. A step
+    minimises the *sum* over networks of what each would minimise alone, so that training them
     together changes nothing; the reported losses are means. With `num_networks=1` this is ordinary
     training of one network.
 
-    It is finite: `sample(count)` takes `count` of the N networks, which ones the seed decides, and
-    refuses more than N. Training steps run on the weights as they are; samples are gauge-fixed.
+    The sampler is finite: `sample(count)` takes `count` of the N networks, chosen by the seed.
+    Training steps run on the weights as they are; samples are gauge-fixed.
 
     Args:
-        target: the `Target`, or a Keras model.
-        num_networks: N, how many networks it consists of.
-        initializers: name of a variable ("kernel", "bias", ...) -> Keras initializer, or its name;
-            variables not named here start as in the user's model: by the initializers of its
-            layers, or where a layer does not tell its own, with the model's values.
-        **kwargs: see `WeightSampler`: lam, prior_scale, gauge, seed, ... There is no diversity term.
+        target: The `Target`, or a Keras model.
+        num_networks: N, number of networks of the ensemble.
+        initializers: Name of a variable ("kernel", "bias", ...) -> Keras initializer, or its name.
+            Other variables start as in the user's model: by the initializers of its layers, or with
+            the model's values if a layer does not state its initializer.
+        **kwargs: Options of `WeightSampler`, except diversity: lam, prior_scale, gauge, seed, ...
+
+    Raises:
+        ValueError: The target has no variable of a name in `initializers`.
 
     Example:
         >>> ensemble = DeepEnsemble(Target(zoo.mnist()), num_networks=10)
-        >>> ensemble.compile(optimizer="adam", loss=SparseCategoricalCrossentropy(from_logits=True))
+        >>> loss = SparseCategoricalCrossentropy(from_logits=True)
+        >>> ensemble.compile(optimizer="adam", loss=loss)
         >>> ensemble.fit(x, y, batch_size=10 * 128, epochs=10)
         >>> ensemble.sample(10).evaluate(x_test, y_test)
 
@@ -61,21 +65,20 @@ class DeepEnsemble(WeightSampler):
 
     @property
     def num_available(self) -> int:
-        """N: it has no other networks."""
+        """N."""
         return self.num_networks
 
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
         """All networks in training; otherwise `count` of them, chosen by the seed, in order."""
         if training or count == self.num_available:
             return Draw([weights.value for weights in self.theta])
-        places = tf.random.experimental.stateless_shuffle(tf.range(self.num_available), seed)[
-            :count
-        ]
-        return Draw([tf.gather(weights.value, tf.sort(places)) for weights in self.theta])
+        order = tf.random.experimental.stateless_shuffle(tf.range(self.num_available), seed)
+        chosen = tf.sort(order[:count])
+        return Draw([tf.gather(weights.value, chosen) for weights in self.theta])
 
-    def _objective(self, *args: Any, **kwargs: Any) -> tuple[tf.Tensor, dict]:
-        mean, metrics = super()._objective(*args, **kwargs)
-        return self.num_networks * mean, metrics
+    def minimized(self, objective: tf.Tensor) -> tf.Tensor:
+        """The sum over networks of what each would minimise alone."""
+        return self.num_networks * objective
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -85,31 +88,34 @@ class DeepEnsemble(WeightSampler):
 
 
 def trained_weights(
-    sampler: WeightSampler, networks: int, initializers: Mapping[str, Any]
+    sampler: WeightSampler, num_networks: int, initializers: Mapping[str, Any]
 ) -> list[Any]:
-    """Variables of a sampler that are the weights themselves: [N, ...] for each of the target's.
+    """Add variables to a sampler that are the weights of N networks themselves.
 
     Args:
-        sampler: whose they are.
+        sampler: Sampler to which they belong.
         num_networks: N.
-        initializers: name of a variable -> Keras initializer; see `DeepEnsemble`.
+        initializers: Name of a variable -> Keras initializer; see `DeepEnsemble`.
+
+    Returns:
+        One variable [N, ...] for each trainable variable of the target.
 
     Raises:
-        ValueError: the target has no variable of such a name.
+        ValueError: The target has no variable of such a name.
     """
     slots = [slot for layer in sampler.target.layers for slot in layer.slots]
     names = {slot.name for slot in slots}
     unknown = set(initializers) - names
     if unknown:
         raise ValueError(
-            f"the target has no variable named {', '.join(sorted(unknown))}; its variables are "
-            f"named {', '.join(sorted(names))}"
+            f"The target has no variable named {', '.join(sorted(unknown))}: choose among "
+            f"{', '.join(sorted(names))}."
         )
     given = {name: keras.initializers.get(value) for name, value in initializers.items()}
     return [
         sampler.add_weight(
             name=f"weights_{slot.index}",
-            shape=(networks, *slot.shape),
+            shape=(num_networks, *slot.shape),
             initializer=_Stacked(given.get(slot.name, slot.initializer), sampler.seed, slot.index),
         )
         for slot in sorted(slots, key=lambda slot: slot.index)
@@ -117,7 +123,7 @@ def trained_weights(
 
 
 def initializer_config(initializers: Mapping[str, Any]) -> dict[str, Any]:
-    """Initializers as JSON, of which the constructor makes initializers again."""
+    """Initializers as JSON, which the constructor turns into initializers again."""
     return {
         name: keras.saving.serialize_keras_object(keras.initializers.get(value))
         for name, value in initializers.items()
@@ -125,14 +131,14 @@ def initializer_config(initializers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Stacked(keras.initializers.Initializer):
-    """Initial values of one variable in N networks, each from a seed of its own."""
+    """Initial values of one variable in N networks, each from its own seed."""
 
     def __init__(self, initializer: Any, seed: int, index: int):
         self.initializer, self.seed, self.index = initializer, seed, index
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
         """[N, ...]."""
-        return tf.stack([self._one(place, shape[1:], dtype) for place in range(shape[0])])
+        return tf.stack([self._one(network, shape[1:], dtype) for network in range(shape[0])])
 
-    def _one(self, place: int, shape: Any, dtype: Any) -> Any:
-        return seeded(self.initializer, self.seed, place, self.index)(shape, dtype=dtype)
+    def _one(self, network: int, shape: Any, dtype: Any) -> Any:
+        return seeded(self.initializer, self.seed, network, self.index)(shape, dtype=dtype)

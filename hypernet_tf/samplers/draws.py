@@ -1,4 +1,4 @@
-"""What a sampler draws: from which random numbers, and what it makes of them."""
+"""What a sampler draws, and the streams of random numbers from which it draws."""
 
 from __future__ import annotations
 
@@ -6,25 +6,32 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# Streams of random numbers: the same seed gives unrelated numbers for training and for sampling.
-TRAIN, EVALUATE, SAMPLE, MASK, LANGEVIN, AUGMENT = range(6)
+# Streams of random numbers: one seed gives unrelated numbers for training and for sampling.
+TRAIN, SAMPLE, MASK, LANGEVIN, AUGMENT = 0, 2, 3, 4, 5
 
 
 def stream_seed(seed: int, stream: int, number: Any) -> tf.Tensor:
-    """The stateless seed (two integers) number `number` of a stream."""
+    """A stateless seed (two integers).
+
+    Args:
+        seed: Seed of the sampler.
+        stream: One of the streams above.
+        number: Position in the stream, such as the training step.
+    """
     return tf.random.experimental.stateless_fold_in(
         tf.constant([seed, stream], tf.int64), tf.cast(number, tf.int64)
     )
 
 
 class Draw(NamedTuple):
-    """What a sampler makes of random numbers.
+    """The weights that a sampler makes of random numbers.
 
     Attributes:
-        trainable: weights of N networks, one tensor [N, ...] per variable of the target, not
-            gauged.
-        z: [N, d] the latent vectors, where the sampler has any.
-        codes: what stands between z and the weights, where the sampler has it.
+        trainable: Weights of N networks, not gauged: one tensor [N, ...] for each trainable
+            variable of the target, in its order (`Target.unflatten(theta).trainable`).
+        z: Latent vectors [N, d]; None if the sampler has none.
+        codes: Codes from which the weights are generated, one tensor [N, F, code_dim] per unit;
+            None if the sampler has none.
     """
 
     trainable: list[tf.Tensor]

@@ -13,33 +13,46 @@ from hypernet_tf.targets import WeightSet
 
 
 class LatentSampler(WeightSampler):
-    """A weight sampler with a latent space: draws z and makes weights of it.
+    """A weight sampler with a latent space: it draws z and makes weights of it.
+
+    A subclass implements `latent_vectors` and `generate` in place of `draw`.
 
     Attributes:
-        latent_dim: d, the dimension of z; set by the system.
+        latent_dim: d, the dimension of z; set by the subclass.
     """
 
     latent_dim: int
 
     @abc.abstractmethod
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Latent vectors z [N, d], drawn from a stateless seed (two integers)."""
+        """Draw latent vectors.
+
+        Args:
+            seed: Two integers, a tensor.
+            count: Number of networks, N.
+
+        Returns:
+            z [N, d], a pure function of the seed.
+        """
 
     @abc.abstractmethod
     def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:
-        """Weights of the networks of N latent vectors, not gauged.
+        """Make the weights of networks from latent vectors.
 
         Args:
-            z: [N, d].
-            training: whether layers run in training mode.
+            z: Latent vectors [N, d].
+            training: Whether layers run in training mode.
+
+        Returns:
+            A `Draw` with `z`; its weights are not gauged.
         """
 
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
-        """Weights of `count` networks from a stateless seed."""
+        """Make the weights of `count` networks from a stateless seed."""
         return self.generate(self.latent_vectors(seed, count), training=training)
 
     def draw_share(self, seed: tf.Tensor, count: int, share: Share, *, training: bool) -> Draw:
-        """A replica's networks: all z are drawn, and weights are made of its own."""
+        """The networks of a replica: it draws all z and makes the weights of its part."""
         z = share.take(self.latent_vectors(seed, count))
         return self.generate(z, training=training)
 
@@ -48,14 +61,14 @@ class LatentSampler(WeightSampler):
         return self.latent_vectors(self.sampling_seed(seed), count)
 
     def weights_of(self, z: tf.Tensor) -> WeightSet:
-        """Gauged weights of the networks of N latent vectors: theta(z).
+        """The gauged weights theta(z) of the networks of N latent vectors.
 
         Args:
-            z: [N, d].
+            z: Latent vectors [N, d].
 
         Example:
             >>> z = hyper.sample_latent(2)
-            >>> Ensemble(hyper.target, hyper.weights_of(z)).theta()     # that of hyper.sample(2)
+            >>> Ensemble(hyper.target, hyper.weights_of(z))          # those of hyper.sample(2)
         """
         z = tf.convert_to_tensor(z, tf.float32)
         state = self.target.initial_state(z.shape[0])

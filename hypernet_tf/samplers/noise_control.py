@@ -1,4 +1,4 @@
-"""The control for every generator of weights: one trained network, and noise around it."""
+"""The control for every other sampler: one trained network, and noise around it."""
 
 from __future__ import annotations
 
@@ -21,25 +21,29 @@ from hypernet_tf.targets import Target, WeightSet
 class NoiseControl(LatentSampler):
     """One trained weight vector plus isotropic Gaussian noise: theta = theta_0 + scale · z.
 
-    A generator that does not do better than this, at the same distance between its networks, has
-    learned nothing about where good weights lie. `fit` trains theta_0 in the ordinary way, without
-    noise; `match` then sets the scale. Noise is added to theta_0 in the fixed gauge, where
-    distances are measured, and the sum is not gauged again: noise would no longer be isotropic.
+    A sampler that is not better than this, at the same distance between its networks, has learned
+    nothing about where good weights lie. `fit` trains theta_0 in the ordinary way, without noise;
+    `match` then sets the scale. The noise is added to theta_0 in the fixed gauge, where distances
+    are measured. The sum is not gauged again, because the noise would no longer be isotropic.
 
     Args:
-        target: the `Target`, or a Keras model.
-        scale: standard deviation of the noise, in the units of gauged weights.
-        initializers: see `DeepEnsemble`.
-        **kwargs: see `WeightSampler`: lam, prior_scale, gauge, seed, ... There is no diversity term, and
-            a training step has one network.
+        target: The `Target`, or a Keras model.
+        scale: Standard deviation of the noise, in the units of gauged weights.
+        initializers: Initializers of theta_0; see `DeepEnsemble`.
+        **kwargs: Options of `WeightSampler`, except num_networks (a training step has one network)
+            and diversity: lam, prior_scale, gauge, seed, ...
 
     Attributes:
-        scale: a variable.
+        scale: The scale, a variable.
         latent_dim: D, one number for each weight.
+
+    Raises:
+        ValueError: The scale is not positive.
 
     Example:
         >>> control = NoiseControl(target)
-        >>> control.compile(optimizer="adam", loss=SparseCategoricalCrossentropy(from_logits=True))
+        >>> loss = SparseCategoricalCrossentropy(from_logits=True)
+        >>> control.compile(optimizer="adam", loss=loss)
         >>> control.fit(x, y, batch_size=256, epochs=10)
         >>> control.match(hyper.sample(100))
         >>> control.sample(200).evaluate(x_test, y_test)
@@ -59,7 +63,7 @@ class NoiseControl(LatentSampler):
     ):
         super().__init__(target, num_networks=1, diversity=[], **kwargs)
         if not 0 < scale < float("inf"):
-            raise ValueError(f"the noise's scale is a positive number, not {scale}")
+            raise ValueError(f"scale is {scale}: give a positive, finite number.")
         self.latent_dim = self.target.weight_count
         self.initializers = dict(initializers or {})
         self._initial_scale = scale
@@ -70,7 +74,7 @@ class NoiseControl(LatentSampler):
         self.built = True
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Standard normal z [N, D]."""
+        """Draw standard normal z [N, D]."""
         return tf.random.stateless_normal([count, self.latent_dim], tf.cast(seed, tf.int32))
 
     def gauge(self, weights: WeightSet) -> WeightSet:
@@ -81,8 +85,8 @@ class NoiseControl(LatentSampler):
         """theta_0 + scale · z; in training theta_0 alone, not gauged.
 
         Args:
-            z: [N, D].
-            training: whether theta_0 is being trained.
+            z: Standard normals [N, D].
+            training: Whether a training step asks for theta_0.
         """
         trained = [weights.value for weights in self.theta]
         if training:
@@ -92,24 +96,25 @@ class NoiseControl(LatentSampler):
         return Draw(self.target.unflatten(theta).trainable, z)
 
     def match(self, ensemble: Ensemble) -> float:
-        """Set the scale at which networks are as far apart as those of another sampler.
+        """Set the scale so that networks are as far apart as those of another sampler.
 
-        The mean logarithm of the distance (L2, of gauged weights) to the nearest neighbour among as
-        many networks is made the same.
+        With this scale the mean logarithm of the distance (L2, of gauged weights) to the nearest
+        neighbour is the same, among as many networks.
 
         Args:
-            ensemble: networks of the other sampler, of the same target.
+            ensemble: Networks of the other sampler, of the same target.
 
         Returns:
             The scale.
 
         Raises:
-            ValueError: one network, or of another target, or two that are the same.
+            ValueError: There is one network, or the networks are of another target, or two of them
+                are equal.
         """
         if ensemble.target.weight_count != self.target.weight_count:
-            raise ValueError("the networks to match are of another target")
+            raise ValueError("Cannot match networks of another target: give networks of this one.")
         if len(ensemble) < 2:
-            raise ValueError("one network has no distance to others: give at least 2 to match")
+            raise ValueError("Cannot match one network, which has no distance: give at least 2.")
 
         def distance(vectors: tf.Tensor) -> float:
             return float(tf.reduce_mean(tf.math.log(nearest_neighbour_distances(vectors))))
@@ -120,7 +125,7 @@ class NoiseControl(LatentSampler):
         )
         scale = float(np.exp(log_scale))
         if not 0 < scale < float("inf"):
-            raise ValueError("no noise makes networks as far apart as those of the other sampler")
+            raise ValueError("Cannot match equal networks: give networks that all differ.")
         self.scale.assign(scale)
         return float(self.scale.numpy())
 

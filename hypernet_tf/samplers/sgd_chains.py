@@ -11,7 +11,7 @@ from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import LANGEVIN, Draw, stream_seed
 from hypernet_tf.targets import Target
 
-# Options of `keras.optimizers.SGD` with which its chain is not that of Langevin dynamics.
+# Options of `keras.optimizers.SGD` under which its chain does not follow Langevin dynamics.
 _NO_LANGEVIN = (
     "momentum",
     "gradient_accumulation_steps",
@@ -25,26 +25,28 @@ _NO_LANGEVIN = (
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class SGDChains(DeepEnsemble):
-    """Networks that constant-rate SGD passes through, once it has settled (Mandt et al. 2017).
+    """Networks that constant-rate SGD visits once it has settled (Mandt et al. 2017).
 
     C chains run at once, each on its own share of every batch. The sampler's networks are the last
-    S snapshots of each chain, one every so many steps: S = 1 and many chains are independent
-    samples, C = 1 and many snapshots are those of one chain. Before the first snapshot its networks
-    are the chains as they stand. Compile it with an optimizer whose rate stays constant.
+    S snapshots of each chain, taken every `snapshot_every` steps. With S = 1 and many chains they
+    are independent samples; with C = 1 and many snapshots they are samples of one chain. Before the
+    first snapshot the networks are the current states of the chains. Compile it with an optimizer
+    whose learning rate is constant.
 
     Args:
-        target: the `Target`, or a Keras model.
-        num_chains: C, how many chains run.
-        num_snapshots: S, how many networks of each chain are kept, the newest.
-        snapshot_every: steps between two of them.
-        **kwargs: see `DeepEnsemble`; its `networks` are the chains.
+        target: The `Target`, or a Keras model.
+        num_chains: C, number of chains.
+        num_snapshots: S, number of snapshots of each chain that are kept, the newest ones.
+        snapshot_every: Number of steps between two snapshots.
+        **kwargs: Options of `DeepEnsemble`, except num_networks.
 
-    Attributes:
-        num_available: C · the snapshots that there are by now; `num_available_after(steps)` foretells it.
+    Raises:
+        ValueError: `num_snapshots` or `snapshot_every` is not a positive integer.
 
     Example:
-        >>> chain = SGDChains(Target(zoo.mnist()), num_chains=1, num_snapshots=10, snapshot_every=500)
-        >>> chain.compile(optimizer=SGD(0.05), loss=SparseCategoricalCrossentropy(from_logits=True))
+        >>> chain = SGDChains(model, num_chains=1, num_snapshots=10, snapshot_every=500)
+        >>> loss = SparseCategoricalCrossentropy(from_logits=True)
+        >>> chain.compile(optimizer=SGD(0.05), loss=loss)
         >>> chain.fit(x, y, batch_size=128, epochs=50)
         >>> chain.sample(10).evaluate(x_test, y_test)
 
@@ -60,85 +62,75 @@ class SGDChains(DeepEnsemble):
         snapshot_every: int = 1,
         **kwargs: Any,
     ):
-        if not (
-            isinstance(num_snapshots, int)
-            and isinstance(snapshot_every, int)
-            and min(num_snapshots, snapshot_every) > 0
-        ):
-            raise ValueError(
-                "a chain keeps a whole number of snapshots, at least one, a whole number of steps "
-                f"apart: not {num_snapshots}, {snapshot_every} apart"
-            )
+        for name, value in (("num_snapshots", num_snapshots), ("snapshot_every", snapshot_every)):
+            if not (isinstance(value, int) and value > 0):
+                raise ValueError(f"{name} is {value}: give an integer, at least 1.")
         super().__init__(target, num_networks=num_chains, **kwargs)
-        self.num_chains, self.num_snapshots, self.snapshot_every = (
-            num_chains,
-            num_snapshots,
-            snapshot_every,
-        )
-        self.kept = [
+        self.num_chains = num_chains
+        self.num_snapshots = num_snapshots
+        self.snapshot_every = snapshot_every
+        self.snapshots = [
             self.add_weight(
-                name=f"kept_{place}",
+                name=f"kept_{index}",
                 shape=(num_snapshots, *weights.shape),
                 initializer="zeros",
                 trainable=False,
             )
-            for place, weights in enumerate(self.theta)
+            for index, weights in enumerate(self.theta)
         ]
 
     @property
     def num_available(self) -> int:
-        """How many networks there are by now."""
-        return self.num_chains * max(1, int(self._snapshots_taken()))
+        """C times the number of snapshots taken so far, at least C and at most C · S."""
+        with tf.init_scope():  # a number also while a graph is traced
+            return self.num_available_after(int(self.step.numpy()))
 
     def num_available_after(self, steps: int) -> int:
-        """How many networks there are after so many training steps."""
+        """What `num_available` is after a number of training steps."""
         return self.num_chains * min(self.num_snapshots, max(1, steps // self.snapshot_every))
-
-    def _snapshots_taken(self) -> tf.Tensor:
-        taken = tf.cast(self.step.value, tf.int32) // self.snapshot_every
-        return tf.minimum(taken, self.num_snapshots)
 
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
         """All chains in training; otherwise `count` of the snapshots, chosen by the seed."""
         if training:
             return super().draw(seed, count, training=True)
-        taken = self._snapshots_taken()
-        everything = tf.range(self.num_chains * tf.maximum(taken, 1))
-        places = tf.sort(tf.random.experimental.stateless_shuffle(everything, seed)[:count])
-        places = tf.ensure_shape(places, [count])
+        taken = tf.cast(self.step.value, tf.int32) // self.snapshot_every
+        taken = tf.minimum(taken, self.num_snapshots)
+        candidates = tf.range(self.num_chains * tf.maximum(taken, 1))
+        chosen = tf.sort(tf.random.experimental.stateless_shuffle(candidates, seed)[:count])
+        chosen = tf.ensure_shape(chosen, [count])
 
-        def chosen(kept: Any, weights: Any) -> tf.Tensor:
+        def networks(kept: Any, weights: Any) -> tf.Tensor:
             snapshots = tf.reshape(kept.value, [-1, *kept.shape[2:]])
             return tf.cond(
                 taken > 0,
-                lambda: tf.gather(snapshots, places),
-                lambda: tf.gather(weights.value, places),
+                lambda: tf.gather(snapshots, chosen),
+                lambda: tf.gather(weights.value, chosen),
             )
 
-        return Draw([chosen(*both) for both in zip(self.kept, self.theta, strict=True)])
+        return Draw([networks(*pair) for pair in zip(self.snapshots, self.theta, strict=True)])
 
     def train_step(self, data):
-        """A step of each chain; every so many steps the networks are kept."""
-        own = stream_seed(self.seed, LANGEVIN, self.step.value)
+        """A step of each chain, and a snapshot if it is time."""
+        seed = stream_seed(self.seed, LANGEVIN, self.step.value)
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
         metrics = super().train_step(data)
-        self._move(own, rate)
+        self._perturb(seed, rate)
         step = tf.cast(self.step.value, tf.int32)
         tf.cond(
             step % self.snapshot_every == 0,
-            lambda: self._keep(step // self.snapshot_every - 1),
+            lambda: self._take_snapshot(step // self.snapshot_every - 1),
             tf.no_op,
         )
         return metrics
 
-    def _keep(self, number: tf.Tensor) -> tf.Operation:
-        place = number % self.num_snapshots
-        for kept, weights in zip(self.kept, self.theta, strict=True):
-            kept.assign(tf.tensor_scatter_nd_update(kept.value, [[place]], weights.value[None]))
+    def _take_snapshot(self, number: tf.Tensor) -> tf.Operation:
+        oldest = number % self.num_snapshots
+        for kept, weights in zip(self.snapshots, self.theta, strict=True):
+            kept.assign(tf.tensor_scatter_nd_update(kept.value, [[oldest]], weights.value[None]))
         return tf.no_op()
 
-    def _move(self, seed: tf.Tensor, rate: tf.Tensor) -> None:
-        """What a chain does beside following the gradient: nothing."""
+    def _perturb(self, seed: tf.Tensor, rate: tf.Tensor) -> None:
+        """Move the chains after the gradient step; SGD alone does not."""
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -151,23 +143,25 @@ class SGDChains(DeepEnsemble):
 class SGLD(SGDChains):
     """Stochastic gradient Langevin dynamics: SGD with Gaussian noise of variance 2 · rate.
 
-    theta <- theta - rate · grad U(theta) + sqrt(2 · rate) · noise, with
-    U = lam · mean loss - log p(theta) (Welling and Teh 2011). For lam = |data| and a loss that is
-    a negative log-likelihood, its networks are samples of the posterior exp(-U), as the rate goes
-    to zero; a larger lam makes the posterior colder.
+        theta <- theta - rate · grad U(theta) + sqrt(2 · rate) · noise,
+        U = lam · mean loss - log p(theta)                         (Welling and Teh 2011, eq. 4)
+
+    For lam = |data| and a loss that is a negative log-likelihood, its networks are samples of the
+    posterior exp(-U) as the rate goes to zero; a larger lam makes the posterior colder.
 
     Args:
-        target: the `Target`, or a Keras model.
-        lam: the number of training examples.
-        prior_scale: standard deviation of a normal prior on the weights; None for a flat one.
-        **kwargs: see `SGDChains`.
-
-    Example:
-        >>> chain = SGLD(Target(zoo.mnist()), lam=55_000, num_chains=1, num_snapshots=100, snapshot_every=100)
-        >>> chain.compile(optimizer=SGD(1e-7), loss=SparseCategoricalCrossentropy(from_logits=True))
+        target: The `Target`, or a Keras model.
+        lam: Number of training examples.
+        prior_scale: Standard deviation of a normal prior on the weights; None for a flat prior.
+        **kwargs: Options of `SGDChains`.
 
     Raises:
-        ValueError: compiled with another optimizer than plain SGD.
+        ValueError: lam is not positive, or `compile` is given another optimizer than plain SGD.
+
+    Example:
+        >>> chain = SGLD(model, lam=55_000, num_chains=1, num_snapshots=100, snapshot_every=100)
+        >>> loss = SparseCategoricalCrossentropy(from_logits=True)
+        >>> chain.compile(optimizer=SGD(1e-7), loss=loss)
 
     Reference: "Bayesian Learning via Stochastic Gradient Langevin Dynamics", ICML 2011.
     """
@@ -176,21 +170,21 @@ class SGLD(SGDChains):
         self, target: Target, *, lam: float, prior_scale: float | None = 1.0, **kwargs: Any
     ):
         if not lam > 0:
-            raise ValueError(f"lam is the number of training examples, at least 1: not {lam}")
+            raise ValueError(f"lam is {lam}: give the number of training examples.")
         super().__init__(target, lam=lam, prior_scale=prior_scale, **kwargs)
 
     def compile(self, optimizer="sgd", loss=None, metrics=None, **kwargs):
-        """As `WeightSampler.compile`."""
+        """As `WeightSampler.compile`, with `keras.optimizers.SGD`."""
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        # In float16 it is inside the one that scales the loss.
+        # In float16 the optimizer is inside the one that scales the loss.
         plain = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         if type(plain) is not keras.optimizers.SGD:
-            raise ValueError("Langevin dynamics follow SGD: compile with keras.optimizers.SGD")
-        if asked := [name for name in _NO_LANGEVIN if getattr(plain, name)]:
-            raise ValueError(f"Langevin dynamics follow plain SGD: compile without {asked[0]}")
+            raise ValueError("Langevin dynamics follow SGD: compile with keras.optimizers.SGD.")
+        if options := [name for name in _NO_LANGEVIN if getattr(plain, name)]:
+            raise ValueError(f"Langevin dynamics follow plain SGD: compile without {options[0]}.")
 
-    def _move(self, seed: tf.Tensor, rate: tf.Tensor) -> None:
-        for place, weights in enumerate(self.theta):
-            own = tf.random.experimental.stateless_fold_in(seed, place)
-            noise = tf.random.stateless_normal(weights.shape, own, dtype=weights.dtype)
+    def _perturb(self, seed: tf.Tensor, rate: tf.Tensor) -> None:
+        for index, weights in enumerate(self.theta):
+            own_seed = tf.random.experimental.stateless_fold_in(seed, index)
+            noise = tf.random.stateless_normal(weights.shape, own_seed, dtype=weights.dtype)
             weights.assign_add(tf.sqrt(2.0 * rate) * noise)

@@ -89,8 +89,13 @@ class Target:
         self.layers = tuple(self._weighted.values())
         self.units = channel_units(self.plan, self._weighted)
         self.weight_count = sum(math.prod(v.shape) for v in self._trainable)
-        self.outputs: Outputs = infer_outputs(self.plan) if outputs is None else outputs
-        check_outputs(self.plan, self.outputs, self.name)
+        self._outputs: Outputs = infer_outputs(self.plan) if outputs is None else outputs
+        check_outputs(self.plan, self._outputs, self.name)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the model returns: "logits", "probabilities" or "values"."""
+        return self._outputs
 
     # ---- other targets from this one --------------------------------------------------------
 
@@ -111,7 +116,7 @@ class Target:
         """
         check_outputs(self.plan, outputs, self.name)
         target = copy.copy(self)
-        target.outputs = outputs
+        target._outputs = outputs
         return target
 
     def with_batch_norm(self, *, synchronized: bool) -> Target:

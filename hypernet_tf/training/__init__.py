@@ -1,1 +1,1 @@
-"""Training: data order, checkpoints, callbacks."""
+"""Training runs: data order, loop, validation, records, checkpoints, devices, tuning."""

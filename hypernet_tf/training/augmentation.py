@@ -1,4 +1,4 @@
-"""Random changes to images that are trained on: a function of a seed, so that runs resume."""
+"""Random changes to training images, as functions of a seed, so that runs resume exactly."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ def flip_and_crop(
     margin: int = 4,
     flip: bool = True,
 ) -> tf.Tensor:
-    """Each image shifted, black coming in, and mirrored or not: its own choice at random.
+    """Shift each image at random, filling with black, and mirror every other one.
 
-    The image gets `margin` black pixels on each side; of that, a window of the image's size is
-    taken at one of the (2 margin + 1)² places, all equally likely, and every other one is
-    mirrored left to right. Every image of a batch has random numbers by its place in the whole
-    batch, so that parts of a batch get what the whole one gets.
+    The image gets `margin` black pixels on each side. A window of the image's size is taken at one
+    of the (2 margin + 1)² positions, all equally likely, and mirrored left to right with
+    probability one half. The random numbers of an image depend on its position in the whole batch,
+    so that parts of a batch change as the whole batch does.
 
     Args:
-        images: [B, H, W, C] of any type: a batch, or a part of one.
-        seed: [2] integers: the whole batch's.
-        first: the place of the first image in the whole batch.
-        of: how many images the whole batch has; None if these are all.
-        margin: how far an image may move, pixels.
-        flip: whether to mirror. Digits and letters are other ones in a mirror, or none.
+        images: Images [B, H, W, C] of any type: a batch, or a part of one.
+        seed: Two integers, the seed of the whole batch.
+        first: Position of the first image in the whole batch.
+        of: Number of images of the whole batch; None if these are all.
+        margin: Largest shift of an image, in pixels.
+        flip: Whether to mirror images. A mirrored digit or letter may be another one, or none.
 
     Returns:
-        [B, H, W, C] of the same type.
+        Images [B, H, W, C] of the same type.
 
     Example:
         >>> images = tf.random.uniform([6, 32, 32, 3])
@@ -44,10 +44,12 @@ def flip_and_crop(
     """
     images = tf.convert_to_tensor(images)
     count, height, width, _ = images.shape
-    places = 2 * margin + 1
-    drawn = tf.random.stateless_uniform([of or count], seed, 0, 2 * places**2, tf.int32)
-    variant = tf.slice(drawn, [first], [count])[:, None]  # one of all that an image can become
-    down, right, mirrored = variant // (2 * places), variant // 2 % places, variant % 2
+    positions = 2 * margin + 1
+    drawn = tf.random.stateless_uniform([of or count], seed, 0, 2 * positions**2, tf.int32)
+    variant = tf.slice(drawn, [first], [count])[:, None]  # the number of a possible result
+    down = variant // (2 * positions)
+    right = variant // 2 % positions
+    mirrored = variant % 2
     rows, columns = tf.range(height), tf.range(width)
     if flip:
         columns = tf.where(mirrored == 1, columns[::-1], columns)
@@ -60,4 +62,4 @@ def _framed(images: tf.Tensor, axis: int, margin: int) -> tf.Tensor:
     shape = images.shape.as_list()
     shape[axis] = margin
     black = tf.zeros(shape, images.dtype)
-    return tf.concat([black, images, black], axis)  # half the time of tf.pad on bytes
+    return tf.concat([black, images, black], axis)  # takes half the time of tf.pad on bytes

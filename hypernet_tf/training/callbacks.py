@@ -1,4 +1,4 @@
-"""What happens between training steps: watching, validating, recording, keeping."""
+"""What happens between training steps: checks, validation, records, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,20 +14,30 @@ from tqdm import tqdm
 from hypernet_tf.data import Split
 from hypernet_tf.diversity import NegativeEntropy, StepRecord
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf.metrics.measures import MEASURES
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 
+# The measures of the progress line, of a validation and of training.
+PROGRESS_OF_VALIDATION = (
+    "member_accuracy",
+    "majority_vote_accuracy",
+    "negative_log_likelihood",
+    "entropy",
+)
+PROGRESS_OF_TRAINING = ("loss", "accuracy_loss", "learning_rate", "lam")
+
 
 class TrainingDivergedError(ArithmeticError):
-    """The loss is not a number any more; the message is one line that says at which step."""
+    """The loss is not finite any more; the message is one line that names the step."""
 
 
 class HaltOnNaN(keras.callbacks.Callback):
-    """Stops as soon as a step's loss or a weight is not finite, before anything is written."""
+    """Stops as soon as the loss of a step or a weight is not finite, before anything is written."""
 
     def on_train_begin(self, logs=None):
-        """Make the check of the weights, a small part of a step."""
+        """Make the check of the weights, which takes a small part of a step."""
 
         @tf.function
         def finite() -> tf.Tensor:
@@ -37,23 +47,23 @@ class HaltOnNaN(keras.callbacks.Callback):
         self._finite = finite
 
     def on_train_batch_end(self, batch, logs=None):
-        """Look at loss and weights; a running mean is not finite from the bad step on."""
+        """Check loss and weights; a running mean is not finite from the bad step on."""
         step = int(self.model.step.numpy())
         if not math.isfinite(logs["loss"]):
-            raise TrainingDivergedError(f"the loss became {logs['loss']} at step {step}")
+            raise TrainingDivergedError(f"The loss became {logs['loss']} at step {step}.")
         if not self._finite():
-            raise TrainingDivergedError(f"a weight stopped being finite at step {step}")
+            raise TrainingDivergedError(f"A weight stopped being finite at step {step}.")
 
 
 class Validated(NamedTuple):
     """A validation.
 
     Attributes:
-        ensemble: the networks.
-        result: how they do on the validation images.
-        entropy: H of their weights in nats; None where there is none.
-        watched: how they do on other images, if any are watched.
-        seconds: how long it took.
+        ensemble: The networks.
+        result: Their evaluation on the validation images.
+        entropy: Entropy of their weights in nats, or None.
+        watched: Their evaluation on other images that are watched, or None.
+        seconds: Duration of the validation.
     """
 
     ensemble: Ensemble
@@ -67,11 +77,11 @@ class Validation(keras.callbacks.Callback):
     """Every so many steps, samples an ensemble and evaluates it on held-out images.
 
     Args:
-        split: the validation images.
-        num_networks: how many networks; of a finite sampler at most all that it has by then.
-        every: after how many steps, and after the last one.
-        last: the last step.
-        watched: other images, on which the same networks are evaluated; or None.
+        split: Validation images.
+        num_networks: Number of networks; of a finite sampler at most all that it holds by then.
+        every: Number of steps between validations; the last step has one too.
+        last: The last step.
+        watched: Other images, on which the same networks are evaluated; or None.
     """
 
     def __init__(
@@ -97,8 +107,8 @@ class Validation(keras.callbacks.Callback):
         self.latest = None
         if step % self.every == 0 or step == self.last:
             start = time.monotonic()
-            networks = min(self.num_networks, self.model.num_available or self.num_networks)
-            ensemble = self.model.sample(networks, seed=0)
+            count = min(self.num_networks, self.model.num_available or self.num_networks)
+            ensemble = self.model.sample(count, seed=0)
             result = ensemble.evaluate(self.split.x, self.split.y)
             entropy = ensemble_entropy(ensemble, self.model)
             watched = None
@@ -108,10 +118,15 @@ class Validation(keras.callbacks.Callback):
 
 
 def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
-    """H of an ensemble's weights in nats, as its sampler's entropy term estimates it.
+    """The entropy of an ensemble's weights, as its sampler's entropy term estimates it.
 
-    A sampler that trains without an entropy term is measured by the default one. Where there is no
-    latent space, and so no dimension of the manifold of weights, it is None.
+    Args:
+        ensemble: Networks of the sampler.
+        sampler: The sampler. If it trains without an entropy term, the default term is used.
+
+    Returns:
+        The entropy in nats; None if there is no latent space, and so no dimension of the manifold
+        of weights.
     """
     if not isinstance(sampler, LatentSampler):
         return None
@@ -124,17 +139,21 @@ def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
 class Recorder(keras.callbacks.Callback):
     """Writes the history, the progress line, TensorBoard's files and checkpoints.
 
-    Averages are over the steps since the last record; they restart at each, and a checkpoint is
-    written with each, so that a resumed run records what an uninterrupted one does.
+    Averages are over the steps since the last record. They restart at each record, and each record
+    comes with a checkpoint, so that a resumed run records what an uninterrupted one does.
+
+    An entry of the history holds numbers by the keys of `MEASURES`: "step", those of training, and
+    with a validation those of `validation_entry` under "validation" (under "test" for watched
+    images).
 
     Args:
-        checkpoints: where to keep the model.
-        validation: the `Validation`, which stands before this in the list of callbacks.
-        every: after how many steps to record and keep, and after the last one.
-        last: the last step.
-        tensorboard: writes TensorBoard's files.
-        record: of an earlier part of the run: {"history": [...], "seconds": s}.
-        verbose: whether to show progress.
+        checkpoints: Checkpoints of the run.
+        validation: The `Validation`, which comes earlier in the list of callbacks.
+        every: Number of steps between records; the last step has one too.
+        last: The last step.
+        tensorboard: Writer of TensorBoard's files.
+        record: Record of an earlier part of the run: {"history": [...], "seconds": s}.
+        verbose: Whether to show progress.
     """
 
     def __init__(
@@ -169,11 +188,11 @@ class Recorder(keras.callbacks.Callback):
             disable=not self.verbose,
             desc="training",
             unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,  # a log file is not redrawn
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,  # a log file keeps every line
         )
 
     def on_train_batch_end(self, batch, logs=None):
-        """Record and keep if it is time."""
+        """Write a record if it is time."""
         step = int(self.model.step.numpy())
         self._bar.update(step - self._bar.n)
         validated = self.validation.latest
@@ -205,33 +224,34 @@ class Recorder(keras.callbacks.Callback):
         self._recorded = step, time.monotonic()
 
     def on_train_end(self, logs=None):
-        """Close what is open."""
+        """Close the progress bar and TensorBoard's files."""
         self._bar.close()
         if self.validation.latest:
             self.tensorboard.finish(self.validation.latest.ensemble, self.validation.latest.result)
 
 
 def validation_entry(result: Evaluation, entropy: float | None) -> dict[str, Any]:
-    """What is recorded of a validation: every measure by its key, and each network's accuracy.
+    """The entry of a validation in the history.
 
     Args:
         result: Evaluation of the ensemble.
         entropy: Entropy of the networks' weights in nats, or None.
+
+    Returns:
+        Every measure by its key (None if it has no value), and the accuracies [N] of the networks
+        as "member_accuracies".
     """
-    members = {"member_accuracies": result.member_accuracy.tolist()}
-    return members | result.summary() | ({} if entropy is None else {"entropy": entropy})
+    accuracies = {"member_accuracies": result.member_accuracy.tolist()}
+    return accuracies | result.summary() | {"entropy": entropy}
 
 
 def progress_line(entry: dict[str, Any]) -> str:
-    """A validation in one line."""
-    v = entry["validation"]
-    return (
-        f"step {entry['step']}: members {v['member_accuracy']:.2%} "
-        f"({v['member_accuracy_min']:.2%} to {v['member_accuracy_max']:.2%}), "
-        f"vote {v['majority_vote_accuracy']:.2%}, "
-        f"mean probability {v['mean_probability_accuracy']:.2%}, "
-        f"most confident {v['most_confident_accuracy']:.2%}, "
-        + (f"entropy {v['entropy']:.1f} nats, " if "entropy" in v else "")
-        + f"loss {entry['loss']:.4g}, accuracy loss {entry['accuracy_loss']:.4g}, "
-        f"lr {entry['learning_rate']:.3g}, lam {entry['lam']:.4g}"
-    )
+    """An entry of the history with a validation, in one line."""
+    values = [(key, entry["validation"][key]) for key in PROGRESS_OF_VALIDATION]
+    values += [(key, entry[key]) for key in PROGRESS_OF_TRAINING]
+    parts = [
+        f"{MEASURES[key].title} {MEASURES[key].text(value)} {MEASURES[key].unit}".rstrip()
+        for key, value in values
+        if value is not None
+    ]
+    return f"step {entry['step']}: " + "; ".join(parts)

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder each, written aside and renamed once, so that a kill leaves a whole one."""
+"""Checkpoints: folders that are written aside and renamed, so that a kill leaves no half of one."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _MODEL, _RECORD = "model.keras", "checkpoint.json"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message is one line that names it."""
+    """A checkpoint cannot be used; the message is one line that names it."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest `keep` are kept.
+    """The checkpoints of one run, of which the newest are kept.
 
     A checkpoint is a folder `step-00001000` with `model.keras`, an ordinary Keras file with the
     optimizer's state (`keras.saving.load_model` reads it), and `checkpoint.json`: the step, the
-    file's SHA-256, and a record of the caller's.
+    SHA-256 of the file, and a record of the caller.
 
     Args:
-        folder: where they stand; made with the first. What a kill left half-written there is
-            removed.
-        keep: how many to keep.
+        folder: Folder of the checkpoints, made with the first. Half-written checkpoints that a kill
+            left there are removed.
+        keep: Number of checkpoints to keep.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2):
@@ -44,9 +44,9 @@ class Checkpoints:
         """Write a checkpoint.
 
         Args:
-            model: a compiled Keras model.
-            step: how many training steps it has done.
-            record: what else to keep, as JSON.
+            model: A compiled Keras model.
+            step: Number of training steps that it has done.
+            record: Anything else to keep, as JSON.
         """
         name = f"step-{step:08d}"
         aside = self.folder / f".{name}.part"
@@ -62,27 +62,28 @@ class Checkpoints:
             self._remove(old)
 
     def _remove(self, folder: pathlib.Path) -> None:
-        # Out of sight in one move, so that a kill never leaves half a checkpoint under its name.
+        # Rename it first, so that a kill never leaves half a checkpoint under its name.
         doomed = self.folder / f".{folder.name}.old"
         folder.rename(doomed)
         shutil.rmtree(doomed)
 
     def latest_step(self) -> int | None:
-        """The step of the newest checkpoint; None where there is none."""
-        every = self._all()
-        return int(every[-1].name.removeprefix("step-")) if every else None
+        """The step of the newest checkpoint; None if there is none."""
+        folders = self._all()
+        return int(folders[-1].name.removeprefix("step-")) if folders else None
 
     def load(self) -> tuple[keras.Model, dict[str, Any]]:
         """The model of the newest checkpoint, and its record.
 
         Raises:
-            CheckpointError: there is none, or it is damaged. It is never passed over silently.
+            CheckpointError: There is none, or the newest is damaged; an older one is never used
+                silently.
         """
-        every = self._all()
-        if not every:
-            raise CheckpointError(f"there is no checkpoint in {self.folder}")
-        newest = every[-1]
-        advice = f"checkpoint {newest} is damaged: delete this folder to go on from the one before"
+        folders = self._all()
+        if not folders:
+            raise CheckpointError(f"There is no checkpoint in {self.folder}: train first.")
+        newest = folders[-1]
+        advice = f"Checkpoint {newest} is damaged: delete it to continue from the one before."
         try:
             contents = json.loads((newest / _RECORD).read_text())
             whole = contents["sha256"] == _digest(newest / _MODEL)

@@ -1,4 +1,4 @@
-"""Where training runs: on one device, on several of one machine, or on several machines."""
+"""Devices of a training run: one, several of one machine, or those of several machines."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from hypernet_tf.samplers.batching import Share
 
 
 class DeviceError(ValueError):
-    """Devices that cannot be had; the message is one line that says what to do."""
+    """Devices are not available, or cannot run a step; the message is one line with advice."""
 
 
 class WorkerLostError(RuntimeError):
-    """Another machine of the run has gone; the message is one line that says what to do."""
+    """Another machine of the run has ended; the message is one line with advice."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How training steps are run. It has no part in what they compute, but for rounding.
+    """How training steps are run. It has no effect on what they compute, except rounding.
 
     Attributes:
-        strategy: over which devices; None for one.
-        steps_per_execution: how many steps are one call of a graph.
-        jit_compile: whether XLA compiles the step.
+        strategy: Strategy of several devices; None for one device.
+        steps_per_execution: Number of steps in one call of a graph.
+        jit_compile: Whether XLA compiles the step.
 
     Raises:
-        DeviceError: what XLA cannot do.
+        DeviceError: XLA is asked for on several devices, or no step per execution.
     """
 
     strategy: tf.distribute.Strategy | None = None
@@ -43,25 +43,29 @@ class Execution:
 
     def __post_init__(self):
         if self.steps_per_execution < 1:
-            raise DeviceError(f"a call runs at least 1 step, not {self.steps_per_execution}")
+            raise DeviceError(
+                f"steps_per_execution is {self.steps_per_execution}: a call runs at least 1 step."
+            )
         if self.jit_compile and self.replicas > 1:
-            raise DeviceError("XLA compiles steps on one device: drop jit_compile or take 1 device")
+            raise DeviceError(
+                "XLA compiles steps on one device: drop jit_compile, or use 1 device."
+            )
 
     @property
     def replicas(self) -> int:
-        """R, over all machines."""
+        """R, the number of replicas on all machines."""
         return self.strategy.num_replicas_in_sync if self.strategy else 1
 
     @property
     def workers(self) -> int:
-        """How many machines (processes) train together."""
+        """Number of machines (processes) that train together."""
         resolver = self.strategy and self.strategy.cluster_resolver
         spec = resolver.cluster_spec().as_dict() if resolver else {}
         return max(1, sum(map(len, spec.values())))
 
     @property
     def chief(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this process is the one that writes files."""
         resolver = self.strategy and self.strategy.cluster_resolver
         if not resolver or self.workers == 1:
             return True
@@ -74,11 +78,11 @@ class Execution:
 
 
 @contextlib.contextmanager
-def together(execution: Execution) -> Iterator[None]:
-    """What machines do together: when one ends, the others learn it by their next exchange.
+def detect_lost_workers(execution: Execution) -> Iterator[None]:
+    """Turn the errors of an exchange between machines, of which one has ended, into one line.
 
     Raises:
-        WorkerLostError: another machine has gone.
+        WorkerLostError: Another machine has ended.
     """
     errors = tf.errors
     try:
@@ -93,41 +97,41 @@ def together(execution: Execution) -> Iterator[None]:
         if execution.workers == 1:
             raise
         raise WorkerLostError(
-            "another worker has ended, see what it said: start all of them again to go on from the "
-            "last checkpoint"
+            "Another worker has ended: see its last message, and start all workers again to "
+            "continue from the last checkpoint."
         ) from error
 
 
-def check_batch(networks: int, images: int, replicas: int) -> None:
-    """Whether a step's N networks and their images can be shared out to R devices.
+def check_batch(num_networks: int, images: int, replicas: int) -> None:
+    """Check that a step's N networks and their images can be shared among R devices.
 
     Args:
         num_networks: N.
-        images: B, images of each.
+        images: B, number of images of each network.
         replicas: R.
 
     Raises:
-        DeviceError: they cannot.
+        DeviceError: They cannot be shared equally.
     """
     try:
-        Share(networks, replicas)
+        Share(num_networks, replicas)
     except ValueError as error:
         raise DeviceError(str(error)) from error
-    if networks * images % replicas:
+    if num_networks * images % replicas:
         raise DeviceError(
-            f"{images} images of a network cannot be shared out to {replicas // networks} devices: "
-            "take a number of images that divides by that of devices"
+            f"Cannot share {images} images of a network among {replicas // num_networks} devices: "
+            "choose a number of images that divides by the number of devices."
         )
 
 
 def split_cpu(count: int) -> None:
-    """Make several logical devices of the CPU, to try many devices without having them.
+    """Split the CPU into several logical devices, to try several devices on a machine with one.
 
     Args:
-        count: how many. They share the same cores: nothing gets faster.
+        count: Number of logical devices. They share the same cores: nothing gets faster.
 
     Raises:
-        DeviceError: TensorFlow has looked at its devices already.
+        DeviceError: TensorFlow has already used its devices.
     """
     (cpu,) = tf.config.list_physical_devices("CPU")
     try:
@@ -135,11 +139,13 @@ def split_cpu(count: int) -> None:
             cpu, [tf.config.LogicalDeviceConfiguration()] * count
         )
     except RuntimeError as error:
-        raise DeviceError("the CPU is split before anything else is computed") from error
+        raise DeviceError(
+            "Cannot split the CPU, which has been used: split it before anything else is computed."
+        ) from error
 
 
 def available() -> list[str]:
-    """The devices that steps can run on: GPUs, or where there are none, CPUs."""
+    """The names of the devices on which steps can run: GPUs, or CPUs if there is no GPU."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return [device.name for device in devices]
 
@@ -147,32 +153,32 @@ def available() -> list[str]:
 def strategy(devices: int | None = 1) -> tf.distribute.Strategy | None:
     """The strategy that mirrors a sampler on the devices of this machine.
 
-    Where the environment has TF_CONFIG with more than one worker, it is that of this cluster, and
-    takes all GPUs of each worker.
+    If the environment variable TF_CONFIG names more than one worker, the strategy is that of this
+    cluster and uses all GPUs of each worker.
 
     Args:
-        devices: how many; None for all.
+        devices: Number of devices; None for all.
 
     Returns:
-        None for one device. The same devices give the same strategy again: the groups in which
-        replicas exchange tensors are numbered once in a process.
+        A strategy, or None for one device. The same devices give the same strategy again, because
+        the groups in which replicas exchange tensors are numbered once in a process.
 
     Raises:
-        DeviceError: there are not so many, or TF_CONFIG is not what TensorFlow takes.
+        DeviceError: There are fewer devices, or TensorFlow cannot read TF_CONFIG.
     """
     workers = cluster()
     if workers:
         if devices is not None and devices != 1:
-            raise DeviceError("with TF_CONFIG each worker uses all its GPUs: do not number devices")
+            raise DeviceError(
+                "With TF_CONFIG each worker uses all its GPUs: leave the number of devices out."
+            )
         return _multi_worker()
-    there = available()
-    count = len(there) if devices is None else devices
-    if not 1 <= count <= len(there):
-        kind = there[0].split(":")[-2]
-        raise DeviceError(
-            f"{count} devices are not to be had: this machine has {len(there)} {kind}"
-        )
-    return _mirrored(tuple(there[:count])) if count > 1 else None
+    names = available()
+    count = len(names) if devices is None else devices
+    if not 1 <= count <= len(names):
+        kind = names[0].split(":")[-2]
+        raise DeviceError(f"Cannot use {count} devices: this machine has {len(names)} {kind}.")
+    return _mirrored(tuple(names[:count])) if count > 1 else None
 
 
 @functools.cache
@@ -186,10 +192,10 @@ def _multi_worker() -> tf.distribute.Strategy:
 
 
 def cluster() -> dict[str, list[str]] | None:
-    """The workers that TF_CONFIG names; None where it names no other than this process.
+    """The workers that TF_CONFIG names; None if it names no other than this process.
 
     Raises:
-        DeviceError: it is not what TensorFlow takes, or this worker's port is in use.
+        DeviceError: TensorFlow cannot read TF_CONFIG, or this worker's port is in use.
     """
     text = os.environ.get("TF_CONFIG")
     if not text:
@@ -201,32 +207,35 @@ def cluster() -> dict[str, list[str]] | None:
     try:
         config = json.loads(text)
         workers, task = config.get("cluster", {}), config.get("task", {})
-        addresses = [address for several in workers.values() for address in several]
+        addresses = [address for group in workers.values() for address in group]
         kind, index = task.get("type", "worker"), task.get("index", 0)
-        whole = all(isinstance(a, str) and a.rpartition(":")[2].isdigit() for a in addresses)
+        valid = all(isinstance(a, str) and a.rpartition(":")[2].isdigit() for a in addresses)
     except (AttributeError, TypeError, ValueError) as error:
-        raise DeviceError(f"TF_CONFIG is not of the form {example}") from error
-    if not whole or not isinstance(index, int) or not isinstance(workers, dict):
-        raise DeviceError(f"TF_CONFIG is not of the form {example}")
+        raise DeviceError(f"Cannot read TF_CONFIG: write it like {example}.") from error
+    if not valid or not isinstance(index, int) or not isinstance(workers, dict):
+        raise DeviceError(f"Cannot read TF_CONFIG: write it like {example}.")
     if len(addresses) < 2:
         return None
     if set(workers) - {"chief", "worker"}:
-        odd = sorted(set(workers) - {"chief", "worker"})[0]
-        raise DeviceError(f"TF_CONFIG names '{odd}' tasks: there are a chief and workers only")
+        unknown = sorted(set(workers) - {"chief", "worker"})[0]
+        raise DeviceError(f"TF_CONFIG names '{unknown}' tasks: name only a chief and workers.")
     if len(set(addresses)) < len(addresses):
-        raise DeviceError("TF_CONFIG names the same address twice")
+        raise DeviceError("TF_CONFIG names the same address twice: give each worker its own.")
     if kind not in workers or not 0 <= index < len(workers[kind]):
-        raise DeviceError(f"TF_CONFIG says that this is {kind} {index}, which its cluster has not")
+        raise DeviceError(
+            f"TF_CONFIG says that this is {kind} {index}, which is not in its cluster: correct "
+            "'task' or 'cluster'."
+        )
     if _multi_worker.cache_info().currsize == 0:  # afterwards the port is our own
         _check_free(workers[kind][index])
     return workers
 
 
 def _check_free(address: str) -> None:
-    """Whether this worker can listen at its address.
+    """Check that this worker can listen at its address.
 
     Raises:
-        DeviceError: another process does.
+        DeviceError: Another process uses the port.
     """
     port = int(address.rpartition(":")[2])
     with socket.socket() as listener:
@@ -235,5 +244,6 @@ def _check_free(address: str) -> None:
             listener.bind(("", port))
         except (OSError, OverflowError) as error:
             raise DeviceError(
-                f"port {port} of {address}, this worker's in TF_CONFIG, is in use: choose another"
+                f"Port {port} of {address}, this worker's address in TF_CONFIG, is in use: choose "
+                "another."
             ) from error

@@ -1,4 +1,4 @@
-"""The training loop of our own runs: the same on one device, on several, on several machines."""
+"""The training loop of runs: the same on one device, on several, and on several machines."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def loop(
 ) -> None:
     """Train until step `steps`.
 
-    It does what `fit` does, which in Keras 3 fails on several machines, and with several steps in
-    one execution on several devices. Callbacks act on the sampler's own step.
+    It does what `fit` does. In Keras 3 `fit` fails on several machines, and with several steps per
+    execution on several devices. Callbacks see the step of the sampler.
 
     Args:
-        sampler: compiled, made in the execution's scope.
-        data: endless batches from the sampler's step on, distributed if it is.
-        labels: a few of the labels, to make the variables of the metrics.
+        sampler: A compiled sampler, made in the scope of the execution.
+        data: Endless batches from the sampler's step on, distributed if the sampler is.
+        labels: A few of the labels, to make the variables of the metrics.
         callbacks: Keras callbacks; `on_train_batch_end` is called after each execution.
-        steps: the last step.
-        stops: an execution ends where the step is a multiple of one of these, and there the results
-            are those of all replicas together.
-        execution: how steps are run.
+        steps: The last step.
+        stops: An execution ends when the step is a multiple of one of these; there the results are
+            those of all replicas together.
+        execution: How steps are run.
     """
     strategy = execution.strategy or tf.distribute.get_strategy()
     with execution.scope():
-        _build_metrics(sampler, labels)
+        sampler.build_metrics(labels)
     step = sampler.train_step
     if execution.jit_compile:
         step = tf.function(step, jit_compile=True, autograph=False)
@@ -75,17 +75,3 @@ def loop(
             logs = {k: strategy.experimental_local_results(v)[0] for k, v in results.items()}
         follow.on_train_batch_end(done, {name: float(value) for name, value in logs.items()})
     follow.on_train_end()
-
-
-def _build_metrics(sampler: WeightSampler, labels: Any) -> None:
-    """Make the variables of compiled metrics, which otherwise the first step would make.
-
-    A step in a replica cannot make variables.
-    """
-    plan = sampler.target.plan
-    y_pred = keras.tree.map_structure(
-        lambda ref: tf.zeros([len(labels), *plan.shapes[ref]]), plan.outputs
-    )
-    for metric in sampler.metrics:
-        if not getattr(metric, "built", True):
-            metric.build(tf.convert_to_tensor(labels), y_pred)

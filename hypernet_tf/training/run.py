@@ -1,4 +1,4 @@
-"""A training run of our own: ordered data, validation, records, checkpoints, resume."""
+"""A training run: ordered data, validation, records, checkpoints, resume."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, Validation
 from hypernet_tf.training.checkpoints import Checkpoints
-from hypernet_tf.training.devices import Execution, check_batch, together
+from hypernet_tf.training.devices import Execution, check_batch, detect_lost_workers
 from hypernet_tf.training.loop import loop
 from hypernet_tf.training.stream import distributed
 from hypernet_tf.training.tensorboard import TensorBoardWriter
@@ -38,45 +38,46 @@ def train(
     watch_test: bool = False,
     verbose: bool = True,
 ) -> tuple[WeightSampler, dict]:
-    """Train a sampler, or go on where the folder's newest checkpoint stands.
+    """Train a sampler, or continue from the folder's newest checkpoint.
 
-    A run that was killed and is started again ends bit for bit as one that was not, on the same
-    machine, where TensorFlow's operations are deterministic
+    A run that is killed and started again ends bit for bit as an uninterrupted one, on the same
+    machine, if TensorFlow's operations are deterministic
     (`tf.config.experimental.enable_op_determinism`).
 
     Args:
-        make: builds and compiles the sampler.
-        dataset: what to train and validate on.
-        folder: the run folder; checkpoints/ and tensorboard/ are made in it.
-        steps: how many steps in all.
-        images: B, images per network and step.
-        num_networks: how many networks a validation samples; of a finite sampler at most all there
-            are.
-        validate_every: steps between validations.
-        checkpoint_every: steps between checkpoints.
-        seed: of the order of the data, and of what changes it.
-        augment: what changes images to train on at random, `augmentation.flip_and_crop` for
-            photographs; the same as before where a run goes on. None leaves them as they are.
-        execution: on which devices, and how, steps are run; None for one device. It
-            may be another one than before.
-        hparams: the run's settings by name, for TensorBoard to show and compare.
-        watch_test: whether each validation also records how its networks do on the test images,
-            which is for tables that print the best of a run, and decides nothing.
-        batch_norm_data: images on which sampled networks' batch-norm statistics are computed.
-        verbose: whether to show progress.
+        make: Function that builds and compiles the sampler.
+        dataset: Data set on which to train and validate.
+        folder: Run folder; checkpoints/ and tensorboard/ are made in it.
+        steps: Number of training steps in all.
+        images: B, number of images per network and step.
+        num_networks: Number of networks that a validation samples; of a finite sampler at most all
+            that it holds.
+        validate_every: Number of steps between validations.
+        checkpoint_every: Number of steps between checkpoints.
+        seed: Seed of the order of the data, and of their augmentation.
+        augment: Function that changes training images at random, such as
+            `augmentation.flip_and_crop` for photographs; None leaves them as they are. A continued
+            run must give the same one as before.
+        execution: Devices on which steps are run, and how; None for one device. A continued run may
+            give another one than before.
+        hparams: Settings of the run by name, which TensorBoard shows and compares.
+        batch_norm_data: Images on which the batch-norm statistics of sampled networks are computed.
+        watch_test: Whether each validation also records the results on the test images. This is for
+            tables that print the best of a run; it decides nothing.
+        verbose: Whether to show progress.
 
     Returns:
         The trained sampler, and the record of the run: {"history": [...], "seconds": s}.
 
     Raises:
-        CheckpointError: the newest checkpoint is damaged.
-        TrainingDivergedError: the loss is not finite; the last good checkpoint stays.
-        DeviceError: a batch cannot be shared out to the devices.
-        WorkerLostError: another machine has gone; the last checkpoint stays.
+        CheckpointError: The newest checkpoint is damaged.
+        TrainingDivergedError: The loss is not finite; the last good checkpoint stays.
+        DeviceError: A batch cannot be shared among the devices.
+        WorkerLostError: Another machine has ended; the last checkpoint stays.
     """
     execution = execution or Execution()
     checkpoints = Checkpoints(folder / "checkpoints")
-    with together(execution), execution.scope():
+    with detect_lost_workers(execution), execution.scope():
         if checkpoints.latest_step() is None:
             sampler, record = make(), None
         else:
@@ -87,11 +88,12 @@ def train(
         assert record is not None
         return sampler, record
     check_batch(sampler.num_networks, images, execution.replicas)
-    several, batch_size = execution.strategy, sampler.num_networks * images
+    batch_size = sampler.num_networks * images
     order = {"batch_size": batch_size, "seed": seed, "first_step": done, "augment": augment}
-    data = distributed(several or tf.distribute.get_strategy(), dataset.train, **order)
-    with together(execution), contextlib.ExitStack() as stack:
-        if not execution.chief:  # which does all that the chief does, and keeps nothing
+    strategy = execution.strategy or tf.distribute.get_strategy()
+    data = distributed(strategy, dataset.train, **order)
+    with detect_lost_workers(execution), contextlib.ExitStack() as stack:
+        if not execution.chief:  # it does all that the chief does, and keeps nothing
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
             checkpoints = Checkpoints(folder / "checkpoints")
         validation = Validation(

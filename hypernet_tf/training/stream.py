@@ -1,4 +1,4 @@
-"""The order of the data: a batch is a function of (seed, step), so that runs resume."""
+"""The order of the data: a batch is a function of (seed, step), so that runs resume exactly."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from hypernet_tf.samplers.draws import AUGMENT, stream_seed
 
 
 def batch_indices(step: tf.Tensor, *, size: int, batch_size: int, seed: int) -> tf.Tensor:
-    """Which examples make up a batch, [batch_size].
+    """The indices of the examples of a batch, [batch_size].
 
-    Examples are counted through all epochs; example i of epoch e is at place pi_e(i), with pi_e a
+    Examples are counted through all epochs; example i of epoch e has the index pi_e(i), with pi_e a
     stateless random permutation of the data set that depends on (seed, e). Every epoch uses each
     example once.
 
     Args:
-        step: number of the batch, from 0.
-        size: number of examples, at least batch_size.
-        batch_size: examples per batch.
-        seed: the seed of the order.
+        step: Number of the batch, from 0.
+        size: Number of examples, at least batch_size.
+        batch_size: Number of examples per batch.
+        seed: Seed of the order.
     """
     counter = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
     epoch = counter // size
@@ -45,59 +45,63 @@ def batches(
     seed: int,
     first_step: int = 0,
     parts: int = 1,
-    own: range = range(1),
+    given: range = range(1),
     augment: Callable[..., tf.Tensor] | None = None,
 ) -> tf.data.Dataset:
     """Endless batches (x, y) in a fixed order, from step `first_step` on.
 
     Args:
-        split: the examples.
-        batch_size: examples per batch.
-        seed: the seed of the order.
-        first_step: the first batch to give: a resumed run asks for the step at which it stands.
-        parts: into how many equal parts each batch is cut.
-        own: which of them to give, one after the other.
-        augment: what changes images at random, called as augment(images, seed, first=..., of=...)
-            with images uint8 [batch_size / parts, H, W, C], see
-            `hypernet_tf.training.augmentation.flip_and_crop`; None leaves them as they are.
+        split: The examples.
+        batch_size: Number of examples per batch.
+        seed: Seed of the order.
+        first_step: Number of the first batch; a resumed run gives its step.
+        parts: Number of equal parts into which each batch is cut.
+        given: Numbers of the parts that are given, one after the other.
+        augment: Function that changes images at random, called as
+            augment(images, seed, first=..., of=...) with images uint8 [batch_size / parts, H, W, C]
+            (see `hypernet_tf.training.augmentation.flip_and_crop`); None leaves them as they are.
 
     Returns:
         A data set of x [batch_size / parts, H, W, C] float32 in [0, 1] and y [batch_size / parts]
         int64.
 
     Raises:
-        ValueError: the split has fewer examples than a batch, or a batch cannot be cut so.
+        ValueError: The split has fewer examples than a batch, or the parts are not equal.
     """
     size = len(split)
     if size < batch_size:
-        raise ValueError(f"a batch of {batch_size} examples, but only {size} to train on")
+        raise ValueError(
+            f"Cannot make a batch of {batch_size} examples of {size}: choose a smaller batch."
+        )
     if batch_size % parts:
-        raise ValueError(f"a batch of {batch_size} examples cannot be cut into {parts} equal parts")
+        raise ValueError(
+            f"Cannot cut a batch of {batch_size} examples into {parts} equal parts: choose a size "
+            "that divides by their number."
+        )
     images, labels = tf.constant(split.images), tf.constant(split.labels)
-
     part_size = batch_size // parts
 
-    def gather(number):  # counts the parts given, from the first step on
-        step, place = number // len(own), number % len(own)
+    def gather(number):  # counts the given parts, from the first step on
+        step, part = number // len(given), number % len(given)
         index = batch_indices(step, size=size, batch_size=batch_size, seed=seed)
-        first = (own.start + place) * part_size
+        first = (given.start + part) * part_size
         index = tf.slice(index, [first], [part_size])
         x = tf.gather(images, index)
         if augment is not None:
             x = augment(x, stream_seed(seed, AUGMENT, step), first=first, of=batch_size)
         return tf.cast(x, tf.float32) / 255.0, tf.gather(labels, index)
 
-    counter = tf.data.Dataset.counter(first_step * len(own))
-    return counter.map(gather).prefetch(2 * len(own))
+    counter = tf.data.Dataset.counter(first_step * len(given))
+    return counter.map(gather).prefetch(2 * len(given))
 
 
 def distributed(strategy: tf.distribute.Strategy, split: Split, **order: Any) -> Any:
     """The same batches, each replica's part on its own device.
 
     Args:
-        strategy: over which devices.
-        split: the examples.
-        **order: see `batches`.
+        strategy: Strategy of the devices.
+        split: The examples.
+        **order: Options of `batches`.
     """
     parts = strategy.num_replicas_in_sync
     if parts == 1:
@@ -106,6 +110,6 @@ def distributed(strategy: tf.distribute.Strategy, split: Split, **order: Any) ->
     def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
         count = parts // context.num_input_pipelines
         first = context.input_pipeline_id * count
-        return batches(split, parts=parts, own=range(first, first + count), **order)
+        return batches(split, parts=parts, given=range(first, first + count), **order)
 
     return strategy.distribute_datasets_from_function(pipeline)

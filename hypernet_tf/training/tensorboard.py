@@ -1,11 +1,12 @@
-"""What TensorBoard shows of a run: curves, histograms, pictures, settings, sampled weights.
+"""TensorBoard's files of a run: curves, histograms, pictures, settings, sampled weights.
 
-One run is one folder of event files. Each start of the run adds `….start`, which says from which
-step on earlier points are void, and TensorFlow's own file; `….settings` is that of the last start.
+One run is one folder of event files. Each start of the run adds `….start`, which makes earlier
+points after its step void, and TensorFlow's own file; `….settings` is that of the last start.
 """
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -18,51 +19,32 @@ from hypernet_tf.analysis.filters import layer_operations, layer_pictures
 from hypernet_tf.analysis.pca import spanned_coordinates
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
 from hypernet_tf.ensembles.io import write_aside
+from hypernet_tf.metrics.measures import MEASURES
 
-# What the curves show, under their names.
-WORDS = {
-    "training/loss": "lam · accuracy loss + diversity loss, mean over the steps since the last "
-    "point.",
-    "training/accuracy_loss": "Mean of the compiled loss over networks and their images.",
-    "training/diversity_loss": "Of the hypernetwork minus the entropy of the weights, in nats.",
-    "training/accuracy": "Of single networks, on the images that they are trained on.",
-    "training/lam": "Weight of the accuracy loss.",
-    "training/learning_rate": "Of the optimizer, at this step.",
-    "training/steps_per_second": "Without validations. The first point includes tracing graphs.",
-    "validation/member_accuracy": "Fraction of validation images, mean over networks.",
-    "validation/member_accuracy_min": "The worst network's.",
-    "validation/member_accuracy_max": "The best network's.",
-    "validation/majority_vote_accuracy": "Of the class that most networks choose.",
-    "validation/mean_probability_accuracy": "Of the class with the highest mean probability.",
-    "validation/most_confident_accuracy": "Of the most confident network's choice.",
-    "validation/negative_log_likelihood": "Of the networks' mean probability, in nats.",
-    "validation/expected_calibration_error": "Of the mean probability, 15 bins of equal width.",
-    "validation/entropy": "Of the sampled networks' weights, in nats.",
-}
-# The columns of the HParams table: settings that are shown before others, because runs differ in
-# them, and the names of curves whose last points stand beside the settings.
+# Columns of the HParams table: the settings that are shown first, because runs differ in them, and
+# the measures of the last validation beside them.
 FIRST_SETTINGS = ("dataset", "lam", "method", "seed", "steps")
-CURVES = {
-    "majority vote": "validation/majority_vote_accuracy",
-    "mean member": "validation/member_accuracy",
-    "NLL": "validation/negative_log_likelihood",
-    "entropy": "validation/entropy",
-}
-# How much is shown: networks side by side, filters of a layer, and layers as pictures; networks
-# whose weights are counted in histograms; networks in the projector.
-NETWORKS, FILTERS, LAYERS = 8, 8, 8
-WEIGHED = 25
-POINTS = 200
+TABLE_MEASURES = (
+    "majority_vote_accuracy",
+    "member_accuracy",
+    "negative_log_likelihood",
+    "entropy",
+)
+# Numbers of what is shown: networks, filters and layers as pictures; networks whose weights make
+# the histograms; networks in the projector.
+PICTURE_NETWORKS, PICTURE_FILTERS, PICTURE_LAYERS = 8, 8, 8
+HISTOGRAM_NETWORKS = 25
+PROJECTOR_NETWORKS = 200
 
 
 class TensorBoardWriter:
     """Writes TensorBoard's files of one run.
 
     Args:
-        folder: where to; made if missing.
-        classes: the names of the classes, in the order of the labels.
-        hparams: the run's settings, shown as text and as its row of the HParams table. Runs side by
-            side in one table have the same names of settings.
+        folder: Folder of the files, made if missing.
+        classes: Names of the classes, in the order of the labels.
+        hparams: Settings of the run, shown as text and as a row of the HParams table. Runs in one
+            table have the same names of settings.
 
     Example:
         >>> writer = TensorBoardWriter(folder, classes=dataset.classes, hparams={"lam": 1e3})
@@ -84,15 +66,15 @@ class TensorBoardWriter:
         self.hparams = dict(hparams or {})
 
     def start(self, step: int) -> None:
-        """Open the files; points after `step`, of a part of the run that was lost, are void.
+        """Open the files and make points after `step` void, from a part of the run that was lost.
 
         Args:
-            step: how many steps are done.
+            step: Number of steps that are done.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write("start", self._void_after(step))
-        # TensorBoard believes the first settings that it reads, and a run may be continued with
-        # more steps than it was first asked for.
+        # TensorBoard keeps the first settings that it reads, but a run may be continued with more
+        # steps than before.
         for earlier in self.folder.glob("events.*.settings"):
             earlier.unlink()
         if self.hparams:
@@ -103,7 +85,7 @@ class TensorBoardWriter:
         from tensorboard.compat.proto.event_pb2 import Event
 
         now = time.time()
-        # Files are read in the order of their names: "0" stands before any host's name.
+        # Files are read in the order of their names: "0" comes before any host name.
         path = self.folder / f"events.out.tfevents.{int(now):010d}.0.{kind}"
         with tf.io.TFRecordWriter(str(path)) as file:
             for event in (Event(file_version="brain.Event:2"), *events):
@@ -126,73 +108,87 @@ class TensorBoardWriter:
         settings = [
             api_pb2.HParamInfo(name=name, differs=name in FIRST_SETTINGS) for name in self.hparams
         ]
-        curves = [api.Metric(tag, display_name=name).as_proto() for name, tag in CURVES.items()]
+        columns = [
+            api.Metric(f"validation/{key}", display_name=MEASURES[key].title).as_proto()
+            for key in TABLE_MEASURES
+        ]
         messages = (
-            text_pb("configuration", table, "What the run was started with."),
-            summary.experiment_pb(settings, curves),
+            text_pb("configuration", table, "The settings of the run."),
+            summary.experiment_pb(settings, columns),
             api.hparams_pb(self.hparams, trial_id=""),  # each run is a row of its own
         )
-        # Some are TensorFlow's kind of message and some are TensorBoard's, the same in bytes.
+        # Some are messages of TensorFlow, some of TensorBoard, with the same bytes.
         return [Event(summary=Summary.FromString(m.SerializeToString())) for m in messages]
 
     def record(self, step: int, entry: Mapping[str, Any], steps_per_second: float) -> None:
-        """Points of the curves.
+        """Add a point to the curves.
+
+        The tags are `training/<key>` and `validation/<key>`, with the descriptions of `MEASURES`.
+        Metrics of training that are not in this table, which a sampler or a user adds, have no
+        description.
 
         Args:
-            step: where they stand.
-            entry: name -> value of training; "validation" may hold those of a validation, and
-                with them "member_accuracies", of which a histogram is shown.
-            steps_per_second: of training.
+            step: Step of the point.
+            entry: Entry of the history: key -> value of training. With a validation, "validation"
+                holds the entry of `callbacks.validation_entry`.
+            steps_per_second: Speed of training.
         """
-        training = {name: value for name, value in entry.items() if isinstance(value, float)}
+        training = {key: value for key, value in entry.items() if isinstance(value, float)}
         training["steps_per_second"] = steps_per_second
+        validation = dict(entry.get("validation", {}))
+        accuracies = validation.pop("member_accuracies", None)
         with self._writer.as_default(step=step):
-            for part, values in ("training", training), ("validation", entry.get("validation", {})):
-                for name, value in values.items():
-                    tag = f"{part}/{name}"
-                    if value is None:
-                        continue
-                    if name == "member_accuracies":
-                        words = "Fraction of validation images, of each network."
-                        tf.summary.histogram(tag, value, description=words)
-                    else:
-                        tf.summary.scalar(tag, value, description=WORDS.get(tag))
+            for key, value in training.items():
+                description = MEASURES[key].description if key in MEASURES else None
+                tf.summary.scalar(f"training/{key}", value, description=description)
+            for key, value in validation.items():
+                description = MEASURES[key].description
+                if value is not None:
+                    tf.summary.scalar(f"validation/{key}", value, description=description)
+            if accuracies is not None:
+                tf.summary.histogram(
+                    "validation/member_accuracies",
+                    accuracies,
+                    description="Accuracy of each network on the validation images.",
+                )
         self._writer.flush()
 
     def networks(self, step: int, ensemble: Ensemble, result: Evaluation) -> None:
-        """Histograms of the weights, pictures of filters and of the ensemble's confusion.
+        """Add histograms of the weights, pictures of filters, and the confusion of the ensemble.
 
         Args:
-            step: where they stand.
-            ensemble: networks sampled at this step.
-            result: how they do.
+            step: Step at which they are shown.
+            ensemble: Networks sampled at this step.
+            result: Their evaluation.
         """
         from hypernet_tf import plots  # takes a second
 
         target = ensemble.target
         kinds = [type(operation).__name__ for operation in layer_operations(target)]
-        tags = [f"layer_{place}_{kind}" for place, kind in enumerate(kinds, 1)]
+        tags = [f"layer_{number}_{kind}" for number, kind in enumerate(kinds, 1)]
         with self._writer.as_default(step=step):
-            some = ensemble[:WEIGHED]
-            rows = target.rows(some.weights.trainable)
+            networks = ensemble[:HISTOGRAM_NETWORKS]
+            rows = target.rows(networks.weights.trainable)
             for tag, layer, weights in zip(tags, target.layers, rows, strict=True):
-                words = f"All weights of layer '{layer.name}' in {len(some)} sampled networks."
+                words = f"All weights of layer '{layer.name}' in {len(networks)} sampled networks."
                 tf.summary.histogram(f"weights/{tag}", weights, description=words)
-            for place, kind, pictures in layer_pictures(ensemble[:NETWORKS], FILTERS)[:LAYERS]:
-                what = kind if "whole" in kind else f"first {kind}s, first input channel"
-                title = f"layer {place} ({kinds[place - 1]}), step {step:,}: {what}"
+            layers = layer_pictures(ensemble[:PICTURE_NETWORKS], PICTURE_FILTERS)
+            for number, kind, pictures in layers[:PICTURE_LAYERS]:
+                shown = kind if "whole" in kind else f"first {kind}s, first input channel"
+                title = f"layer {number} ({kinds[number - 1]}), step {step:,}: {shown}"
                 _image(
-                    f"filters/{tags[place - 1]}",
+                    f"filters/{tags[number - 1]}",
                     plots.filter_table(pictures, title, kind),
-                    f"The {what} of layer '{target.layers[place - 1].name}': a column for each "
-                    "network, so that networks differ where a row is not of one kind.",
+                    f"The {shown} of layer '{target.layers[number - 1].name}': a column for each "
+                    "network. Networks differ if the pictures of a row differ.",
                 )
+            assert result.confusion is not None  # the networks are classifiers
             title = f"{len(ensemble)} networks' mean probability, step {step:,}"
             _image(
                 "validation/confusion",
                 plots.confusion(result.confusion, self.classes, title),
-                "Which class (rows) the ensemble takes for which (columns); numbers count "
-                "validation images.",
+                "Validation images of each class (rows) that the ensemble assigns to each class "
+                "(columns).",
             )
         self._writer.flush()
 
@@ -200,10 +196,11 @@ class TensorBoardWriter:
         """Write the projector's networks and the end of the run, and close.
 
         Args:
-            ensemble: the last validation's networks.
-            result: how they do.
+            ensemble: Networks of the last validation.
+            result: Their evaluation.
         """
-        self._project(ensemble[:POINTS], result.member_accuracy[:POINTS])
+        accuracies = result.member_accuracy[:PROJECTOR_NETWORKS]
+        self._project(ensemble[:PROJECTOR_NETWORKS], accuracies)
         if self.hparams:
             from tensorboard.plugins.hparams import api_pb2, summary
 
@@ -213,9 +210,9 @@ class TensorBoardWriter:
         self._writer.close()
 
     def _project(self, ensemble: Ensemble, accuracies: np.ndarray) -> None:
-        """Weights as points, in coordinates that keep all distances between them."""
+        """Show weights as points, in coordinates that keep all distances between them."""
         if len(ensemble) < 4:
-            return  # they span less than the three dimensions that are shown
+            return  # they span fewer than the three dimensions that are shown
         from tensorboard.plugins import projector
 
         theta = ensemble.theta()
@@ -232,14 +229,18 @@ class TensorBoardWriter:
             ("projector_labels.tsv", "\n".join(["accuracy\tnetwork", *labels, ""])),
             ("projector_config.pbtxt", str(config)),
         ):
-            write_aside(self.folder / name, lambda aside, text=text: aside.write_text(text))
+            write_aside(self.folder / name, functools.partial(_write_text, text=text))
 
 
-def _image(tag: str, figure: Any, words: str) -> None:
+def _write_text(path: pathlib.Path, *, text: str) -> None:
+    path.write_text(text)
+
+
+def _image(tag: str, figure: Any, description: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(100)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     pixels = np.asarray(canvas.buffer_rgba())[None, ..., :3]
-    tf.summary.image(tag, pixels, description=words)
+    tf.summary.image(tag, pixels, description=description)

@@ -1,4 +1,4 @@
-"""Searching hyperparameters with Keras Tuner: any of its tuners, any sampler, any target."""
+"""Hyperparameter search with Keras Tuner: any of its tuners, any sampler, any target."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import keras_tuner
 
-from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf.ensembles.ensemble import Evaluation
 from hypernet_tf.metrics.measures import MEASURES
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import ensemble_entropy
@@ -32,7 +32,7 @@ def objective(key: str) -> keras_tuner.Objective:
         if measure.better in directions and (measure.compute or measure.key == "entropy")
     }
     if key not in objectives:
-        raise ValueError(f"there is no objective '{key}': choose one of {', '.join(objectives)}")
+        raise ValueError(f"Unknown objective '{key}': choose one of {', '.join(objectives)}.")
     return keras_tuner.Objective(key, objectives[key])
 
 
@@ -50,21 +50,22 @@ def ensemble_metrics(result: Evaluation, entropy: float | None) -> dict[str, flo
 class SamplerHyperModel(keras_tuner.HyperModel):
     """Trains a weight sampler with the hyperparameters of a trial and scores its ensemble.
 
-    Every tuner of Keras Tuner takes it. What `tuner.search` is given goes to the sampler's `fit`,
-    callbacks included. Then an ensemble is sampled and evaluated on the validation data: the
-    trial's metrics are those of `ensemble_metrics`, after the last epoch.
+    It works with every tuner of Keras Tuner. The arguments of `tuner.search` go to the sampler's
+    `fit`, callbacks included. Then an ensemble is sampled and evaluated on the validation data; its
+    measures (`ensemble_metrics`) after the last epoch are the metrics of the trial.
 
     Args:
-        make: hyperparameters -> a compiled `WeightSampler`.
-        validation: (x, y), which no trial trains on.
-        num_networks: how many networks the ensemble has; of a finite sampler at most all that it has.
-        batch_norm_data: inputs [M, ...] on which the statistics of batch normalisation are computed,
-            typically those of training. Only targets with batch normalisation need them.
-        seed: which networks are sampled.
+        make: Function of the hyperparameters that returns a compiled `WeightSampler`.
+        validation: Pair (x, y) on which no trial trains.
+        num_networks: Number of networks of the ensemble; of a finite sampler at most all that it
+            holds.
+        batch_norm_data: Inputs [M, ...] on which the statistics of batch normalisation are
+            computed; None for the training inputs that `fit` keeps.
+        seed: Seed of the sampled networks.
 
     Raises:
-        FatalValueError: in a trial: the target has batch normalisation, and nothing to compute its
-            statistics on was given.
+        FatalValueError: In a trial, if the target has batch normalisation, and neither
+            `batch_norm_data` was given nor could `fit` keep training inputs.
 
     Example:
         >>> def make(hp):
@@ -107,23 +108,17 @@ class SamplerHyperModel(keras_tuner.HyperModel):
         """Train as `model.fit` does, then evaluate an ensemble.
 
         Returns:
-            What `ensemble_metrics` says of it.
+            The metrics of `ensemble_metrics`.
         """
-        if model.target.statistics and self.batch_norm_data is None:
-            raise keras_tuner.errors.FatalValueError(
-                "the target has batch normalisation: SamplerHyperModel(batch_norm_data=x_train) says "
-                "what its statistics are computed on"
-            )
+        if self.batch_norm_data is not None:
+            model.batch_norm_data = self.batch_norm_data
         model.fit(*args, **kwargs)
-        ensemble = self._ensemble(model)
-        result = ensemble.evaluate(*self.validation)
-        return ensemble_metrics(result, ensemble_entropy(ensemble, model))
-
-    def _ensemble(self, model: WeightSampler) -> Ensemble:
+        if model.target.statistics and model.batch_norm_data is None:
+            raise keras_tuner.errors.FatalValueError(
+                "The target has batch normalisation, whose statistics need inputs: give "
+                "SamplerHyperModel(batch_norm_data=x_train[:1000])."
+            )
         count = min(self.num_networks, model.num_available or self.num_networks)
         ensemble = model.sample(count, seed=self.seed)
-        return (
-            ensemble
-            if self.batch_norm_data is None
-            else ensemble.update_batch_norm(self.batch_norm_data)
-        )
+        result = ensemble.evaluate(*self.validation)
+        return ensemble_metrics(result, ensemble_entropy(ensemble, model))

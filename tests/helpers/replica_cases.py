@@ -1,6 +1,6 @@
 """Samplers on one device and on R logical CPUs: `python replica_cases.py R CASE...`, prints JSON.
 
-A process of its own for each R: devices are split before anything is computed.
+Each R needs its own process: devices are split before anything is computed.
 """
 
 import functools
@@ -41,9 +41,9 @@ def all_terms():
     return small.hypernetwork(num_networks=8, diversity=terms, prior_scale=1.0)
 
 
-# Of the cases where several replicas share a network, one has batch norm over all of them. From the
-# published start, weights near zero, rounding them alone (6e-8) moves the steps of the target with
-# norm by 2.5e-4: its case starts as the model does.
+# Of the cases in which replicas share a network, one has batch norm over all of them. With the
+# published initialization, weights near zero, rounding alone (6e-8) moves the steps of the target
+# with norm by 2.5e-4: its case starts as the model does.
 CASES = {
     "hypernetwork": lambda: small.hypernetwork(num_networks=8),
     "every kind of term": all_terms,
@@ -55,7 +55,7 @@ CASES = {
     "two networks": lambda: small.deep_ensemble(num_networks=2),
     "noise control": small.noise_control,
     "mnf": lambda: small.mnf(num_networks=8),
-    "num_chains": lambda: small.chains(num_chains=12),
+    "chains": lambda: small.chains(num_chains=12),
     "langevin": small.langevin,
 }
 
@@ -68,7 +68,7 @@ def batches():
 
 
 def trained(make, strategy):
-    """The sampler, the weights before, and the logs of each step."""
+    """The sampler, its weights before training, and the logs of each step."""
     keras.utils.set_random_seed(0)
     with strategy.scope():
         sampler = make()
@@ -76,9 +76,7 @@ def trained(make, strategy):
         sampler.compile(
             optimizer=keras.optimizers.SGD(rate), loss=small.LOGITS, metrics=["accuracy"]
         )
-        for metric in sampler.metrics:
-            if not getattr(metric, "built", True):
-                metric.build(tf.zeros([1]), tf.zeros([1, 3]))
+        sampler.build_metrics(np.zeros(1))
     before = [v.numpy() for v in sampler.trainable_variables]
     parts, logs = strategy.num_replicas_in_sync, []
     for whole in batches():
@@ -94,54 +92,56 @@ def trained(make, strategy):
     return sampler, before, logs
 
 
-def apart(one, other):
-    """The greatest difference, as a part of the greatest value."""
+def difference(one, other):
+    """The greatest difference, relative to the greatest value."""
     scale = max(float(np.abs(a).max()) for a in one)
     return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True)) / scale
 
 
 def compared(make, strategy):
     one, start, logs = trained(make, tf.distribute.get_strategy())
-    several, again, several_logs = trained(make, strategy)
-    assert apart(start, again) == 0
+    mirrored, again, mirrored_logs = trained(make, strategy)
+    assert difference(start, again) == 0
     moves = [
         [v.numpy() - s for v, s in zip(sampler.trainable_variables, start, strict=True)]
-        for sampler in (one, several)
+        for sampler in (one, mirrored)
     ]
-    state = [[v.numpy() for v in s.non_trainable_variables] for s in (one, several)]
+    state = [[v.numpy() for v in s.non_trainable_variables] for s in (one, mirrored)]
     numbers = [
-        [np.array(list(entry.values())) for entry in entries] for entries in (logs, several_logs)
+        [np.array(list(entry.values())) for entry in entries] for entries in (logs, mirrored_logs)
     ]
     assert max(float(np.abs(move).max()) for move in moves[0]) > 0
     return {
-        "gradients": apart(*moves),  # plain SGD: their sum over the steps
-        "weights": apart(*([v.numpy() for v in s.trainable_variables] for s in (one, several))),
-        "state": apart(*state),
-        "metrics": max(apart([a], [b]) for a, b in zip(*numbers, strict=True)),
+        "gradients": difference(*moves),  # plain SGD: their sum over the steps
+        "weights": difference(
+            *([v.numpy() for v in s.trainable_variables] for s in (one, mirrored))
+        ),
+        "state": difference(*state),
+        "metrics": max(difference([a], [b]) for a, b in zip(*numbers, strict=True)),
     }
 
 
 def resumed(strategy):
     """Three steps on one device and two on several, or the reverse, against five on one.
 
-    With images changed at random, so that it is seen that replicas get the same changes.
+    Images are changed at random, so that replicas have to make the same changes.
     """
     run = functools.partial(training.run, augment=flip_and_crop)
     with tempfile.TemporaryDirectory() as folder:
-        several = devices.Execution(strategy, steps_per_execution=3)
+        mirrored = devices.Execution(strategy, steps_per_execution=3)
         whole, _ = run(pathlib.Path(folder, "whole"), 5)
-        found = {}
+        differences = {}
         for name, first, then in (
-            ("weights", devices.Execution(), several),
-            ("weights of the reverse", several, devices.Execution()),
+            ("weights", devices.Execution(), mirrored),
+            ("weights of the reverse", mirrored, devices.Execution()),
         ):
             parts = pathlib.Path(folder, name)
             run(parts, 3, execution=first)
             sampler, record = run(parts, 5, execution=then)
             assert [entry["step"] for entry in record["history"]] == [2, 3, 4, 5]
             variables = ([v.numpy() for v in s.variables] for s in (whole, sampler))
-            found[name] = apart(*variables)
-        return found
+            differences[name] = difference(*variables)
+        return differences
 
 
 def fitted(strategy):
@@ -158,12 +158,64 @@ def fitted(strategy):
         assert int(sampler.step.numpy()) == 2 * STEPS
         return [v.numpy() for v in sampler.variables]
 
-    return {"variables": apart(variables(tf.distribute.get_strategy()), variables(strategy))}
+    one, mirrored = (variables(over) for over in (tf.distribute.get_strategy(), strategy))
+    return {"variables": difference(one, mirrored)}
 
 
-# All that there is to compare.
+def last_batches(strategy):
+    """Epochs whose last batch has 1, N - 1, N or N + 1 examples, so that replicas have none."""
+    networks = 8
+
+    def variables(over, rest):
+        keras.utils.set_random_seed(0)
+        with over.scope():
+            sampler = small.deep_ensemble(num_networks=networks)
+            sampler.compile(optimizer=keras.optimizers.SGD(RATE), loss=small.LOGITS)
+        x, y = (np.concatenate(parts)[: 96 + rest] for parts in zip(*batches(), strict=True))
+        history = sampler.fit(x, y, batch_size=96, epochs=2, shuffle=False, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        return [v.numpy() for v in sampler.variables]
+
+    return {
+        f"{rest} examples": difference(
+            *(variables(over, rest) for over in (tf.distribute.get_strategy(), strategy))
+        )
+        for rest in (1, networks - 1, networks, networks + 1)
+    }
+
+
+def evaluated(strategy):
+    """Validation and `evaluate`, of a target with batch norm; of one network over all replicas."""
+
+    def results(over, make):
+        keras.utils.set_random_seed(0)
+        with over.scope():
+            sampler = make()
+            sampler.compile(keras.optimizers.SGD(RATE), small.LOGITS, metrics=["accuracy"])
+        x, y = (np.concatenate(parts) for parts in zip(*batches(), strict=True))
+        data = {"batch_size": 96, "verbose": 0}
+        history = sampler.fit(x, y, validation_data=(x, y), shuffle=False, **data).history
+        logs = sampler.evaluate(x, y, return_dict=True, **data)
+        assert {f"val_{name}": [value] for name, value in logs.items()}.items() <= history.items()
+        assert set(logs) >= {"loss", "member_accuracy", "ensemble_loss"}
+        return logs
+
+    differences = {}
+    for name, make in (("hypernetwork", CASES["norm and dropout"]), ("one", CASES["one network"])):
+        one, mirrored = (results(over, make) for over in (tf.distribute.get_strategy(), strategy))
+        assert one.keys() == mirrored.keys()
+        differences[name] = max(difference([one[key]], [mirrored[key]]) for key in one)
+    return differences
+
+
+# Everything that is compared.
 CHECKS = {name: functools.partial(compared, make) for name, make in CASES.items()}
-CHECKS |= {"resumed": resumed, "fit": fitted}
+CHECKS |= {
+    "resumed": resumed,
+    "fit": fitted,
+    "last batches": last_batches,
+    "evaluated": evaluated,
+}
 
 if __name__ == "__main__":
     replicas = int(sys.argv[1])

@@ -1,4 +1,4 @@
-"""A small sampler of each kind, and how to train it, for tests of what they have in common."""
+"""A small sampler of each kind, and its training, for tests of what samplers have in common."""
 
 import keras
 
@@ -20,6 +20,7 @@ def hypernetwork(model=None, **kwargs):
         "code_dim": 3,
         "extractor_hidden": (16,),
         "generator_hidden": (12,),
+        "initialization": "published",
         "num_networks": 6,
         "lam": 100.0,
     }
@@ -59,7 +60,7 @@ SAMPLERS = {
 
 
 def optimizer(sampler):
-    """One that suits the sampler: Langevin dynamics follow plain SGD."""
+    """An optimizer for the sampler: Langevin dynamics follow plain SGD."""
     langevin = isinstance(sampler, hn.SGLD)
     return keras.optimizers.SGD(2e-3) if langevin else keras.optimizers.Adam(0.02)
 

@@ -1,4 +1,4 @@
-"""A training run that takes seconds, and how two runs are compared."""
+"""A training run that takes seconds, and a comparison of two runs."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from hypernet_tf.training.run import train
 
 
 def digits(count, seed=0):
-    """Images 6x6 whose bright row tells their class."""
+    """Images 6x6 whose bright row shows their class."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 3
     images = rng.integers(0, 60, [count, 6, 6, 1])
@@ -37,6 +37,7 @@ def make():
         code_dim=3,
         extractor_hidden=(8,),
         generator_hidden=(8,),
+        initialization="published",
         num_networks=4,
         lam=50.0,
     )
@@ -49,18 +50,18 @@ def make():
 
 
 def run(folder, steps, **kwargs):
-    settings_ = {
+    options = {
         "images": 4,
         "num_networks": 5,
         "validate_every": 4,
         "checkpoint_every": 2,
         "seed": 0,
     }
-    return train(make, DATASET, folder, steps=steps, verbose=False, **settings_ | kwargs)
+    return train(make, DATASET, folder, steps=steps, verbose=False, **options | kwargs)
 
 
 def same_state(one, other):
-    for ours, theirs in zip(one.variables, other.variables, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
-    for ours, theirs in zip(one.optimizer.variables, other.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy(), err_msg=ours.path)
+    for a, b in zip(one.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
+    for a, b in zip(one.optimizer.variables, other.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)

@@ -1,4 +1,4 @@
-"""One worker of several: `python worker_case.py FOLDER STEPS [STEP AT WHICH IT DIES]`."""
+"""One of several workers: `python worker_case.py FOLDER STEPS [STEP AT WHICH IT DIES]`."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Figures: their size, and that what they draw is what they are given."""
+"""Figures: their size, and that they draw the given arrays."""
 
 import io
 import itertools
@@ -16,17 +16,16 @@ CURVES = {
 
 
 def reliability():
-    gap = np.nan
-    accuracy = np.array([gap, 0.5, 0.7, gap, 1.0])
-    confidence = np.array([gap, 0.3, 0.5, gap, 0.9])
+    accuracy = np.array([np.nan, 0.5, 0.7, np.nan, 1.0])
+    confidence = np.array([np.nan, 0.3, 0.5, np.nan, 0.9])
     share = np.array([0, 0.1, 0.3, 0, 0.6])
     return plots.reliability_diagram(confidence, accuracy, share, np.linspace(0, 1, 6))
 
 
 def histograms():
     rng = np.random.default_rng(0)
-    outside = {"glyphs": rng.normal(2, 1, 500), "noise": rng.normal(3, 1, 50)}
-    return plots.score_histograms(rng.normal(size=1_000), outside, "entropy (nats)")
+    ood_scores = {"glyphs": rng.normal(2, 1, 500), "noise": rng.normal(3, 1, 50)}
+    return plots.score_histograms(rng.normal(size=1_000), ood_scores, "entropy (nats)")
 
 
 def roc():
@@ -84,7 +83,7 @@ def test_histograms_of_sets_of_any_size_add_up_to_100_percent():
 
 
 def test_the_margins_of_a_confusion_hold_the_names():
-    """They are set by hand; shades are shares of a class, numbers count examples."""
+    """Margins are set by hand; shades are shares of a class, numbers count examples."""
     counts = np.array([[90, 10, 0], [0, 30, 10], [0, 0, 0]])
     figure = plots.confusion(counts, ["WWWWWWWWWWWWWWWW", "trouser", "an ankle boot"], "title")
     FigureCanvasAgg(figure).draw()
@@ -124,7 +123,7 @@ def test_curves_differ_by_more_than_colour(draw):
         np.testing.assert_allclose(line.get_xydata(), 100 * np.stack([x, y], 1))
 
 
-def test_each_lam_stands_beside_its_mark_and_on_no_other():
+def test_each_lam_is_beside_its_mark_and_on_no_other():
     figure = frontier()
     figure.draw_without_rendering()
     for axes, values in zip(figure.axes, (ACCURACY, ACCURACY, 1 - ACCURACY / 100), strict=True):
@@ -133,7 +132,7 @@ def test_each_lam_stands_beside_its_mark_and_on_no_other():
             ["10¹", "10²", "10³", "1230", "2310", "11900", "10⁴", "12300", "10⁵"]
         )
         np.testing.assert_allclose([text.xy for text in texts], np.stack([ENTROPY, values], 1))
-        # The box of the letters alone: an annotation's own includes the line to its mark.
+        # The box of the letters alone: the box of an annotation includes the line to its mark.
         boxes = [super(type(text), text).get_window_extent() for text in texts]
         assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
         for box in boxes:

@@ -1,170 +1,277 @@
-"""How a batch is dealt out, and what the hypernetwork promises beyond the contract."""
+"""What `WeightSampler` promises as a Keras model: evaluation, prediction, saving, subclassing."""
+
+import doctest
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_samplers import LOGITS, fitted, hypernetwork
+from small_samplers import LOGITS, chains, classifier, deep_ensemble, fitted, hypernetwork
 from small_terms import EnsembleLoss
 
 import hypernet_tf as hn
-from hypernet_tf.diversity import NegativeEntropy, NegativeOutputEntropy
-from hypernet_tf.samplers.batching import deal
-from hypernet_tf.samplers.draws import EVALUATE, stream_seed
+from hypernet_tf.samplers import base
+
+layers = keras.layers
 
 
-class TestDealing:
-    @pytest.mark.parametrize("size", [1, 5, 12, 13])
-    def test_examples_are_dealt_in_order(self, size):
-        dealt = deal({"a": tf.range(size)[:, None]}, 4)["a"]
-        assert dealt.shape == (4, -(-size // 4), 1)
-        filled = np.arange(4 * -(-size // 4)) % size
-        np.testing.assert_array_equal(np.ravel(dealt), filled)
-
-    def test_the_loss_of_a_short_batch_is_the_mean_over_its_examples(self, blobs):
-        """With all networks alike, the accuracy loss is that of one network on the examples."""
-        sampler = hypernetwork(num_networks=6, diversity=[])
-        for variable in sampler.extractor.trainable_variables:
-            variable.assign(tf.zeros_like(variable))  # one code, so one network
-        sampler.compile(optimizer=keras.optimizers.SGD(0.0), loss=LOGITS, metrics=["accuracy"])
-        x, y = blobs[0][:17], blobs[1][:17]
-        network = sampler.sample(1)[0].to_keras()
-        logs = sampler.test_on_batch(x, y, return_dict=True)
-        expected = float(LOGITS(y, network(x)))
-        assert logs["accuracy_loss"] == pytest.approx(expected, rel=1e-5)
-        hits = np.mean(np.argmax(network(x), -1) == y)
-        assert logs["accuracy"] == pytest.approx(hits, rel=1e-5)
+def with_norm():
+    return classifier(layers.BatchNormalization())
 
 
-class TestHypernetwork:
-    def test_the_published_number_of_parameters(self):
-        hyper = hn.Hypernetwork(
-            hn.Target(hn.zoo.mnist()),
-            latent_dim=300,
-            code_dim=15,
-            extractor_hidden=(300, 300),
-            generator_hidden=[(40, 40), (100, 100), (100, 100), (60, 60)],
-        )
-
-        def count(layer):
-            return sum(int(np.prod(v.shape)) for v in layer.trainable_variables)
-
-        def dense(layer):
-            kernels = [v for v in layer.trainable_variables if v.name == "kernel"]
-            return sum(int(np.prod(v.shape)) for v in kernels)
-
-        parts = [hyper.extractor, *hyper.generators]
-        assert [dense(part) for part in parts] == [436_500, 3_240, 91_600, 90_000, 9_900]
-        assert count(hyper) == 633_640
-
-    def test_latent_distributions(self):
-        uniform = hypernetwork(latent_dim=50).latent_vectors(tf.constant([0, 1], tf.int64), 400)
-        normal = hypernetwork(latent_dim=50, latent_distribution="normal").latent_vectors(
-            tf.constant([0, 1], tf.int64), 400
-        )
-        # 20,000 numbers: standard errors of the means 0.004, 0.007, of the deviations 0.002, 0.005
-        assert np.abs(uniform).max() <= 1
-        np.testing.assert_allclose(np.mean(uniform), 0, atol=0.02)
-        np.testing.assert_allclose(np.std(uniform), 3**-0.5, atol=0.02)
-        assert np.abs(normal).max() > 1
-        np.testing.assert_allclose(np.mean(normal), 0, atol=0.03)
-        np.testing.assert_allclose(np.std(normal), 1, atol=0.03)
-
-    def test_weights_of_z_are_those_of_the_sample(self):
-        hyper = hypernetwork()
-        z = hyper.sample_latent(3, seed=5)
-        np.testing.assert_allclose(
-            hyper.target.flatten(hyper.weights_of(z)), hyper.sample(3, seed=5).theta(), rtol=1e-5
-        )
-
-    def test_whole_layers_have_one_code(self):
-        hyper = hypernetwork(whole_layers=(0, 1), code_dim=[3, 5])
-        assert hyper.extractor.codes == [(1, 3), (1, 5)]
-        assert [g.outputs for g in hyper.generators] == [24, 27]
-
-    def test_a_target_may_have_a_single_layer(self):
-        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-        hyper = hypernetwork(model, whole_layers=())
-        assert hyper.sample(2).theta().shape == (2, 15)
-
-    def test_more_entropy_for_less_lam(self, blobs):
-        """The balance does what it says: a small lam gives more entropy than a large one."""
-        entropies = []
-        for lam in (1.0, 1e4):
-            sampler, _ = fitted(hypernetwork, *blobs, lam=lam)
-            batch = hn.diversity.StepRecord(
-                tf.constant(sampler.sample(30).theta()), tf.zeros([30, 4])
-            )
-            entropies.append(float(NegativeEntropy().entropy(batch)))
-        assert entropies[0] > entropies[1] + 1
-
-    @pytest.mark.parametrize("term", [NegativeOutputEntropy(), EnsembleLoss()])
-    def test_terms_on_outputs_see_the_same_images(self, term, blobs):
-        seen = []
-
-        class Spy(type(term)):
-            def value(self, batch):
-                seen.append((batch.outputs.shape, batch.y.shape))
-                return super().value(batch)
-
-        sampler = hypernetwork(diversity=Spy())
-        sampler.compile(optimizer="adam", loss=LOGITS)
-        sampler.train_on_batch(*blobs)
-        assert seen[0] == ((6, 16, 3), (16,))
-
+class TestEvaluate:
     @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ({"lam": -1.0}, "lam"),
-            ({"lam": float("nan")}, "lam"),
-            ({"num_networks": 0}, "at least one network"),
-            ({"latent_dim": 0}, "latent_dim"),
-            ({"latent_distribution": "cauchy"}, "uniform"),
-            ({"code_dim": [3, 3, 3]}, "3 entries.* 2 weighted layers"),
-            ({"whole_layers": (5,)}, "whole_layers names layers"),
-            ({"gauge_epsilon": -1.0}, "epsilon"),
-            ({"prior_scale": 0.0}, "scale"),
-        ],
+        ("make", "options"), [(hypernetwork, {"initialization": "model"}), (deep_ensemble, {})]
     )
-    def test_bad_arguments_are_one_line(self, arguments, message):
-        with pytest.raises(ValueError, match=message) as error:
-            hypernetwork(**arguments)
-        assert "\n" not in str(error.value)
-
-    def test_entropy_of_one_network_is_refused(self, blobs):
-        sampler = hypernetwork(num_networks=1)
-        sampler.compile(optimizer="adam", loss=LOGITS)
-        with pytest.raises(ValueError, match="use more networks"):
-            sampler.train_on_batch(*blobs)
-
-    def test_a_loss_that_misreads_the_outputs_is_refused(self):
-        with pytest.raises(ValueError, match="from_logits=True"):
-            hypernetwork().compile(optimizer="adam", loss="sparse_categorical_crossentropy")
-        softmax = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation="softmax")])
-        with pytest.raises(ValueError, match="drop the target's softmax"):
-            hypernetwork(softmax).compile(optimizer="adam", loss=LOGITS)
-
-    def test_variational_inference_is_a_special_case(self, blobs):
-        """lam = |data|, a prior, no gauge: the loss is the sum of its three parts."""
-        sampler = hypernetwork(
-            lam=96.0,
-            prior_scale=2.0,
-            gauge=False,
-            diversity=NegativeEntropy(distance="l2", constants=True),
+    def test_members_and_ensemble_are_those_of_predict(self, make, options, blobs):
+        x, y = blobs
+        sampler, _ = fitted(make, x, y, epochs=3, **options)
+        count = sampler.num_available or 32
+        ensemble = sampler.sample(count, seed=0)
+        result = ensemble.evaluate(x, y)
+        logs = sampler.evaluate(x, y, batch_size=40, verbose=0, return_dict=True)  # 40, 40, 16
+        assert logs["member_accuracy"] == pytest.approx(result.member_accuracy.mean())
+        assert logs["member_loss"] == pytest.approx(
+            result.member_negative_log_likelihood.mean(), rel=1e-5
         )
-        sampler.compile(optimizer=keras.optimizers.SGD(0.0), loss=LOGITS)
-        logs = sampler.test_on_batch(*blobs, return_dict=True)
-        own = stream_seed(sampler.seed, EVALUATE, 0)
-        theta = sampler.target.flatten(
-            hn.WeightSet(sampler.draw(own, 6, training=False).trainable, [])
+        assert logs["ensemble_accuracy"] == pytest.approx(result.mean_probability_accuracy)
+        assert logs["ensemble_loss"] == pytest.approx(result.negative_log_likelihood, rel=1e-5)
+        assert logs["ensemble_loss"] < logs["member_loss"]
+        prediction = ensemble.predict(x)
+        np.testing.assert_array_equal(sampler.predict(x), prediction)
+        np.testing.assert_allclose(sampler(x), prediction, atol=1e-6)
+        np.testing.assert_allclose(sampler.predict_on_batch(x), prediction, atol=1e-6)
+        np.testing.assert_allclose(tf.function(lambda x: sampler(x))(x), prediction, atol=1e-6)
+        np.testing.assert_array_equal(sampler.prediction_networks().theta(), ensemble.theta())
+
+    def test_the_list_has_the_order_of_the_class(self, blobs):
+        sampler, _ = fitted(deep_ensemble, *blobs, epochs=1)
+        logs = sampler.evaluate(*blobs, verbose=0, return_dict=True)
+        names = ["loss", "member_loss", "member_accuracy", "ensemble_loss", "ensemble_accuracy"]
+        assert set(logs) == set(names)
+        assert sampler.evaluate(*blobs, verbose=0) == [logs[name] for name in names]
+        assert sampler.test_on_batch(*blobs) == pytest.approx([logs[name] for name in names])
+
+    def test_loss_is_the_objective(self, blobs):
+        terms = [hn.diversity.NegativeEntropy(), EnsembleLoss(weight=3.0)]
+        sampler = hypernetwork(diversity=terms, lam=7.0)
+        sampler.compile(loss=LOGITS)
+        logs = sampler.evaluate(*blobs, batch_size=96, verbose=0, return_dict=True)
+        theta = tf.constant(sampler.sample(32).theta())
+        entropy = terms[0].entropy(hn.diversity.StepRecord(theta, sampler.sample_latent(32)))
+        expected = 7 * logs["member_loss"] - float(entropy) + 3 * logs["ensemble_loss"]
+        assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+    def test_sample_weights(self, blobs):
+        x, y = blobs
+        weights = np.linspace(0.0, 2.0, 96).astype("float32")
+        sampler = deep_ensemble()
+        sampler.compile(loss=LOGITS, weighted_metrics=["accuracy"])
+        logs = sampler.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
+        outputs = sampler.sample(12).outputs(x)
+        hits = outputs.argmax(-1) == y
+        assert logs["member_accuracy"] == pytest.approx(
+            np.average(hits.mean(0), weights=weights), rel=1e-5
         )
-        entropy = hn.diversity.kozachenko_leonenko_entropy(theta, 4, constants=True, epsilon=1e-8)
-        log_prior = -0.5 * (theta.numpy() / 2) ** 2 - np.log(2) - 0.5 * np.log(2 * np.pi)
-        expected = 96 * logs["accuracy_loss"] - entropy - log_prior.sum(1).mean()
-        assert logs["loss"] == pytest.approx(float(expected), rel=1e-5)
+        losses = [float(LOGITS(y, one, sample_weight=weights)) for one in outputs]
+        assert logs["member_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+        mean = np.log(sampler.predict(x))
+        expected = float(LOGITS(y, mean, sample_weight=weights))
+        assert logs["ensemble_loss"] == pytest.approx(expected, rel=1e-5)
+
+    def test_one_column_of_logits(self):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(30, 2)).astype("float32")
+        y = (x.sum(1) > 0).astype("float32")[:, None]
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+        sampler = deep_ensemble(model)
+        accuracy = keras.metrics.BinaryAccuracy(threshold=0.0)
+        sampler.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True), metrics=[accuracy])
+        logs = sampler.evaluate(x, y, verbose=0, return_dict=True)
+        result = sampler.sample(12).evaluate(x, y)
+        assert logs["ensemble_loss"] == pytest.approx(result.negative_log_likelihood, rel=1e-4)
+        assert logs["ensemble_binary_accuracy"] == pytest.approx(result.mean_probability_accuracy)
+        assert logs["member_binary_accuracy"] == pytest.approx(result.member_accuracy.mean())
+
+    def test_regression_and_several_outputs(self):
+        inputs = keras.Input((2,), name="x")
+        outputs = {"a": layers.Dense(1, name="a")(inputs), "b": layers.Dense(2, name="b")(inputs)}
+        sampler = deep_ensemble(keras.Model(inputs, outputs))
+        sampler.compile(loss={"a": "mse", "b": "mae"}, metrics={"a": ["mae"]})
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(30, 2)).astype("float32")
+        y = {"a": np.ones((30, 1), "float32"), "b": np.zeros((30, 2), "float32")}
+        sampler.fit(x, y, batch_size=24, verbose=0, validation_data=(x, y))
+        logs = sampler.evaluate(x, y, verbose=0, return_dict=True)
+        answers = sampler.sample(12).outputs(x)
+        losses = ((answers["a"] - 1) ** 2).mean() + np.abs(answers["b"]).mean()
+        assert logs["member_loss"] == pytest.approx(losses, rel=1e-5)
+        mean = sampler.predict(x)
+        losses = ((mean["a"] - 1) ** 2).mean() + np.abs(mean["b"]).mean()
+        assert logs["ensemble_loss"] == pytest.approx(losses, rel=1e-5)
+        assert logs["ensemble_a_mae"] == pytest.approx(np.abs(mean["a"] - 1).mean(), rel=1e-5)
+
+    def test_metric_objects_keep_apart_states(self, blobs):
+        metric = keras.metrics.SparseCategoricalAccuracy(name="hits")
+        sampler = deep_ensemble()
+        sampler.compile(loss=LOGITS, metrics=[metric])
+        history = sampler.fit(*blobs, validation_data=blobs, verbose=0).history
+        logs = sampler.evaluate(*blobs, verbose=0, return_dict=True)
+        assert history["val_ensemble_hits"] == [logs["ensemble_hits"]]
+        assert history["val_member_hits"] == [logs["member_hits"]]
+        assert {"hits", "accuracy_loss", "loss", "diversity_loss"} <= set(history)
+        assert not any(name.startswith(("member", "ensemble")) for name in history)
+
+    def test_networks_that_become_more_are_all_evaluated(self, blobs):
+        sampler = chains(num_chains=2, num_snapshots=3, snapshot_every=2)
+        sampler.compile(optimizer=keras.optimizers.SGD(0.1), loss=LOGITS, metrics=["accuracy"])
+        seen = []
+        for _ in range(4):
+            sampler.fit(*blobs, batch_size=48, verbose=0)
+            logs = sampler.evaluate(*blobs, verbose=0, return_dict=True)
+            result = sampler.sample(sampler.num_available).evaluate(*blobs)
+            assert logs["ensemble_loss"] == pytest.approx(result.negative_log_likelihood, rel=1e-5)
+            seen.append(sampler.num_available)
+        assert seen == [2, 4, 6, 6]
+
+    def test_evaluation_changes_no_step(self, blobs):
+        def losses(**options):
+            keras.utils.set_random_seed(0)
+            sampler = hypernetwork()
+            sampler.compile(loss=LOGITS)
+            return sampler.fit(*blobs, epochs=3, shuffle=False, verbose=0, **options).history[
+                "loss"
+            ]
+
+        assert losses() == losses(validation_data=blobs)
 
 
-def test_options_of_the_gauge_travel_with_the_sampler(tmp_path):
+class TestBatchNorm:
+    def test_everything_works_after_fit(self, blobs):
+        sampler, _ = fitted(lambda: hypernetwork(with_norm()), *blobs, epochs=20)
+        assert len(sampler.batch_norm_data) == 96
+        logs = sampler.evaluate(*blobs, verbose=0, return_dict=True)
+        assert logs["ensemble_accuracy"] > 0.6
+        probabilities = sampler.predict(blobs[0])
+        np.testing.assert_allclose(sampler(blobs[0]), probabilities, atol=1e-5)
+        np.testing.assert_allclose(sampler.predict_on_batch(blobs[0]), probabilities, atol=1e-5)
+        graph = tf.function(lambda x: sampler(x))
+        np.testing.assert_allclose(graph(blobs[0]), probabilities, atol=1e-5)
+        hits = (probabilities.argmax(-1) == blobs[1]).mean()
+        assert logs["ensemble_accuracy"] == pytest.approx(hits)
+
+    def test_data_sets_are_kept_too_and_data_of_ones_own_stay(self, blobs):
+        sampler = hypernetwork(with_norm())
+        sampler.compile(loss=LOGITS)
+        data = tf.data.Dataset.from_tensor_slices(blobs).batch(40)
+        sampler.fit(data, shuffle=False, verbose=0, validation_data=data)
+        np.testing.assert_array_equal(sampler.batch_norm_data, blobs[0])
+        sampler.batch_norm_data = blobs[0][:50]
+        sampler.fit(*blobs, verbose=0)
+        assert len(sampler.batch_norm_data) == 50
+
+    def test_kept_inputs_are_spread_over_all(self):
+        x = np.arange(2_500)
+        kept = base._some_inputs((x, x + 1), 1_000)
+        assert [len(part) for part in kept] == [1_000, 1_000]
+        assert (kept[0][0], kept[0][-1]) == (0, 1_998)
+        assert base._some_inputs((pair for pair in ()), 10) is None
+
+    def test_without_data_one_line_says_what_to_set(self, blobs):
+        sampler = hypernetwork(with_norm())
+        sampler.compile(loss=LOGITS)
+        batches = (tuple(part[:48] for part in blobs) for _ in range(2))
+        sampler.fit(batches, steps_per_epoch=2, shuffle=False, verbose=0)
+        for use in (
+            lambda: sampler.predict(blobs[0]),
+            lambda: sampler(blobs[0]),
+            lambda: sampler.evaluate(*blobs, verbose=0),
+        ):
+            with pytest.raises(ValueError, match=r"set sampler\.batch_norm_data = x_train"):
+                use()
+
+    @pytest.mark.parametrize("file", ["sampler.keras", "sampler.weights.h5"])
+    def test_the_data_are_saved_with_the_sampler(self, file, blobs, tmp_path):
+        sampler, _ = fitted(lambda: hypernetwork(with_norm()), *blobs, epochs=1)
+        if file.endswith("h5"):
+            sampler.save_weights(tmp_path / file)
+            loaded = hypernetwork(with_norm())
+            loaded.compile(loss=LOGITS)
+            loaded.load_weights(tmp_path / file)
+        else:
+            sampler.save(tmp_path / file)
+            loaded = keras.saving.load_model(tmp_path / file)
+        np.testing.assert_array_equal(loaded.batch_norm_data, sampler.batch_norm_data)
+        np.testing.assert_array_equal(loaded.predict(blobs[0]), sampler.predict(blobs[0]))
+
+    def test_the_structure_of_several_inputs_is_saved(self, tmp_path):
+        a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
+        joined = layers.Concatenate()([a, b])
+        x = layers.BatchNormalization()(layers.Dense(4)(joined))
+        sampler = deep_ensemble(keras.Model({"a": a, "b": b}, layers.Dense(1)(x)))
+        sampler.batch_norm_data = {"a": np.ones((6, 2)), "b": np.zeros((6, 3))}
+        sampler.save(tmp_path / "sampler.keras")
+        loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+        np.testing.assert_array_equal(loaded.batch_norm_data["a"], np.ones((6, 2)))
+        np.testing.assert_array_equal(loaded.batch_norm_data["b"], np.zeros((6, 3)))
+
+    def test_a_target_without_statistics_saves_none(self, tmp_path):
+        sampler = hypernetwork()
+        sampler.batch_norm_data = np.ones((6, 2))
+        sampler.save(tmp_path / "sampler.keras")
+        assert keras.saving.load_model(tmp_path / "sampler.keras").batch_norm_data is None
+
+
+def test_the_users_target_never_changes():
+    target = hn.Target(classifier())
+    with_logits, with_values = (hn.DeepEnsemble(target, num_networks=2) for _ in range(2))
+    with_logits.compile(loss=LOGITS)
+    with_values.compile(loss="mse")
+    assert target.outputs == "values"
+    assert with_logits.target.outputs == "logits"
+    assert with_values.target.outputs == "values"
+
+
+class Seen(hn.diversity.DiversityTerm):
+    """Keeps what terms on outputs are given."""
+
+    uses_outputs = True
+
+    def value(self, batch):
+        self.outputs = batch.outputs
+        return tf.zeros([])
+
+
+@pytest.mark.parametrize(
+    ("classes", "kind", "centred"),
+    [(3, "logits", True), (1, "logits", False), (3, "values", False)],
+)
+def test_terms_on_outputs_see_logits_in_their_gauge(classes, kind, centred):
+    """The softmax removes a constant, which must not count as diversity."""
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(classes)])
+    term = Seen()
+    sampler = hypernetwork(model, num_networks=4, diversity=[term], initialization="model")
+    losses = {
+        3: LOGITS if kind == "logits" else "mse",
+        1: keras.losses.BinaryCrossentropy(from_logits=True),
+    }
+    sampler.compile(keras.optimizers.SGD(0.0), losses[classes], run_eagerly=True)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 2)).astype("float32"), np.zeros((12, 1), "float32")
+    sampler.train_on_batch(x, y)
+    training = np.asarray(term.outputs)
+    assert training.shape == (4, 3, classes)  # all networks on the images of the first one
+    sampler.test_on_batch(x, y)
+    evaluation = np.asarray(term.outputs)
+    assert evaluation.shape == (32, 12, classes)
+    mean = np.mean(sampler.target.activate(term.outputs), 0)
+    np.testing.assert_allclose(mean, sampler(x), atol=1e-6)
+    for seen in (training, evaluation):
+        assert (np.abs(seen.sum(-1)).max() < 1e-5) == centred
+        assert seen.std() > 0.1
+
+
+def test_options_of_the_gauge_are_saved_with_the_sampler(tmp_path):
     options = {"softmax_kernel": True, "permutation": True}
     sampler = hypernetwork(gauge=options)
     sampler.save(tmp_path / "sampler.keras")
@@ -174,3 +281,20 @@ def test_options_of_the_gauge_travel_with_the_sampler(tmp_path):
     np.testing.assert_array_equal(loaded.sample(3).theta(), sampler.sample(3).theta())
     with pytest.raises(TypeError, match="symmetry"):
         hypernetwork(gauge={"symmetry": True})
+
+
+def test_a_new_sampler_needs_one_method():
+    """The example of the class: it trains, evaluates, samples, saves and loads."""
+    (example,) = doctest.DocTestFinder(recurse=False).find(hn.WeightSampler, "WeightSampler")
+    assert len(example.examples) == 10
+    example.globs.clear()
+    runner = doctest.DocTestRunner()
+    runner.run(example, clear_globs=False)
+    assert runner.failures == 0
+    sampler = example.globs["sampler"]
+    assert sampler.get_config()["num_networks"] == 8
+
+
+def test_an_ensemble_has_a_network():
+    with pytest.raises(ValueError, match=r"^Cannot sample 0 networks: an ensemble has at least"):
+        hypernetwork().sample(0)

@@ -23,28 +23,32 @@ def chains(cls=hn.SGDChains, optimizer=None, **kwargs):
 
 
 def test_independent_chains_are_a_deep_ensemble_at_constant_rate(blobs):
-    several, ensemble = chains(num_chains=4), hn.DeepEnsemble(classifier(), num_networks=4)
+    sampler, ensemble = chains(num_chains=4), hn.DeepEnsemble(classifier(), num_networks=4)
     ensemble.compile(optimizer=keras.optimizers.SGD(0.1), loss=LOGITS)
     for _ in range(3):
-        several.train_on_batch(*blobs)
+        sampler.train_on_batch(*blobs)
         ensemble.train_on_batch(*blobs)
-    np.testing.assert_allclose(several.sample(4).theta(), ensemble.sample(4).theta(), atol=1e-6)
+    np.testing.assert_allclose(sampler.sample(4).theta(), ensemble.sample(4).theta(), atol=1e-6)
 
 
-def test_snapshots_of_one_chain_are_the_newest_in_their_turn(blobs):
+def test_snapshots_of_one_chain_are_the_newest(blobs):
     chain = chains(num_chains=1, num_snapshots=3, snapshot_every=2, gauge=False)
-    passed = []
+    visited = []
     for _ in range(10):
         chain.train_on_batch(*blobs)
-        passed.append(np.concatenate([v.numpy().ravel() for v in chain.theta]))
+        visited.append(np.concatenate([v.numpy().ravel() for v in chain.theta]))
     kept = chain.sample(3).theta()
-    expected = {0: passed[7], 1: passed[9], 2: passed[5]}  # steps 8, 10, 6: the buffer goes round
-    for place, theta in expected.items():
-        np.testing.assert_allclose(kept[place], theta, atol=1e-7)
+    expected = {
+        0: visited[7],
+        1: visited[9],
+        2: visited[5],
+    }  # steps 8, 10, 6
+    for index, theta in expected.items():
+        np.testing.assert_allclose(kept[index], theta, atol=1e-7)
     assert np.abs(kept[0] - kept[1]).max() > 1e-4
 
 
-def test_there_are_as_many_as_were_kept(blobs):
+def test_networks_are_available_once_they_are_kept(blobs):
     sampler = chains(num_chains=2, num_snapshots=3, snapshot_every=2)
     sizes = []
     for _ in range(8):
@@ -53,12 +57,12 @@ def test_there_are_as_many_as_were_kept(blobs):
     assert sizes == [2, 2, 2, 2, 4, 4, 6, 6]
     assert sizes == [sampler.num_available_after(step) for step in range(8)]
     assert len(sampler.sample(6)) == 6
-    with pytest.raises(ValueError, match="has 6 networks: 7 are not to be had"):
+    with pytest.raises(ValueError, match="Cannot sample 7 networks: this sampler holds 6"):
         sampler.sample(7)
     start = chains(num_chains=2, snapshot_every=5, gauge=False)
-    start.train_on_batch(*blobs)  # before the first snapshot: as they stand
+    start.train_on_batch(*blobs)  # before the first snapshot: their current states
     np.testing.assert_array_equal(start.sample(2).theta()[:, :16].ravel(), np.ravel(start.theta[0]))
-    # Of the same count, more kept networks are other networks: nothing old is remembered.
+    # With more snapshots, a sample of the same size changes: no old graph is used.
     early = chains(num_chains=2, num_snapshots=3, snapshot_every=1)
     early.train_on_batch(*blobs)
     first = early.sample(2).theta()
@@ -85,9 +89,9 @@ def test_langevin_dynamics_sample_the_posterior():
     sampler.compile(
         optimizer=keras.optimizers.SGD(float(0.02 / precision)), loss=negative_log_likelihood
     )
-    everything = np.tile(x, (count, 1)), np.tile(y, (count, 1))
+    data = np.tile(x, (count, 1)), np.tile(y, (count, 1))
     for _ in range(250):
-        sampler.train_on_batch(*everything)
+        sampler.train_on_batch(*data)
     theta = sampler.sample(count).theta()[:, 0]
     deviation = precision**-0.5
     # 400 samples: the mean is known to deviation/20, the deviation itself to 4 %; the step size
@@ -107,10 +111,10 @@ def test_noise_is_a_function_of_seed_and_step(blobs):
     assert np.abs(after_two_steps(0) - after_two_steps(1)).max() > 1e-3
 
 
-def test_what_makes_no_chain_is_refused():
-    for wrong in ({"num_snapshots": 0}, {"num_snapshots": 1.5}, {"snapshot_every": 2.5}):
-        with pytest.raises(ValueError, match="a whole number of snapshots, at least one"):
-            chains(**wrong)
+def test_options_that_make_no_chain_are_errors():
+    for options in ({"num_snapshots": 0}, {"num_snapshots": 1.5}, {"snapshot_every": 2.5}):
+        with pytest.raises(ValueError, match="give an integer, at least 1"):
+            chains(**options)
     with pytest.raises(ValueError, match="number of training examples"):
         chains(hn.SGLD, lam=0)
     with pytest.raises(ValueError, match="follow SGD: compile with keras"):

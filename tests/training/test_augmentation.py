@@ -1,4 +1,4 @@
-"""Images changed at random: what can become of one, how often, and the same on every path to it."""
+"""Images changed at random: the possible results, their probability, and the same in each run."""
 
 import doctest
 import shutil
@@ -22,17 +22,17 @@ def photographs(count):
 
 
 def variants(image, margin=4):
-    """All that may become of an image: its bytes -> (down, right, mirrored)."""
+    """All possible results of an image: its bytes -> (down, right, mirrored)."""
     height, width, _ = image.shape
     padded = np.pad(image, [(margin, margin), (margin, margin), (0, 0)])
-    found = {}
+    results = {}
     for down in range(2 * margin + 1):
         for right in range(2 * margin + 1):
             window = padded[down : down + height, right : right + width]
-            found[window.tobytes()] = (down, right, 0)
-            found[window[:, ::-1].tobytes()] = (down, right, 1)
-    assert len(found) == 2 * (2 * margin + 1) ** 2
-    return found
+            results[window.tobytes()] = (down, right, 0)
+            results[window[:, ::-1].tobytes()] = (down, right, 1)
+    assert len(results) == 2 * (2 * margin + 1) ** 2
+    return results
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -43,7 +43,7 @@ def test_each_image_becomes_one_of_its_own_variants(dtype):
     places = [
         variants(image)[one.tobytes()] for image, one in zip(images, changed.numpy(), strict=True)
     ]
-    assert len(set(places)) > 25  # each its own: 35 of 162 expected
+    assert len(set(places)) > 25  # each image its own: 35 of 162 expected
 
 
 def test_all_variants_are_equally_likely():
@@ -63,7 +63,7 @@ def test_margin_and_mirror_may_be_chosen():
     assert {place[0] for place in places} == {place[1] for place in places} == set(range(5))
 
 
-def test_it_is_a_function_of_seed_and_place():
+def test_it_is_a_function_of_seed_and_position():
     images = photographs(12).images
     whole = flip_and_crop(images, SEED).numpy()
     np.testing.assert_array_equal(tf.function(flip_and_crop)(images, SEED), whole)
@@ -73,7 +73,7 @@ def test_it_is_a_function_of_seed_and_place():
         assert not np.array_equal(flip_and_crop(images, other), whole)
 
 
-def given(split, count, **order):
+def stream(split, count, **order):
     return [x.numpy() for x, _ in batches(split, batch_size=12, seed=5, **order).take(count)]
 
 
@@ -95,29 +95,31 @@ class TestStream:
                 places.append(variants(image)[np.rint(one * 255).astype("uint8").tobytes()])
         assert len(set(places[:12])) > 8 and places[:12] != places[12:24]
 
-    def test_a_later_start_gives_what_would_have_come(self):
+    def test_a_later_start_continues(self):
         split = photographs(30)
-        whole = given(split, 6, augment=flip_and_crop)
-        rest = given(split, 3, first_step=3, augment=flip_and_crop)
+        whole = stream(split, 6, augment=flip_and_crop)
+        rest = stream(split, 3, first_step=3, augment=flip_and_crop)
         np.testing.assert_array_equal(whole[3:], rest)
 
     @pytest.mark.parametrize("owners", [[range(3)], [range(2), range(2, 3)]])
     def test_parts_are_what_one_device_sees(self, owners):
         split = photographs(30)
-        whole = given(split, 2, augment=flip_and_crop)
-        for own in owners:
-            parts = given(split, 2 * len(own), parts=3, own=own, augment=flip_and_crop)
+        whole = stream(split, 2, augment=flip_and_crop)
+        for numbers in owners:
+            parts = stream(split, 2 * len(numbers), parts=3, given=numbers, augment=flip_and_crop)
             for step in range(2):
-                found = np.concatenate(parts[step * len(own) : (step + 1) * len(own)])
-                np.testing.assert_array_equal(found, whole[step][4 * own.start : 4 * own.stop])
+                together = np.concatenate(parts[step * len(numbers) : (step + 1) * len(numbers)])
+                np.testing.assert_array_equal(
+                    together, whole[step][4 * numbers.start : 4 * numbers.stop]
+                )
 
 
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path):
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path):
     changed = []
 
-    def augment(images, seed, **place):
+    def augment(images, seed, **position):
         changed.append(images.dtype)
-        return flip_and_crop(images, seed, **place)
+        return flip_and_crop(images, seed, **position)
 
     whole, _ = training.run(tmp_path, 3, augment=augment)
     (newest,) = tmp_path.glob("checkpoints/step-00000003")

@@ -1,4 +1,4 @@
-"""Several devices, several machines, and other ways of running a step: the results are the same."""
+"""Several devices, several machines, other ways of running a step: the results are the same."""
 
 import json
 import os
@@ -21,12 +21,12 @@ from hypernet_tf.training.devices import DeviceError, Execution
 from hypernet_tf.training.loop import loop
 
 HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
-# What the fast tests check.
+# The checks of the fast tests.
 FEW = ("every kind of term",)
 
 
 def script(name, *arguments, **environment):
-    """A script of the helpers, in a process of its own, with the packages that this one sees."""
+    """A script of the helpers in its own process, which sees the same packages as this one."""
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
         [sys.executable, str(HELPERS / name), *map(str, arguments)],
@@ -48,20 +48,20 @@ class TestReplicas:
         ids=["2", "2, all", "4, all"],
     )
     def test_several_devices_compute_what_one_does(self, replicas, checks):
-        """Up to the rounding of sums in another order: 1e-4 of the greatest value at most."""
+        """Up to rounding, because sums have another order: at most 1e-4 of the greatest value."""
         process = script("replica_cases.py", replicas, *checks)
-        found, errors = process.communicate(timeout=900)
+        output, errors = process.communicate(timeout=900)
         assert process.returncode == 0, errors[-2000:]
-        for case, differences in json.loads(found.splitlines()[-1]).items():
-            for what, difference in differences.items():
-                assert difference < 1e-4, (case, what)
+        for case, differences in json.loads(output.splitlines()[-1]).items():
+            for name, difference in differences.items():
+                assert difference < 1e-4, (case, name)
 
-    def test_what_cannot_be_shared_out_is_said(self):
+    def test_numbers_that_cannot_be_shared_are_errors(self):
         devices.check_batch(32, 3, 4)
         devices.check_batch(1, 32, 4)
-        with pytest.raises(DeviceError, match="10 networks cannot be shared out to 4 devices"):
+        with pytest.raises(DeviceError, match="Cannot share 10 networks among 4 devices"):
             devices.check_batch(10, 32, 4)
-        with pytest.raises(DeviceError, match="33 images of a network cannot be shared out to 2"):
+        with pytest.raises(DeviceError, match="Cannot share 33 images of a network among 2"):
             devices.check_batch(2, 33, 4)
 
 
@@ -77,7 +77,7 @@ def free_ports(count):
 
 class TestWorkers:
     @pytest.mark.slow
-    def test_two_workers_one_dies_both_go_on(self, tmp_path):
+    def test_two_workers_continue_after_one_dies(self, tmp_path):
         """A death is a clear end; started again, they end where one device does."""
 
         def both(steps, *death):
@@ -94,7 +94,7 @@ class TestWorkers:
         codes, errors = both(5, 3)
         assert codes[1] == -9
         assert codes[0] == 1, errors[0][-2000:]
-        assert errors[0].strip().splitlines()[-1].startswith("another worker has ended")
+        assert errors[0].strip().splitlines()[-1].startswith("Another worker has ended")
         assert Checkpoints(tmp_path / "both" / "checkpoints").latest_step() == 2
         codes, errors = both(5)
         assert codes == [0, 0], errors
@@ -110,15 +110,15 @@ class TestWorkers:
     @pytest.mark.parametrize(
         ("config", "line"),
         [
-            ("{", "not of the form"),
-            ("[]", "not of the form"),
-            ('{"cluster": {"worker": "a:1"}}', "not of the form"),
-            ('{"cluster": {"worker": ["a", "b"]}}', "not of the form"),
+            ("{", "Cannot read TF_CONFIG"),
+            ("[]", "Cannot read TF_CONFIG"),
+            ('{"cluster": {"worker": "a:1"}}', "Cannot read TF_CONFIG"),
+            ('{"cluster": {"worker": ["a", "b"]}}', "Cannot read TF_CONFIG"),
             ('{"cluster": {"worker": ["a:1", "a:1"]}}', "same address twice"),
             ('{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}}', "'ps' tasks"),
             (
                 '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
-                "this is worker 2, which its cluster has not",
+                "this is worker 2, which is not in its cluster",
             ),
         ],
     )
@@ -137,10 +137,10 @@ class TestWorkers:
                 "TF_CONFIG",
                 json.dumps({"cluster": {"worker": [f"127.0.0.1:{port}", "127.0.0.1:1"]}}),
             )
-            with pytest.raises(DeviceError, match=f"port {port} .* is in use"):
+            with pytest.raises(DeviceError, match=f"Port {port} .* is in use"):
                 devices.strategy()
 
-    def test_a_cluster_of_one_is_no_cluster(self, monkeypatch):
+    def test_a_cluster_of_one_is_one_device(self, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["127.0.0.1:1"]}}')
         assert devices.strategy() is None
 
@@ -148,12 +148,12 @@ class TestWorkers:
 class TestExecution:
     def test_one_device_needs_no_strategy(self):
         assert devices.strategy(1) is None
-        assert devices.strategy(None) is None  # all that there are
+        assert devices.strategy(None) is None  # all devices, which is one
         assert Execution().chief
         assert Execution().workers == Execution().replicas == 1
 
-    def test_more_devices_than_there_are(self):
-        with pytest.raises(DeviceError, match="9 devices are not to be had: this machine has 1"):
+    def test_more_devices_than_the_machine_has(self):
+        with pytest.raises(DeviceError, match="Cannot use 9 devices: this machine has 1"):
             devices.strategy(9)
         tf.constant(0)
         with pytest.raises(DeviceError, match="before anything else"):
@@ -163,20 +163,20 @@ class TestExecution:
 
     def test_several_steps_in_one_execution_change_nothing(self, tmp_path):
         one, record = run(tmp_path / "one", 7, checkpoint_every=5, validate_every=100)
-        several, other = run(
-            tmp_path / "several",
+        repeated, other = run(
+            tmp_path / "repeated",
             7,
             checkpoint_every=5,
             validate_every=100,
             execution=Execution(steps_per_execution=3),
         )
-        same_state(one, several)
+        same_state(one, repeated)
         assert [entry["step"] for entry in other["history"]] == [5, 7]
         for ours, theirs in zip(record["history"], other["history"], strict=True):
             assert ours["loss"] == theirs["loss"]
 
     def test_xla_computes_the_same(self, blobs):
-        """Where a step draws nothing: of the same seed XLA makes other random numbers."""
+        """If a step draws nothing: XLA makes other random numbers from the same seed."""
 
         def trained(**options):
             keras.utils.set_random_seed(0)
@@ -225,17 +225,17 @@ class TestPrecision:
     @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
     @pytest.mark.parametrize("make", [hypernetwork, mnf, langevin])
     def test_mixed_precision_is_close(self, make, policy, blobs, tmp_path):
-        """A relative error of 2^-8 is what bfloat16 has; 2 % after a few layers."""
+        """The relative error of bfloat16 is 2^-8; it is 2 % after a few layers."""
         sampler, mixed = self.loss_of_a_step(make, *blobs)
         keras.config.set_dtype_policy("float32")
         _, single = self.loss_of_a_step(make, *blobs)
         assert mixed["accuracy_loss"] == pytest.approx(single["accuracy_loss"], rel=0.02)
         assert mixed["diversity_loss"] == pytest.approx(single["diversity_loss"], rel=0.02)
-        assert mixed["accuracy_loss"] != single["accuracy_loss"]  # it was computed otherwise
+        assert mixed["accuracy_loss"] != single["accuracy_loss"]  # another precision
         ensemble = sampler.sample(3)
         assert ensemble.theta().dtype == np.float32
         assert all(variable.dtype != "float16" for variable in sampler.variables)
-        sampler.save(tmp_path / "mixed.keras")  # the policy travels with the sampler
+        sampler.save(tmp_path / "mixed.keras")  # the policy is saved with the sampler
         loaded = keras.saving.load_model(tmp_path / "mixed.keras")
         np.testing.assert_array_equal(loaded.sample(3).theta(), ensemble.theta())
         outputs = loaded.sample(3).outputs(blobs[0])

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, read as a browser reads it, and looked at in a browser."""
+"""What TensorBoard shows of a run, read over HTTP and in a browser."""
 
 import contextlib
 import http.client
@@ -20,6 +20,7 @@ from small_training_runs import DATASET, run
 from hypernet_tf import plots
 from hypernet_tf.analysis.filters import layer_pictures
 from hypernet_tf.metrics.accuracy import confusion
+from hypernet_tf.metrics.measures import MEASURES
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 
 SETTINGS = {"checkpoint_every": 2, "method": "hypernetwork", "lam": 50.0}
@@ -33,7 +34,7 @@ def logs(tmp_path_factory):
     run(first, 6, hparams=SETTINGS | {"seed": 0, "steps": 6})
     shutil.rmtree(first / "checkpoints" / "step-00000006")
     hyper, record = run(first, 8, hparams=SETTINGS | {"seed": 0, "steps": 8})
-    # The second one is written without being trained, which takes the most time.
+    # The second run is written without training, which takes most of the time.
     writer = TensorBoardWriter(
         folder / "second" / "tensorboard",
         classes=DATASET.classes,
@@ -47,7 +48,7 @@ def logs(tmp_path_factory):
 
 
 class Server:
-    """TensorBoard over a folder, in a process of its own."""
+    """TensorBoard over a folder, in its own process."""
 
     def __init__(self, folder):
         with socket.socket() as free:
@@ -99,22 +100,17 @@ class TestOverHTTP:
         _, _, record = logs
         assert server.json("runs") == [FIRST, SECOND]
         tags = server.plugin("scalars/tags")[FIRST]
-        validation = [
-            "member_accuracy_mean",
-            "member_accuracy_min",
-            "member_accuracy_max",
-            "majority_vote_accuracy",
-            "mean_probability_accuracy",
-            "most_confident_accuracy",
-            "negative_log_likelihood",
-            "expected_calibration_error",
-            "entropy",
-        ]
+        validation = list(record["history"][-1]["validation"])
+        validation.remove("member_accuracies")
+        assert {"member_accuracy", "majority_vote_accuracy", "entropy"} <= set(validation)
         training = ["loss", "accuracy_loss", "diversity_loss", "accuracy", "lam", "learning_rate"]
         expected = {f"training/{name}": (None, name) for name in training}
         expected |= {f"validation/{name}": ("validation", name) for name in validation}
         assert set(tags) == {*expected, "training/steps_per_second"}
-        assert all(tag["description"] for tag in tags.values())
+        for tag, shown in tags.items():
+            description = MEASURES[tag.rpartition("/")[2]].description
+            assert bool(shown["description"]) == bool(description)
+            assert description.split(",")[0] in shown["description"]
         for tag, (part, name) in expected.items():
             points = server.plugin("scalars/scalars", run=FIRST, tag=tag)
             entries = [entry for entry in record["history"] if part is None or part in entry]
@@ -159,7 +155,7 @@ class TestOverHTTP:
             png = server.get("plugin/images/individualImage", **query)
             assert png.startswith(b"\x89PNG")
             pictures[tag] = matplotlib.image.imread(io.BytesIO(png))
-        # What is drawn is what these networks are.
+        # The pictures are those of these networks.
         ensemble, split = hyper.sample(5, seed=0), DATASET.validation
         counts = confusion(ensemble.predict(split.x).argmax(-1), split.y, 3)
         tables = {layer.layer: layer.pictures for layer in layer_pictures(ensemble, 8)}
@@ -192,10 +188,13 @@ class TestOverHTTP:
         experiment = server.plugin("hparams/experiment", body={})
         names = [info["name"] for info in experiment["hparamInfos"]]
         assert names == ["lam", "method", "seed", "steps", "checkpoint_every"]
+        titles = [info["displayName"] for info in experiment["metricInfos"]]
         metrics = [info["name"] for info in experiment["metricInfos"]]
+        keys = [metric["tag"].removeprefix("validation/") for metric in metrics]
+        assert titles == [MEASURES[key].title for key in keys]
         assert [m["tag"] for m in metrics] == [
             "validation/majority_vote_accuracy",
-            "validation/member_accuracy_mean",
+            "validation/member_accuracy",
             "validation/negative_log_likelihood",
             "validation/entropy",
         ]
@@ -219,7 +218,7 @@ class TestOverHTTP:
         (session,) = rows[FIRST]["sessions"]
         assert session["status"] == "STATUS_SUCCESS"
 
-    def test_projector_keeps_distances_and_says_accuracies(self, server, logs):
+    def test_projector_keeps_distances_and_shows_accuracies(self, server, logs):
         _, hyper, record = logs
         assert set(server.plugin("projector/runs")) == {FIRST, SECOND}
         (embedding,) = server.plugin("projector/info", run=FIRST)["embeddings"]
@@ -242,26 +241,26 @@ class TestOverHTTP:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
 def test_in_a_browser(server, tmp_path):
-    """The page as a user sees it: cards of both runs, with their pictures drawn."""
+    """The page shows cards of both runs, with their pictures."""
     flags = ["headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync"]
     flags += ["disable-background-networking", "disable-component-update", "disable-quic"]
     flags += ["window-size=1200,900", f"screenshot={tmp_path / 'page.png'}", "dump-dom"]
     wanted = urllib.parse.quote("layer_1|training/loss", safe="")
     page = f"{server.url}/?tagFilter={wanted}#timeseries"
     texts = {"filters/layer_1_Conv2D", "training/loss", FIRST, SECOND}
-    # Time in the page is the browser's own, and may run ahead of a server that is busy.
+    # Time in the page is virtual, and may run ahead of a busy server.
     for milliseconds in (10_000, 60_000, 300_000):
-        own = [f"user-data-dir={tmp_path / str(milliseconds)}"]
-        own += [f"virtual-time-budget={milliseconds}"]
-        command = ["chromium", *(f"--{flag}" for flag in flags + own), page]
+        timing = [f"user-data-dir={tmp_path / str(milliseconds)}"]
+        timing += [f"virtual-time-budget={milliseconds}"]
+        command = ["chromium", *(f"--{flag}" for flag in flags + timing), page]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         missing = {text for text in texts if text not in done.stdout}
         picture = matplotlib.image.imread(tmp_path / "page.png")[..., :3]
         assert picture.shape == (900, 1200, 3)
-        every = (255 * picture[::2, ::2]).round().astype(int).reshape(-1, 3)
-        colours = {tuple(map(int, pixel)) for pixel in every}
-        # The bar above, and what is between pictures of filters.
+        pixels = (255 * picture[::2, ::2]).round().astype(int).reshape(-1, 3)
+        colours = {tuple(map(int, pixel)) for pixel in pixels}
+        # The bar at the top, and the gaps between pictures of filters.
         missing |= {(0xF5, 0x7C, 0x00), (0x7F, 0xB2, 0xE5)} - colours
         if not missing:
             break

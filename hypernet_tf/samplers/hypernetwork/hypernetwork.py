@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -15,42 +15,57 @@ from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.targets import Target
 from hypernet_tf.targets.filters import Unit
 
+Initialization = Literal["scaled", "model", "published"]
+LatentDistribution = Literal["uniform", "normal"]
+
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class Hypernetwork(LatentSampler):
-    """A generative model of weights: an extractor and one weight generator per layer of the target.
+    """A generative model of weights: an extractor, and a weight generator for each layer.
 
     z -> extractor -> a code for each filter -> the layer's generator, shared by its filters -> the
-    filter's weights. A layer named in `whole_layers` has one code, from which all its weights are
+    filter's weights. A layer in `whole_layers` has one code, from which all its weights are
     generated. Batch normalisation that directly follows a layer is generated with it: its scale
-    and shift are part of the filter, and "layers" below are the target's `units`.
+    and shift are part of the filter. "Layers" below are the target's `units`.
 
     Args:
-        target: the `Target`, or a Keras model.
+        target: The `Target`, or a Keras model.
+        num_networks: N, number of networks that a training step draws.
+        lam: Factor on the accuracy loss.
         latent_dim: d, the dimension of z.
-        code_dim: size of a filter's code; one number, or one per layer.
-        extractor_hidden: hidden sizes of the extractor.
-        generator_hidden: hidden sizes of the generators: one tuple for all, or one per layer.
-        whole_layers: which layers are generated whole, by index (-1 is the last).
-        share_generators: whether layers whose filters have the same sizes share one generator (and
-            their entries of code_dim and generator_hidden are the same).
-        residual: whether extractor and generators have skip connections between hidden layers of
+        code_dim: Size of a filter's code; one number, or one per layer.
+        extractor_hidden: Hidden sizes of the extractor.
+        generator_hidden: Hidden sizes of the generators; one tuple for all, or one per layer.
+        whole_layers: Indices of the layers that are generated whole (-1 is the last).
+        share_generators: Whether layers whose filters have the same sizes share one generator, if
+            their entries of code_dim and generator_hidden are the same too.
+        residual: Whether extractor and generators have skip connections between hidden layers of
             one size.
-        initialization: how the first weights are distributed: as "published" (standard deviation 0.1,
-            whatever the layer; every network of its own, under which deep targets hardly train), or
-            as the "model"'s own initializers draw them, which know how many inputs a filter has,
-            and alike in all networks (see the places of `Extractor` and `WeightGenerator`).
-        latent_distribution: distribution of z: "uniform" on [-1, 1], or standard "normal".
-        **kwargs: see `WeightSampler`: networks, lam, lam_growth, diversity, prior, gauge, seed, ...
+        initialization: Distribution of the first weights, and how fast they move.
+
+            * "scaled": As "model", and made for Adam's usual learning rate of 1e-3 and for few
+              steps: the outputs of extractor and generators are scaled so that one step moves a
+              weight by about 0.01 at most, hidden kernels start with variance 2 / fan-in, and batch
+              normalisation has momentum 0.9.
+            * "model": As the model's own initializers draw the weights, which depend on the number
+              of inputs of a filter, and similar in all networks (see the anchors of `Extractor` and
+              `WeightGenerator`).
+            * "published": Standard deviation 0.1 in every layer, different in every network. Deep
+              targets hardly train from it.
+        latent_distribution: Distribution of z: "uniform" on [-1, 1], or standard "normal".
+        **kwargs: Options of `WeightSampler`: lam_growth, diversity, prior_scale, gauge, seed, ...
 
     Raises:
-        ValueError: an argument is out of range, or has another length than the target has layers.
+        ValueError: An argument is out of range, or its length is not the number of layers.
 
     Example:
-        >>> target = Target(zoo.mnist(), outputs="logits")
-        >>> hyper = Hypernetwork(target, latent_dim=300, code_dim=15, lam=1e3,
-        ...     generator_hidden=[(40, 40), (100, 100), (100, 100), (60, 60)])
-        >>> hyper.summary()                                    # 633,640 trainable parameters
+        >>> hyper = Hypernetwork(model)                        # any Keras model
+        >>> hyper.compile("adam", SparseCategoricalCrossentropy(from_logits=True))
+        >>> hyper.fit(x, y, epochs=10)
+        >>> hyper.sample(100).evaluate(x_test, y_test)
+        >>> published = Hypernetwork(zoo.mnist(), num_networks=32, latent_dim=300,
+        ...     generator_hidden=[(40, 40), (100, 100), (100, 100), (60, 60)],
+        ...     initialization="published")                    # 633,640 trainable parameters
 
     Reference: "A Generative Model for Sampling High-Performance and Diverse Weights for Neural
     Networks", arXiv 1905.02898.
@@ -60,26 +75,29 @@ class Hypernetwork(LatentSampler):
         self,
         target: Target,
         *,
-        latent_dim: int = 300,
+        num_networks: int = 8,
+        lam: float = 1e3,
+        latent_dim: int = 64,
         code_dim: int | Sequence[int] = 15,
         extractor_hidden: Sequence[int] = (300, 300),
         generator_hidden: Sequence[int] | Sequence[Sequence[int]] = (100, 100),
         whole_layers: Sequence[int] = (-1,),
         share_generators: bool = False,
         residual: bool = False,
-        initialization: str = "published",
-        latent_distribution: str = "uniform",
+        initialization: Initialization = "scaled",
+        latent_distribution: LatentDistribution = "uniform",
         **kwargs: Any,
     ):
-        super().__init__(target, **kwargs)
+        super().__init__(target, num_networks=num_networks, lam=lam, **kwargs)
         if latent_dim < 1:
-            raise ValueError(f"latent_dim is at least 1, not {latent_dim}")
-        if latent_distribution not in ("uniform", "normal"):
-            raise ValueError(
-                f"latent_distribution is 'uniform' or 'normal', not {latent_distribution!r}"
-            )
-        if initialization not in ("published", "model"):
-            raise ValueError(f"initialization is 'published' or 'model', not {initialization!r}")
+            raise ValueError(f"latent_dim is {latent_dim}: give a number of at least 1.")
+        for name, value, known in (
+            ("latent_distribution", latent_distribution, get_args(LatentDistribution)),
+            ("initialization", initialization, get_args(Initialization)),
+        ):
+            if value not in known:
+                choices = " or ".join(map(repr, known))
+                raise ValueError(f"Unknown {name} {value!r}: choose {choices}.")
         units = self.target.units
         code_dims = self._per_layer("code_dim", code_dim, isinstance(code_dim, int))
         one_tuple = not generator_hidden or isinstance(generator_hidden[0], int)
@@ -87,7 +105,7 @@ class Hypernetwork(LatentSampler):
         hidden = [tuple(sizes) for sizes in hidden]
         if any(not -len(units) <= index < len(units) for index in whole_layers):
             raise ValueError(
-                f"whole_layers names layers by index, of {len(units)}; not {whole_layers}"
+                f"whole_layers is {whole_layers}: give indices of the {len(units)} weighted layers."
             )
         whole_units = {index % len(units) for index in whole_layers}
         self.latent_dim = latent_dim
@@ -104,53 +122,56 @@ class Hypernetwork(LatentSampler):
             "latent_distribution": latent_distribution,
         }
         codes = [
-            (1 if place in whole_units else unit[0].filters, code)
-            for place, (unit, code) in enumerate(zip(units, code_dims, strict=True))
+            (1 if index in whole_units else unit[0].filters, code)
+            for index, (unit, code) in enumerate(zip(units, code_dims, strict=True))
         ]
-        options: dict[str, Any] = {"residual": residual, "dtype": self.dtype_policy}
+        options: dict[str, Any] = {"residual": residual}
+        if initialization == "scaled":
+            options |= {"scale_output": True, "hidden_variance": 2.0, "momentum": 0.9}
         self.extractor = Extractor(
             tuple(extractor_hidden),
             codes,
-            places=initialization == "model",
+            anchored=initialization != "published",
+            mlp=options,
             name="extractor",
-            **options,
+            dtype=self.dtype_policy,
         )
         self.extractor.build((None, latent_dim))
-        groups: dict[Any, list[int]] = {}  # what one generator makes: places of units
-        for place, (unit, (filters, code)) in enumerate(zip(units, codes, strict=True)):
+        groups: dict[Any, list[int]] = {}  # indices of the units that share a generator
+        for index, (unit, (filters, code)) in enumerate(zip(units, codes, strict=True)):
             parts = [tuple(slot.size // filters for slot in layer.slots) for layer in unit]
-            key = (*parts, code, hidden[place]) if share_generators else place
-            groups.setdefault(key, []).append(place)
-        self._generated = list(groups.values())
+            key = (*parts, code, hidden[index]) if share_generators else index
+            groups.setdefault(key, []).append(index)
+        self._unit_groups = list(groups.values())
         self.generators: list[WeightGenerator] = []
-        for number, places in enumerate(self._generated, 1):
-            filters = codes[places[0]][0]
-            single = sum(codes[place][0] for place in places) == 1
-            moments = _moments([units[place] for place in places], filters, initialization)
-            name = f"weight_generator{number}"
+        for number, indices in enumerate(self._unit_groups, 1):
+            first = indices[0]
+            single_code = sum(codes[index][0] for index in indices) == 1
             generator = WeightGenerator(
-                hidden[places[0]],
-                moments,
-                place=initialization == "model" and single,
-                name=name,
+                hidden[first],
+                _moments([units[index] for index in indices], codes[first][0], initialization),
+                anchored=initialization != "published" and single_code,
+                name=f"weight_generator{number}",
+                dtype=self.dtype_policy,
                 **options,
             )
-            generator.build((None, *codes[places[0]]))
+            generator.build((None, *codes[first]))
             self.generators.append(generator)
         self.built = True
 
     def _per_layer(self, name: str, value: Any, same: bool) -> list:
+        """The values of an argument for each layer, which may all be the same."""
         units = self.target.units
         values = [value] * len(units) if same else list(value)
         if len(values) != len(units):
             raise ValueError(
-                f"{name} has {len(values)} entries, the target has {len(units)} weighted layers: "
-                f"{', '.join(unit[0].name for unit in units)}"
+                f"{name} has {len(values)} entries: give one for each of the {len(units)} weighted "
+                f"layers {', '.join(unit[0].name for unit in units)}."
             )
         return values
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Latent vectors z [N, d], drawn statelessly."""
+        """Draw latent vectors z [N, d]."""
         from tensorflow_probability import distributions  # takes seconds to load
 
         prior = (
@@ -161,28 +182,30 @@ class Hypernetwork(LatentSampler):
         return prior.sample([count, self.latent_dim], seed=tf.cast(seed, tf.int32))
 
     def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:
-        """Weights of the networks of N latent vectors, not gauged.
+        """Make the weights of networks from latent vectors.
 
         Args:
-            z: [N, d].
-            training: whether batch normalisation uses the batch's statistics.
+            z: Latent vectors [N, d].
+            training: Whether batch normalisation uses the batch's statistics.
+
+        Returns:
+            A `Draw` with `z` and `codes`.
         """
         codes = self.extractor(z, training=training)
         rows = {}
-        for generator, places in zip(self.generators, self._generated, strict=True):
-            own = [codes[place] for place in places]
-            together = generator(tf.concat(own, 1), training=training)
+        for generator, indices in zip(self.generators, self._unit_groups, strict=True):
+            group_codes = [codes[index] for index in indices]
+            group_rows = generator(tf.concat(group_codes, 1), training=training)
             # In mixed precision, gauge and entropy are computed in the precision of variables.
-            together = tf.cast(together, self.variable_dtype)
-            for place, part in zip(
-                places, tf.split(together, [c.shape[1] for c in own], axis=1), strict=True
-            ):
-                sizes = [layer.size // part.shape[1] for layer in self.target.units[place]]
-                for layer, layer_rows in zip(
-                    self.target.units[place], tf.split(part, sizes, axis=2), strict=True
-                ):
+            group_rows = tf.cast(group_rows, self.variable_dtype)
+            counts = [code.shape[1] for code in group_codes]
+            for index, unit_rows in zip(indices, tf.split(group_rows, counts, axis=1), strict=True):
+                unit = self.target.units[index]
+                sizes = [layer.size // unit_rows.shape[1] for layer in unit]
+                for layer, layer_rows in zip(unit, tf.split(unit_rows, sizes, axis=2), strict=True):
                     rows[id(layer)] = layer_rows
-        return Draw(self.target.assemble([rows[id(x)] for x in self.target.layers]), z, codes)
+        ordered = [rows[id(layer)] for layer in self.target.layers]
+        return Draw(self.target.assemble(ordered), z, codes)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -192,19 +215,22 @@ class Hypernetwork(LatentSampler):
 def _moments(
     units: list[Unit], filters: int, initialization: str
 ) -> list[tuple[int, float, float | None]]:
-    """(count, mean, standard deviation) of the parts of a row at the start.
+    """The initial distribution of the parts of a generator's row.
 
     Args:
-        units: those of one generator; where their initializers differ, their average is taken.
-        filters: F of the first one.
+        units: Units of one generator; if their initializers differ, the average is taken.
+        filters: F of the first unit.
         initialization: "published" or "model".
+
+    Returns:
+        (count, mean, standard deviation) of each part.
     """
     moments: list[tuple[int, float, float | None]] = []
-    for alike in zip(*([s for layer in unit for s in layer.slots] for unit in units), strict=True):
-        count = alike[0].size // filters
+    for slots in zip(*([s for layer in unit for s in layer.slots] for unit in units), strict=True):
+        count = slots[0].size // filters
         if initialization == "published":
             moments.append((count, 0.0, None))
         else:
-            mean, deviation = np.mean([slot.moments() for slot in alike], 0)
+            mean, deviation = np.mean([slot.moments() for slot in slots], 0)
             moments.append((count, float(mean), float(deviation)))
     return moments

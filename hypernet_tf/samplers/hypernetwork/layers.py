@@ -1,38 +1,47 @@
-"""The parts of which hypernetworks are made, as Keras layers."""
+"""The Keras layers of which a hypernetwork consists."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# How far networks lie from what they have in common at the start, in its standard deviations.
-_AROUND_A_PLACE = 0.05
+# Initial scatter of networks around an anchor, in units of the anchors' own standard deviation.
+_SCATTER_AROUND_ANCHOR = 0.05
 
 
-def initial_weights() -> keras.initializers.Initializer:
-    """The published start: truncated normal of variance 0.01 / fan-in."""
-    return keras.initializers.VarianceScaling(0.01, "fan_in", "truncated_normal")
+# The published variance of an initial kernel, times its fan-in.
+PUBLISHED_VARIANCE = 0.01
+
+
+def initial_weights(variance: float = PUBLISHED_VARIANCE) -> keras.initializers.Initializer:
+    """Truncated normal of variance `variance` / fan-in, a new initializer for each kernel."""
+    return keras.initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class MLP(keras.layers.Layer):
     """Per hidden layer dense without bias, leaky ReLU (0.05), batch normalisation; then dense.
 
-    Batch normalisation averages over every axis but the last (momentum 0.98, epsilon 1e-7), and
-    over all replicas where the layer is made in the scope of a strategy that has several.
+    Batch normalisation averages over all axes except the last (epsilon 1e-7), and over all replicas
+    if the layer is made in the scope of a strategy with several.
 
     Args:
-        hidden: the sizes of the hidden layers.
-        outputs: the size of the output.
-        residual: whether a hidden layer's input is added to its output, where their sizes agree.
-        start: initializer of the last layer; None for the published one.
+        hidden: Sizes of the hidden layers.
+        outputs: Size of the output.
+        residual: Whether a hidden layer's input is added to its output if their sizes agree.
+        last_initializer: Initializer of the last layer; None for the published one.
+        scale_output: Whether the output is divided by the square root of the last layer's fan-in,
+            so that a step of Adam, which moves every kernel weight by its learning rate, moves the
+            output less. Without hidden layers it has no effect.
+        hidden_variance: Variance of the initial hidden kernels, times their fan-in.
+        momentum: Momentum of batch normalisation.
 
-    Input [..., in], output [..., outputs].
+    Input: [..., in]. Output: [..., outputs].
 
     Reference: Deutsch, Nijkamp, Yang (2019), appendix A, and its published program.
     """
@@ -43,29 +52,41 @@ class MLP(keras.layers.Layer):
         outputs: int,
         *,
         residual: bool = False,
-        start: Any = None,
+        last_initializer: Any = None,
+        scale_output: bool = False,
+        hidden_variance: float = PUBLISHED_VARIANCE,
+        momentum: float = 0.98,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.hidden = tuple(hidden)
         self.outputs = outputs
         self.residual = residual
-        several = tf.distribute.get_strategy().num_replicas_in_sync > 1
+        self.scale_output = scale_output
+        self.hidden_variance = hidden_variance
+        self.momentum = momentum
+        synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
         policy = self.dtype_policy
         self.blocks = [
             (
                 keras.layers.Dense(
-                    size, use_bias=False, kernel_initializer=initial_weights(), dtype=policy
+                    size,
+                    use_bias=False,
+                    kernel_initializer=initial_weights(hidden_variance),
+                    dtype=policy,
                 ),
                 keras.layers.LeakyReLU(0.05, dtype=policy),
                 keras.layers.BatchNormalization(
-                    momentum=0.98, epsilon=1e-7, synchronized=several, dtype=policy
+                    momentum=momentum, epsilon=1e-7, synchronized=synchronized, dtype=policy
                 ),
             )
             for size in self.hidden
         ]
         self.last = keras.layers.Dense(
-            outputs, use_bias=False, kernel_initializer=start or initial_weights(), dtype=policy
+            outputs,
+            use_bias=False,
+            kernel_initializer=last_initializer or initial_weights(),
+            dtype=policy,
         )
 
     def build(self, input_shape):
@@ -83,7 +104,8 @@ class MLP(keras.layers.Layer):
             outputs = norm(activation(dense(inputs)), training=training)
             skip = self.residual and inputs.shape[-1] == dense.units
             inputs = inputs + outputs if skip else outputs
-        return self.last(inputs)
+        outputs = self.last(inputs)
+        return outputs * _output_scale(self.hidden) if self.scale_output else outputs
 
     def compute_output_shape(self, input_shape):
         """The input's shape with the last axis replaced."""
@@ -95,23 +117,31 @@ class MLP(keras.layers.Layer):
             "hidden": list(self.hidden),
             "outputs": self.outputs,
             "residual": self.residual,
+            "scale_output": self.scale_output,
+            "hidden_variance": self.hidden_variance,
+            "momentum": self.momentum,
         }
+
+
+def _output_scale(hidden: tuple[int, ...]) -> float:
+    """The factor of `scale_output`."""
+    return hidden[-1] ** -0.5 if hidden else 1.0
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class Extractor(keras.layers.Layer):
-    """z -> one code for each filter of each layer.
+    """z -> a code for each filter of each layer.
 
     Args:
-        hidden: the sizes of the hidden layers of its MLP.
+        hidden: Sizes of the hidden layers of its MLP.
         codes: (F, code_dim) of each unit of layers.
-        residual: see `MLP`.
-        places: whether each filter has a place of its own in the space of codes, a fixed standard
-            normal vector around which its codes lie, at the start with a standard deviation of
-            0.05. Without it the codes of all filters lie around zero, and at the start networks
-            differ as much as filters do.
+        anchored: Whether each filter has an anchor in the space of codes: a fixed standard normal
+            vector around which its codes lie, initially with a standard deviation of 0.05. Without
+            anchors the codes of all filters lie around zero, and initially networks differ as much
+            as filters do.
+        mlp: Options of `MLP`: residual, scale_output, hidden_variance, momentum.
 
-    Input z [N, d]; output a list of codes [N, F, code_dim], unit by unit.
+    Input: z [N, d]. Output: a list of codes [N, F, code_dim], one for each unit.
     """
 
     def __init__(
@@ -119,35 +149,43 @@ class Extractor(keras.layers.Layer):
         hidden: tuple[int, ...],
         codes: list[tuple[int, int]],
         *,
-        residual: bool = False,
-        places: bool = False,
+        anchored: bool = False,
+        mlp: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.codes = [tuple(code) for code in codes]
         outputs = sum(filters * size for filters, size in self.codes)
-        start = _Columns([(outputs, _AROUND_A_PLACE)], tuple(hidden), residual) if places else None
-        options: dict[str, Any] = {"residual": residual, "dtype": self.dtype_policy}
-        self.mlp = MLP(hidden, outputs, start=start, name="mlp", **options)
-        self.has_places = places
-        self.places: Any = None
+        options = dict(mlp or {})
+        scatter = [(outputs, _SCATTER_AROUND_ANCHOR)]
+        self.mlp = MLP(
+            hidden,
+            outputs,
+            last_initializer=_Columns(scatter, tuple(hidden), options) if anchored else None,
+            name="mlp",
+            dtype=self.dtype_policy,
+            **options,
+        )
+        self._options = options
+        self.anchored = anchored
+        self.anchors: Any = None
 
     def build(self, input_shape):
-        """Build the MLP."""
+        """Build the MLP and draw the anchors."""
         self.mlp.build(input_shape)
-        if self.has_places:
+        if self.anchored:
             normal = keras.initializers.RandomNormal(stddev=1.0)
             shape = (self.mlp.outputs,)
-            self.places = self.add_weight(
-                name="places", shape=shape, initializer=normal, trainable=False
+            self.anchors = self.add_weight(
+                name="anchors", shape=shape, initializer=normal, trainable=False
             )
 
     def call(self, z, training=False):
         """The codes."""
         sizes = [filters * size for filters, size in self.codes]
         codes = self.mlp(z, training=training)
-        if self.places is not None:
-            codes += tf.cast(self.places, codes.dtype)
+        if self.anchors is not None:
+            codes += tf.cast(self.anchors, codes.dtype)
         flat = tf.split(codes, sizes, axis=-1)
         return [
             keras.ops.reshape(part, (-1, filters, size))
@@ -159,8 +197,8 @@ class Extractor(keras.layers.Layer):
         return super().get_config() | {
             "hidden": list(self.mlp.hidden),
             "codes": [list(code) for code in self.codes],
-            "residual": self.mlp.residual,
-            "places": self.has_places,
+            "anchored": self.anchored,
+            "mlp": self._options,
         }
 
 
@@ -169,18 +207,18 @@ class WeightGenerator(MLP):
     """Code of a filter -> all its weights; one generator serves all filters of a layer.
 
     Args:
-        hidden: the sizes of the hidden layers.
-        moments: (count, mean, standard deviation) of parts of the output at the start, which add up
-            to its size. Standard deviations, all of them, may be None: the published start.
-        place: whether these moments are those of one fixed draw, around which outputs lie with a
-            twentieth of the standard deviation. For layers with a single code: batch normalisation
-            leaves nothing of what the codes of all networks have in common.
-        residual: see `MLP`.
+        hidden: Sizes of the hidden layers.
+        moments: (count, mean, standard deviation) of parts of the initial output; the counts add up
+            to its size. If all standard deviations are None, the published initializer is used.
+        anchored: Whether these moments are those of one fixed draw, the anchor, around which
+            outputs lie with a twentieth of the standard deviation. This is for layers with a single
+            code, because batch normalisation removes what the codes of all networks have in common.
+        **kwargs: Options of `MLP` (residual, scale_output, hidden_variance, momentum) and of a
+            Keras layer.
 
-    Input codes [N, F, code_dim]; output rows [N, F, sum of the counts].
+    Input: codes [N, F, code_dim]. Output: rows [N, F, sum of the counts].
 
-    The last layer has no bias: a mean that is not zero, or the draw, is added to its output, and
-    stays.
+    The last layer has no bias: the means, or the anchor, are fixed and added to its output.
     """
 
     def __init__(
@@ -188,27 +226,26 @@ class WeightGenerator(MLP):
         hidden: tuple[int, ...],
         moments: Sequence[tuple[int, float, float | None]],
         *,
-        place: bool = False,
-        residual: bool = False,
+        anchored: bool = False,
         **kwargs: Any,
     ):
         self.moments = list(moments)
-        self.place = place
-        part = _AROUND_A_PLACE if place else 1.0
-        scatter = [(count, part * std) for count, _, std in self.moments if std is not None]
-        start = _Columns(scatter, tuple(hidden), residual) if scatter else None
+        self.anchored = anchored
+        factor = _SCATTER_AROUND_ANCHOR if anchored else 1.0
+        scatter = [(count, factor * std) for count, _, std in self.moments if std is not None]
+        initializer = _Columns(scatter, tuple(hidden), kwargs) if scatter else None
         outputs = sum(count for count, _, _ in self.moments)
-        super().__init__(hidden, outputs, residual=residual, start=start, **kwargs)
+        super().__init__(hidden, outputs, last_initializer=initializer, **kwargs)
         self.means: Any = None
 
     def build(self, input_shape):
-        """Build every sublayer."""
+        """Build every sublayer and draw the anchor."""
         super().build(input_shape)
         if self.moments[0][2] is not None:
             counts, means, deviations = np.array(self.moments, float).T
             draw = keras.initializers.RandomNormal(
                 np.repeat(means, counts.astype(int)).astype("float32"),
-                np.repeat(self.place * deviations, counts.astype(int)).astype("float32"),
+                np.repeat(self.anchored * deviations, counts.astype(int)).astype("float32"),
             )
             self.means = self.add_weight(
                 name="means", shape=(self.outputs,), initializer=draw, trainable=False
@@ -223,21 +260,32 @@ class WeightGenerator(MLP):
         """The arguments of the constructor."""
         config = super().get_config()
         del config["outputs"]
-        return config | {"moments": [list(part) for part in self.moments], "place": self.place}
+        return config | {
+            "moments": [list(part) for part in self.moments],
+            "anchored": self.anchored,
+        }
 
 
 class _Columns(keras.initializers.Initializer):
-    """Kernel of a generator's last layer, such that parts of its output have a given scatter.
+    """Initializer of a last layer that gives parts of its output a given standard deviation.
 
-    What it reads has mean square one, that of a normalised layer, and one more for each skip
-    connection before it. Without hidden layers it reads codes, taken to be of mean square 0.01.
+    The layer's input has mean square one, as after batch normalisation, and one more for each skip
+    connection before it. Without hidden layers the input is a code, of mean square about 0.01.
+
+    Args:
+        parts: (count, standard deviation) of each part.
+        hidden: Hidden sizes of the MLP.
+        options: Options of the MLP, of which residual and scale_output matter.
     """
 
-    def __init__(self, parts: list[tuple[int, float]], hidden: tuple[int, ...], residual: bool):
+    def __init__(
+        self, parts: list[tuple[int, float]], hidden: tuple[int, ...], options: Mapping[str, Any]
+    ):
         self.parts = parts
+        self.scale = _output_scale(hidden) if options.get("scale_output") else 1.0
         self.mean_square = 1.0 if hidden else 0.01
         for size, before in itertools.pairwise(reversed(hidden)):
-            if not residual or size != before:
+            if not options.get("residual") or size != before:
                 break
             self.mean_square += 1.0
 
@@ -247,7 +295,7 @@ class _Columns(keras.initializers.Initializer):
             if std == 0.0:
                 columns.append(tf.zeros((shape[0], count), dtype))
                 continue
-            variance = std**2 / self.mean_square
+            variance = (std / self.scale) ** 2 / self.mean_square
             scaled = keras.initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
             columns.append(scaled((shape[0], count), dtype=dtype))
         return tf.concat(columns, 1)

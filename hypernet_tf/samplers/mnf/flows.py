@@ -21,11 +21,11 @@ class Coupling(keras.layers.Layer):
     The gate's bias starts at 2, so that a new step is close to the identity.
 
     Args:
-        hidden: the size of h.
-        seed: two integers, of which the mask is a function.
+        hidden: Size of h.
+        seed: Two integers that determine the mask.
 
-    Input z [N, n]; output the shift and the logarithm of the scale of z' = scale · z + shift, both
-    [N, n], which are functions of m · z. See `flow`.
+    Input: z [N, n]. Output: the shift and the logarithm of the scale of z' = scale · z + shift,
+    both [N, n], which are functions of m · z; see `flow`.
 
     Reference: "Multiplicative Normalizing Flows for Variational Bayesian Neural Networks",
     arXiv 1703.01961.
@@ -58,7 +58,7 @@ class Coupling(keras.layers.Layer):
         return distributions.Bernoulli(probs=0.5, dtype=dtype).sample(shape, seed=seed)
 
     def call(self, z):
-        """The step at z, as the shift and log scale that it applies there."""
+        """The shift and the log scale that the step applies to z."""
         h = self.hidden(self.mask * z)
         changed = 1.0 - self.mask
         logits = self.gate(h)
@@ -77,17 +77,21 @@ class Coupling(keras.layers.Layer):
 def flow(steps: Sequence[Coupling]) -> Any:
     """Coupling steps one after the other, as a bijector of vectors [N, n].
 
-    A step's shift and scale depend on m · z only, which it does not change: read backwards, it is a
-    `tfb.MaskedAutoregressiveFlow`, whose "autoregressive" order is the masked entries, then the
+    A step's shift and scale depend only on m · z, which it does not change. Its inverse therefore
+    is a `tfb.MaskedAutoregressiveFlow` whose "autoregressive" order is the masked entries, then the
     others. (`tfb.RealNVP` couples contiguous parts; these masks are scattered.) `forward` runs each
     step once. `inverse` runs it n times, as that class does, and is exact.
 
+    Args:
+        steps: Coupling steps in the order in which they are applied.
+
     Returns:
-        A `tfb.Bijector`; made anew for each use, so that a gradient tape sees the layers.
+        A `tfb.Bijector`; make a new one for each use, so that a gradient tape sees the layers.
 
     Example:
         >>> bijector = flow([first, second])
-        >>> bijector.forward(z), bijector.forward_log_det_jacobian(z)    # [N, n], [N]
+        >>> bijector.forward(z).shape
+        TensorShape([N, n])
     """
     from tensorflow_probability import bijectors as tfb  # takes seconds to load
 

@@ -29,35 +29,41 @@ _POSTERIORS = {
 class MNF(LatentSampler):
     """Bayesian networks by multiplicative normalizing flows (Louizos & Welling 2017).
 
-    The weights of a dense layer or convolution are normal, their means multiplied by a random
-    vector that a flow makes (`MultiplicativePosterior`); other layers' are normal. The loss is the
-    negative evidence lower bound divided by the size of the data set,
+    The weights of a dense layer or convolution are normal, and their means are multiplied by a
+    random vector that a flow makes (`MultiplicativePosterior`); the weights of other layers are
+    normal. The loss is the negative evidence lower bound divided by the size of the data set,
 
         lam · accuracy loss + mean over networks of KL / num_data + diversity terms
 
-    with lam = 1 and no diversity term unless others are given. It is divided, as published, so that
-    learning rates and the loss do not depend on the size. Gradients of the KL are then of the order
-    1 / num_data, and Adam's epsilon should lie well below: 1e-8 rather than Keras's 1e-7.
+    with lam = 1 and no diversity term by default. It is divided, as published, so that learning
+    rates and the loss do not depend on the size. Gradients of the KL are then of the order
+    1 / num_data, and Adam's epsilon should lie well below: use 1e-8 rather than Keras's 1e-7.
 
     Networks differ by explicit samples of all their weights. (The published program adds noise to
-    each image's activations instead, which has the same mean.) A network's latent vector is all its
-    standard normals. Training steps run on the weights as they are; samples are gauge-fixed.
+    each image's activations instead, which has the same mean.) The latent vector of a network is
+    all its standard normals. Training steps run on the weights as they are; samples are
+    gauge-fixed.
 
-    `fit` reports KL of each layer in nats, undivided, as `kl_<layer>`.
+    `fit` reports the KL of each layer in nats, undivided, as `kl_<layer>`.
 
     Args:
-        target: the `Target`, or a Keras model.
-        num_data: the number of training examples.
-        lam: factor on the accuracy loss; above 1 the posterior is "cold".
-        prior_scale: standard deviation of the normal prior on the weights.
-        diversity: a diversity term or a list of them; none unless given.
-        **kwargs: see `WeightSampler`: networks, lam_growth, gauge, gauge_epsilon, seed.
+        target: The `Target`, or a Keras model.
+        num_data: Number of training examples.
+        lam: Factor on the accuracy loss; above 1 the posterior is "cold".
+        prior_scale: Standard deviation of the normal prior on the weights.
+        diversity: A diversity term or a list of them.
+        **kwargs: Options of `WeightSampler`: num_networks, lam_growth, gauge, gauge_epsilon, seed.
+
+    Raises:
+        ValueError: An argument is out of range.
 
     Example:
-        >>> mnf = MNF(Target(zoo.mnist(), outputs="logits"), num_data=55_000, num_networks=20)
-        >>> mnf.latent_dim                                     # 20,018 weights, 840 multipliers
+        >>> target = Target(zoo.mnist(), outputs="logits")
+        >>> mnf = MNF(target, num_data=55_000, num_networks=20)
+        >>> mnf.latent_dim                       # 20,018 weights and 840 multipliers
         20858
-        >>> mnf.compile(Adam(1e-3, epsilon=1e-8), SparseCategoricalCrossentropy(from_logits=True))
+        >>> loss = SparseCategoricalCrossentropy(from_logits=True)
+        >>> mnf.compile(Adam(1e-3, epsilon=1e-8), loss)
         >>> mnf.fit(x, y, batch_size=100, epochs=100)
 
     Reference: "Multiplicative Normalizing Flows for Variational Bayesian Neural Networks",
@@ -78,9 +84,9 @@ class MNF(LatentSampler):
     ):
         super().__init__(target, lam=lam, diversity=diversity, **kwargs)
         if not (isinstance(num_data, int) and num_data > 0):
-            raise ValueError(f"num_data is a whole number, at least 1, not {num_data}")
+            raise ValueError(f"num_data is {num_data}: give the number of training examples.")
         if not 0 < prior_scale < float("inf"):
-            raise ValueError(f"the prior's scale is positive and finite, not {prior_scale}")
+            raise ValueError(f"prior_scale is {prior_scale}: give a positive, finite number.")
         self.num_data = num_data
         self.prior_scale = prior_scale  # part of the KL: the base class adds no term for it
         self.posteriors = self._make_posteriors()
@@ -96,7 +102,7 @@ class MNF(LatentSampler):
     def _make_posteriors(self) -> list[Posterior]:
         operations = [op for op in self.target.plan.operations if self.target.weighted(op)]
         posteriors: list[Posterior] = []
-        for place, operation in enumerate(operations):
+        for number, operation in enumerate(operations):
             layer = self.target.weighted(operation)
             shapes = [slot.shape for slot in layer.slots]
             kind = _POSTERIORS.get(type(operation))
@@ -107,29 +113,29 @@ class MNF(LatentSampler):
                     GaussianPosterior(shapes, initial=initial, prior=self.prior_scale)
                 )
             else:
-                seed = stream_seed(self.seed, MASK, place).numpy()
+                seed = stream_seed(self.seed, MASK, number).numpy()
                 posteriors.append(kind(shapes, prior=self.prior_scale, seed=seed))
         return posteriors
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Standard normals [N, d], drawn statelessly: each layer's multipliers, then its noise."""
+        """Draw standard normals [N, d]: each layer's multipliers, then its noise."""
         from tensorflow_probability import distributions  # takes seconds to load
 
         normal = distributions.Normal(0.0, 1.0)
         return normal.sample([count, self.latent_dim], seed=tf.cast(seed, tf.int32))
 
     def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:
-        """Weights of the networks of N latent vectors, not gauged.
+        """Make the weights of networks from latent vectors.
 
         Args:
-            z: [N, d].
-            training: has no influence.
+            z: Latent vectors [N, d].
+            training: Has no effect.
         """
         weights: dict[int, tf.Tensor] = {}
         for posterior, layer, normals in self._by_layer(z):
-            places = [slot.index for slot in layer.slots]
-            weights |= zip(places, posterior(normals), strict=True)
-        return Draw([weights[place] for place in range(len(weights))], z)
+            indices = [slot.index for slot in layer.slots]
+            weights |= zip(indices, posterior(normals), strict=True)
+        return Draw([weights[index] for index in range(len(weights))], z)
 
     def _by_layer(self, z: tf.Tensor) -> list[tuple]:
         """Posterior, weighted layer and normals [N, ...] of each layer."""
@@ -137,13 +143,20 @@ class MNF(LatentSampler):
         return list(zip(self.posteriors, self.target.layers, parts, strict=True))
 
     def kl(self, drawn: Draw) -> list[tf.Tensor]:
-        """The estimates [N] in nats of each layer's KL(q || prior) that N networks give."""
+        """Estimate each layer's KL(q || prior).
+
+        Args:
+            drawn: Draw of N networks.
+
+        Returns:
+            For each layer the estimates [N] of the networks, in nats.
+        """
         return [
             posterior.kl(normals, [drawn.trainable[slot.index] for slot in layer.slots])
             for posterior, layer, normals in self._by_layer(drawn.z)
         ]
 
-    def own_loss(self, drawn: Draw) -> tf.Tensor:
+    def extra_loss(self, drawn: Draw) -> tf.Tensor:
         """The KL, averaged over networks, divided by the size of the data set."""
         means = [tf.reduce_mean(kl) for kl in self.kl(drawn)]
         for tracker, mean in zip(self.kl_trackers, means, strict=True):
@@ -156,8 +169,8 @@ class MNF(LatentSampler):
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """Names as they are; a repeated one (in nested models) with a number."""
+    """Names, of which a repeated one (in nested models) gets a number."""
     return [
-        f"{name}_{names[:place].count(name) + 1}" if name in names[:place] else name
-        for place, name in enumerate(names)
+        f"{name}_{names[:index].count(name) + 1}" if name in names[:index] else name
+        for index, name in enumerate(names)
     ]

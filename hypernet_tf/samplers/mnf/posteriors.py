@@ -18,7 +18,7 @@ MOST_LOG_SIGMA = math.log(0.5)
 class Posterior(keras.layers.Layer, abc.ABC):
     """q(W | z) q(z) of a layer's variables W: W_i ~ N(mean_i(z), sigma_i²), independent given z.
 
-    It turns standard normals into weights: the first ones, u, into z, the others into
+    It turns standard normals into weights: the first ones, u, become z, the others
     W_i = mean_i(z) + sigma_i · noise. With an auxiliary posterior r(z | W) of z,
 
         KL = KL(q(W | z) || prior) + log q(z) - log r(z | W).
@@ -26,13 +26,13 @@ class Posterior(keras.layers.Layer, abc.ABC):
     log sigma starts at -9. sigma stays at most 0.5 by projection after each step: cut off in the
     formula, a sigma at the bound would have no gradient and never leave it.
 
-    It is computed in float32, whatever the global policy: the KL is a small difference.
+    It is computed in float32 under any global policy, because the KL is a small difference.
 
     Args:
-        shapes: the shapes of the layer's variables.
-        prior: standard deviation of the normal prior on the weights.
+        shapes: Shapes of the layer's variables.
+        prior: Standard deviation of the normal prior on the weights.
 
-    Input standard normals [N, normals]; output one tensor [N, ...] per variable.
+    Input: standard normals [N, normals]. Output: one tensor [N, ...] for each variable.
 
     Attributes:
         auxiliary: n, the length of u and z.
@@ -47,7 +47,7 @@ class Posterior(keras.layers.Layer, abc.ABC):
 
     @property
     def normals(self) -> int:
-        """How many standard normals it takes."""
+        """Number of standard normals of one network."""
         return self.auxiliary + sum(map(math.prod, self.shapes))
 
     @abc.abstractmethod
@@ -70,10 +70,10 @@ class Posterior(keras.layers.Layer, abc.ABC):
         """Make the variables."""
         self.means, self.log_sigmas = [], []
         initial = zip(self.shapes, self._initial_means(), strict=True)
-        for place, (shape, initializer) in enumerate(initial):
-            mean = self.add_weight(name=f"mean_{place}", shape=shape, initializer=initializer)
+        for index, (shape, initializer) in enumerate(initial):
+            mean = self.add_weight(name=f"mean_{index}", shape=shape, initializer=initializer)
             log_sigma = self.add_weight(
-                name=f"log_sigma_{place}",
+                name=f"log_sigma_{index}",
                 shape=shape,
                 initializer=keras.initializers.Constant(-9.0),
                 constraint=_at_most_half,
@@ -93,14 +93,14 @@ class Posterior(keras.layers.Layer, abc.ABC):
         ]
 
     def kl(self, normals: tf.Tensor, weights: list[tf.Tensor]) -> tf.Tensor:
-        """KL(q || prior) in nats; that of W given z in closed form, the rest at this sample.
+        """KL(q || prior): the part of W given z in closed form, the rest at this sample.
 
         Args:
-            normals: [N, normals].
-            weights: what `call` makes of them.
+            normals: Standard normals [N, normals].
+            weights: Weights that `call` makes of them.
 
         Returns:
-            [N], the estimate that each network gives.
+            The estimates [N] of the networks, in nats.
         """
         from tensorflow_probability import distributions as tfd  # takes seconds to load
 
@@ -124,12 +124,12 @@ def _at_most_half(log_sigma: Any) -> Any:
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class GaussianPosterior(Posterior):
-    """Independent normal weights: for layers that have no inputs or filters to multiply.
+    """Independent normal weights, for layers that have no inputs or filters to multiply.
 
     Args:
-        shapes: the shapes of the layer's variables.
+        shapes: Shapes of the layer's variables.
         initial: Keras initializers of their means, or names.
-        prior: standard deviation of the prior.
+        **kwargs: `prior`, see `Posterior`.
     """
 
     def __init__(self, shapes: Sequence[Sequence[int]], *, initial: Sequence[Any], **kwargs: Any):
@@ -160,18 +160,19 @@ class MultiplicativePosterior(Posterior, abc.ABC):
         z0 ~ N(m, v),  z = flow_q(z0),  W_ij ~ N(mu_ij z, sigma_ij²)
         log q(z) = log N(z0; m, v) - log |dz / dz0|
 
-    In r(z | W), flow_r(z) is normal, its mean s · b1 and its log variance s · b2, with s the mean
-    of a = c · W over outputs (in a convolution over places of a filter). Both flows have two steps.
-    log q(z) and log r(z | W) are those of the one z and W that the network has: no further random
+    In r(z | W), flow_r(z) is normal with mean s · b1 and log variance s · b2, where s is the mean
+    of a = c · W over outputs (in a convolution, over positions of a filter). Both flows have two
+    steps. log q(z) and log r(z | W) are taken at the network's own z and W, without further random
     numbers.
 
     Args:
-        shapes: the shape of the kernel, and that of the bias if there is one.
-        prior: standard deviation of the prior.
-        seed: two integers, of which the flows' masks are a function.
+        shapes: Shape of the kernel, and of the bias if there is one.
+        seed: Two integers that determine the flows' masks.
+        **kwargs: `prior`, see `Posterior`.
 
     Attributes:
-        hidden_q, hidden_r: hidden sizes of the flows' networks.
+        hidden_q: Hidden size of the networks of flow_q.
+        hidden_r: Hidden size of the networks of flow_r.
     """
 
     hidden_q, hidden_r = 50, 100
@@ -183,17 +184,17 @@ class MultiplicativePosterior(Posterior, abc.ABC):
         self.seed = [int(word) for word in seed]
         fold_in = tf.random.experimental.stateless_fold_in
         seeds = [fold_in(tf.constant(self.seed, tf.int64), i).numpy() for i in range(4)]
-        self.flow_q = [Coupling(self.hidden_q, seed=own, dtype="float32") for own in seeds[:2]]
-        self.flow_r = [Coupling(self.hidden_r, seed=own, dtype="float32") for own in seeds[2:]]
+        self.flow_q = [Coupling(self.hidden_q, seed=seed, dtype="float32") for seed in seeds[:2]]
+        self.flow_r = [Coupling(self.hidden_r, seed=seed, dtype="float32") for seed in seeds[2:]]
 
     @abc.abstractmethod
     def _summary(self, kernel: tf.Tensor) -> tf.Tensor:
-        """What r sees of the kernel [N, ...]: a = c · W, [N, outputs] or [N, places]."""
+        """What r sees of the kernel [N, ...]: a = c · W, [N, outputs] or [N, positions]."""
 
     def _start(self) -> Any:
-        """Normal noise of variance 4 / (fan_in + fan_out); an object of its own for each use.
+        """Normal noise of variance 4 / (fan_in + fan_out).
 
-        An initializer of Keras gives the same numbers whenever it is called.
+        Make a new object for each use: an initializer of Keras always gives the same numbers.
         """
         *field, inputs, outputs = self.shapes[0]
         fans = math.prod(field) * (inputs + outputs)
@@ -241,14 +242,14 @@ class MultiplicativePosterior(Posterior, abc.ABC):
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class DensePosterior(MultiplicativePosterior):
-    """A dense layer: z multiplies the inputs' rows of the kernel; a = tanh(c · W) per output.
+    """A dense layer, kernel [inputs, outputs]: z multiplies its rows.
 
-    Args: see `MultiplicativePosterior`; kernel [inputs, outputs].
+    a = tanh(c · W) for each output.
     """
 
     @property
     def auxiliary(self) -> int:  # type: ignore[override]
-        """How many inputs."""
+        """Number of inputs."""
         return self.shapes[0][0]
 
     def _means_given(self, z: tf.Tensor) -> list[tf.Tensor]:
@@ -261,14 +262,14 @@ class DensePosterior(MultiplicativePosterior):
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class ConvolutionPosterior(MultiplicativePosterior):
-    """A convolution: z multiplies the filters, biases too; a = c · W per place of a filter.
+    """A convolution, kernel [..., input channels, filters]: z multiplies filters and biases.
 
-    Args: see `MultiplicativePosterior`; kernel [..., input channels, filters].
+    a = c · W for each position of a filter.
     """
 
     @property
     def auxiliary(self) -> int:  # type: ignore[override]
-        """How many filters."""
+        """Number of filters."""
         return self.shapes[0][-1]
 
     def _means_given(self, z: tf.Tensor) -> list[tf.Tensor]:
@@ -278,8 +279,8 @@ class ConvolutionPosterior(MultiplicativePosterior):
         ]
 
     def _summary(self, kernel: tf.Tensor) -> tf.Tensor:
-        places = math.prod(self.shapes[0][:-1])
-        return tf.linalg.matvec(tf.reshape(kernel, [-1, places, self.auxiliary]), self.c.value)
+        positions = math.prod(self.shapes[0][:-1])
+        return tf.linalg.matvec(tf.reshape(kernel, [-1, positions, self.auxiliary]), self.c.value)
 
 
 def _repeated(mean: Any, z: tf.Tensor) -> tf.Tensor:

@@ -92,7 +92,7 @@ def test_the_stated_numbers_of_parameters(name, extractor, generators, rows):
     assert dense(hyper.extractor) == extractor
     assert [dense(part) for part in hyper.generators] == generators
     assert [part.outputs for part in hyper.generators] == rows
-    assert not hyper.extractor.places.trainable
+    assert not hyper.extractor.anchors.trainable
 
 
 class TestMLP:
@@ -123,14 +123,14 @@ class TestSharedGenerators:
     def test_units_of_equal_rows_share_one(self, hyper):
         assert [generator.outputs for generator in hyper.generators] == [21, 39, 75, 27]
         # 4 filters of 3 x 3 x 4 weights thrice (once as 8 filters), 8 of 3 x 3 x 8, the dense layer
-        assert hyper._generated == [[0], [1, 2, 3], [4], [5]]
+        assert hyper._unit_groups == [[0], [1, 2, 3], [4], [5]]
         apart = hypernetwork(share_generators=False)
         assert [g.outputs for g in apart.generators] == [21, 39, 39, 39, 75, 27]
 
     def test_equal_codes_give_equal_filters_in_all_units_that_share(self):
         hyper = hypernetwork()
         hyper.extractor.mlp.last.kernel.assign(tf.zeros_like(hyper.extractor.mlp.last.kernel))
-        hyper.extractor.places.assign(np.tile(np.arange(5.0), 29))  # 4 + 4 + 4 + 8 + 8 + 1 codes
+        hyper.extractor.anchors.assign(np.tile(np.arange(5.0), 29))  # 4 + 4 + 4 + 8 + 8 + 1 codes
         rows = hyper.target.rows(hyper.generate(tf.ones([2, 6])).trainable)
         for size, count in ((37, 3), (73, 1)):  # a kernel's part of a filter, and its bias
             units = [np.reshape(r, (-1, size)) for r in rows if r.shape[-1] == size]
@@ -144,10 +144,10 @@ class TestSharedGenerators:
         hyper = hypernetwork()
         z = hyper.sample_latent(2)
         before = hyper.target.rows(hyper.generate(z).trainable)
-        places = hyper.extractor.places.numpy().reshape(-1, 5)
+        places = hyper.extractor.anchors.numpy().reshape(-1, 5)
         assert len(places) == 29
         places[first + index] += 1.0
-        hyper.extractor.places.assign(places.reshape(-1))
+        hyper.extractor.anchors.assign(places.reshape(-1))
         after = hyper.target.rows(hyper.generate(z).trainable)
         own = {layer.name for layer in hyper.target.units[unit]}
         for layer, a, b in zip(hyper.target.layers, before, after, strict=True):
@@ -180,7 +180,7 @@ class TestStart:
 
     def test_codes_lie_around_the_places_of_their_filters(self, hyper):
         codes = hyper.extractor(hyper.sample_latent(400), training=True)
-        places = hyper.extractor.places.numpy().reshape(-1, 5)
+        places = hyper.extractor.anchors.numpy().reshape(-1, 5)
         np.testing.assert_allclose(places.std(), 1.0, atol=0.25)  # of 145 numbers: 4 errors
         around = np.concatenate(codes, 1) - places
         assert around.std() == pytest.approx(0.05, rel=0.25)  # drawn from few numbers
@@ -192,7 +192,7 @@ class TestStart:
         assert hyper.target.layers[2].slots[0].shape == (3, 3, 4, 4)
         assert kernel.std(0).mean() < 0.5 * kernel.mean(0).std(0).mean()
         published = hypernetwork(initialization="published")
-        assert published.extractor.places is None
+        assert published.extractor.anchors is None
         assert published.generators[0].means is None
         drawn = published.generate(published.sample_latent(64), training=True)
         kernel = published.target.rows(drawn.trainable)[2].numpy()[..., :-1]
@@ -207,8 +207,8 @@ class TestStart:
         assert place[:24].std() == pytest.approx(slot.moments()[1], rel=0.5)
         around = kernel.reshape(-1, 24) - place[:24]
         assert around.std() == pytest.approx(0.05 * slot.moments()[1], rel=0.25)
-        assert [g.place for g in hyper.generators] == [False] * 3 + [True]
-        assert not any(g.place for g in hypernetwork(initialization="published").generators)
+        assert [g.anchored for g in hyper.generators] == [False] * 3 + [True]
+        assert not any(g.anchored for g in hypernetwork(initialization="published").generators)
 
     def test_saved_and_loaded_it_is_the_same(self, tmp_path):
         hyper = hypernetwork()
@@ -218,7 +218,7 @@ class TestStart:
         hyper.save(tmp_path / "hyper.keras")
         keras.utils.set_random_seed(5)  # a new start would be another
         loaded = keras.saving.load_model(tmp_path / "hyper.keras")
-        np.testing.assert_array_equal(loaded.extractor.places, hyper.extractor.places)
+        np.testing.assert_array_equal(loaded.extractor.anchors, hyper.extractor.anchors)
         for ours, theirs in zip(hyper.generators, loaded.generators, strict=True):
             np.testing.assert_array_equal(theirs.means, ours.means)
         z = hyper.sample_latent(3)
@@ -238,12 +238,13 @@ class TestStart:
             "code_dim",
         ):
             assert theirs[name] == config[name] == hyper._arguments[name]
-        assert again._generated == hyper._generated
+        assert again._unit_groups == hyper._unit_groups
         assert [v.shape for v in again.variables] == [v.shape for v in hyper.variables]
 
     def test_an_unknown_one_is_one_line(self):
         with pytest.raises(
-            ValueError, match=r"^initialization is 'published' or 'model', not 'he'$"
+            ValueError,
+            match=r"^Unknown initialization 'he': choose 'scaled' or 'model' or 'published'\.$",
         ):
             hypernetwork(initialization="he")
 
@@ -281,7 +282,9 @@ class TestBatchNormalisation:
     def test_both_modes_equal_a_loop_over_keras_models(self, images):
         """Training: each network's own batch statistics. Inference: the means of all batches'."""
         hyper = hypernetwork()
-        _, weights = hyper._networks(tf.constant([3, 4], tf.int64), 3, training=True)
+        drawn = hyper.draw(tf.constant([3, 4], tf.int64), 3, training=True)
+        state = hyper.target.initial_state(3)
+        weights = hyper.gauge(hn.WeightSet(drawn.trainable, state))
         ensemble = hn.Ensemble(hyper.target, weights).update_batch_norm(images, batch_size=10)
         dealt = images.reshape(3, 10, 6, 6, 2)  # other images for each network
         trained = hyper.target.run(weights, dealt, training=True, batch_statistics=True)[0]

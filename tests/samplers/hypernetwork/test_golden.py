@@ -55,6 +55,7 @@ def hyper(golden):
         extractor_hidden=(12, 10),
         generator_hidden=[(8, 7), (9, 8), (6, 7), (8, 6)],
         num_networks=6,
+        initialization="published",
         lam=float(golden["lam"]),
     )
     for name, variable in named_variables(model).items():

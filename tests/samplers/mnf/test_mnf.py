@@ -276,9 +276,10 @@ class TestMNF:
         randomised(sampler)
         own = tf.constant([0, 1], tf.int64)
         with tf.GradientTape() as tape:
-            drawn, weights = sampler._networks(own, 6, training=True)
+            drawn = sampler.draw(own, 6, training=True)
+            weights = hn.WeightSet(drawn.trainable, sampler.target.initial_state(6))
             outputs, _ = sampler.target.run(weights, normals(20, 8).reshape(20, 4, 2))
-            objective = tf.reduce_sum(outputs**2) + sampler.own_loss(drawn)
+            objective = tf.reduce_sum(outputs**2) + sampler.extra_loss(drawn)
         variables = sampler.trainable_variables
         gradients = tape.gradient(objective, variables)
         assert [v.path for v, g in zip(variables, gradients, strict=True) if g is None] == []

@@ -1,47 +1,26 @@
-"""Colour data sets from files in the formats of the original ones, and grey images made colour."""
+"""Colour data sets from files in the formats of the original ones."""
 
-import contextlib
-import doctest
 import io
 import shutil
 import tarfile
-import tempfile
 
 import numpy as np
 import pytest
+from data_cases import PARTS, data_error
 
 from hypernet_tf import data
-from hypernet_tf.data import errors, padding
+from hypernet_tf.data import errors
 
-PARTS = ("train", "validation", "test")
 ARCHIVES = {"cifar10": "cifar-10-binary.tar.gz", "cifar100": "cifar-100-binary.tar.gz"}
 FILES = ARCHIVES | {"svhn_cropped": "train_32x32.mat"}
 SIZES = {"train": 5_040, "test": 30}
 
 
-@contextlib.contextmanager
-def refused(*words):
-    """Expects a DataError of one line that contains the words."""
-    with pytest.raises(data.DataError) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message and len(message) < 600
-    for word in words:
-        assert str(word) in message
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path_factory):
-    """No server answers, and nothing is left where temporary files are made."""
-    monkeypatch.setattr(data, "_is_reachable", lambda url: False)
-    scratch = tmp_path_factory.mktemp("scratch")
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    yield
-    assert not list(scratch.rglob("hypernet_tf-*"))
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 def picture(number):
-    """Red and green tell the number, blue the row and the column: uint8 [32, 32, 3]."""
+    """An image uint8 [32, 32, 3]: red and green encode the number, blue row and column."""
     rows, columns = np.mgrid[:32, :32]
     high, low = divmod(number, 256)
     return np.stack([0 * rows + high, 0 * rows + low, 8 * rows + columns // 4], -1).astype("uint8")
@@ -94,7 +73,7 @@ def mat_files(folder):
 
 
 def registered(patch, name, folder):
-    """Has TFDS know length and checksum of the files in a folder in place of the original ones'."""
+    """Give TFDS length and checksum of the files in a folder, in place of the original ones."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import checksums
 
@@ -215,7 +194,7 @@ def test_a_damaged_file_is_named_and_nothing_is_written(
     registered(monkeypatch, name, originals)
     path = tmp_path / FILES[name]
     path.write_bytes(harm((originals / FILES[name]).read_bytes()))
-    with refused(f"{path} is no whole original file of {name}: replace it", why):
+    with data_error(f"{path} is not the original file of {name}: replace it", why):
         data.load(name, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert capfd.readouterr() == ("", "")
@@ -225,16 +204,16 @@ def test_a_damaged_file_is_named_and_nothing_is_written(
 def test_another_file_under_the_name_is_not_the_original(name, originals, tmp_path):
     """Against the checksums that TFDS has: a file of the right format is not enough."""
     (tmp_path / FILES[name]).symlink_to(originals / FILES[name])
-    with refused(tmp_path / FILES[name], "no whole original file", "wrong length"):
+    with data_error(tmp_path / FILES[name], "is not the original file", "wrong length"):
         data.load(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_label_out_of_range_is_refused(name, originals, tmp_path, monkeypatch, capfd):
+def test_a_label_out_of_range_is_an_error(name, originals, tmp_path, monkeypatch, capfd):
     """The images of the module's archives are numbered on beyond the last class."""
     (tmp_path / FILES[name]).symlink_to(originals / FILES[name])
     registered(monkeypatch, name, originals)
-    with refused("cannot prepare", tmp_path / name):
+    with data_error("cannot prepare", tmp_path / name):
         data.load(name, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [FILES[name]]
     assert "Traceback" not in capfd.readouterr().err
@@ -243,57 +222,14 @@ def test_a_label_out_of_range_is_refused(name, originals, tmp_path, monkeypatch,
 def test_a_missing_file_of_svhn_is_named(originals, tmp_path, monkeypatch):
     registered(monkeypatch, "svhn_cropped", originals)
     (tmp_path / "train_32x32.mat").symlink_to(originals / "train_32x32.mat")
-    with refused(tmp_path / "test_32x32.mat", "No such file"):
+    with data_error(tmp_path / "test_32x32.mat", "No such file"):
         data.load("svhn_cropped", tmp_path)
 
 
 @pytest.mark.parametrize("name", data.COLOUR_NAMES)
 def test_without_network_one_line_says_which_file_to_give(name, tmp_path, capfd):
     assert data.resolve(name, tmp_path) == (name, None)
-    with refused(f"{name} is neither prepared under {tmp_path}", "data_dir", FILES[name]):
+    with data_error(f"{name} is neither prepared under {tmp_path}", "data_dir", FILES[name]):
         data.load(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
-
-
-def small(shape, name="clothes"):
-    rng = np.random.default_rng(0)
-    parts = (
-        data.Split(rng.integers(0, 256, (count, *shape), np.uint8), np.arange(count))
-        for count in (4, 0, 3)
-    )
-    return data.Dataset(name, "drawn", ("a",), *parts)
-
-
-def test_grey_images_become_colour_images_with_black_around():
-    grey = small((28, 28, 1))
-    colour = data.pad_to(grey, (32, 32, 3))
-    assert colour.summary() == grey.summary() | {"source": "drawn, padded to 32 x 32 x 3"}
-    assert colour.classes == grey.classes
-    for part in PARTS:
-        before, after = getattr(grey, part), getattr(colour, part)
-        assert after.images.dtype == np.uint8 and after.images.shape == (len(before), 32, 32, 3)
-        assert after.labels is before.labels
-        for channel in range(3):
-            inner = after.images[:, 2:-2, 2:-2, channel]
-            np.testing.assert_array_equal(inner, before.images[..., 0])
-        assert after.images.sum() == 3 * before.images.sum()  # so that the rest is black
-
-
-def test_shapes_that_fit_are_kept_or_padded():
-    colour = small((32, 32, 3))
-    assert data.pad_to(colour, (32, 32, 3)) is colour
-    images = small((4, 3, 3)).test.images
-    padded = data.pad_to(small((4, 3, 3)), (5, 6, 3)).test.images
-    np.testing.assert_array_equal(padded[:, :4, 1:4], images)  # the odd row below, column right
-    assert padded.sum() == images.sum()
-
-
-@pytest.mark.parametrize("shape", [(28, 32, 3), (32, 28, 3), (32, 32, 1), (32, 32, 4)])
-def test_images_that_do_not_fit_are_refused(shape):
-    with refused("images of cifar10 are 32 x 32 x 3", " x ".join(map(str, shape)), "use another"):
-        data.pad_to(small((32, 32, 3), "cifar10"), shape)
-
-
-def test_example_of_the_docstring():
-    assert tuple(doctest.testmod(padding)) == (0, 3)  # failed, attempted

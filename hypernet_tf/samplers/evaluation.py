@@ -1,0 +1,135 @@
+"""What `WeightSampler.evaluate` keeps: its networks, and their losses and metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from hypernet_tf.samplers.draws import Draw
+from hypernet_tf.targets import WeightSet
+
+
+class Scores(keras.Model):
+    """The compiled loss and metrics of one kind of prediction, with states of their own.
+
+    Args:
+        name: Prefix of the results: "member" or "ensemble".
+        **compiled: Loss and metrics as `keras.Model.compile` takes them. Metric objects are copied.
+    """
+
+    def __init__(self, name: str, **compiled: Any):
+        super().__init__(name=name)
+        self.compile(optimizer=None, **keras.tree.map_structure(_copied, compiled))
+
+    def update(self, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
+        """Add examples.
+
+        Args:
+            y: Labels [M, ...].
+            y_pred: Outputs [M, ...] in the form of the target's.
+            sample_weight: Weights of the examples, or None.
+
+        Returns:
+            The mean loss of these examples.
+        """
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        # Keras divides a mean by the number of replicas.
+        loss = replicas * self.compute_loss(None, y, y_pred, sample_weight, training=False)
+        size = tf.shape(keras.tree.flatten(y_pred)[0])[0]
+        self._loss_tracker.update_state(loss, sample_weight=size)
+        self.compute_metrics(None, y, y_pred, sample_weight)
+        return loss
+
+    def results(self) -> dict[str, tf.Tensor]:
+        """Loss and metrics by name, `<prefix>_loss` first."""
+        return {f"{self.name}_{key}": value for key, value in self.get_metrics_result().items()}
+
+
+def _copied(part: Any) -> Any:
+    """A metric with a state of its own; anything else as it is."""
+    if isinstance(part, keras.metrics.Metric):
+        return type(part).from_config(part.get_config())
+    return part
+
+
+def build_metrics(model: keras.Model, y: Any, y_pred: Any) -> None:
+    """Make the variables of a model's metrics, which a step in a replica cannot make.
+
+    Args:
+        model: A compiled model.
+        y: Labels of a few examples.
+        y_pred: Outputs of these examples.
+    """
+    for metric in model.metrics:
+        if not getattr(metric, "built", True):
+            metric.build(y, y_pred)
+    if model._compile_loss is not None and not model._compile_loss.built:
+        model._compile_loss.build(y, y_pred)
+
+
+class EvaluatedNetworks:
+    """N networks in variables that Keras does not track: one graph evaluates any N networks."""
+
+    def __init__(self) -> None:
+        self._variables: list[tf.Variable] = []
+        self._structure: Any = None
+
+    def assign(self, drawn: Draw, weights: WeightSet) -> bool:
+        """Keep networks.
+
+        Args:
+            drawn: What the sampler drew.
+            weights: The weights on which the target runs.
+
+        Returns:
+            Whether the networks are of another number than before, so that a new graph is needed.
+        """
+        networks = (drawn, weights)
+        tensors = [t for t in tf.nest.flatten(networks) if t is not None]
+        self._structure = tf.nest.map_structure(lambda t: t is not None, networks)
+        if [t.shape for t in tensors] == [v.shape for v in self._variables]:
+            for variable, tensor in zip(self._variables, tensors, strict=True):
+                variable.assign(tensor)
+            return False
+        self._variables = [tf.Variable(tensor, trainable=False) for tensor in tensors]
+        return True
+
+    def read(self) -> tuple[Draw, WeightSet]:
+        """The networks, as `assign` was given them."""
+        values = iter(self._variables)
+        return tf.nest.map_structure(
+            lambda there: next(values).value() if there else None, self._structure
+        )
+
+
+class Evaluation:
+    """The networks, losses and metrics of `WeightSampler.evaluate`.
+
+    Args:
+        **compiled: Loss and metrics as `keras.Model.compile` takes them.
+
+    Attributes:
+        networks: The evaluated networks.
+        objective: Mean of the objective, weighted by the number of examples.
+        member: Scores of all networks' own predictions, together.
+        ensemble: Scores of the mean prediction.
+    """
+
+    def __init__(self, **compiled: Any):
+        self.networks = EvaluatedNetworks()
+        self.objective = keras.metrics.Mean(name="loss")
+        self.member = Scores("member", **compiled)
+        self.ensemble = Scores("ensemble", **compiled)
+
+    def reset(self) -> None:
+        """Forget all examples."""
+        self.objective.reset_state()
+        self.member.reset_metrics()
+        self.ensemble.reset_metrics()
+
+    def results(self) -> dict[str, tf.Tensor]:
+        """`loss`, then everything of the members, then everything of the ensemble."""
+        loss = {"loss": self.objective.result()}
+        return loss | self.member.results() | self.ensemble.results()

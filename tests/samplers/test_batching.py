@@ -1,0 +1,104 @@
+"""How a batch is dealt out to networks."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_samplers import LOGITS, classifier, hypernetwork
+
+import hypernet_tf as hn
+from hypernet_tf.samplers.batching import Share
+
+NETWORKS = 4
+
+
+def dealt(size, static):
+    """A batch of numbered examples, dealt out with a size that TensorFlow knows or does not."""
+    numbers = tf.range(size)
+
+    def deal(x, y):
+        batch = Share(NETWORKS).deal({"a": x[:, None]}, y, tf.cast(y, tf.float32))
+        return batch.x["a"], *batch.labels(), batch.collect(batch.x["a"])
+
+    shape = None if static else [tf.TensorSpec([None], tf.int32)] * 2
+    return [t.numpy() for t in tf.function(deal, input_signature=shape)(numbers, numbers)]
+
+
+@pytest.mark.parametrize("static", [True, False])
+class TestDeal:
+    @pytest.mark.parametrize("size", [4, 8, 12, 13, 15, 16])
+    def test_examples_are_dealt_in_order_and_each_counts_once(self, size, static):
+        x, y, sample_weight, collected = dealt(size, static)
+        each = -(-size // NETWORKS)
+        assert x.shape == (NETWORKS, each, 1)
+        np.testing.assert_array_equal(x.ravel(), np.arange(NETWORKS * each) % size)
+        np.testing.assert_array_equal(y, np.arange(size))
+        np.testing.assert_array_equal(sample_weight, np.arange(size))
+        np.testing.assert_array_equal(collected.ravel(), np.arange(size))
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 9])
+    def test_answers_are_repeated_if_a_network_would_have_none(self, size, static):
+        x, y, _, collected = dealt(size, static)
+        each = -(-size // NETWORKS)
+        assert (NETWORKS - 1) * each >= size  # so that the last network would have none
+        expected = np.arange(NETWORKS * each) % size
+        np.testing.assert_array_equal(x.ravel(), expected)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(collected.ravel(), expected)
+
+
+def test_nothing_is_made_of_labels_or_weights_that_are_not_given():
+    batch = Share(NETWORKS).deal(tf.zeros([3, 2]))
+    assert batch.labels() == (None, None)
+
+
+@pytest.mark.parametrize("size", [1, 5, 6, 7])
+def test_every_network_has_a_loss_in_every_batch(size, blobs):
+    """Each network moves, and as it would alone on its examples."""
+    x, y = (array[:size] for array in blobs)
+    sampler = hn.DeepEnsemble(hn.Target(classifier()), num_networks=6, gauge=False)
+    networks = [network.to_keras() for network in sampler.sample(6)]
+    start = sampler.sample(6).theta()
+    sampler.compile(optimizer=keras.optimizers.SGD(0.1), loss=LOGITS)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(48)  # a size that is not known
+    sampler.fit(data, shuffle=False, verbose=0)
+    theta = sampler.sample(6).theta()
+    each = -(-size // 6)
+    for n, network in enumerate(networks):
+        index = np.arange(n * each, (n + 1) * each) % size
+        network.compile(optimizer=keras.optimizers.SGD(0.1), loss=LOGITS)
+        network.train_on_batch(x[index], y[index])
+        expected = np.concatenate([v.numpy().ravel() for v in network.trainable_variables])
+        assert np.abs(theta[n] - start[n]).max() > 1e-3
+        np.testing.assert_allclose(theta[n], expected, atol=2e-6)
+
+
+def test_an_epoch_may_end_with_any_batch(blobs):
+    x, y = blobs
+    sampler = hypernetwork(num_networks=6)
+    sampler.compile(optimizer="adam", loss=LOGITS, metrics=["accuracy"])
+    for size in (48 + 1, 48 + 5, 48 + 7):
+        history = sampler.fit(x[:size], y[:size], batch_size=48, verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+    history = sampler.fit(x[:5], y[:5], verbose=0, sample_weight=np.ones(5)).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_the_loss_of_a_short_batch_is_the_mean_over_its_examples(blobs):
+    """If all networks are equal, the accuracy loss is that of one network on the examples."""
+    sampler = hypernetwork(num_networks=6, diversity=[])
+    for variable in sampler.extractor.trainable_variables:
+        variable.assign(tf.zeros_like(variable))  # one code, so one network
+    sampler.compile(optimizer=keras.optimizers.SGD(0.0), loss=LOGITS, metrics=["accuracy"])
+    x, y = blobs[0][:17], blobs[1][:17]
+    drawn = sampler.draw(tf.constant([0, 1], tf.int64), 1, training=True)
+    network = hn.Ensemble(sampler.target, hn.WeightSet(drawn.trainable, [])).to_keras()
+    logs = sampler.train_on_batch(x, y, return_dict=True)
+    assert logs["accuracy_loss"] == pytest.approx(float(LOGITS(y, network(x))), rel=1e-5)
+    hits = np.mean(np.argmax(network(x), -1) == y)
+    assert logs["accuracy"] == pytest.approx(hits, rel=1e-5)
+
+
+def test_networks_that_cannot_be_shared_are_one_line():
+    with pytest.raises(ValueError, match=r"^Cannot share 10 networks among 4 devices: choose"):
+        Share(10, replicas=4)

@@ -1,0 +1,57 @@
+"""Checkpoints: which are kept, and damage."""
+
+import shutil
+
+import pytest
+from small_training_runs import make
+
+from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
+
+
+def test_the_newest_two_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    model = make()
+    assert checkpoints.latest_step() is None
+    for step in (2, 10, 100):
+        model.step.assign(step)
+        checkpoints.save(model, step, {"history": [step]})
+    assert sorted(p.name for p in checkpoints.folder.iterdir()) == [
+        "step-00000010",
+        "step-00000100",
+    ]
+    loaded, record = checkpoints.load()
+    assert record == {"history": [100]}
+    assert checkpoints.latest_step() == int(loaded.step.numpy()) == 100
+
+
+def test_what_a_kill_left_is_removed(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(make(), 2, {})
+    shutil.copytree(tmp_path / "step-00000002", tmp_path / ".step-00000004.part")
+    again = Checkpoints(tmp_path)
+    assert again.latest_step() == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "missing", "record", "empty"])
+def test_a_damaged_one_is_named(tmp_path, damage):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(make(), 2, {})
+    checkpoints.save(make(), 4, {})
+    file = tmp_path / "step-00000004" / "model.keras"
+    content = bytearray(file.read_bytes())
+    if damage == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif damage == "missing":
+        file.unlink()
+    else:
+        text = "[]" if damage == "record" else ""
+        (tmp_path / "step-00000004" / "checkpoint.json").write_text(text)
+    with pytest.raises(CheckpointError, match="step-00000004 is damaged") as error:
+        checkpoints.load()
+    assert "\n" not in str(error.value)
+    shutil.rmtree(tmp_path / "step-00000004")  # as the message says
+    assert checkpoints.load()[1] == {}
