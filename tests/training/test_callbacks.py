@@ -53,7 +53,7 @@ def test_the_progress_line_has_the_titles_of_the_table(learned):
     line = progress_line(entry)
     assert line.startswith("step 320: accuracy of the networks, mean ")
     accuracy = 100 * entry["validation"]["majority_vote_accuracy"]
-    assert f"; accuracy of the majority vote {accuracy:.4g} %; " in line
+    assert f"; accuracy of the majority vote {accuracy:.2f} %; " in line
     assert line.endswith("; lam 50")
     assert "entropy" in line
     entry = entry | {"validation": entry["validation"] | {"entropy": None}}
