@@ -52,7 +52,7 @@ def panels(history: list[dict]) -> list[dict]:
                 "curves": {"diversity loss": training("diversity_loss")},
             }
         )
-    if all("entropy" in entry["validation"] for entry in validated):
+    if all(entry["validation"]["entropy"] is not None for entry in validated):
         curves.append(
             {
                 "title": "Entropy of the validated networks",

@@ -15,8 +15,7 @@ def record(step, *, entropy=None, diversity=0.0, accuracy=None):
             "member_accuracy_min": accuracy / 2,
             "member_accuracy_max": 2 * accuracy,
         }
-        if entropy is not None:
-            entry["validation"]["entropy"] = entropy
+        entry["validation"]["entropy"] = entropy  # None without a latent space
     return entry
 
 
