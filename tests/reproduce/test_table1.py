@@ -35,6 +35,7 @@ def table(small, few_digits, undrawn, tmp_path_factory):
         return folder, TABLE.execute(folder)
 
 
+@pytest.mark.slow
 class TestTable:
     def test_its_numbers_are_those_of_the_runs(self, table):
         folder, metrics = table

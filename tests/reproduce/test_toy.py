@@ -104,6 +104,7 @@ class TestTraining:
     # Seen for seeds 0, 1, 2: 8, 9, 10 components (before training 2, 1, 0), correlations -0.26,
     # -0.75, -0.35 (before 0.05, -0.01, 0.58), and losses that fell by 1.5. Another processor rounds
     # otherwise and a curve then goes another way: hence means of three seeds, and the margins.
+    @pytest.mark.slow
     def test_curves_visit_the_peaks_and_are_sparse_between_them(self, mixture):
         visited, correlation = [], []
         for seed in (0, 1, 2):

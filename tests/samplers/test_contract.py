@@ -39,8 +39,8 @@ def make(request):
     return request.param
 
 
-# Chains and the noise control are deep ensembles.
-LONG = samplers(hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl)
+# Chains and the noise control are deep ensembles, which have tests of their own.
+LONG = samplers(hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl, hn.DeepEnsemble)
 
 
 @pytest.fixture(scope="class")

@@ -23,6 +23,7 @@ def compiled(target, lam, loss):
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+@pytest.mark.slow
 def test_a_tuner_finds_the_best_of_its_trials(blobs, tmp_path):
     x, y = blobs
     target = classifier()

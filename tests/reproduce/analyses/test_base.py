@@ -126,6 +126,7 @@ def test_a_dense_target_without_scale_symmetry_goes_through_all_analyses():
             assert shapes == {"layer_1": (4, 28, 28), "layer_2": (4, 6, 10)}
 
 
+@pytest.mark.slow
 def test_a_new_analysis_is_one_new_file_and_nothing_else(tmp_path):
     """The example of base.py, added to a copy of the commands, does what an analysis does."""
     source = pathlib.Path(reproduce.__file__).parent

@@ -65,6 +65,7 @@ def test_training_goes_on_as_if_noise_had_not_been_matched(ensemble_run, tmp_pat
     np.testing.assert_array_equal(*thetas)
 
 
+@pytest.mark.slow
 class TestWhatCannotBeMatched:
     """An error before anything is trained or written."""
 

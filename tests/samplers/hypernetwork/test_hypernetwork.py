@@ -63,6 +63,7 @@ class TestHypernetwork:
         hyper = hypernetwork(model, whole_layers=())
         assert hyper.sample(2).theta().shape == (2, 15)
 
+    @pytest.mark.slow
     def test_more_entropy_for_less_lam(self, blobs):
         """The balance does what it says: a small lam gives more entropy than a large one."""
         entropies = []

@@ -291,6 +291,7 @@ class TestMNF:
         assert zero == []
         assert all(np.isfinite(tf.convert_to_tensor(g)).all() for g in gradients)
 
+    @pytest.mark.slow
     def test_training_lowers_loss_and_shows_each_layers_divergence(self, blobs):
         sampler = mnf()
         sampler.compile(optimizer=keras.optimizers.Adam(0.02), loss=LOGITS)
