@@ -17,11 +17,11 @@ from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.samplers.batching import Dealt, Share, widened
 from hypernet_tf.samplers.draws import SAMPLE, TRAIN, Draw, stream_seed
-from hypernet_tf.samplers.evaluation import Evaluation, build_metrics
+from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.targets import Target, WeightSet
 
-# Networks behind `predict`, `evaluate` and a call, if a sampler has no end of networks.
-PREDICTION_NETWORKS = 32
+# Networks behind `predict`, `evaluate` and a call of a sampler without a limit.
+PREDICTION_NETWORKS = 10
 # Training inputs that `fit` keeps for the statistics of batch normalisation.
 BATCH_NORM_EXAMPLES = 1_000
 
@@ -40,7 +40,7 @@ class WeightSampler(keras.Model, abc.ABC):
     answers count; otherwise each example counts once. The history has `loss` (the objective),
     `accuracy_loss`, `diversity_loss`, and the compiled metrics of single networks by their names.
 
-    **predict**, **evaluate** and a **call** use one set of networks: `sample(32, seed=0)`, or all
+    **predict**, **evaluate** and a **call** use one set of networks: `sample(10, seed=0)`, or all
     networks of a finite sampler (`prediction_networks`). Each network sees every image.
     `evaluate` returns, and `fit` with `validation_data` reports with the prefix `val_`:
 
@@ -302,7 +302,7 @@ class WeightSampler(keras.Model, abc.ABC):
             "weighted_metrics": weighted_metrics,
         }
         super().compile(optimizer=optimizer, **compiled, **kwargs)
-        self._evaluation = Evaluation(**compiled)
+        self._evaluation = EvaluationState(**compiled)
         # Made here rather than in the first step, which would then be traced twice.
         self.optimizer.build(self.trainable_variables)
 
@@ -393,7 +393,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def prediction_networks(self) -> Ensemble:
         """The networks behind `predict`, `evaluate` and a call.
 
-        They are `sample(32, seed=0)`, or all networks of a finite sampler.
+        They are `sample(10, seed=0)`, or all networks of a finite sampler.
 
         Raises:
             ValueError: The target has batch normalisation, and there is no data for its statistics.
@@ -436,7 +436,7 @@ class WeightSampler(keras.Model, abc.ABC):
             x: Inputs [M, ...].
             batch_size: Number of images run at once; None chooses.
             verbose: 1 shows a progress bar.
-            num_networks: Number of networks; None for 32, or all of a finite sampler.
+            num_networks: Number of networks; None for 10, or all of a finite sampler.
             seed: Seed of the draw.
 
         Returns:

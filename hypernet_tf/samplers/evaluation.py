@@ -104,7 +104,7 @@ class EvaluatedNetworks:
         )
 
 
-class Evaluation:
+class EvaluationState:
     """The networks, losses and metrics of `WeightSampler.evaluate`.
 
     Args:
