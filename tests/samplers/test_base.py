@@ -26,7 +26,7 @@ class TestEvaluate:
     def test_members_and_ensemble_are_those_of_predict(self, make, options, blobs):
         x, y = blobs
         sampler, _ = fitted(make, x, y, epochs=3, **options)
-        count = sampler.num_available or PREDICTION_NETWORKS
+        count = sampler.num_available or base.PREDICTION_NETWORKS
         ensemble = sampler.sample(count, seed=0)
         result = ensemble.evaluate(x, y)
         logs = sampler.evaluate(x, y, batch_size=40, verbose=0, return_dict=True)  # 40, 40, 16
@@ -57,9 +57,9 @@ class TestEvaluate:
         sampler = hypernetwork(diversity=terms, lam=7.0)
         sampler.compile(loss=LOGITS)
         logs = sampler.evaluate(*blobs, batch_size=96, verbose=0, return_dict=True)
-        theta = tf.constant(sampler.sample(PREDICTION_NETWORKS).theta())
+        theta = tf.constant(sampler.sample(base.PREDICTION_NETWORKS).theta())
         entropy = terms[0].entropy(
-            hn.diversity.StepRecord(theta, sampler.sample_latent(PREDICTION_NETWORKS))
+            hn.diversity.StepRecord(theta, sampler.sample_latent(base.PREDICTION_NETWORKS))
         )
         expected = 7 * logs["member_loss"] - float(entropy) + 3 * logs["ensemble_loss"]
         assert logs["loss"] == pytest.approx(expected, rel=1e-5)
@@ -265,7 +265,7 @@ def test_terms_on_outputs_see_logits_in_their_gauge(classes, kind, centred):
     assert training.shape == (4, 3, classes)  # all networks on the images of the first one
     sampler.test_on_batch(x, y)
     evaluation = np.asarray(term.outputs)
-    assert evaluation.shape == (PREDICTION_NETWORKS, 12, classes)
+    assert evaluation.shape == (base.PREDICTION_NETWORKS, 12, classes)
     mean = np.mean(sampler.target.activate(term.outputs), 0)
     np.testing.assert_allclose(mean, sampler(x), atol=1e-6)
     for seen in (training, evaluation):
