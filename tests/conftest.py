@@ -22,7 +22,7 @@ def imported_objects_are_kept():
 
 @pytest.fixture(scope="module", autouse=True)
 def garbage():
-    """Collect garbage after each module: after each test it would be a tenth of the suite's time."""
+    """Collect garbage after each module: after each test it takes a tenth of the suite's time."""
     yield
     gc.collect()
 
