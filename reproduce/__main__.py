@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -59,12 +61,21 @@ COMMANDS = (
 )
 
 
-def main() -> None:
-    """Print the list of commands."""
+def main(arguments: Sequence[str] = ()) -> None:
+    """Print the list of commands.
+
+    Args:
+        arguments: Arguments of the command line; there must be none.
+    """
+    if arguments:
+        names = ", ".join(command.name for command in COMMANDS)
+        message = f"unexpected argument '{arguments[0]}': run python -m reproduce.<command>, one of"
+        print(f"reproduce: {message} {names}", file=sys.stderr)
+        sys.exit(2)
     print("python -m reproduce.<command> --help describes a command. On two CPU cores they take:\n")
     for command in COMMANDS:
         print(f"  {command.name:<13} {command.makes}\n  {'':<13} {command.duration}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -25,9 +25,9 @@ def test_the_examples_run(short, tmp_path, monkeypatch, capsys):
     first, second, *_ = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     code = first + second
     if short:
-        assert [code.count(s) for s in ("epochs=10", "sample(100", "epochs=5")] == [1, 1, 1]
+        assert [code.count(s) for s in ("epochs=10", "sample(100", "epochs=20")] == [1, 1, 1]
         code = code.replace("epochs=10", "epochs=1, verbose=0").replace("sample(100", "sample(10")
-        code = code.replace("epochs=5", "epochs=1")
+        code = code.replace("epochs=20", "epochs=1")
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["probabilities"].shape == (500, 10)

@@ -103,7 +103,7 @@ class Ensemble:
         if not self._batch_norm_updated:
             raise ValueError(
                 "Batch normalisation has no moving statistics of these networks: call "
-                "ensemble.update_batch_norm(x_train) first."
+                "ensemble = ensemble.update_batch_norm(x_train) first."
             )
 
     def _run(

@@ -71,8 +71,8 @@ class WeightSampler(keras.Model, abc.ABC):
     Attributes:
         target: The target as the sampler runs it; the one that was given never changes.
         batch_norm_data: Inputs on which `sample` computes the moving statistics of batch
-            normalisation, or None. If it is None and the target has batch normalisation, `fit`
-            keeps 1,000 of its training inputs. It is saved with the sampler.
+            normalisation. Unless they are set, each `fit` keeps 1,000 of its training inputs if
+            the target has batch normalisation. They are saved with the sampler.
 
     Raises:
         ValueError: An argument is out of range.
@@ -125,10 +125,12 @@ class WeightSampler(keras.Model, abc.ABC):
     ):
         super().__init__(**kwargs)
         target = target if isinstance(target, Target) else Target(target)
-        if num_networks < 1:
-            raise ValueError(f"num_networks is {num_networks}: a step draws at least one network.")
-        if not 0 <= lam < float("inf"):
-            raise ValueError(f"lam is {lam}: give a finite number that is not negative.")
+        if not isinstance(num_networks, int) or num_networks < 1:
+            raise ValueError(f"num_networks is {num_networks!r}: give a whole number, at least 1.")
+        if not isinstance(lam, int | float) or not 0 <= lam < float("inf"):
+            raise ValueError(f"lam is {lam!r}: give a finite number that is not negative.")
+        if not isinstance(seed, int):
+            raise ValueError(f"seed is {seed!r}: give a whole number.")
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             # A network that has a replica to itself has all its images there.
             target = target.with_batch_norm(synchronized=num_networks == 1)
@@ -136,16 +138,23 @@ class WeightSampler(keras.Model, abc.ABC):
             diversity = [NegativeEntropy()]
         self.target, self.num_networks, self.lam_growth = target, num_networks, lam_growth
         self.diversity = list(diversity) if isinstance(diversity, list | tuple) else [diversity]
+        if not all(isinstance(term, DiversityTerm) for term in self.diversity):
+            raise ValueError(
+                f"diversity is {diversity!r}: give a DiversityTerm, such as "
+                "hn.diversity.NegativeEntropy(), or a list of them."
+            )
         self.prior_scale, self.seed, self.gauge_epsilon = prior_scale, seed, gauge_epsilon
         self._gauge_options = dict(gauge) if isinstance(gauge, dict) else gauge
         self._terms = self.diversity + (
             [] if prior_scale is None else [NegativeLogPrior(prior_scale)]
         )
         self._initial_lam = float(lam)
+        self._given_target = target
         self._set_target(target)
         self._evaluation: Any = None  # set by compile
         self._evaluating = False
-        self.batch_norm_data: Any = None
+        self._batch_norm_data: Any = None
+        self._keeps_inputs = True  # whether `fit` keeps inputs for batch normalisation
         self.lam = self.add_weight(
             name="lam", initializer=keras.initializers.Constant(lam), trainable=False
         )
@@ -293,8 +302,11 @@ class WeightSampler(keras.Model, abc.ABC):
             ValueError: A classification loss of logits on outputs that are probabilities, or the
                 reverse.
         """
-        if check_loss(loss, self.target) == "logits" and self.target.outputs != "logits":
-            self._set_target(self.target.with_outputs("logits"))
+        given = self._given_target
+        takes_logits = check_loss(loss, given) == "logits"
+        wanted = given.with_outputs("logits") if takes_logits else given
+        if wanted.outputs != self.target.outputs:
+            self._set_target(wanted)
         compiled = {
             "loss": loss,
             "metrics": metrics,
@@ -330,9 +342,19 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit`; see the class for what a batch is and what the history has."""
-        if self.target.statistics and self.batch_norm_data is None:
-            self.batch_norm_data = _some_inputs(x, BATCH_NORM_EXAMPLES)
+        if self.target.statistics and self._keeps_inputs:
+            self._batch_norm_data = _some_inputs(x, BATCH_NORM_EXAMPLES)
         return super().fit(x, *args, **kwargs)
+
+    @property
+    def batch_norm_data(self) -> Any:
+        """Inputs on which the statistics of batch normalisation are computed; see the class."""
+        return self._batch_norm_data
+
+    @batch_norm_data.setter
+    def batch_norm_data(self, x: Any) -> None:
+        self._batch_norm_data = x
+        self._keeps_inputs = x is None
 
     def train_step(self, data):
         """One step on N networks, or on a replica's share of them; see the class."""
@@ -601,7 +623,7 @@ class WeightSampler(keras.Model, abc.ABC):
         )
         if names:
             inputs = [np.asarray(values.pop(name)) for name in names]
-            self.batch_norm_data = keras.tree.pack_sequence_as(self.target.plan.inputs, inputs)
+            self._batch_norm_data = keras.tree.pack_sequence_as(self.target.plan.inputs, inputs)
         super().load_own_variables(values)
 
 

@@ -60,7 +60,9 @@ def parse(arguments: list[str]) -> list[str]:
     except ExtensionError as error:
         _fail(str(error), 2)
     except flags.Error as error:
-        _fail(f"{' '.join(str(error).split())}. See --help for all flags.", 2)
+        reason = " ".join(str(error).split()).replace(" ?", "?")
+        stop = "" if reason.endswith(("?", ".")) else "."
+        _fail(f"{reason}{stop} See --help for all flags.", 2)
 
 
 def parse_flags_only(arguments: list[str]) -> list[str]:

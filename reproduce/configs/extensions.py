@@ -43,6 +43,8 @@ def loaded_extensions() -> list[str]:
 
 def _import(extension: str) -> None:
     path = pathlib.Path(extension)
+    if path.suffix == ".py" and not path.is_file():
+        raise ExtensionError(f"cannot load --extension={extension}: there is no such file")
     folder = str(path.parent.resolve() if path.suffix == ".py" else pathlib.Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)  # where a script of the user's stands

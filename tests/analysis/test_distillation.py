@@ -91,7 +91,7 @@ def test_the_average_needs_its_own_batch_statistics(x):
     ensemble = ensemble_of(dense(3, norm=True), "logits")
     with pytest.raises(ValueError) as error:
         ensemble.polyak_average().predict(x)
-    assert one_line(error).endswith("call ensemble.update_batch_norm(x_train) first.")
+    assert one_line(error).endswith("ensemble = ensemble.update_batch_norm(x_train) first.")
 
     average = ensemble.polyak_average(x, batch_size=40)
     hidden, norm, _ = average.to_keras().layers

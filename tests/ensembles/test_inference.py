@@ -167,7 +167,7 @@ def test_networks_without_their_statistics_raise(x, tmp_path):
         ):
             with pytest.raises(ValueError) as error:
                 run(x)
-            assert one_line(error).endswith("call ensemble.update_batch_norm(x_train) first.")
+            assert one_line(error).endswith("ensemble = ensemble.update_batch_norm(x_train) first.")
 
     updated = ensemble.update_batch_norm(x, batch_size=10)
     updated.save(tmp_path / "updated.npz")

@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 import reproduce
 from reproduce.__main__ import COMMANDS, main
 
@@ -52,3 +54,12 @@ def test_as_a_user_runs_it_it_takes_no_tensorflow(tmp_path):
     )
     assert "mnist" in done.stdout
     assert "tensorflow" not in done.stderr
+
+
+def test_an_argument_is_an_error(capsys):
+    with pytest.raises(SystemExit) as error:
+        main(["mnist"])
+    assert error.value.code == 2
+    assert (
+        "unexpected argument 'mnist': run python -m reproduce.<command>" in capsys.readouterr().err
+    )

@@ -300,3 +300,38 @@ def test_a_new_sampler_needs_one_method():
 def test_an_ensemble_has_a_network():
     with pytest.raises(ValueError, match=r"^Cannot sample 0 networks: an ensemble has at least"):
         hypernetwork().sample(0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"diversity": "entropy"}, "diversity is 'entropy': give a DiversityTerm"),
+        ({"num_networks": 2.5}, "num_networks is 2.5: give a whole number"),
+        ({"lam": "1e3"}, "lam is '1e3': give a finite number"),
+        ({"seed": "a"}, "seed is 'a': give a whole number"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(wrong, message):
+    with pytest.raises(ValueError, match=rf"^{message}") as error:
+        hypernetwork(**wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_compiling_again_forgets_what_the_loss_before_said_of_the_outputs():
+    sampler = hypernetwork()
+    sampler.compile(loss=LOGITS)
+    assert sampler.target.outputs == "logits"
+    sampler.compile(loss="mse")
+    assert sampler.target.outputs == "values"
+
+
+def test_each_fit_keeps_its_inputs_for_batch_norm_unless_some_were_set(blobs):
+    sampler = hypernetwork(classifier(keras.layers.BatchNormalization()))
+    sampler.compile(loss=LOGITS, run_eagerly=True)
+    x, y = blobs
+    for scale in (1.0, 5.0):
+        sampler.fit(scale * x, y, batch_size=96, epochs=1, verbose=0)
+        np.testing.assert_array_equal(sampler.batch_norm_data, scale * x)
+    sampler.batch_norm_data = x[:10]
+    sampler.fit(x, y, batch_size=96, epochs=1, verbose=0)
+    np.testing.assert_array_equal(sampler.batch_norm_data, x[:10])

@@ -38,7 +38,7 @@ class TestParsing:
             ("--devices=0", "a number of devices, at least 1, or all"),
             ("--lamm=1", "lamm"),
             ("quick", "unexpected argument 'quick': flags are written --name=value"),
-            ("--extension=nowhere.py", "cannot load --extension=nowhere.py: No module named"),
+            ("--extension=nowhere.py", "cannot load --extension=nowhere.py: there is no such file"),
         ],
     )
     def test_bad_flags_are_one_line(self, flag, expected, monkeypatch, tmp_path, capsys):
