@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from hypernet_tf.plots.style import STYLES, new_figure
@@ -44,6 +45,10 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
             )
         if panel["log"]:
             axes.set_xscale("log")
+            # Few ticks with plain numbers: on a short axis the usual ones run into each other.
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+            axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_locator(ticker.NullLocator())
         axes.set_yticks(rows_of_methods, methods, fontsize=8)
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.set_title(panel["title"], fontsize=10)
