@@ -102,7 +102,7 @@ class Ensemble:
     def _check_batch_norm(self) -> None:
         if not self._batch_norm_updated:
             raise ValueError(
-                "Batch normalisation has no moving statistics of these networks: call "
+                "Batch normalisation has no moving statistics of these networks: use "
                 "ensemble = ensemble.update_batch_norm(x_train) first."
             )
 

@@ -94,7 +94,7 @@ class TestHypernetwork:
         [
             ({"lam": -1.0}, "lam"),
             ({"lam": float("nan")}, "lam"),
-            ({"num_networks": 0}, "at least one network"),
+            ({"num_networks": 0}, "a whole number, at least 1"),
             ({"latent_dim": 0}, "latent_dim"),
             ({"latent_distribution": "cauchy"}, "'uniform' or 'normal'"),
             ({"code_dim": [3, 3, 3]}, "3 entries.* 2 weighted layers"),
