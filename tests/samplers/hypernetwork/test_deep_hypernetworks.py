@@ -260,7 +260,7 @@ def own_statistics(model, x):
 
 class TestBatchNormalisation:
     def test_without_calibration_the_error_says_what_to_do(self, hyper, images):
-        with pytest.raises(ValueError, match=r"use ensemble = ensemble\.update_batch_norm") as error:
+        with pytest.raises(ValueError, match=r"= ensemble\.update_batch_norm") as error:
             hyper.sample(2).evaluate(images, np.zeros(30, int))
         assert "\n" not in str(error.value)
 
