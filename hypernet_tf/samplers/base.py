@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,25 +126,26 @@ class WeightSampler(keras.Model, abc.ABC):
     ):
         super().__init__(**kwargs)
         target = target if isinstance(target, Target) else Target(target)
-        if not isinstance(num_networks, int) or num_networks < 1:
+        if not _is_whole(num_networks) or num_networks < 1:
             raise ValueError(f"num_networks is {num_networks!r}: give a whole number, at least 1.")
-        if not isinstance(lam, int | float) or not 0 <= lam < float("inf"):
+        if not _is_number(lam) or not 0 <= lam < float("inf"):
             raise ValueError(f"lam is {lam!r}: give a finite number that is not negative.")
-        if not isinstance(seed, int):
+        if not _is_whole(seed):
             raise ValueError(f"seed is {seed!r}: give a whole number.")
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             # A network that has a replica to itself has all its images there.
             target = target.with_batch_norm(synchronized=num_networks == 1)
         if diversity is None:
             diversity = [NegativeEntropy()]
-        self.target, self.num_networks, self.lam_growth = target, num_networks, lam_growth
+        # NumPy's integers are no JSON.
+        self.target, self.num_networks, self.lam_growth = target, int(num_networks), lam_growth
         self.diversity = list(diversity) if isinstance(diversity, list | tuple) else [diversity]
         if not all(isinstance(term, DiversityTerm) for term in self.diversity):
             raise ValueError(
                 f"diversity is {diversity!r}: give a DiversityTerm, such as "
                 "hn.diversity.NegativeEntropy(), or a list of them."
             )
-        self.prior_scale, self.seed, self.gauge_epsilon = prior_scale, seed, gauge_epsilon
+        self.prior_scale, self.seed, self.gauge_epsilon = prior_scale, int(seed), gauge_epsilon
         self._gauge_options = dict(gauge) if isinstance(gauge, dict) else gauge
         self._terms = self.diversity + (
             [] if prior_scale is None else [NegativeLogPrior(prior_scale)]
@@ -625,6 +627,14 @@ class WeightSampler(keras.Model, abc.ABC):
             inputs = [np.asarray(values.pop(name)) for name in names]
             self._batch_norm_data = keras.tree.pack_sequence_as(self.target.plan.inputs, inputs)
         super().load_own_variables(values)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral)  # NumPy's integers too
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real)
 
 
 def _rest(tensor: tf.Tensor, axes: int) -> list:

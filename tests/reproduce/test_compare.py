@@ -51,32 +51,32 @@ class TestFlags:
 
     def test_a_comparison(self):
         with command_line("--dataset=mnist_5k", "--preset=quick", "--seeds=2,0"):
-            asked = compare.from_flags()
-        assert asked.methods == tuple(methods_of("mnist"))
-        assert (asked.seeds, asked.passes) == ((0, 2), 1_024_000)
-        folder = compare.default_folder(asked)
+            study = compare.from_flags()
+        assert study.methods == tuple(methods_of("mnist"))
+        assert (study.seeds, study.passes) == ((0, 2), 1_024_000)
+        folder = compare.default_folder(study)
         assert str(folder) == "runs/compare-dataset=mnist_5k-preset=quick"
-        runs = asked.runs()
-        assert len(runs) == 2 * len(asked.methods)
+        runs = study.runs()
+        assert len(runs) == 2 * len(study.methods)
         for run in runs:
             assert run.folder == f"{run.entry}-seed={run.config.seed}"
-            more = run.config.steps * run.config.passes_per_step - asked.passes
+            more = run.config.steps * run.config.passes_per_step - study.passes
             assert 0 <= more < run.config.passes_per_step
             match = f"../hypernetwork-seed={run.config.seed}" if run.entry == "noise" else ""
             assert run.config.match == match
 
     def test_the_paper_is_the_default(self):
         with command_line("--dataset=mnist_5k"):
-            asked = compare.from_flags()
-        assert (asked.preset, asked.passes, asked.seeds) == ("paper", 13_312_000, (0, 1, 2))
+            study = compare.from_flags()
+        assert (study.preset, study.passes, study.seeds) == ("paper", 13_312_000, (0, 1, 2))
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory, load_once, undrawn):
     """Two seeds of an ensemble, compared; and a run of the single network."""
     folder = tmp_path_factory.mktemp("runs") / "compare"
-    asked = Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble",), (0, 1))
-    wider = dataclasses.replace(asked, methods=("deep_ensemble", "sgd"))
+    study = Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble",), (0, 1))
+    wider = dataclasses.replace(study, methods=("deep_ensemble", "sgd"))
 
     def load(name, data_dir=None):
         if name == "fashion_mnist":
@@ -87,17 +87,17 @@ def compared(tmp_path_factory, load_once, undrawn):
 
     with undrawn(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(hn.data, "load", load)
-        folders.write_json(folder / "study.json", asked.record())
+        folders.write_json(folder / "study.json", study.record())
         for run in wider.runs():
             if run.folder != "sgd-seed=1":
-                experiment.run(run.config, folder / run.folder, analyses=asked.analyses)
-        return asked, folder, asked.execute(folder)
+                experiment.run(run.config, folder / run.folder, analyses=study.analyses)
+        return study, folder, study.execute(folder)
 
 
 class TestComparison:
     def test_the_table_is_that_of_the_runs(self, compared):
-        asked, folder, metrics = compared
-        runs = [folders.read_metrics(folder / run.folder) for run in asked.runs()]
+        study, folder, metrics = compared
+        runs = [folders.read_metrics(folder / run.folder) for run in study.runs()]
         numbers = {key: values["deep_ensemble"] for key, values in metrics["numbers"].items()}
         votes = [run["ensemble"]["majority_vote_accuracy"] for run in runs]
         vote = numbers["majority_vote_accuracy"]
@@ -126,30 +126,30 @@ class TestComparison:
         np.testing.assert_allclose(drawn, 100 - 100 * np.mean(votes))
 
     def test_what_is_finished_is_not_run_again(self, compared, tmp_path, capfd, quick_pictures):
-        asked, folder, _ = compared
+        study, folder, _ = compared
         folder = shutil.copytree(folder, tmp_path / "compare")
         before = {p: p.stat().st_mtime_ns for p in folder.glob("*-seed=*/**/*")}
-        asked = dataclasses.replace(asked, methods=("deep_ensemble", "sgd"), seeds=(0,))
-        numbers = asked.execute(folder)["numbers"]
+        study = dataclasses.replace(study, methods=("deep_ensemble", "sgd"), seeds=(0,))
+        numbers = study.execute(folder)["numbers"]
         assert {p: p.stat().st_mtime_ns for p in before} == before
         said = capfd.readouterr().out
         assert "run 2 of 2: sgd-seed=0: is complete" in said
         assert "not in this table: deep_ensemble-seed=1" in said
         assert numbers["num_networks"]["sgd"] == {"mean": 1.0, "std": None, "values": [1]}
         assert numbers["disagreement"]["sgd"]["mean"] is None
-        fewer = dataclasses.replace(asked, passes=500)
+        fewer = dataclasses.replace(study, passes=500)
         with pytest.raises(RunError, match="goes to 4 steps, not 2: ask for more steps"):
             fewer.execute(folder)
 
     def test_analyses_with_other_settings_are_done_again(self, compared, tmp_path):
-        asked, folder, _ = compared
+        study, folder, _ = compared
         folder = shutil.copytree(folder, tmp_path / "compare")
-        run = asked.runs()[0]
-        assert asked.is_complete(folder, run)
+        run = study.runs()[0]
+        assert study.is_complete(folder, run)
         metrics = folders.read_metrics(folder / run.folder)
         metrics["analyses"]["out_of_distribution"]["settings"]["ood"] = ["glyphs"]
         folders.write_json(folder / run.folder / "metrics.json", metrics)
-        assert not asked.is_complete(folder, run)
+        assert not study.is_complete(folder, run)
 
     @pytest.mark.slow
     def test_the_command_runs_what_is_new_and_nothing_else(self, compared, tmp_path):
@@ -177,35 +177,35 @@ class TestComparison:
                 assert values["sgd"]["mean"] is None
 
     def test_a_run_that_fails_ends_it_in_one_line(self, tmp_path, capfd):
-        asked = Comparison("mnist_5k", "quick", 256, ("sgd",), (0,))
+        study = Comparison("mnist_5k", "quick", 256, ("sgd",), (0,))
         with pytest.raises(RunError, match=r"^sgd-seed=0 failed$"):
-            asked.execute(tmp_path / "compare", data_dir=str(tmp_path / "nowhere"))
+            study.execute(tmp_path / "compare", data_dir=str(tmp_path / "nowhere"))
         said = capfd.readouterr().err.strip().splitlines()
         assert len(said) == 1
         assert "data_dir cannot be read" in said[0]
 
     def test_the_folder_of_something_else(self, compared, tmp_path):
-        asked, folder, _ = compared
+        study, folder, _ = compared
         with pytest.raises(RunError, match="folder of a single run: choose another"):
-            asked.execute(folder / "deep_ensemble-seed=0")
+            study.execute(folder / "deep_ensemble-seed=0")
         (tmp_path / "report.html").write_text("mine")
         with pytest.raises(RunError, match="is not empty and no comparison"):
-            asked.execute(tmp_path)
+            study.execute(tmp_path)
         assert (tmp_path / "report.html").read_text() == "mine"
         with pytest.raises(RunError, match="holds a comparison: name one of the runs in it"):
             folders.read_metrics(folder)
-        other = dataclasses.replace(asked, dataset="fashion_mnist")
+        other = dataclasses.replace(study, dataset="fashion_mnist")
         with pytest.raises(RunError, match="has dataset=mnist_5k, not fashion_mnist"):
             other.execute(folder)
 
     def test_too_few_passes_are_an_error_before_anything_is_trained(self, tmp_path):
-        asked = Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble", "sgld"), (0,))
+        study = Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble", "sgld"), (0,))
         with pytest.raises(UsageError, match="1,280 image passes sgld has 10 networks"):
-            asked.execute(tmp_path / "compare")
+            study.execute(tmp_path / "compare")
         assert not (tmp_path / "compare").exists()
 
     def test_a_damaged_run_is_one_line(self, compared, tmp_path):
-        asked, folder, _ = compared
+        study, folder, _ = compared
         folder = shutil.copytree(folder, tmp_path / "compare")
         path = folder / "deep_ensemble-seed=1" / "metrics.json"
         metrics = json.loads(path.read_text())
@@ -214,6 +214,6 @@ class TestComparison:
         before = modification_times(folder)
         words = r"deep_ensemble-seed=1/metrics\.json is damaged: it lacks 'member_accuracy'"
         with pytest.raises(RunError, match=words):
-            asked.execute(folder)
+            study.execute(folder)
         after = modification_times(folder)
         assert {path.name for path in after if after[path] != before[path]} == {"study.json"}

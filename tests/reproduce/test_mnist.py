@@ -19,14 +19,14 @@ def config(*words):
 
 class TestFlags:
     def test_the_paper_is_the_default(self):
-        found = config()
-        assert found == preset("mnist", "hypernetwork", "paper", dataset="mnist_5k")
-        assert (found.steps, found.num_networks, found.lam) == (13_000, 200, 1e3)
+        parsed = config()
+        assert parsed == preset("mnist", "hypernetwork", "paper", dataset="mnist_5k")
+        assert (parsed.steps, parsed.num_networks, parsed.lam) == (13_000, 200, 1e3)
 
     def test_flags_replace_values_of_the_preset(self):
-        found = config("--preset=quick", "--steps=7", "--lam=5", "--seed=3", "--num_networks=9")
-        assert (found.steps, found.num_networks) == (7, 9)
-        assert (found.lam, found.seed, found.preset) == (5.0, 3, "quick")
+        parsed = config("--preset=quick", "--steps=7", "--lam=5", "--seed=3", "--num_networks=9")
+        assert (parsed.steps, parsed.num_networks) == (7, 9)
+        assert (parsed.lam, parsed.seed, parsed.preset) == (5.0, 3, "quick")
         assert config("--preset=quick").steps == 600
         assert config("--precision=mixed_bfloat16").precision == "mixed_bfloat16"
         assert config("--diversity=none").diversity == "none"

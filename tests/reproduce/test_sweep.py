@@ -50,25 +50,25 @@ class TestFlags:
 
     def test_a_grid(self):
         with command_line("--dataset=mnist_5k", "--preset=quick"):
-            asked = sweep.from_flags()
-        assert (asked.search, asked.lams) == ("grid", (10, 100, 1e3, 1e4, 1e5))
-        assert asked.objective == "majority_vote_accuracy"
-        assert str(sweep.default_folder(asked)) == "runs/sweep-dataset=mnist_5k-preset=quick"
+            study = sweep.from_flags()
+        assert (study.search, study.lams) == ("grid", (10, 100, 1e3, 1e4, 1e5))
+        assert study.objective == "majority_vote_accuracy"
+        assert str(sweep.default_folder(study)) == "runs/sweep-dataset=mnist_5k-preset=quick"
 
     def test_a_bayesian_search(self):
         flags = ("--search=bayesian", "--lam_max=1e3", "--trials=3", "--objective=entropy")
         with command_line("--dataset=mnist_5k", *flags):
-            asked = sweep.from_flags()
-        assert (asked.lam_min, asked.lam_max, asked.num_trials) == (10, 1e3, 3)
-        assert str(sweep.default_folder(asked)) == (
+            study = sweep.from_flags()
+        assert (study.lam_min, study.lam_max, study.num_trials) == (10, 1e3, 3)
+        assert str(sweep.default_folder(study)) == (
             "runs/sweep-dataset=mnist_5k-search=bayesian-objective=entropy-lam_max=1000"
         )
 
     def test_a_run_of_it_has_the_settings_of_the_flags(self):
         flags = ("--steps=7", "--seed=3", "--num_networks=9", "--precision=mixed_bfloat16")
         with command_line("--dataset=mnist_5k", "--preset=quick", *flags):
-            asked = sweep.from_flags()
-        run = asked.run_of(1e5)
+            study = sweep.from_flags()
+        run = study.run_of(1e5)
         assert (run.entry, run.folder, run.config.lam) == ("100000", "lam=100000", 1e5)
         assert (run.config.steps, run.config.seed, run.config.num_networks) == (7, 3, 9)
         assert run.config.precision == "mixed_bfloat16"
@@ -90,27 +90,27 @@ def result(lam, value, *, key):
 )
 def test_the_best_trial(objective, values, best, tmp_path):
     lams = (10.0, 100.0, 1000.0)
-    asked = dataclasses.replace(BAYESIAN, objective=objective, done=lams)
+    study = dataclasses.replace(BAYESIAN, objective=objective, done=lams)
     results = [result(lam, v, key=objective) for lam, v in zip(lams, values, strict=True)]
     numbers = {
         "objective": {
             one.run.entry: Number.over_seeds([v]) for one, v in zip(results, values, strict=True)
         }
     }
-    summary = asked.summary(results, numbers, tmp_path / "sweep", None)
+    summary = study.summary(results, numbers, tmp_path / "sweep", None)
     assert summary["best"]["lam"] == best
-    assert summary["config"] == dataclasses.asdict(asked.run_of(best).config)
+    assert summary["config"] == dataclasses.asdict(study.run_of(best).config)
     assert f"--run_dir={tmp_path / 'sweep-best'}" in shlex.split(summary["command_line"])
-    assert asked.label(f"{best}", summary).endswith("(best)")
+    assert study.label(f"{best}", summary).endswith("(best)")
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, few_digits, undrawn):
     """A grid of two lams."""
     folder = tmp_path_factory.mktemp("runs") / "sweep"
-    asked = Sweep(TINY, objective="negative_log_likelihood", lams=(10.0, 1e5))
+    study = Sweep(TINY, objective="negative_log_likelihood", lams=(10.0, 1e5))
     with undrawn():
-        return asked, folder, sweep.run(asked, folder)
+        return study, folder, sweep.run(study, folder)
 
 
 @pytest.mark.usefixtures("few_digits", "quick_pictures")
@@ -149,9 +149,9 @@ class TestSweep:
         assert f"It is lam {best:g}, in lam={best:g}" in page
 
     def test_again_nothing_is_run(self, swept):
-        asked, folder, metrics = swept
+        study, folder, metrics = swept
         before = {path: path.stat().st_mtime_ns for path in folder.glob("lam=*/**/*")}
-        again = sweep.run(dataclasses.replace(asked, objective="entropy"), folder)
+        again = sweep.run(dataclasses.replace(study, objective="entropy"), folder)
         assert {path: path.stat().st_mtime_ns for path in folder.glob("lam=*/**/*")} == before
         for key in ("entropy", "brier_score"):
             assert again["numbers"][key] == metrics["numbers"][key]
@@ -159,12 +159,12 @@ class TestSweep:
         assert again["best"]["objective"] == max(entropies)
 
     def test_the_folder_of_something_else(self, swept):
-        asked, folder, _ = swept
+        study, folder, _ = swept
         with pytest.raises(RunError, match="folder of a single run: choose another"):
-            asked.check(folder / "lam=10")
+            study.check(folder / "lam=10")
         with pytest.raises(RunError, match="has search=grid, not bayesian"):
             sweep.run(BAYESIAN, folder)
-        other = dataclasses.replace(asked, config=dataclasses.replace(TINY, steps=3))
+        other = dataclasses.replace(study, config=dataclasses.replace(TINY, steps=3))
         with pytest.raises(RunError, match="has steps=2, not 3: choose another"):
             sweep.run(other, folder)
         with pytest.raises(RunError, match="holds a sweep: name one of the runs in it"):
@@ -173,22 +173,22 @@ class TestSweep:
             folders.locked(folder),
             pytest.raises(RunError, match="another process is running"),
         ):
-            sweep.run(asked, folder)
+            sweep.run(study, folder)
 
     def test_a_damaged_trial_is_one_line(self, swept, tmp_path):
-        asked, folder, _ = swept
+        study, folder, _ = swept
         folder = shutil.copytree(folder, tmp_path / "sweep")
         path = folder / "lam=10" / "metrics.json"
         metrics = json.loads(path.read_text())
         del metrics["validation"]["negative_log_likelihood"]
         path.write_text(json.dumps(metrics))
         with pytest.raises(RunError, match=r"lam=10/metrics\.json has no objective: delete it"):
-            sweep.run(asked, folder)
+            sweep.run(study, folder)
 
     def test_trials_that_diverged_are_named(self, swept, tmp_path):
-        asked, folder, _ = swept
+        study, folder, _ = swept
         folder = shutil.copytree(folder, tmp_path / "sweep")
-        some = dataclasses.replace(asked, done=(10.0,), failed=(1e5,))
+        some = dataclasses.replace(study, done=(10.0,), failed=(1e5,))
         metrics = some.write(folder)
         assert metrics["failed"] == (1e5,)
         page = (folder / "report.html").read_text()

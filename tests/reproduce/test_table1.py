@@ -166,13 +166,13 @@ class TestFlags:
             "--steps=2",
             "--preset=quick",
         ):
-            asked = table1.from_flags()
-        assert asked == TABLE
+            study = table1.from_flags()
+        assert study == TABLE
         folder = "runs/table1-dataset=mnist_5k-preset=quick-lam=7"
-        assert str(table1.default_folder(asked)) == folder
+        assert str(table1.default_folder(study)) == folder
 
     def test_all_columns_and_methods_are_known(self):
         with command_line("--dataset=mnist_5k", "--columns=mnf,sgd,deep_ensemble"):
-            asked = table1.from_flags()
-        assert asked.columns_shown == ("sgd", "deep_ensemble", "mnf")
-        assert asked.lam is None
+            study = table1.from_flags()
+        assert study.columns_shown == ("sgd", "deep_ensemble", "mnf")
+        assert study.lam is None

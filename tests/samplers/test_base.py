@@ -1,6 +1,7 @@
 """What `WeightSampler` promises as a Keras model: evaluation, prediction, saving, subclassing."""
 
 import doctest
+import json
 
 import keras
 import numpy as np
@@ -335,3 +336,9 @@ def test_each_fit_keeps_its_inputs_for_batch_norm_unless_some_were_set(blobs):
     sampler.batch_norm_data = x[:10]
     sampler.fit(x, y, batch_size=96, epochs=1, verbose=0)
     np.testing.assert_array_equal(sampler.batch_norm_data, x[:10])
+
+
+def test_numbers_of_numpy_are_numbers():
+    sampler = hypernetwork(num_networks=np.int64(6), lam=np.float32(2.0), seed=np.int32(3))
+    json.dumps(sampler.get_config())
+    assert sampler.num_networks == 6

@@ -83,10 +83,10 @@ class TestRunFlags:
             assert f"{name}: {method.help}" in FLAGS["method"].help
 
     def test_a_run_and_its_summary(self, monkeypatch, tmp_path, capsys, quick_pictures):
-        asked = []
+        calls = []
 
         def run(config, folder, data_dir, **options):
-            asked.append((config, folder, options["analyses"], options["settings"]))
+            calls.append((config, folder, options["analyses"], options["settings"]))
             accuracies = ("majority_vote", "mean_probability", "most_confident")
             return {
                 "networks": {"num_networks": 5, "member_accuracy": 0.5},
@@ -97,7 +97,7 @@ class TestRunFlags:
         flags = ("--dataset=mnist_5k", "--analyses=ensembles", "--ensembles=3")
         with command_line(*flags, f"--run_dir={tmp_path / 'run'}"):
             mnist.main()
-        [(config, folder, analyses, settings)] = asked
+        [(config, folder, analyses, settings)] = calls
         assert (config.experiment, folder) == ("mnist", tmp_path / "run")
         assert (analyses, settings) == (["ensembles"], {"ensembles": 3})
         assert capsys.readouterr().out.startswith(
@@ -105,13 +105,13 @@ class TestRunFlags:
         )
 
     def test_the_match_of_a_run_is_a_path_from_its_folder(self, monkeypatch, tmp_path):
-        asked = []
-        monkeypatch.setattr(run_flags, "run", lambda config, *_, **__: asked.append(config) or {})
+        calls = []
+        monkeypatch.setattr(run_flags, "run", lambda config, *_, **__: calls.append(config) or {})
         folder = tmp_path / "noise"
         flags = ("--method=noise", f"--match={tmp_path / 'other'}", f"--run_dir={folder}")
         with command_line("--dataset=mnist_5k", *flags):
             mnist.main()
-        assert asked[0].match == "../other"
+        assert calls[0].match == "../other"
 
     def test_a_finished_run_is_analysed_without_training(self, tiny_run, tmp_path, quick_pictures):
         folder = shutil.copytree(tiny_run(tiny("sgd")), tmp_path / "run")

@@ -33,11 +33,11 @@ def test_the_flags_describe_the_same_run(row, tmp_path):
         *words
     }
     with parsed(*words):
-        found = config_from_flags(row.experiment)
+        read_back = config_from_flags(row.experiment)
     if row.method == "noise":
-        assert pathlib.Path(found.match).resolve() == tmp_path / "other"
-        found = dataclasses.replace(found, match="../other")
-    assert found == config
+        assert pathlib.Path(read_back.match).resolve() == tmp_path / "other"
+        read_back = dataclasses.replace(read_back, match="../other")
+    assert read_back == config
 
 
 def test_it_holds_nothing_that_is_not_needed():

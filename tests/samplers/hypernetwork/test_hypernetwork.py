@@ -138,15 +138,3 @@ class TestHypernetwork:
         log_prior = -0.5 * (theta.numpy() / 2) ** 2 - np.log(2) - 0.5 * np.log(2 * np.pi)
         expected = 96 * logs["accuracy_loss"] - entropy - log_prior.sum(1).mean()
         assert logs["loss"] == pytest.approx(float(expected), rel=1e-5)
-
-
-def test_options_of_the_gauge_travel_with_the_sampler(tmp_path):
-    options = {"softmax_kernel": True, "permutation": True}
-    sampler = hypernetwork(gauge=options)
-    sampler.save(tmp_path / "sampler.keras")
-    loaded = keras.saving.load_model(tmp_path / "sampler.keras")
-    *_, kernel, _ = loaded.sample(3).weights.trainable
-    np.testing.assert_allclose(tf.reduce_sum(kernel, -1), 0, atol=1e-5)
-    np.testing.assert_array_equal(loaded.sample(3).theta(), sampler.sample(3).theta())
-    with pytest.raises(TypeError, match="symmetry"):
-        hypernetwork(gauge={"symmetry": True})
