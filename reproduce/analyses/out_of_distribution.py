@@ -19,12 +19,13 @@ from reproduce.reports.tables import Row
 from reproduce.runs.folder import UsageError
 
 _NOISE_IMAGES = 1_000
-_OF_DIGITS = ("fashion_mnist", "glyphs", "noise")
+_MOST_SETS = 5  # which one figure can tell apart
+_OF_DIGITS = ("fashion_mnist", "notmnist", "glyphs", "noise")
 _OF_PHOTOGRAPHS = ("svhn_cropped", "glyphs", "noise")
 OOD_NAMES = {
     "mnist": _OF_DIGITS,
     "mnist_5k": _OF_DIGITS,
-    "fashion_mnist": ("mnist_5k", "glyphs", "noise"),
+    "fashion_mnist": ("mnist_5k", "notmnist", "glyphs", "noise"),
     "cifar10": _OF_PHOTOGRAPHS,
     "cifar100": _OF_PHOTOGRAPHS,
     "svhn_cropped": ("cifar10", "glyphs", "noise"),
@@ -62,8 +63,8 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
             raise UsageError(
                 f"--ood={name} has colour images, and the networks take grey ones: choose another"
             )
-    if len(names) > 3 or len(set(names)) < len(names):
-        raise UsageError("--ood takes up to 3 different data sets")
+    if len(names) > _MOST_SETS or len(set(names)) < len(names):
+        raise UsageError(f"--ood takes up to {_MOST_SETS} different data sets")
     return names
 
 
@@ -75,7 +76,7 @@ def _checked(value: Sequence[str], limits: Limits) -> list[str]:
 OOD = Setting(
     "ood",
     (),
-    "Up to 3 data sets that are out of distribution. Default for networks trained on "
+    f"Up to {_MOST_SETS} data sets that are out of distribution. Default for networks trained on "
     + "; ".join(f"{dataset}: {', '.join(names)}" for dataset, names in OOD_NAMES.items())
     + ".",
     kind="list",

@@ -29,7 +29,9 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "data_dir",
     None,
-    "Where data sets are prepared or placed; default: TensorFlow Datasets' own folder.",
+    "Folder with original files of data sets, each in a folder named after it, or with data sets "
+    "that TensorFlow Datasets has prepared; it prepares them here or, where this cannot be "
+    "written, in its own folder, which is also the default.",
 )
 flags.DEFINE_string(
     "run_dir",
