@@ -2,13 +2,14 @@
 
 `mnist_5k` is embedded and needs neither a network nor files. The other photographs and digits are
 prepared and read by TensorFlow Datasets (TFDS); without a network from the original files.
-`pad_to` makes colour images of grey ones. `notmnist` and `glyphs` (letters) and `uniform_noise`
-test networks on images that show no digits.
+`from_folder` reads images of your own. `pad_to` makes colour images of grey ones. `notmnist` and
+`glyphs` (letters) and `uniform_noise` test networks on images that show no digits.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -22,15 +23,14 @@ import numpy as np
 
 from hypernet_tf.data import originals
 from hypernet_tf.data.errors import DataError, guard
+from hypernet_tf.data.folders import from_folder, read_cifar10_jpeg
 from hypernet_tf.data.noise import uniform_noise
 from hypernet_tf.data.notmnist import read_notmnist
 from hypernet_tf.data.padding import pad_to
+from hypernet_tf.data.selection import COLOUR_NAMES, NAMES, TEST_NAMES, Selection, title
 from hypernet_tf.data.splits import VALIDATION_IMAGES, Dataset, Split
 from hypernet_tf.data.svhn import read_svhn
 
-NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")  # to train on: 28 x 28 x 1
-COLOUR_NAMES = ("cifar10", "cifar100", "svhn_cropped")  # to train on: 32 x 32 x 3
-TEST_NAMES = ("glyphs", "notmnist")  # test images only
 PROBE_SECONDS = 3.0  # in which a server has to answer, name look-up included
 # Training, validation, test.
 TFDS_SPLITS = (f"train[:-{VALIDATION_IMAGES}]", f"train[-{VALIDATION_IMAGES}:]", "test")
@@ -50,10 +50,13 @@ __all__ = [
     "TEST_NAMES",
     "DataError",
     "Dataset",
+    "Selection",
     "Split",
+    "from_folder",
     "load",
     "pad_to",
     "resolve",
+    "title",
     "uniform_noise",
 ]
 
@@ -72,6 +75,8 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
       from cifar-10-binary.tar.gz, cifar-100-binary.tar.gz.
     - `svhn_cropped`: 68,257/5,000/26,032 house numbers, as `mnist` (with the unused "extra"), or
       from train_32x32.mat and test_32x32.mat, read at each call and split in their own order.
+    - `cifar10_jpeg`: 45,000/5,000/10,000 lossy copies of CIFAR-10's images, from train.zip and
+      test.zip (or folders `train` and `test`) in the folder `cifar10_jpeg`, read at each call.
     - `glyphs`: 0/0/2,200 letters A to J in matplotlib's fonts; always available.
     - `notmnist`: 0/0/10,000 letters A to J from found fonts (Bulatov, 2011), from
       t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz in the folder `notmnist`.
@@ -84,7 +89,10 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     TensorFlow operations: configure devices before.
 
     Args:
-        name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
+        name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`; or some of its classes, as in
+            `mnist:0-4` and `mnist:0,3,7`, which are then numbered from 0; or a number of its
+            training images, as in `mnist:5000`. A single number is a class if there is one of this
+            number.
         data_dir: Folder of original files or of data sets that TFDS has prepared; by default TFDS's
             own folder, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
@@ -92,7 +100,8 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
         The data set.
 
     Raises:
-        DataError: The data set is not available. Nothing half-written is left behind.
+        DataError: The name or a class is unknown, or the data set is not available. Nothing
+            half-written is left behind.
 
     Example:
         >>> dataset = load("mnist_5k")
@@ -102,45 +111,54 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     name, notice = resolve(name, data_dir)
     if notice:
         logging.getLogger(__name__).warning(notice)
-    if name == "glyphs":
-        from hypernet_tf.data.glyphs import load_glyphs  # matplotlib takes time to load
-
-        return load_glyphs()
-    if name == "notmnist":
-        return read_notmnist(_root(data_dir))
-    return _load_mnist_5k() if name == "mnist_5k" else _load_tfds(name, _root(data_dir))
+    selection = Selection.parse(name)
+    return selection.apply(_load_whole(selection.name, _root(data_dir)))
 
 
 def resolve(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[str, str | None]:
     """Find the data set that a name stands for.
 
     Args:
-        name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
-        data_dir: As for `load`.
+        name: Name as for `load`.
+        data_dir: Folder as for `load`.
 
     Returns:
-        The name of the data set, and a line for the user if `auto` is not `mnist`, else None.
+        The shortest name of the same images, and a line for the user if `auto` is not `mnist`, else
+        None.
 
     Raises:
-        DataError: The name is unknown, or `data_dir` cannot be read.
+        DataError: The name or a class is unknown, or `data_dir` cannot be read.
 
     Example:
-        >>> resolve("fashion_mnist")
-        ('fashion_mnist', None)
+        >>> resolve("fashion_mnist:0,1,2")
+        ('fashion_mnist:0-2', None)
     """
-    known = NAMES + COLOUR_NAMES + TEST_NAMES
-    if name not in known:
-        choices = ", ".join(known)
-        raise DataError(f"Unknown data set {name!r}: choose one of {choices}.")
+    selection = Selection.parse(name)
     if data_dir is not None:
         with guard("data_dir cannot be read: give a folder that exists"):
             os.scandir(os.path.expanduser(data_dir)).close()
-    if name != "auto":
-        return name, None
+    if selection.name != "auto":
+        return str(selection), None
     root = _root(data_dir)
     builder, prepared, folder = _locate("mnist", root)
     missing = None if prepared or folder else _missing(builder, root)
-    return ("mnist_5k", f"{missing}: using mnist_5k instead") if missing else ("mnist", None)
+    notice = f"{missing}: using mnist_5k instead" if missing else None
+    name = "mnist_5k" if missing else "mnist"
+    return str(dataclasses.replace(selection, name=name)), notice
+
+
+def _load_whole(name: str, root: Path) -> Dataset:
+    if name == "glyphs":
+        from hypernet_tf.data.glyphs import load_glyphs  # matplotlib takes time to load
+
+        return load_glyphs()
+    if name == "mnist_5k":
+        return _load_mnist_5k()
+    if name == "notmnist":
+        return read_notmnist(root)
+    if name == "cifar10_jpeg":
+        return read_cifar10_jpeg(root)
+    return _load_tfds(name, root)
 
 
 def _root(data_dir: str | os.PathLike[str] | None) -> Path:

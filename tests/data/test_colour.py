@@ -213,7 +213,7 @@ def test_a_missing_file_of_svhn_is_named(originals, tmp_path, monkeypatch):
         data.load("svhn_cropped", tmp_path)
 
 
-@pytest.mark.parametrize("name", data.COLOUR_NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_without_network_one_line_says_which_file_to_give(name, tmp_path, capfd):
     assert data.resolve(name, tmp_path) == (name, None)
     with data_error(f"{name} is neither prepared under {tmp_path}", "data_dir", FILES[name]):
