@@ -70,12 +70,12 @@ flags.register_validator(
 
 @flags.validator("dataset")
 def _is_known(value: str) -> bool:
+    if value.partition(":")[0] not in NAMES + COLOUR_NAMES:
+        raise flags.ValidationError(f"the data sets are {', '.join(NAMES + COLOUR_NAMES)}")
     try:
         selection = Selection.parse(value)
     except DataError as error:
         raise flags.ValidationError(str(error)) from error
-    if selection.name not in NAMES + COLOUR_NAMES:
-        raise flags.ValidationError(f"the data sets are {', '.join(NAMES + COLOUR_NAMES)}")
     if len(selection.classes) == 1:
         raise flags.ValidationError(f"a network needs at least 2 classes: {value} is one")
     return True

@@ -61,7 +61,7 @@ class TestSharedFlags:
     @pytest.mark.parametrize(
         ("value", "words"),
         [
-            ("cats", "Unknown data set 'cats'"),
+            ("cats:0-4", "the data sets are auto, mnist"),
             ("mnist:0-12", "Unknown classes '0-12' of mnist: its classes are 0 to 9"),
             ("mnist:x", "Cannot read 'mnist:x'"),
             ("mnist:7", "a network needs at least 2 classes"),
