@@ -135,7 +135,7 @@ def preset(
         target=target,
         dataset=dataset,
         steps=steps or row.steps,
-        augment=dataset in kind.augmented,
+        augment=hn.data.Selection.parse(dataset).name in kind.augmented,
     )
 
 

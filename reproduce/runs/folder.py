@@ -184,6 +184,9 @@ def relative_to_here(path: pathlib.Path) -> pathlib.Path:
 def folder_name(experiment: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """The name of a folder: the experiment, then what differs from the defaults.
 
+    Not every system allows a colon in names, and TensorBoard divides lists of folders at colons and
+    commas: part of a data set, `mnist:0,3,7`, is written `mnist@0+3+7`.
+
     Args:
         experiment: Name of the experiment or study.
         settings: Settings by name.
@@ -191,7 +194,8 @@ def folder_name(experiment: str, settings: Mapping[str, Any], defaults: Mapping[
     """
 
     def short(value: Any) -> str:
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        return text.replace(":", "@").replace(",", "+")
 
     different = {name: value for name, value in settings.items() if value != defaults[name]}
     return "-".join([experiment, *(f"{name}={short(v)}" for name, v in different.items())])

@@ -107,8 +107,9 @@ class TestPresets:
         assert (row.dataset, row.steps, row.augment) == ("mnist_5k", 7, False)
         assert row.decay_per_step**7 == pytest.approx(0.01)  # the rate follows the steps
         for name in EXPERIMENTS["cifar"].datasets:
-            colour = name in ("cifar10", "cifar100", "svhn_cropped")
-            assert preset("cifar", "sgd", "quick", dataset=name).augment == colour
+            colour = name in hn.data.COLOUR_NAMES
+            for part in ("", ":0-4", ":5000"):
+                assert preset("cifar", "sgd", "quick", dataset=name + part).augment == colour
         assert not preset("mnist", "sgd", "quick").augment
 
     def test_no_such_preset(self):
