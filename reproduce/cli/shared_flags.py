@@ -53,8 +53,9 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "preset",
     "paper",
-    ["paper", "quick"],
-    "paper: the publication's settings, or our choice where it gives none. quick: a short run, a "
+    ["paper", "fast", "quick"],
+    "paper: the publication's settings, or our choice where it gives none. fast: good networks "
+    "after a minute, for the methods that have it. quick: a short run and a small evaluation, a "
     "few minutes on two cores with small networks.",
 )
 flags.DEFINE_list(

@@ -82,6 +82,11 @@ def check(folder: pathlib.Path, config: Config) -> int:
             f"the run in {folder} goes to {saved['steps']} steps, not {wanted['steps']}: "
             "ask for more steps or choose another --run_dir"
         )
+    if wanted["steps"] > saved["steps"] and getattr(config, "follows_steps", False):
+        raise RunError(
+            f"the run in {folder} spreads its learning rate or its snapshots over "
+            f"{saved['steps']} steps, not {wanted['steps']}: choose another --run_dir"
+        )
     try:
         return read_metrics(folder)["steps"]
     except RunError:
