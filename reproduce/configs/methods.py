@@ -251,14 +251,14 @@ register_method(
             RunConfig(
                 "mnist", "hypernetwork", "fast", "mnist",
                 steps=2_000, num_networks=200, networks_per_step=8, images_per_network=32,
-                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+                learning_rate=4e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
                 lam=1e3, architecture="default", validate_every=500,
             ),
             # "fast", with a small evaluation.
             RunConfig(
                 "mnist", "hypernetwork", "quick", "mnist",
                 steps=2_000, num_networks=50, networks_per_step=8, images_per_network=32,
-                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+                learning_rate=4e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
                 lam=1e3, architecture="default", validate_every=500,
             ),
             # At 1e-4 LeNet learns faster at first, and after 1,300 steps its loss may diverge.
@@ -281,6 +281,55 @@ register_method(
                 )
                 for target in ("resnet32", "resnet32_b")
                 for name, steps in (("paper", 40_000), ("quick", 3_000))
+            ),
+        ),
+    )
+)
+
+
+_MIXED = 4  # hypernetworks of a mixture
+
+
+def _mixture(target: hn.Target, config: RunConfig, num_data: int) -> hn.Mixture:
+    """Hypernetworks with initial weights of their own, each with its part of a step's networks."""
+    part = dataclasses.replace(config, networks_per_step=config.networks_per_step // _MIXED)
+    return hn.Mixture([_hypernetwork(target, part, num_data) for _ in range(_MIXED)])
+
+
+register_method(
+    Method(
+        name="mixture",
+        help="4 hypernetworks trained side by side, whose networks are alike only within each",
+        build=_mixture,
+        flags=("lam", "diversity"),
+        presets=(
+            RunConfig(
+                "mnist", "mixture", "paper", "mnist",
+                steps=13_000, num_networks=200, networks_per_step=32, images_per_network=32,
+                learning_rate=4e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+                lam=1e3, architecture="default",
+            ),
+            RunConfig(
+                "mnist", "mixture", "fast", "mnist",
+                steps=2_000, num_networks=200, networks_per_step=32, images_per_network=32,
+                learning_rate=4e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+                lam=1e3, architecture="default", validate_every=500,
+            ),
+            RunConfig(
+                "mnist", "mixture", "quick", "mnist",
+                steps=1_000, num_networks=48, networks_per_step=32, images_per_network=32,
+                learning_rate=4e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+                lam=1e3, architecture="default", validate_every=500,
+            ),
+            RunConfig(
+                "cifar", "mixture", "paper", "lenet", dataset="cifar10",
+                steps=40_000, num_networks=12, networks_per_step=32, images_per_network=32,
+                learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
+            ),
+            RunConfig(
+                "cifar", "mixture", "quick", "lenet", dataset="cifar10",
+                steps=3_000, num_networks=12, networks_per_step=32, images_per_network=32,
+                learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
             ),
         ),
     )
