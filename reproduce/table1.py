@@ -187,6 +187,7 @@ def from_flags() -> Table1:
     for name in values.columns:
         if name not in known or name == "hypernetwork":
             raise UsageError(f"there is no column '{name}': choose from {', '.join(known)}")
+        run_flags.check_preset("cifar", column_parts(name)[0], values.preset)
     if not values.columns:
         raise UsageError("--columns is empty: name at least one")
     return Table1(

@@ -58,6 +58,24 @@ def _target(experiment: str) -> str | None:
     return FLAGS.target if len(EXPERIMENTS[experiment].targets) > 1 else None
 
 
+def check_preset(experiment: str, method: str, name: str) -> None:
+    """Check that a method has a preset.
+
+    Args:
+        experiment: Name of the experiment.
+        method: Name of the method.
+        name: Name of the preset.
+
+    Raises:
+        UsageError: It has not.
+    """
+    known = presets_of(experiment, method)
+    if name not in known:
+        raise UsageError(
+            f"the method {method} has no preset '{name}': choose from {', '.join(known)}"
+        )
+
+
 def config_from_flags(experiment: str) -> RunConfig:
     """The configuration that the flags ask for; says on stdout which data set `auto` became.
 
@@ -79,11 +97,7 @@ def config_from_flags(experiment: str) -> RunConfig:
             f"--method={method.name} needs --match, the folder of a finished run whose distances "
             "its networks are to have"
         )
-    known = presets_of(experiment, FLAGS.method)
-    if FLAGS.preset not in known:
-        raise UsageError(
-            f"--method={method.name} has no preset '{FLAGS.preset}': choose from {', '.join(known)}"
-        )
+    check_preset(experiment, method.name, FLAGS.preset)
     config = preset(
         experiment,
         FLAGS.method,

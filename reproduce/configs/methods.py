@@ -272,6 +272,12 @@ register_method(
                 steps=3_000, num_networks=10, networks_per_step=32, images_per_network=32,
                 learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
             ),
+            RunConfig(
+                "cifar", "hypernetwork", "fast", "lenet", dataset="cifar10",
+                steps=2_000, num_networks=10, networks_per_step=8, images_per_network=32,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+                lam=1e3, architecture="default", validate_every=500,
+            ),
             # A step of ResNet-32 has the memory of 256 images.
             *(
                 RunConfig(
@@ -324,12 +330,14 @@ register_method(
             RunConfig(
                 "cifar", "mixture", "paper", "lenet", dataset="cifar10",
                 steps=40_000, num_networks=12, networks_per_step=32, images_per_network=32,
-                learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+                lam=1e3, architecture="default",
             ),
             RunConfig(
                 "cifar", "mixture", "quick", "lenet", dataset="cifar10",
                 steps=3_000, num_networks=12, networks_per_step=32, images_per_network=32,
-                learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+                lam=1e3, architecture="default",
             ),
         ),
     )

@@ -41,7 +41,7 @@ class TestFlags:
             (["--match=runs/x"], "--match is not used by --method=hypernetwork: remove it"),
             (
                 ["--method=mnf", "--preset=fast"],
-                "--method=mnf has no preset 'fast': choose from paper, quick",
+                "the method mnf has no preset 'fast': choose from paper, quick",
             ),
             (["--method=noise"], "--method=noise needs --match, the folder of a finished run"),
         ],
