@@ -3,7 +3,8 @@
 `mnist_5k` is embedded and needs neither a network nor files. The other photographs and digits are
 prepared and read by TensorFlow Datasets (TFDS); without a network from the original files (except
 `mnist`). `pad_to` makes colour images of grey ones. `glyphs` (letters) and `uniform_noise` are
-drawn at each call, to test networks on images that show no digits.
+drawn at each call, to test networks on images that show no digits. `cubic` is a regression problem:
+inputs and values instead of images.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 
 from hypernet_tf.data import originals
+from hypernet_tf.data.cubic import cubic
 from hypernet_tf.data.errors import DataError, guard
 from hypernet_tf.data.noise import uniform_noise
 from hypernet_tf.data.padding import pad_to
@@ -50,6 +52,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Split",
+    "cubic",
     "load",
     "pad_to",
     "resolve",
