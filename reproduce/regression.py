@@ -14,7 +14,6 @@ only what is missing. A higher --steps trains each method again from its first s
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pathlib
 import sys
@@ -38,7 +37,8 @@ from hypernet_tf.training.callbacks import HaltOnNaN
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.loop import loop
 from reproduce.cli import methods_flag, shared_flags
-from reproduce.reports import page as pages
+from reproduce.configs.regression import METHODS, Config
+from reproduce.reports import regression_page
 from reproduce.reports.tables import html_table, markdown_table
 from reproduce.runs import folder as folders
 
@@ -57,139 +57,6 @@ REFERENCE = "Hamiltonian Monte Carlo"
 LIMIT = 250.0  # of the figures' vertical axis: the true curve ends at 216
 STEPS_PER_CALL = 100  # steps between two updates of the progress bar
 DRAWS_PER_CALL = 50  # the same for the reference
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """The configuration of a run.
-
-    Attributes:
-        seed: Seed of the training points, of initial weights and of all random numbers.
-        steps: Number of training steps of each method.
-        points: Number of training points.
-        noise_std: Standard deviation of the noise of y, which every method knows.
-        prior_std: Standard deviation of the normal prior on each weight, in scaled units.
-        few: Number of networks of a small ensemble.
-        many: Number of networks of a large ensemble, which is measured.
-        chains: Number of chains of the reference.
-        leapfrog_steps: Number of leapfrog steps for each draw of the reference.
-        burn_in: Number of draws at the start of each chain that are dropped.
-        draws: Number of draws of each chain that are kept.
-    """
-
-    seed: int = 0
-    steps: int = 6_000
-    points: int = 20
-    noise_std: float = 3.0
-    prior_std: float = 1.0
-    few: int = 5
-    many: int = 100
-    chains: int = 8
-    leapfrog_steps: int = 300
-    burn_in: int = 300
-    draws: int = 500
-
-
-# ---- the methods ----------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A method in this experiment.
-
-    Attributes:
-        title: Name in tables and figures.
-        build: Function (target, config) -> sampler, not compiled.
-        optimizer: Function number of steps -> optimizer.
-        points: Number of training points that a network sees in a step; None for all.
-    """
-
-    title: str
-    build: Callable[[hn.Target, Config], hn.WeightSampler]
-    optimizer: Callable[[int], keras.optimizers.Optimizer]
-    points: int | None = None
-
-
-def _adam(rate: float) -> Callable[[int], keras.optimizers.Optimizer]:
-    """Adam, at a rate that falls to zero as a cosine."""
-
-    def optimizer(steps: int) -> keras.optimizers.Optimizer:
-        schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
-        return keras.optimizers.Adam(schedule, epsilon=1e-8)
-
-    return optimizer
-
-
-def _sgd(rate: float) -> Callable[[int], keras.optimizers.Optimizer]:
-    return lambda steps: keras.optimizers.SGD(rate)
-
-
-def _from_prior(config: Config) -> dict[str, Any]:
-    """Initial weights that are drawn from the prior."""
-    normal = keras.initializers.RandomNormal(stddev=config.prior_std)
-    return {"initializers": {"kernel": normal}, "seed": config.seed}
-
-
-# lam = points makes lam · loss the negative log-likelihood of all points.
-METHODS: dict[str, Method] = {
-    "hypernetwork": Method(
-        "hypernetwork",
-        lambda target, config: hn.Hypernetwork(
-            target,
-            num_networks=32,
-            lam=config.points,
-            prior_scale=config.prior_std,
-            seed=config.seed,
-            **_HYPERNETWORK,
-        ),
-        _adam(1e-3),
-    ),
-    "mnf": Method(
-        "MNF",
-        lambda target, config: hn.MNF(
-            target,
-            num_data=config.points,
-            num_networks=8,
-            prior_scale=config.prior_std,
-            seed=config.seed,
-        ),
-        _adam(1e-2),
-    ),
-    "deep_ensemble": Method(
-        "deep ensemble",
-        lambda target, config: hn.DeepEnsemble(
-            target, num_networks=config.many, **_from_prior(config)
-        ),
-        _adam(1e-2),
-    ),
-    "sgd_chains": Method(
-        "SGD chains",
-        lambda target, config: hn.SGDChains(target, num_chains=config.many, **_from_prior(config)),
-        _sgd(1e-4),
-        points=10,
-    ),
-    "sgld": Method(
-        "Langevin dynamics",
-        lambda target, config: hn.SGLD(
-            target,
-            lam=config.points,
-            prior_scale=config.prior_std,
-            num_chains=config.many // _SNAPSHOTS,
-            num_snapshots=_SNAPSHOTS,
-            snapshot_every=max(1, config.steps // (2 * _SNAPSHOTS)),
-            **_from_prior(config),
-        ),
-        _sgd(2e-6),
-    ),
-}
-_SNAPSHOTS = 10  # of each chain of Langevin dynamics, in the second half of the training
-# Each layer is generated whole, as HyperGAN's generators do.
-_HYPERNETWORK: dict[str, Any] = {
-    "whole_layers": (0, 1),
-    "code_dim": 32,
-    "extractor_hidden": (128, 128),
-    "generator_hidden": (128, 128),
-}
 
 
 def negative_log_likelihood(noise_std: float) -> Callable[[Any, Any], tf.Tensor]:
@@ -486,7 +353,7 @@ def run(config: Config, methods: Sequence[str], folder: pathlib.Path) -> dict[st
     """
     if folders.check(folder, config) == config.steps:
         metrics = folders.read_metrics(folder)
-        if list(metrics["methods"]) == list(methods) and (folder / "report.html").exists():
+        if list(metrics.get("methods", {})) == list(methods) and (folder / "report.html").exists():
             print(f"complete: {folder / 'report.html'}")
             return metrics
     with folders.occupy(folder, config):
@@ -588,7 +455,7 @@ def _write(
             for name, result in results.items()
         },
     }
-    text = _page(metrics, html_table(header, cells), folder / "figures")
+    text = regression_page.page(metrics, html_table(header, cells), folder / "figures")
     folders.write_text(folder / "report.html", text)
     # Written last: it marks the run as complete.
     folders.write_json(folder / "metrics.json", metrics)
@@ -619,33 +486,6 @@ def _draw(
     }
     figure = plots.predictions(**arrays, columns=columns, limit=LIMIT)
     folders.write_figure(folder, name, figure, arrays)
-
-
-def _page(metrics: dict[str, Any], table: str, figures: pathlib.Path) -> str:
-    config, reference = metrics["config"], metrics["reference"]
-    return pages.page(
-        "One-dimensional regression",
-        [
-            f"y = x³ + N(0, {config['noise_std']:g}²), {config['points']} points on [-4, 4], seed "
-            f"{config['seed']}. The target has 200 hidden units (ELU) and no biases. Networks see "
-            "the points within [-1, 1] on both axes. Every method knows the noise. Methods with a "
-            f"prior have N(0, {config['prior_std']:g}²) on each weight.",
-            f"Reference: {config['chains']} chains of Hamiltonian Monte Carlo, {config['draws']} "
-            f"draws of each after {config['burn_in']}, {config['leapfrog_steps']} leapfrog steps "
-            f"for each draw. R-hat is at most {reference['r_hat']:.3f} for the values of the "
-            f"curve, and {reference['r_hat_log_posterior']:.3f} for the log posterior.",
-            "Inside is [-4, 4], outside is the rest of [-6, 6]. NLL is the negative "
-            "log-likelihood of a normal distribution with the networks' mean, and their variance "
-            "plus that of the noise, averaged over the true curve with its noise. Differences are "
-            "mean absolute differences from the reference.",
-        ],
-        [table],
-        {
-            "Predictions of each method, with a few networks": {"": figures / "predictions.png"},
-            "Few and many networks": {"": figures / "few_and_many.png"},
-        },
-        json.dumps(config, indent=2),
-    )
 
 
 def from_flags() -> tuple[Config, tuple[str, ...]]:
