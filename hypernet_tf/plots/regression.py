@@ -40,7 +40,7 @@ def predictions(
         limit: The values shown are between -limit and limit.
     """
     rows = -(-len(names) // columns)
-    figure = new_figure(0.8 + 1.75 * rows)
+    figure = new_figure(0.8 + 1.9 * rows)
     grid_of_axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     panels = list(grid_of_axes.flat)
     for axes in panels[len(names) :]:
@@ -50,10 +50,10 @@ def predictions(
     ):
         # Shades differ by lightness, from the widest band to the narrowest.
         two = axes.fill_between(
-            grid, centre - 2 * deviation, centre + 2 * deviation, color="#cfe3f2", linewidth=0
+            grid, centre - 2 * deviation, centre + 2 * deviation, color="#b5d5eb", linewidth=0
         )
         one = axes.fill_between(
-            grid, centre - deviation, centre + deviation, color="#8fbfe0", linewidth=0
+            grid, centre - deviation, centre + deviation, color="#6aaad6", linewidth=0
         )
         single = axes.plot(grid, lines.T, color="0.35", linewidth=0.5)[0]
         (middle,) = axes.plot(grid, centre, color="#003f6f", linewidth=1.4)
@@ -63,6 +63,7 @@ def predictions(
         axes.tick_params(labelsize=_POINTS)
         axes.grid(alpha=0.3)
         axes.set_xlim(grid[0], grid[-1])
+        axes.locator_params(nbins=7)
         axes.set_ylim(-limit, limit)
     for index, axes in enumerate(panels[: len(names)]):
         if index % columns == 0:

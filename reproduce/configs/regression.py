@@ -3,6 +3,10 @@
 Rates and sizes are our choice. We tried a few on the training points of seed 100, which no result
 shows, and took those whose curves came closest to the reference. All methods take the same number
 of steps.
+
+The prior's deviation of 1 is that of the samplers' defaults. For networks of infinite width (a
+Gaussian process) the log marginal likelihood of the points, mean over seeds 100 to 104, is -102.0,
+-78.6, -74.1, -80.8 nats for deviations of 0.5, 1, 2, 4.
 """
 
 from __future__ import annotations
