@@ -175,17 +175,19 @@ class TestRunFolder:
             regression.run(dataclasses.replace(TINY, seed=1), ["mnf"], finished[0])
 
 
-# Seen with seed 0: see docs/results.md.
+# Seen: R-hat 1.013 and 1.017, acceptance 0.84, deviations 1.39 and 5.58. With half of the burn-in
+# and 150 draws R-hat is 1.21, so the defaults are not longer than they have to be.
 @pytest.mark.slow
 def test_the_reference_converges_and_is_wide_only_outside():
-    config = dataclasses.replace(Config(), burn_in=150, draws=150)
-    x, y = hn.data.cubic(seed=0)
+    config = Config()
+    x, y = hn.data.cubic(config.points, noise_std=config.noise_std, seed=config.seed)
     reference = regression.sample_reference(config, x, y)
-    assert reference["r_hat"] < 1.1
-    assert 0.5 < reference["acceptance"] <= 1
-    values = regression.measure(reference["mean"], reference["std"], reference, 3.0)
-    assert values["standard_deviation_inside"] < 2.5
-    assert values["standard_deviation_outside"] > 2 * values["standard_deviation_inside"]
+    assert reference["r_hat"] < 1.05
+    assert reference["r_hat_log_posterior"] < 1.05
+    assert 0.6 < reference["acceptance"] < 1
+    values = regression.measure(reference["mean"], reference["std"], reference, config.noise_std)
+    assert values["standard_deviation_inside"] == pytest.approx(1.39, rel=0.1)
+    assert values["standard_deviation_outside"] == pytest.approx(5.58, rel=0.1)
 
 
 class TestCommand:
