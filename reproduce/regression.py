@@ -364,7 +364,8 @@ def run(config: Config, methods: Sequence[str], folder: pathlib.Path) -> dict[st
             _save(path, sample_reference(config, x, y))
         reference = _load(path)
         missing = [name for name in methods if not _is_trained(folder, name, config)]
-        with _bar(total=len(missing) * config.steps, desc="training", unit="step") as bar:
+        total = len(missing) * config.steps
+        with _bar(total=total, desc="training", unit="step", disable=not missing) as bar:
             for name in missing:
                 _save(_path(folder, name), train(name, config, x, y, bar))
         results = {name: _load(_path(folder, name)) for name in methods}
