@@ -21,6 +21,7 @@ from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
+from hypernet_tf.samplers.mixture import Mixture
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.mnf import MNF
 from hypernet_tf.samplers.noise_control import NoiseControl
@@ -47,6 +48,7 @@ __all__ = [
     "Evaluation",
     "Gauge",
     "Hypernetwork",
+    "Mixture",
     "KernelAxes",
     "LatentSampler",
     "NoiseControl",

@@ -118,7 +118,7 @@ class Comparison(Study):
 
     def title(self) -> str:
         """The heading of the page."""
-        return f"Methods side by side on {self.dataset}"
+        return f"Methods side by side on {hn.data.title(self.dataset)}"
 
     def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
         """What was trained, and what the numbers compare."""
@@ -139,7 +139,10 @@ class Comparison(Study):
         panels = [*_PANELS]
         for score in _OOD_SCORES:
             keys = [key for key in numbers if _is_ood(key, score)]
-            labels = {key: key.removeprefix("ood_").removesuffix(f"_{score}_auroc") for key in keys}
+            labels = {
+                key: hn.data.title(key.removeprefix("ood_").removesuffix(f"_{score}_auroc"))
+                for key in keys
+            }
             title = f"OOD detection by {score.replace('_', ' ')}"
             panels.append(_Panel(title, "area under ROC (%)", labels, factor=100.0))
         arrays: dict[str, np.ndarray] = {"methods": np.array(self.methods)}
@@ -176,10 +179,7 @@ def _is_ood(key: str, *scores: str) -> bool:
 
 def _ood_value(key: str, result: RunResult) -> float | None:
     """The value of such a row; None if the run left out the data set, which was not available."""
-    left_out = result.metrics["analyses"]["out_of_distribution"]["left_out"]
-    if any(key.startswith(f"ood_{name}_") for name in left_out):
-        return None
-    return result.rows[key].value
+    return result.rows[key].value if key in result.rows else None
 
 
 @dataclasses.dataclass(frozen=True)

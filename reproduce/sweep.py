@@ -211,7 +211,7 @@ class Sweep(Study):
 
     def title(self) -> str:
         """The heading of the page."""
-        return f"Sweep over lam on {self.config.dataset}"
+        return f"Sweep over lam on {hn.data.title(self.config.dataset)}"
 
     def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
         """What was trained, how the best trial was chosen, how it is trained again."""

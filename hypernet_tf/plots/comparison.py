@@ -22,7 +22,7 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
             * "unit": Label of its axis.
             * "log": Whether the axis is logarithmic; it shows only numbers above 0.
             * "series": Name -> (mean [m], standard deviation [m]) over the m methods, NaN if a
-              method has no such number; at most 4 series, each with its own mark.
+              method has no such number; at most 6 series, each with its own mark.
     """
     rows = -(-len(panels) // 2)
     figure = new_figure(rows * (1.3 + 0.24 * len(methods)))

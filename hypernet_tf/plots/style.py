@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 # Lines differ by dash pattern and marker as well as by colour, for grey print.
-STYLES = (
+STYLES: tuple[tuple[str, Any, str], ...] = (
     ("#0072b2", "-", "o"),
     ("#d55e00", "--", "s"),
     ("#009e73", "-.", "^"),
     ("#cc79a7", ":", "D"),
+    ("#e69f00", (0, (5, 1, 1, 1, 1, 1)), "v"),
+    ("#56b4e9", (0, (1, 3)), "P"),
 )
 
 

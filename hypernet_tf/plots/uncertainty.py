@@ -63,7 +63,7 @@ def score_histograms(
     Args:
         id_scores: Scores [M] of in-distribution examples, finite.
         ood_scores: Name of a data set -> finite scores of its out-of-distribution examples; at most
-            3 data sets.
+            5 data sets.
         label: Name of the score, with its unit.
         bins: Number of bins over all scores.
     """
@@ -98,7 +98,7 @@ def roc_curves(curves: Mapping[str, tuple[np.ndarray, np.ndarray, float]]) -> Fi
 
     Args:
         curves: Name -> (false positive rates, true positive rates, area under the curve), all
-            fractions; at most 4 curves.
+            fractions; at most 6 curves.
     """
     figure = new_figure(4.6)
     axes = figure.subplots()
@@ -119,7 +119,7 @@ def risk_coverage(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure
     """Error rate on the examples that are answered, the most certain first.
 
     Args:
-        curves: Name -> (coverage, risk), fractions; at most 4 curves.
+        curves: Name -> (coverage, risk), fractions; at most 6 curves.
     """
     figure = new_figure(4)
     axes = figure.subplots()

@@ -10,12 +10,15 @@ import keras
 Shortcuts = Literal["A", "B"]
 
 
-def mnist() -> keras.Sequential:
+def mnist(classes: int = 10) -> keras.Sequential:
     """The MNIST target of Deutsch et al. (2019): 20,018 weights, logits of 10 classes.
 
     Conv 5x5x32 'same' and ReLU, max pooling 2, conv 5x5x16 and ReLU, max pooling 2, dense 8 and
     ReLU, dense 10. Weights per layer 832 / 12,816 / 6,280 / 90. The softmax is left to the loss
     (`from_logits=True`), which is the same function and numerically better.
+
+    Args:
+        classes: Number of logits.
     """
     layers = keras.layers
     return keras.Sequential(
@@ -27,7 +30,7 @@ def mnist() -> keras.Sequential:
             layers.MaxPooling2D(2, padding="same"),
             layers.Flatten(),
             layers.Dense(8, activation="relu"),
-            layers.Dense(10),
+            layers.Dense(classes),
         ],
         name="mnist",
     )

@@ -19,17 +19,24 @@ from reproduce.reports.tables import Row
 from reproduce.runs.folder import UsageError
 
 _NOISE_IMAGES = 1_000
-_OF_DIGITS = ("fashion_mnist", "glyphs", "noise")
+_MOST_SETS = 5  # which one figure can tell apart
+_OF_DIGITS = ("fashion_mnist", "notmnist", "glyphs", "noise")
 _OF_PHOTOGRAPHS = ("svhn_cropped", "glyphs", "noise")
 OOD_NAMES = {
     "mnist": _OF_DIGITS,
     "mnist_5k": _OF_DIGITS,
-    "fashion_mnist": ("mnist_5k", "glyphs", "noise"),
+    "fashion_mnist": ("mnist_5k", "notmnist", "glyphs", "noise"),
     "cifar10": _OF_PHOTOGRAPHS,
     "cifar100": _OF_PHOTOGRAPHS,
     "svhn_cropped": ("cifar10", "glyphs", "noise"),
+    "cifar10_jpeg": _OF_PHOTOGRAPHS,
 }
-"""Data set of the training -> data sets that are out of distribution, without --ood."""
+"""Data set of the training -> data sets that are out of distribution, without --ood.
+
+For networks that are trained on some of its classes, its other classes come first.
+"""
+_ORIGINALS = {"mnist_5k": "mnist", "cifar10_jpeg": "cifar10"}
+"""Data set -> data set whose images it has."""
 _REPORTED: dict[str, tuple[str, Literal["higher", "lower"]]] = {
     "auroc": ("area under ROC", "higher"),
     "aupr_out": ("average precision", "higher"),
@@ -46,38 +53,68 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
         channels: Number of channels of the networks' images.
 
     Raises:
-        UsageError: A name is unknown, is the data set of the training, or has images that the
-            networks cannot take; or there are too many names.
+        UsageError: A name is unknown, has classes of the training, or has images that the networks
+            cannot take; or there are too many names.
     """
     known = (*hn.data.NAMES[1:], *hn.data.COLOUR_NAMES, *hn.data.TEST_NAMES, "noise")
-    names = list(names or OOD_NAMES[dataset])
-    for name in names:
-        if name not in known:
+    trained = hn.data.Selection.parse(dataset)
+    if not names:
+        others = trained.others()
+        return [*([str(others)] if others else ()), *OOD_NAMES[trained.name]]
+    selected = []
+    for name in _joined(names):
+        if name.partition(":")[0] not in known:
             raise UsageError(f"there is no data set '{name}': --ood takes {', '.join(known)}")
-        if name == dataset or {name, dataset} == {"mnist", "mnist_5k"}:
+        if name == "noise":
+            selected.append(name)
+            continue
+        try:
+            selection = hn.data.Selection.parse(name)
+        except hn.data.DataError as error:
+            raise UsageError(str(error)) from error
+        if _share_classes(selection, trained):
             raise UsageError(
                 f"--ood={name} is in distribution for networks trained on {dataset}: choose another"
             )
-        if channels == 1 and name in hn.data.COLOUR_NAMES:
+        if channels == 1 and selection.name in hn.data.COLOUR_NAMES:
             raise UsageError(
                 f"--ood={name} has colour images, and the networks take grey ones: choose another"
             )
-    if len(names) > 3 or len(set(names)) < len(names):
-        raise UsageError("--ood takes up to 3 different data sets")
-    return names
+        selected.append(str(selection))
+    if len(selected) > _MOST_SETS or len(set(selected)) < len(selected):
+        raise UsageError(f"--ood takes up to {_MOST_SETS} different data sets")
+    return selected
+
+
+def _joined(names: Sequence[str]) -> list[str]:
+    """The names that a flag has divided at commas: `mnist:0,3,7` is one."""
+    joined: list[str] = []
+    for name in names:
+        if joined and name[:1].isdigit():
+            joined[-1] += f",{name}"
+        else:
+            joined.append(name)
+    return joined
+
+
+def _share_classes(one: hn.data.Selection, other: hn.data.Selection) -> bool:
+    """Whether two data sets show images of the same classes."""
+    names = [_ORIGINALS.get(name, name) for name in (one.name, other.name)]
+    whole = not (one.classes and other.classes)
+    return names[0] == names[1] and (whole or bool({*one.classes} & {*other.classes}))
 
 
 def _checked(value: Sequence[str], limits: Limits) -> list[str]:
-    ood_names(value, limits.dataset, limits.channels)
-    return list(value)
+    return ood_names(value, limits.dataset, limits.channels) if value else []
 
 
 OOD = Setting(
     "ood",
     (),
-    "Up to 3 data sets that are out of distribution. Default for networks trained on "
+    f"Up to {_MOST_SETS} data sets that are out of distribution. Default for networks trained on "
     + "; ".join(f"{dataset}: {', '.join(names)}" for dataset, names in OOD_NAMES.items())
-    + ".",
+    + ". For networks trained on some classes, the other classes come first. NAME:5-9 are some "
+    "classes of a data set.",
     kind="list",
     resolve=_checked,
 )
@@ -129,11 +166,15 @@ class OutOfDistribution(Analysis):
         if name.startswith("ood_roc_"):
             score = name.removeprefix("ood_roc_")
             curves = {
-                dataset: (*curve, numbers["sets"][dataset][score]["auroc"])
+                hn.data.title(dataset): (*curve, numbers["sets"][dataset][score]["auroc"])
                 for dataset, curve in curves_of(arrays).items()
             }
             return plots.roc_curves(curves)
-        ood_values = {name: values for name, values in arrays.items() if name != "in distribution"}
+        ood_values = {
+            hn.data.title(name): values
+            for name, values in arrays.items()
+            if name != "in distribution"
+        }
         label = SCORES[name.removeprefix("ood_")]
         return plots.score_histograms(arrays["in distribution"], ood_values, label)
 
@@ -151,13 +192,14 @@ class OutOfDistribution(Analysis):
         """Return the detection of each data set by each score."""
         rows = []
         for name, values in numbers["sets"].items():
-            images = count(f"ood_{name}_num_images", f"images of {name}")
+            title = hn.data.title(name)
+            images = count(f"ood_{name}_num_images", f"images of {title}")
             rows.append(Row(images, values["num_images"]))
             for score in SCORES:
-                for key, (title, better) in _REPORTED.items():
+                for key, (measure, better) in _REPORTED.items():
                     detection = percent(
                         f"ood_{name}_{score}_{key}",
-                        f"{name} by {score.replace('_', ' ')}: {title}",
+                        f"{title} by {score.replace('_', ' ')}: {measure}",
                         better,
                     )
                     rows.append(Row(detection, values[score][key]))

@@ -10,7 +10,7 @@ from absl import flags
 
 from reproduce.cli import analysis_flags, device_flags, shared_flags
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
-from reproduce.configs.methods import DIVERSITY, methods_help, methods_of
+from reproduce.configs.methods import DIVERSITY, methods_help, methods_of, presets_of
 from reproduce.runs import folder as folders
 from reproduce.runs.experiment import run
 from reproduce.runs.folder import UsageError
@@ -78,6 +78,11 @@ def config_from_flags(experiment: str) -> RunConfig:
         raise UsageError(
             f"--method={method.name} needs --match, the folder of a finished run whose distances "
             "its networks are to have"
+        )
+    known = presets_of(experiment, FLAGS.method)
+    if FLAGS.preset not in known:
+        raise UsageError(
+            f"--method={method.name} has no preset '{FLAGS.preset}': choose from {', '.join(known)}"
         )
     config = preset(
         experiment,

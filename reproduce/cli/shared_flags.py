@@ -8,7 +8,7 @@ from types import ModuleType
 
 from absl import flags
 
-from hypernet_tf.data import COLOUR_NAMES, NAMES, resolve
+from hypernet_tf.data import COLOUR_NAMES, NAMES, DataError, Selection, resolve
 from reproduce.runs.folder import UsageError
 
 FLAGS = flags.FLAGS
@@ -24,12 +24,15 @@ flags.DEFINE_string(
     "auto",
     f"One of {', '.join(NAMES)}; for networks that take colour images also "
     f"{', '.join(COLOUR_NAMES)}. auto is full mnist where it is prepared or can be downloaded, "
-    "otherwise mnist_5k, 5,000 real digits that need no network.",
+    "otherwise mnist_5k, 5,000 real digits that need no network. NAME:0-4 and NAME:0,3,7 are some "
+    "of its classes, NAME:5000 are 5,000 of its training images.",
 )
 flags.DEFINE_string(
     "data_dir",
     None,
-    "Where data sets are prepared or placed; default: TensorFlow Datasets' own folder.",
+    "Folder with original files of data sets, each in a folder named after it, or with data sets "
+    "that TensorFlow Datasets has prepared; it prepares them here or, where this cannot be "
+    "written, in its own folder, which is also the default.",
 )
 flags.DEFINE_string(
     "run_dir",
@@ -50,8 +53,9 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "preset",
     "paper",
-    ["paper", "quick"],
-    "paper: the publication's settings, or our choice where it gives none. quick: a short run, a "
+    ["paper", "fast", "quick"],
+    "paper: the publication's settings, or our choice where it gives none. fast: good networks "
+    "after a minute, for the methods that have it. quick: a short run and a small evaluation, a "
     "few minutes on two cores with small networks.",
 )
 flags.DEFINE_list(
@@ -63,11 +67,21 @@ flags.DEFINE_list(
 flags.register_validator(
     "lam", lambda value: math.isfinite(value) and value > 0, "lam is a finite number above 0"
 )
-flags.register_validator(
-    "dataset",
-    lambda value: value in NAMES + COLOUR_NAMES,
-    f"the data sets are {', '.join(NAMES + COLOUR_NAMES)}",
-)
+
+
+@flags.validator("dataset")
+def _is_known(value: str) -> bool:
+    if value.partition(":")[0] not in NAMES + COLOUR_NAMES:
+        raise flags.ValidationError(f"the data sets are {', '.join(NAMES + COLOUR_NAMES)}")
+    try:
+        selection = Selection.parse(value)
+    except DataError as error:
+        raise flags.ValidationError(str(error)) from error
+    if len(selection.classes) == 1:
+        raise flags.ValidationError(f"a network needs at least 2 classes: {value} is one")
+    return True
+
+
 flags.register_validator(
     "steps", lambda value: value is None or value > 0, "at least 1 training step is needed"
 )
@@ -82,7 +96,7 @@ flags.register_validator(
 
 
 def dataset(names: Sequence[str]) -> str:
-    """The data set that is asked for; says on stdout which one `auto` became.
+    """The shortest name of the data set that is asked for; says on stdout what `auto` became.
 
     Args:
         names: Names of the data sets that the experiment takes.
@@ -91,7 +105,7 @@ def dataset(names: Sequence[str]) -> str:
         UsageError: Another one was given.
         DataError: The folder of data sets cannot be read.
     """
-    if FLAGS.dataset not in names:
+    if Selection.parse(FLAGS.dataset).name not in names:
         raise UsageError(f"{FLAGS.dataset} does not fit the network: choose {', '.join(names)}")
     name, notice = resolve(FLAGS.dataset, FLAGS.data_dir)
     if notice:

@@ -14,7 +14,7 @@ class Experiment:
     Attributes:
         name: Name of the experiment, of its command and of its run folders.
         targets: Names of its targets, the default first.
-        datasets: Names of the data sets that fit them.
+        datasets: Names of the data sets that fit them, whole or in part.
         dataset: Name of the default data set.
         augmented: Names of the data sets whose training images are augmented.
         watch_test: Whether each validation also evaluates the test images, for tables that print

@@ -12,7 +12,7 @@ class RunConfig:
     Attributes:
         experiment: Name of the experiment, "mnist" or "cifar": the command that runs it.
         method: Name of the method, a key of `reproduce.configs.methods.METHODS`.
-        preset: "paper" or "quick".
+        preset: "paper", "fast" or "quick".
         target: Name of the target, a key of `reproduce.configs.targets.TARGETS`.
         steps: Number of training steps.
         num_networks: Number of networks of the evaluated ensemble.
@@ -22,6 +22,8 @@ class RunConfig:
         learning_rate_decay: Factor on the learning rate after each step.
         learning_rate_left: Fraction of the learning rate that is left after the last step; if it is
             above 0, `learning_rate_decay` follows from it and the number of steps.
+        learning_rate_schedule: "exponential", a factor on the rate after each step, or "cosine",
+            which falls to `learning_rate_left` and keeps the rate high for longer.
         optimizer: "adam" or "sgd".
         momentum: Momentum of SGD.
         validate_every: Number of steps between validations.
@@ -30,6 +32,8 @@ class RunConfig:
         dataset: Name of the data set.
         augment: Whether training images are shifted and, except digits, mirrored.
         lam: Factor on the accuracy loss, for methods that balance it against diversity.
+        architecture: Sizes and initialization of a hypernetwork: "published" for the target, or
+            "default", those of `hypernet_tf.Hypernetwork`.
         diversity: What a hypernetwork's networks are to differ in, a key of
             `reproduce.configs.methods.DIVERSITY`.
         match: Path, from the run's folder, of the run whose distances a noise control has; "" for
@@ -49,6 +53,7 @@ class RunConfig:
     learning_rate: float
     learning_rate_decay: float = 1.0
     learning_rate_left: float = 0.0
+    learning_rate_schedule: str = "exponential"
     optimizer: str = "adam"
     momentum: float = 0.0
     validate_every: int = 1_000
@@ -57,6 +62,7 @@ class RunConfig:
     dataset: str = "mnist"
     augment: bool = False
     lam: float = 1.0
+    architecture: str = "published"
     diversity: str = "weights"
     match: str = ""
     precision: str = "float32"
@@ -66,6 +72,11 @@ class RunConfig:
     def passes_per_step(self) -> int:
         """Images that go through a target network, forth and back, in a training step."""
         return self.networks_per_step * self.images_per_network
+
+    @property
+    def follows_steps(self) -> bool:
+        """Whether more steps would change the run from its first step."""
+        return bool(self.learning_rate_left)
 
     @property
     def decay_per_step(self) -> float:

@@ -56,7 +56,7 @@ _RESNET32: dict[str, Any] = {
 
 TARGETS = {
     "mnist": TargetKind(
-        lambda shape, classes: hn.zoo.mnist(),
+        lambda shape, classes: hn.zoo.mnist(classes),
         {
             "latent_dim": 300,
             "code_dim": 15,

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES, Measure
 from reproduce.analyses import ANALYSES
 from reproduce.configs import published
@@ -158,8 +159,8 @@ def _sentence(metrics: Mapping[str, Any]) -> str:
     return (
         f"{metrics['networks']['num_networks']} network(s) of {metrics['method']} after "
         f"{metrics['steps']:,} training steps, evaluated on {data['test']:,} test images of "
-        f"{data['name']} ({data['source']}; trained on {data['train']:,}, validated on "
-        f"{data['validation']:,})."
+        f"{hn.data.title(data['name'])} ({data['source']}; trained on {data['train']:,}, "
+        f"validated on {data['validation']:,})."
     )
 
 

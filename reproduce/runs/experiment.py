@@ -50,7 +50,8 @@ def augmentation(config: RunConfig) -> Callable[..., tf.Tensor] | None:
     """What changes training images at random; a digit in a mirror is another one, or none."""
     if not config.augment:
         return None
-    return functools.partial(flip_and_crop, flip=config.dataset != "svhn_cropped")
+    digits = hn.data.Selection.parse(config.dataset).name == "svhn_cropped"
+    return functools.partial(flip_and_crop, flip=not digits)
 
 
 def run(
@@ -140,7 +141,7 @@ def run(
         perform.perform(wanted, subject, folder, metrics)
         lam = f", lam {config.lam:g}" if "lam" in METHODS[config.method].flags else ""
         target = "" if config.target == "mnist" else f"{config.target}, "
-        title = f"{target}{config.method} on {dataset.name}{lam}"
+        title = f"{target}{config.method} on {hn.data.title(dataset.name)}{lam}"
         text = run_page.page(title, [run_page.Run(folder.name, folder, metrics)])
         folders.write_text(page, text)  # last: the run is complete
     return metrics

@@ -82,6 +82,11 @@ def check(folder: pathlib.Path, config: Config) -> int:
             f"the run in {folder} goes to {saved['steps']} steps, not {wanted['steps']}: "
             "ask for more steps or choose another --run_dir"
         )
+    if wanted["steps"] > saved["steps"] and getattr(config, "follows_steps", False):
+        raise RunError(
+            f"the run in {folder} spreads its learning rate or its snapshots over "
+            f"{saved['steps']} steps, not {wanted['steps']}: choose another --run_dir"
+        )
     try:
         return read_metrics(folder)["steps"]
     except RunError:
@@ -184,6 +189,9 @@ def relative_to_here(path: pathlib.Path) -> pathlib.Path:
 def folder_name(experiment: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """The name of a folder: the experiment, then what differs from the defaults.
 
+    Not every system allows a colon in names, and TensorBoard divides lists of folders at colons and
+    commas: part of a data set, `mnist:0,3,7`, is written `mnist@0+3+7`.
+
     Args:
         experiment: Name of the experiment or study.
         settings: Settings by name.
@@ -191,7 +199,8 @@ def folder_name(experiment: str, settings: Mapping[str, Any], defaults: Mapping[
     """
 
     def short(value: Any) -> str:
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        return text.replace(":", "@").replace(",", "+")
 
     different = {name: value for name, value in settings.items() if value != defaults[name]}
     return "-".join([experiment, *(f"{name}={short(v)}" for name, v in different.items())])

@@ -6,7 +6,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from data_cases import PARTS, data_error
+from data_cases import PARTS, data_error, register
 
 from hypernet_tf import data
 from hypernet_tf.data import errors
@@ -72,19 +72,6 @@ def mat_files(folder):
         savemat(folder / f"{part}_32x32.mat", {"X": images, "y": labels}, do_compression=True)
 
 
-def registered(patch, name, folder):
-    """Give TFDS length and checksum of the files in a folder, in place of the original ones."""
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import checksums
-
-    known = {
-        url: checksums.compute_url_info(folder / info.filename)
-        for url, info in tfds.builder_cls(name).url_infos.items()
-        if (folder / info.filename).exists()
-    }
-    patch.setattr(tfds.builder_cls(name), "url_infos", known)
-
-
 def check(dataset, name, numbers):
     """Each image is whole and has its own label."""
     classes = 100 if name == "cifar100" else 10
@@ -107,7 +94,7 @@ def test_cifar_is_prepared_from_its_archive_once(name, tmp_path, monkeypatch, ca
     folder = tmp_path if name == "cifar10" else tmp_path / name
     folder.mkdir(exist_ok=True)
     archive(folder / FILES[name], name, lambda n: n % (10 if name == "cifar10" else 100))
-    registered(monkeypatch, name, folder)
+    register(monkeypatch, name, folder)
     first = data.load(name, tmp_path)
     assert first.source == f"TensorFlow Datasets {name} 3.0.2"
     (folder / FILES[name]).unlink()
@@ -133,7 +120,7 @@ def test_svhn_is_read_from_two_of_its_files(sub_folder, tmp_path, monkeypatch):
     folder = tmp_path / sub_folder
     folder.mkdir(exist_ok=True)
     mat_files(folder)
-    registered(monkeypatch, "svhn_cropped", folder)
+    register(monkeypatch, "svhn_cropped", folder)
     before = sorted(tmp_path.rglob("*"))
     dataset = data.load("svhn_cropped", tmp_path)
     assert dataset.source == "train_32x32.mat and test_32x32.mat, in their own order"
@@ -149,7 +136,7 @@ def test_svhn_that_tfds_has_prepared_comes_before_its_files(originals, tmp_path,
     manual_dir = tmp_path / "manual"
     shutil.copytree(originals, manual_dir)
     shutil.copy(manual_dir / "test_32x32.mat", manual_dir / "extra_32x32.mat")
-    registered(monkeypatch, "svhn_cropped", manual_dir)
+    register(monkeypatch, "svhn_cropped", manual_dir)
     with errors.guard("TFDS cannot prepare the test's files"):  # which is also silent
         tfds.builder("svhn_cropped", data_dir=tmp_path).download_and_prepare(
             download_dir=tmp_path / "downloads",
@@ -191,7 +178,7 @@ def flipped(raw):
 def test_a_damaged_file_is_named_and_nothing_is_written(
     name, harm, why, originals, tmp_path, monkeypatch, capfd
 ):
-    registered(monkeypatch, name, originals)
+    register(monkeypatch, name, originals)
     path = tmp_path / FILES[name]
     path.write_bytes(harm((originals / FILES[name]).read_bytes()))
     with data_error(f"{path} is not the original file of {name}: replace it", why):
@@ -212,7 +199,7 @@ def test_another_file_under_the_name_is_not_the_original(name, originals, tmp_pa
 def test_a_label_out_of_range_is_an_error(name, originals, tmp_path, monkeypatch, capfd):
     """The images of the module's archives are numbered on beyond the last class."""
     (tmp_path / FILES[name]).symlink_to(originals / FILES[name])
-    registered(monkeypatch, name, originals)
+    register(monkeypatch, name, originals)
     with data_error("cannot prepare", tmp_path / name):
         data.load(name, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [FILES[name]]
@@ -220,13 +207,13 @@ def test_a_label_out_of_range_is_an_error(name, originals, tmp_path, monkeypatch
 
 
 def test_a_missing_file_of_svhn_is_named(originals, tmp_path, monkeypatch):
-    registered(monkeypatch, "svhn_cropped", originals)
+    register(monkeypatch, "svhn_cropped", originals)
     (tmp_path / "train_32x32.mat").symlink_to(originals / "train_32x32.mat")
     with data_error(tmp_path / "test_32x32.mat", "No such file"):
         data.load("svhn_cropped", tmp_path)
 
 
-@pytest.mark.parametrize("name", data.COLOUR_NAMES)
+@pytest.mark.parametrize("name", FILES)
 def test_without_network_one_line_says_which_file_to_give(name, tmp_path, capfd):
     assert data.resolve(name, tmp_path) == (name, None)
     with data_error(f"{name} is neither prepared under {tmp_path}", "data_dir", FILES[name]):

@@ -1,15 +1,27 @@
-"""`fashion_mnist` from its original idx files."""
+"""`mnist` and `fashion_mnist` from their original idx files."""
 
 import contextlib
 import gzip
 import hashlib
+import os
+import shutil
 import socket
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_cases import DEBIAN, IDX_FILES, PARTS, data_error, listing, needs_debian, rows
+from data_cases import (
+    DEBIAN,
+    IDX_FILES,
+    PARTS,
+    data_error,
+    gzipped_idx,
+    listing,
+    needs_debian,
+    register,
+    rows,
+)
 
 from hypernet_tf import data
 from hypernet_tf.data import originals
@@ -45,11 +57,11 @@ def fashion(tmp_path_factory):
     return folder, dataset, seconds
 
 
-def read_idx(file):
+def read_idx(path):
     """The simplest reader: all bytes after a header of known length."""
-    with gzip.open(DEBIAN / file) as stream:
+    with gzip.open(path) as stream:
         body = np.frombuffer(stream.read(), np.uint8)
-    return body[16:].reshape(-1, 28, 28, 1) if "idx3" in file else body[8:]
+    return body[16:].reshape(-1, 28, 28, 1) if "idx3" in path.name else body[8:]
 
 
 @needs_debian
@@ -73,10 +85,16 @@ def test_fashion_mnist_is_prepared_from_debians_files(fashion):
 def test_fashion_mnist_is_what_the_idx_files_hold(fashion):
     _, dataset, _ = fashion
     train, validation, test = (getattr(dataset, part) for part in PARTS)
-    expected = rows(read_idx("train-images-idx3-ubyte.gz"), read_idx("train-labels-idx1-ubyte.gz"))
+    expected = rows(
+        read_idx(DEBIAN / "train-images-idx3-ubyte.gz"),
+        read_idx(DEBIAN / "train-labels-idx1-ubyte.gz"),
+    )
     loaded = rows(train.images, train.labels) + rows(validation.images, validation.labels)
     assert len(expected) == 60_000 and sorted(loaded) == sorted(expected)
-    expected = rows(read_idx("t10k-images-idx3-ubyte.gz"), read_idx("t10k-labels-idx1-ubyte.gz"))
+    expected = rows(
+        read_idx(DEBIAN / "t10k-images-idx3-ubyte.gz"),
+        read_idx(DEBIAN / "t10k-labels-idx1-ubyte.gz"),
+    )
     assert len(expected) == 10_000
     assert sorted(rows(test.images, test.labels)) == sorted(expected)
 
@@ -130,11 +148,9 @@ def test_idx_files_are_found_and_their_headers_restored(
 MAGIC = {file: 0x803 if "idx3" in file else 0x801 for file in IDX_FILES}
 
 
-def idx(file, *, magic=None, missing=0):
+def idx(file, **faults):
     """A small idx file, zipped: three images of 28 x 28, or three labels."""
-    shape = (3, 28, 28) if "idx3" in file else (3,)
-    header = np.array([magic or MAGIC[file], *shape], ">u4").tobytes()
-    return gzip.compress(header + bytes(int(np.prod(shape)) - missing))
+    return gzipped_idx(np.zeros((3, 28, 28) if "idx3" in file else 3, np.uint8), **faults)
 
 
 def corrupted(file):
@@ -212,3 +228,132 @@ def test_preparation_that_breaks_leaves_nothing(tmp_path, offline, monkeypatch, 
         data.load("fashion_mnist", tmp_path)
     assert listing(tmp_path) == {}
     assert "Generating" not in capfd.readouterr().err
+
+
+def write_small_mnist(folder, patch):
+    """Four small idx files, which TFDS then takes for the original ones."""
+    folder.mkdir(exist_ok=True)
+    for file in IDX_FILES:
+        (folder / file).write_bytes(idx(file))
+    register(patch, "mnist", folder)
+
+
+@pytest.fixture
+def handed_over(monkeypatch):
+    """TFDS prepares nothing; where it would, and which files it is given."""
+    import tensorflow_datasets as tfds
+
+    seen = {}
+
+    def look(self, *, download_config, **kwargs):
+        seen["folder"] = Path(self.data_dir).parents[1]
+        seen["files"] = {
+            path.name: path.resolve().parent for path in Path(download_config.manual_dir).iterdir()
+        }
+        raise RuntimeError("seen enough")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", look)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("files", "data_dir"),
+    [("mnist", "."), ("mnist", "mnist"), ("data/mnist", "data")],
+)
+def test_mnist_is_found_in_a_folder_of_its_name(
+    files, data_dir, tmp_path, offline, monkeypatch, handed_over
+):
+    (tmp_path / files).mkdir(parents=True)
+    write_small_mnist(tmp_path / files, monkeypatch)
+    assert data.resolve("auto", tmp_path / data_dir) == ("mnist", None)
+    with data_error("cannot prepare", "seen enough"):
+        data.load("mnist", tmp_path / data_dir)
+    assert handed_over["folder"] == tmp_path / data_dir
+    assert handed_over["files"] == dict.fromkeys(IDX_FILES, tmp_path / files)
+
+
+def test_the_name_of_the_folder_tells_mnist_from_fashion_mnist(tmp_path, offline, monkeypatch):
+    write_small_mnist(tmp_path, monkeypatch)
+    with data_error("mnist is neither prepared", "four files in a folder named mnist"):
+        data.load("mnist", tmp_path)
+    with data_error(tmp_path / IDX_FILES[0], "not the original file of fashion_mnist"):
+        data.load("fashion_mnist", tmp_path)
+    for name in ("mnist", "notmnist"):
+        write_small_mnist(tmp_path / name, monkeypatch)
+        with data_error("fashion_mnist is neither prepared"):
+            data.load("fashion_mnist", tmp_path / name)
+
+
+def test_a_bad_file_of_mnist_is_named(tmp_path, offline, monkeypatch, capfd):
+    folder = tmp_path / "mnist"
+    write_small_mnist(folder, monkeypatch)
+    path = folder / IDX_FILES[2]
+    path.write_bytes(path.read_bytes()[:-1])
+    before = listing(tmp_path)
+    with data_error(f"{path} is not the original file of mnist: replace it", "wrong length"):
+        data.load("mnist", tmp_path)
+    path.unlink()
+    with data_error(path, "No such file"):
+        data.load("mnist", tmp_path)
+    assert listing(tmp_path) == {k: v for k, v in before.items() if IDX_FILES[2] not in k}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A folder that nobody may write, root included."""
+    folder = tmp_path / "read_only"
+    (folder / "mnist").mkdir(parents=True)
+    yield folder
+    for path in (folder, folder / "mnist"):
+        path.chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_written_keeps_its_files_only(
+    read_only, tmp_path, offline, monkeypatch, handed_over
+):
+    """TFDS then prepares in its own folder."""
+    write_small_mnist(read_only / "mnist", monkeypatch)
+    for path in (read_only / "mnist", read_only):
+        path.chmod(0o555)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "own"))
+    with data_error("cannot prepare", tmp_path / "own", "seen enough"):
+        data.load("mnist", read_only)
+    assert handed_over["folder"] == tmp_path / "own"
+    assert handed_over["files"] == dict.fromkeys(IDX_FILES, read_only / "mnist")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["read_only"]
+
+
+def test_what_tfds_has_prepared_in_its_own_folder_serves_a_folder_that_cannot_be_written(
+    read_only, prepared_mnist, offline, monkeypatch
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(prepared_mnist))
+    with data_error(f"mnist is neither prepared under {read_only}"):
+        data.load("mnist", read_only)
+    for path in (read_only / "mnist", read_only):
+        path.chmod(0o555)
+    assert data.resolve("auto", read_only) == ("mnist", None)
+    assert len(data.load("mnist", read_only).test) == 30
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("HYPERNET_TF_DATA" not in os.environ, reason="HYPERNET_TF_DATA is not set")
+def test_mnist_is_prepared_from_its_real_files(read_only, tmp_path, offline, monkeypatch):
+    """All 70,000 images, from a folder that cannot be written."""
+    files = read_only / "mnist"
+    for file in IDX_FILES:
+        shutil.copy(Path(os.environ["HYPERNET_TF_DATA"], "mnist", file), files)
+    before = listing(read_only)
+    for path in (files, read_only):
+        path.chmod(0o555)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "own"))
+    dataset = data.load("mnist", read_only)
+    assert listing(read_only) == before
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["mnist"]
+    assert dataset.source == "TensorFlow Datasets mnist 3.0.1"
+    assert [len(getattr(dataset, part)) for part in PARTS] == [55_000, 5_000, 10_000]
+    loaded = [rows(getattr(dataset, part).images, getattr(dataset, part).labels) for part in PARTS]
+    for part, found in (("train", loaded[0] + loaded[1]), ("t10k", loaded[2])):
+        images = read_idx(files / f"{part}-images-idx3-ubyte.gz")
+        labels = read_idx(files / f"{part}-labels-idx1-ubyte.gz")
+        assert sorted(found) == sorted(rows(images, labels))

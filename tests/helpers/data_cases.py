@@ -1,8 +1,10 @@
 """What tests of data sets share: the content of folders, and errors of one line."""
 
 import contextlib
+import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hypernet_tf import data
@@ -45,3 +47,29 @@ def rows(images, labels):
         image.tobytes() + bytes([label])
         for image, label in zip(images, labels.tolist(), strict=True)
     ]
+
+
+def gzipped_idx(array, *, magic=None, missing=0):
+    """An idx file of unsigned bytes, zipped.
+
+    Args:
+        array: The array, uint8.
+        magic: Magic number of the file, None for the right one.
+        missing: Number of bytes by which the file is too short.
+    """
+    header = np.array([magic or 0x800 + array.ndim, *array.shape], ">u4").tobytes()
+    body = array.tobytes() + bytes(max(-missing, 0))
+    return gzip.compress(header + body[: len(body) - max(missing, 0)])
+
+
+def register(patch, name, folder):
+    """Give TFDS length and checksum of the files in a folder, in place of the original ones."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import checksums
+
+    known = {
+        url: checksums.compute_url_info(folder / info.filename)
+        for url, info in tfds.builder_cls(name).url_infos.items()
+        if (folder / info.filename).exists()
+    }
+    patch.setattr(tfds.builder_cls(name), "url_infos", known)

@@ -49,8 +49,13 @@ def langevin(model=None, **kwargs):
     return hn.SGLD(hn.Target(model or classifier()), **settings | kwargs)
 
 
+def mixture(model=None, **kwargs):
+    return hn.Mixture([hypernetwork(model, initialization="scaled") for _ in range(2)], **kwargs)
+
+
 SAMPLERS = {
     hn.Hypernetwork: hypernetwork,
+    hn.Mixture: mixture,
     hn.DeepEnsemble: deep_ensemble,
     hn.NoiseControl: noise_control,
     hn.MNF: mnf,

@@ -141,7 +141,7 @@ def test_images_out_of_distribution_have_the_shape_of_the_images():
     for name in ("mnist_5k", "noise"):
         assert datasets[name].test.images.shape[1:] == (32, 32, 3)
     for name in EXPERIMENTS["cifar"].datasets[1:]:
-        assert len(ood_names((), name)) == 3
+        assert "noise" in ood_names((), name)
 
 
 @pytest.mark.slow

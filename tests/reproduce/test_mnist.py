@@ -27,7 +27,7 @@ class TestFlags:
         parsed = config("--preset=quick", "--steps=7", "--lam=5", "--seed=3", "--num_networks=9")
         assert (parsed.steps, parsed.num_networks) == (7, 9)
         assert (parsed.lam, parsed.seed, parsed.preset) == (5.0, 3, "quick")
-        assert config("--preset=quick").steps == 600
+        assert config("--preset=quick").steps == 2_000
         assert config("--precision=mixed_bfloat16").precision == "mixed_bfloat16"
         assert config("--diversity=none").diversity == "none"
 
@@ -39,6 +39,10 @@ class TestFlags:
             (["--method=mnf", "--diversity=none"], "--diversity is not used by --method=mnf"),
             (["--method=sgd", "--num_networks=5"], "--num_networks is not used by --method=sgd"),
             (["--match=runs/x"], "--match is not used by --method=hypernetwork: remove it"),
+            (
+                ["--method=mnf", "--preset=fast"],
+                "--method=mnf has no preset 'fast': choose from paper, quick",
+            ),
             (["--method=noise"], "--method=noise needs --match, the folder of a finished run"),
         ],
     )

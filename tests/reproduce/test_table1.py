@@ -86,6 +86,13 @@ class TestTable:
         assert of_cifar.published("sgd") == ["77.36", ""]
         assert of_cifar.published("deep_ensemble") == ["", ""]
         assert TABLE.published("sgd") == ["", ""]
+        half = dataclasses.replace(TABLE, dataset="cifar10:0-4")
+        assert half.published("sgd") == ["", ""]
+        copies = dataclasses.replace(TABLE, dataset="cifar10_jpeg")
+        assert copies.published("sgd") == ["77.36", ""]
+        assert copies.title() == "Table 1: lenet on CIFAR-10 (JPEG)"
+        assert "lossy copies" in copies.paragraphs({})[-1]
+        assert "lossy" not in " ".join(of_cifar.paragraphs({}))
         for target in published.TABLE_1:
             assert published.TABLE_1[target].keys() <= table1.COLUMNS.keys()
 

@@ -89,3 +89,10 @@ def test_shortcuts_without_weights_are_every_second_pixel_and_zeros_on_both_side
         expected[..., channels // 2 : -channels // 2] = x[:, ::2, ::2]
         shortcut = keras.Model(pool.input, padding.output)
         np.testing.assert_array_equal(shortcut(x), expected)
+
+
+def test_the_mnist_target_has_as_many_outputs_as_classes():
+    assert hn.zoo.mnist().count_params() == 20_018
+    five = hn.zoo.mnist(classes=5)
+    assert five.output_shape == (None, 5)
+    assert five.count_params() == 20_018 - 5 * 9

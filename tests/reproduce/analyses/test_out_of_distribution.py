@@ -53,14 +53,32 @@ def test_the_detection_is_that_of_the_scores_of_the_ensemble(analysed):
         (["cifar10"], "cifar10", 3, "is in distribution for networks trained on cifar10"),
         (["mnist"], "mnist_5k", 1, "is in distribution for networks trained on mnist_5k"),
         (["cifar10"], "mnist_5k", 1, "has colour images, and the networks take grey ones"),
-        (["noise", "noise"], "cifar10", 3, "up to 3 different data sets"),
-        (["mnist", "mnist_5k", "glyphs", "noise"], "cifar10", 3, "up to 3 different data sets"),
+        (["cifar10_jpeg"], "cifar10:0-4", 3, "is in distribution for networks trained on cifar10"),
+        (["mnist:4-5"], "mnist_5k:0-4", 1, "is in distribution for networks trained on mnist_5k"),
+        (["mnist"], "mnist:5000", 1, "is in distribution for networks trained on mnist:5000"),
+        (["mnist:5-12"], "cifar10", 3, "Unknown classes '5-12' of mnist"),
+        (["noise:3"], "cifar10", 3, "Unknown data set 'noise'"),
+        (["cifar10:5-9"], "mnist_5k", 1, "has colour images, and the networks take grey ones"),
+        (["mnist:0-1", "mnist:1", "0"], "cifar10", 3, "up to 5 different data sets"),
+        (["noise", "noise"], "cifar10", 3, "up to 5 different data sets"),
+        (
+            ["mnist", "mnist_5k", "fashion_mnist", "notmnist", "glyphs", "noise"],
+            *("cifar10", 3, "up to 5 different data sets"),
+        ),
     ],
 )
 def test_data_sets_that_do_not_fit_are_one_line(names, dataset, channels, words):
     with pytest.raises(UsageError, match=words) as error:
         ood_names(names, dataset, channels)
     assert "\n" not in str(error.value)
+
+
+def test_other_classes_are_out_of_distribution():
+    rest = list(OOD_NAMES["mnist_5k"])
+    assert ood_names([], "mnist_5k:0-4", 1) == ["mnist_5k:5-9", *rest]
+    assert ood_names([], "mnist_5k:1000", 1) == rest
+    given = ["mnist:5", "6", "7", "9", "noise", "glyphs:0", "3-4"]  # a flag divided at commas
+    assert ood_names(given, "mnist:0-4", 1) == ["mnist:5-7,9", "noise", "glyphs:0,3-4"]
 
 
 def test_every_data_set_has_default_ones():
@@ -82,17 +100,19 @@ def test_a_default_data_set_that_is_not_available_is_left_out(
     real = hn.data.load
 
     def load(name, data_dir=None):
-        if name == "fashion_mnist":
-            raise hn.data.DataError("fashion_mnist is not here")
+        if name in ("fashion_mnist", "notmnist"):
+            raise hn.data.DataError(f"{name} is not here")
         return real(name, data_dir)
 
     monkeypatch.setattr(hn.data, "load", load)
     folder = shutil.copytree(bent_run, tmp_path / "run")
     default, named = (SMALL | {"ood": names} for names in ([], ["fashion_mnist"]))
     metrics = experiment.run(TINY, folder, analyses=["out_of_distribution"], settings=default)
-    assert "left out: fashion_mnist is not here" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert {"left out: fashion_mnist is not here", "left out: notmnist is not here"} <= set(lines)
     entry = metrics["analyses"]["out_of_distribution"]
-    assert (set(entry["sets"]), entry["left_out"]) == ({"glyphs", "noise"}, ["fashion_mnist"])
+    assert set(entry["sets"]) == {"glyphs", "noise"}
+    assert entry["left_out"] == ["fashion_mnist", "notmnist"]
     with pytest.raises(hn.data.DataError, match="fashion_mnist is not here"):
         experiment.run(TINY, folder, analyses=["out_of_distribution"], settings=named)
 

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 
 import pytest
+from absl.flags import IllegalFlagValueError
 from small_experiments import command_line, modification_times, tiny
 
 from reproduce import cifar, mnist
@@ -42,6 +43,35 @@ class TestSharedFlags:
             pytest.raises(UsageError, match="cifar10 does not fit the network: choose mnist"),
         ):
             shared_flags.dataset(("mnist",))
+
+    @pytest.mark.parametrize(
+        ("value", "name"),
+        [
+            ("mnist_5k:4,3,0", "mnist_5k:0,3-4"),
+            ("mnist_5k:1000", "mnist_5k:1000"),
+            ("mnist_5k:0-9", "mnist_5k"),
+        ],
+    )
+    def test_part_of_a_data_set(self, value, name):
+        with command_line(f"--dataset={value}"):
+            assert shared_flags.dataset(("mnist_5k",)) == name
+            with pytest.raises(UsageError, match="does not fit the network: choose mnist"):
+                shared_flags.dataset(("mnist",))
+
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [
+            ("cats:0-4", "the data sets are auto, mnist"),
+            ("mnist:0-12", "Unknown classes '0-12' of mnist: its classes are 0 to 9"),
+            ("mnist:x", "Cannot read 'mnist:x'"),
+            ("mnist:7", "a network needs at least 2 classes"),
+            ("notmnist", "the data sets are auto, mnist"),
+            ("glyphs:0-4", "the data sets are auto, mnist"),
+        ],
+    )
+    def test_a_data_set_that_networks_cannot_be_trained_on(self, value, words):
+        with pytest.raises(IllegalFlagValueError, match=words), command_line():
+            FLAGS.dataset = value
 
 
 class TestDeviceFlags:

@@ -16,7 +16,7 @@ from reproduce.configs import (
     preset,
     register_method,
 )
-from reproduce.configs.methods import DIVERSITY, methods_help, methods_of
+from reproduce.configs.methods import DIVERSITY, methods_help, methods_of, presets_of
 
 ROWS = [row for method in METHODS.values() for row in method.presets]
 NUM_DATA = 4_000
@@ -86,11 +86,17 @@ class TestPresets:
         assert (sgd.steps, sgd.networks_per_step, sgd.images_per_network) == (10_000, 1, 256)
         assert (sgd.learning_rate, sgd.decay_per_step, sgd.num_networks) == (1e-3, 0.9999, 1)
 
-    def test_the_quick_hypernetwork(self):
-        quick = preset("mnist", "hypernetwork", "quick")
-        assert (quick.steps, quick.num_networks, quick.learning_rate) == (600, 50, 1e-3)
-        assert (quick.networks_per_step, quick.images_per_network, quick.lam) == (32, 32, 1e3)
-        assert (quick.validate_every, quick.checkpoint_every) == (200, 100)
+    def test_the_fast_hypernetwork(self):
+        fast, quick = (preset("mnist", "hypernetwork", name) for name in ("fast", "quick"))
+        assert fast.passes_per_step * fast.steps == 512_000
+        assert dataclasses.replace(quick, preset="fast", num_networks=200) == fast
+        sampler = build_sampler(fast, NUM_DATA)
+        names = {"name": "", "target": ""}
+        assert sampler.get_config() | names == hn.Hypernetwork(sampler.target).get_config() | names
+
+    def test_methods_name_their_presets(self):
+        assert presets_of("mnist", "hypernetwork") == ["paper", "fast", "quick"]
+        assert presets_of("cifar", "mnf") == ["paper", "quick"]
 
     def test_a_row_for_one_target_stands_before_that_of_the_default_target(self):
         lenet, resnet32, other = (
@@ -107,8 +113,9 @@ class TestPresets:
         assert (row.dataset, row.steps, row.augment) == ("mnist_5k", 7, False)
         assert row.decay_per_step**7 == pytest.approx(0.01)  # the rate follows the steps
         for name in EXPERIMENTS["cifar"].datasets:
-            colour = name in ("cifar10", "cifar100", "svhn_cropped")
-            assert preset("cifar", "sgd", "quick", dataset=name).augment == colour
+            colour = name in hn.data.COLOUR_NAMES
+            for part in ("", ":0-4", ":5000"):
+                assert preset("cifar", "sgd", "quick", dataset=name + part).augment == colour
         assert not preset("mnist", "sgd", "quick").augment
 
     def test_no_such_preset(self):
@@ -156,11 +163,15 @@ class TestSamplers:
         assert [type(term).__name__ for term in sampler.diversity] == kinds[diversity]
         assert float(sampler.lam.numpy()) == 7
 
-    def test_the_rate_falls_to_a_hundredth(self, small_targets):
-        sampler = build_sampler(preset("cifar", "sgd", "quick", steps=400), NUM_DATA)
-        assert float(sampler.optimizer.learning_rate) == pytest.approx(0.05)
-        sampler.optimizer.iterations.assign(400)
-        assert float(sampler.optimizer.learning_rate) == pytest.approx(0.05 * 0.01, rel=1e-4)
+    @pytest.mark.parametrize(("schedule", "half"), [("exponential", 0.1), ("cosine", 0.505)])
+    def test_the_rate_falls_to_a_hundredth(self, schedule, half, small_targets):
+        row = preset("cifar", "sgd", "quick", steps=400)
+        row = dataclasses.replace(row, learning_rate_schedule=schedule)
+        sampler = build_sampler(row, NUM_DATA)
+        for step, fraction in ((0, 1.0), (200, half), (400, 0.01)):
+            sampler.optimizer.iterations.assign(step)
+            rate = float(sampler.optimizer.learning_rate)
+            assert rate == pytest.approx(0.05 * fraction, rel=1e-4)
 
     def test_the_published_hypernetwork_has_its_number_of_parameters(self):
         sampler = build_sampler(preset("mnist", "hypernetwork", "paper"), NUM_DATA)

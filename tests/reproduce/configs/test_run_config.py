@@ -60,6 +60,20 @@ def test_the_learning_rate_falls_by_a_factor_or_to_a_fraction():
     assert to_a_hundredth.decay_per_step**400 == pytest.approx(0.01)
 
 
+def test_a_run_whose_rate_follows_its_steps_is_not_continued_with_more(tmp_path):
+    for row, fits in ((TINY, True), (dataclasses.replace(TINY, learning_rate_left=0.01), False)):
+        folder = tmp_path / str(fits)
+        folder.mkdir()
+        folders.write_json(folder / "config.json", dataclasses.asdict(row))
+        assert row.follows_steps is not fits
+        more = dataclasses.replace(row, steps=row.steps + 1)
+        if fits:
+            folders.check(folder, more)
+            continue
+        with pytest.raises(folders.RunError, match=f"over {row.steps} steps, not {more.steps}: "):
+            folders.check(folder, more)
+
+
 @pytest.mark.parametrize(
     ("steps", "snapshot_every", "expected"), [(400, 0, 20), (400, 7, 7), (19, 0, 1)]
 )

@@ -20,6 +20,7 @@ from reproduce.configs import EXPERIMENTS, METHODS, preset
 from reproduce.reports import run_page
 from reproduce.runs import experiment
 from reproduce.runs.folder import RunError, UsageError
+from reproduce.runs.match import finished_sampler
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -199,17 +200,34 @@ class TestBeforeTraining:
         assert not (tmp_path / "run").exists()
 
 
+def test_part_of_a_data_set_is_an_ordinary_run(tmp_path, quick_pictures):
+    config = tiny("deep_ensemble", dataset="mnist_5k:0,3,7", num_networks=3)
+    settings = {"num_networks": 3, "ood": ["mnist_5k:8", "9"]}  # a flag divided at commas
+    metrics = experiment.run(
+        config, tmp_path / "run", analyses=["out_of_distribution"], settings=settings
+    )
+    assert metrics["dataset"]["name"] == "mnist_5k:0,3,7"
+    entry = metrics["analyses"]["out_of_distribution"]
+    assert entry["settings"]["ood"] == list(entry["sets"]) == ["mnist_5k:8-9"]
+    sampler = finished_sampler(tmp_path / "run", config)
+    assert sampler.target.classes == 3
+    assert sampler.target.weight_count == 20_018 - 7 * 9
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "deep_ensemble on mnist_5k, classes 0,3,7" in page
+    assert "mnist_5k, classes 8-9 by entropy: area under ROC" in page
+
+
 def test_colour_images_are_shifted_and_all_but_digits_mirrored(monkeypatch, tmp_path):
     options = []
     monkeypatch.setattr(experiment, "train", lambda *_, **given: options.append(given))
     dataset = experiment.load(tiny("sgd", "cifar"), None)
     images = tf.random.stateless_uniform([64, 32, 32, 3], [0, 1])
     for name in EXPERIMENTS["cifar"].datasets[1:]:
-        config = preset("cifar", "sgd", "quick", dataset=name)
+        config = preset("cifar", "sgd", "quick", dataset=f"{name}:0-4")
         experiment.trained(config, dataset, tmp_path, None)
         assert options[-1]["watch_test"]
         augment = options[-1]["augment"]
-        assert (augment is not None) == (name in ("cifar10", "cifar100", "svhn_cropped"))
+        assert (augment is not None) == (name in hn.data.COLOUR_NAMES)
         if augment is not None:
             expected = flip_and_crop(images, [2, 3], flip=name != "svhn_cropped")
             np.testing.assert_array_equal(augment(images, [2, 3]), expected)

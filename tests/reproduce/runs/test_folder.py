@@ -199,3 +199,11 @@ class TestFiles:
         assert folders.folder_name("mnist", defaults, defaults) == "mnist"
         monkeypatch.chdir(tmp_path)
         assert str(folders.relative_to_here(tmp_path / "a" / ".." / "b")) == "b"
+
+    def test_the_name_of_part_of_a_data_set_is_a_name_of_a_file(self):
+        for dataset, name in (
+            ("cifar10:5-9", "cifar-dataset=cifar10@5-9"),
+            ("mnist:0,3,7", "cifar-dataset=mnist@0+3+7"),
+            ("mnist:5000", "cifar-dataset=mnist@5000"),
+        ):
+            assert folders.folder_name("cifar", {"dataset": dataset}, {"dataset": ""}) == name

@@ -1,0 +1,62 @@
+"""Mixtures of samplers: networks of each in turn, trained as if each were alone."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_samplers import LOGITS, classifier, hypernetwork, mixture
+
+import hypernet_tf as hn
+
+
+class TestNetworks:
+    def test_they_come_from_the_samplers_in_turn(self):
+        both = mixture()
+        z = both.sample_latent(5)
+        np.testing.assert_array_equal(z[:, 0], [0, 1, 0, 1, 0])
+        for network in range(5):
+            alone = both.samplers[network % 2].weights_of(z[network : network + 1, 1:])
+            np.testing.assert_allclose(
+                both.sample(5).theta()[network], both.target.flatten(alone)[0], rtol=1e-5, atol=1e-6
+            )
+
+    def test_paths_stay_in_a_sampler(self):
+        both = mixture()
+        z = tf.repeat(both.sample_latent(2)[1:], 3, 0)
+        theta = both.target.flatten(both.weights_of(z))
+        np.testing.assert_allclose(theta, np.repeat(theta[:1], 3, 0), rtol=1e-5, atol=1e-6)
+        assert both.generate(z).codes[0].shape == (3, 8, 3)
+
+    def test_fewer_networks_than_samplers(self):
+        assert mixture().sample(1).theta().shape == (1, 51)
+
+
+def test_each_sampler_trains_as_if_it_were_alone(blobs):
+    """One step of Adam, which does not depend on the scale of the gradient, on the same images."""
+    x, y = blobs
+    keras.utils.set_random_seed(0)
+    both = mixture(diversity=[])
+    alone = hypernetwork(initialization="scaled", diversity=[])
+    alone.set_weights(both.samplers[0].get_weights())
+    for sampler in (both, alone):
+        sampler.compile(keras.optimizers.Adam(1e-3, epsilon=1e-12), LOGITS)
+    z = both.latent_vectors(hn.samplers.draws.stream_seed(0, hn.samplers.draws.TRAIN, 0), 12)
+    alone.latent_vectors = lambda seed, count: z[::2, 1:]
+    # The networks of the first sampler are every other one, and each network has 8 images.
+    images = np.reshape(x, [12, 8, 2])[::2].reshape(-1, 2)
+    labels = np.reshape(y, [12, 8])[::2].reshape(-1)
+    both.train_on_batch(x, y)
+    alone.train_on_batch(images, labels)
+    pairs = zip(both.samplers[0].trainable_variables, alone.trainable_variables, strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_samplers_that_do_not_fit():
+    with pytest.raises(ValueError, match="A mixture of no samplers: give at least one"):
+        hn.Mixture([])
+    with pytest.raises(ValueError, match=r"have the latent dimensions \[4, 5\]: make them alike"):
+        hn.Mixture([hypernetwork(latent_dim=4), hypernetwork(latent_dim=5)])
+    larger = classifier(keras.layers.Dense(4))
+    with pytest.raises(ValueError, match="have the targets with numbers of weights"):
+        hn.Mixture([hypernetwork(), hypernetwork(larger)])
