@@ -38,6 +38,11 @@ COMMANDS = (
         "1 minute",
     ),
     Command(
+        "regression",
+        "one-dimensional regression: what each method says beyond its data",
+        "3 minutes",
+    ),
+    Command(
         "compare",
         "several methods at the same cost of training: one table, one figure",
         "20 minutes for each seed with --preset=quick --dataset=mnist_5k",

@@ -26,7 +26,14 @@ from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow qu
 
 import hypernet_tf as hn
 from hypernet_tf import plots
-from reproduce.cli import analysis_flags, device_flags, run_flags, seeds_flag, shared_flags
+from reproduce.cli import (
+    analysis_flags,
+    device_flags,
+    methods_flag,
+    run_flags,
+    seeds_flag,
+    shared_flags,
+)
 from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.methods import methods_of
 from reproduce.runs.folder import UsageError, folder_name
@@ -36,8 +43,8 @@ from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun
 SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "extension")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
+flags.adopt_module_key_flags(methods_flag)
 flags.adopt_module_key_flags(seeds_flag)
-flags.DEFINE_list("methods", [], "Methods to compare. Default: all that `reproduce.mnist` has.")
 flags.DEFINE_integer(
     "passes",
     None,
@@ -242,22 +249,14 @@ def from_flags() -> Comparison:
     shared_flags.accept_only(
         SHARED_FLAGS, "a comparison", others=(run_flags, device_flags, analysis_flags)
     )
-    known = methods_of("mnist")
-    if values["methods"].present and not values.methods:
-        raise UsageError("--methods is empty: name at least one")
-    methods = values.methods or known
-    for name in methods:
-        if name not in known:
-            raise UsageError(f"there is no method '{name}': choose from {', '.join(known)}")
-    if len(set(methods)) < len(methods):
-        raise UsageError("--methods names a method twice: name each once")
+    methods = methods_flag.methods(methods_of("mnist"))
     if "noise" in methods and "hypernetwork" not in methods:
         raise UsageError("noise is as far apart as the hypernetwork: add it to --methods")
     return Comparison(
         shared_flags.dataset(hn.data.NAMES),
         values.preset,
         values.passes or PASSES[values.preset],
-        tuple(name for name in known if name in methods),
+        methods,
         tuple(sorted(map(int, values.seeds))),
     )
 

@@ -4,6 +4,7 @@
 prepared and read by TensorFlow Datasets (TFDS); without a network from the original files.
 `from_folder` reads images of your own. `pad_to` makes colour images of grey ones. `notmnist` and
 `glyphs` (letters) and `uniform_noise` test networks on images that show no digits.
+`cubic` is a regression problem: inputs and values instead of images.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 
 from hypernet_tf.data import originals
+from hypernet_tf.data.cubic import cubic
 from hypernet_tf.data.errors import DataError, guard
 from hypernet_tf.data.folders import from_folder, read_cifar10_jpeg
 from hypernet_tf.data.noise import uniform_noise
@@ -52,6 +54,7 @@ __all__ = [
     "Dataset",
     "Selection",
     "Split",
+    "cubic",
     "from_folder",
     "load",
     "pad_to",

@@ -16,6 +16,7 @@ from hypernet_tf.plots.networks import (
     success_curves,
     training_curves,
 )
+from hypernet_tf.plots.regression import predictions
 from hypernet_tf.plots.style import new_figure
 from hypernet_tf.plots.uncertainty import (
     reliability_diagram,
@@ -36,6 +37,7 @@ __all__ = [
     "frontier",
     "new_figure",
     "paths",
+    "predictions",
     "reliability_diagram",
     "risk_coverage",
     "roc_curves",

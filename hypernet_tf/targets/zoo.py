@@ -36,6 +36,21 @@ def mnist(classes: int = 10) -> keras.Sequential:
     )
 
 
+def regression() -> keras.Sequential:
+    """The target of HyperGAN's one-dimensional regression: 400 weights, one value.
+
+    Dense 200 and ELU, dense 1, both without biases, as published: every such network is 0 at 0.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((1,)),
+            keras.layers.Dense(200, activation="elu", use_bias=False),
+            keras.layers.Dense(1, use_bias=False),
+        ],
+        name="regression",
+    )
+
+
 def lenet(input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10) -> keras.Sequential:
     """LeNet as the CIFAR target of Deutsch et al. (2019): 62,006 weights, logits.
 

@@ -36,6 +36,25 @@ def risk():
     return plots.risk_coverage(CURVES)
 
 
+GRID = np.linspace(-6, 6, 30)
+
+
+def predictions():
+    offsets = np.arange(4)[:, None]
+    return plots.predictions(
+        names=["reference", "one", "two", "three"],
+        grid=GRID,
+        truth=GRID**3,
+        x=np.array([-4.0, 1.0]),
+        y=np.array([-60.0, 2.0]),
+        mean=GRID + offsets,
+        std=np.abs(GRID) + offsets,
+        networks=np.stack([[GRID + i, GRID - i] for i in range(4)]),
+        columns=3,
+        limit=250.0,
+    )
+
+
 LAM = np.array([1e1, 1e2, 1e3, 1.23e3, 2.31e3, 1.19e4, 1e4, 1.23e4, 1e5])
 ENTROPY = np.array([900.0, 850, 700, 690, 680, 396, 395, 400, 390])
 ACCURACY = np.array([20, 60, 94, 95, 95.1, 97, 96.9, 97.1, 97.2])
@@ -140,3 +159,27 @@ def test_each_lam_is_beside_its_mark_and_on_no_other():
             assert axes.get_window_extent().containsx(box.x1)
             assert axes.get_window_extent().containsy(box.y0)
             assert axes.get_window_extent().containsy(box.y1)
+
+
+def test_each_panel_of_predictions_shows_its_ensemble_on_shared_axes():
+    figure = predictions()
+    FigureCanvasAgg(figure).draw()
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in shown] == ["reference", "one", "two", "three"]
+    for index, axes in enumerate(shown):
+        assert (axes.get_xlim(), axes.get_ylim()) == ((-6, 6), (-250, 250))
+        single, other, mean, truth, points = (line.get_ydata() for line in axes.get_lines())
+        np.testing.assert_allclose([single, other], [GRID + index, GRID - index])
+        np.testing.assert_allclose(mean, GRID + index)
+        np.testing.assert_allclose(truth, GRID**3)
+        np.testing.assert_allclose(points, [-60, 2])
+        two, one = (band.get_paths()[0].vertices for band in axes.collections)
+        width = np.abs(GRID) + index
+        for band, factor in ((one, 1), (two, 2)):
+            assert band[:, 1].max() == pytest.approx((GRID + index + factor * width).max())
+            assert band[:, 1].min() == pytest.approx((GRID + index - factor * width).min())
+        texts = [axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]
+        assert min(text.get_fontsize() for text in texts) >= 8
+    # Panels without one below them carry the numbers of the shared axis.
+    assert all(axes.get_xlabel() == "x" for axes in shown[1:])
+    assert [axes.get_ylabel() for axes in shown] == ["y", "", "", "y"]

@@ -41,6 +41,18 @@ def test_resnet32_has_the_stated_weights(models, shortcuts, expected):
     assert sum(x.filters for x in convolutions) == {"A": 1_136, "B": 1_232}[shortcuts]
 
 
+def test_the_regression_target_is_0_at_0_and_has_the_published_weights():
+    model = hn.zoo.regression()
+    assert [tuple(weights.shape) for weights in model.weights] == [(1, 200), (200, 1)]
+    assert hn.Target(model).outputs == "values"
+    kernel, last = (weights.numpy() for weights in model.weights)
+    x = np.array([[-3.0], [0.0], [2.0]], "float32")
+    hidden = x @ kernel
+    expected = np.where(hidden > 0, hidden, np.expm1(hidden)) @ last
+    np.testing.assert_allclose(model(x), expected, rtol=1e-4, atol=1e-6)
+    assert expected[1] == 0
+
+
 def test_unknown_shortcuts_raise():
     with pytest.raises(ValueError, match=r"^Unknown shortcuts='C': choose 'A' or 'B'.$"):
         hn.zoo.resnet32(shortcuts="C")

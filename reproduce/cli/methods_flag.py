@@ -1,0 +1,34 @@
+"""The flag of commands that compare methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from reproduce.runs.folder import UsageError
+
+flags.DEFINE_list(
+    "methods", [], "Methods to compare, separated by commas. Default: all of the experiment."
+)
+
+
+def methods(known: Sequence[str]) -> tuple[str, ...]:
+    """The methods that the flag names, in the order of the experiment.
+
+    Args:
+        known: Names of the experiment's methods.
+
+    Raises:
+        UsageError: No method, an unknown one, or one named twice.
+    """
+    flag = flags.FLAGS["methods"]
+    if flag.present and not flag.value:
+        raise UsageError("--methods is empty: name at least one")
+    names = flag.value or known
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no method '{name}': choose from {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise UsageError("--methods names a method twice: name each once")
+    return tuple(name for name in known if name in names)
