@@ -21,8 +21,8 @@ from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
-from hypernet_tf.samplers.mixture import Mixture
 from hypernet_tf.samplers.latent import LatentSampler
+from hypernet_tf.samplers.mixture import Mixture
 from hypernet_tf.samplers.mnf.mnf import MNF
 from hypernet_tf.samplers.noise_control import NoiseControl
 from hypernet_tf.samplers.sgd_chains import SGLD, SGDChains
@@ -48,9 +48,9 @@ __all__ = [
     "Evaluation",
     "Gauge",
     "Hypernetwork",
-    "Mixture",
     "KernelAxes",
     "LatentSampler",
+    "Mixture",
     "NoiseControl",
     "OODMetrics",
     "SGDChains",

@@ -73,7 +73,8 @@ class Mixture(LatentSampler):
         numbers = tf.range(count) % size
         parts = [
             sampler.latent_vectors(
-                tf.random.experimental.stateless_fold_in(seed, number), len(range(number, count, size))
+                tf.random.experimental.stateless_fold_in(seed, number),
+                len(range(number, count, size)),
             )
             for number, sampler in enumerate(self.samplers)
         ]
