@@ -22,6 +22,7 @@ from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
+from hypernet_tf.samplers.mc_dropout import MCDropout
 from hypernet_tf.samplers.mnf.mnf import MNF
 from hypernet_tf.samplers.noise_control import NoiseControl
 from hypernet_tf.samplers.sgd_chains import SGLD, SGDChains
@@ -49,6 +50,7 @@ __all__ = [
     "Hypernetwork",
     "KernelAxes",
     "LatentSampler",
+    "MCDropout",
     "NoiseControl",
     "OODMetrics",
     "SGDChains",

@@ -299,6 +299,60 @@ register_method(
 )
 
 
+# ---- dropout ----------------------------------------------------------------------------------
+
+
+def _dropout_rates(target: hn.Target) -> dict[str, float]:
+    """0.5 for the inputs of a dense layer; 0.1 for few of them, for channels, and no pixels."""
+    kernels = [layer for layer in target.layers if layer.slots[0].name == "kernel"]
+    return {
+        layer.name: 0.5 if len(layer.slots[0].shape) == 2 and layer.row_size > 64 else 0.1
+        for layer in kernels[1:] or kernels
+    }
+
+
+def _mc_dropout(target: hn.Target, config: RunConfig, num_data: int) -> hn.MCDropout:
+    return hn.MCDropout(
+        target,
+        num_data=num_data,
+        rates=_dropout_rates(target),
+        num_networks=config.networks_per_step,
+        **_trained(config),
+    )
+
+
+register_method(
+    Method(
+        name="mc_dropout",
+        help="one trained network, and dropout masks for each sampled network",
+        build=_mc_dropout,
+        presets=(
+            RunConfig(
+                "mnist", "mc_dropout", "paper", "mnist",
+                steps=20_000, num_networks=200, networks_per_step=16, images_per_network=16,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+            ),
+            RunConfig(
+                "mnist", "mc_dropout", "quick", "mnist",
+                steps=1_200, num_networks=50, networks_per_step=16, images_per_network=16,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+                validate_every=400, checkpoint_every=200,
+            ),
+            RunConfig(
+                "cifar", "mc_dropout", "paper", "lenet", dataset="cifar10",
+                steps=40_000, num_networks=10, networks_per_step=10, images_per_network=10,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+            RunConfig(
+                "cifar", "mc_dropout", "quick", "lenet", dataset="cifar10",
+                steps=10_000, num_networks=10, networks_per_step=10, images_per_network=10,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+        ),
+    )
+)
+
+
 # ---- networks trained in the ordinary way -----------------------------------------------------
 
 

@@ -35,6 +35,13 @@ def mnf(model=None, **kwargs):
     return hn.MNF(hn.Target(model or classifier()), **{"num_networks": 6, "num_data": 96} | kwargs)
 
 
+def mc_dropout(model=None, **kwargs):
+    target = hn.Target(model or classifier())
+    settings = {"num_networks": 6, "num_data": 96, "length_scale": 0.1}
+    settings["rates"] = {target.layers[-1].name: 0.05}
+    return hn.MCDropout(target, **settings | kwargs)
+
+
 def noise_control(model=None, **kwargs):
     return hn.NoiseControl(hn.Target(model or classifier()), **{"scale": 0.05} | kwargs)
 
@@ -54,6 +61,7 @@ SAMPLERS = {
     hn.DeepEnsemble: deep_ensemble,
     hn.NoiseControl: noise_control,
     hn.MNF: mnf,
+    hn.MCDropout: mc_dropout,
     hn.SGDChains: chains,
     hn.SGLD: langevin,
 }
