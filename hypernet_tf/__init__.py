@@ -18,6 +18,7 @@ from hypernet_tf.ensembles import Ensemble, Evaluation
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics import OODMetrics, Uncertainty, ood_metrics
 from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.bhn import BHN
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
@@ -40,6 +41,7 @@ from hypernet_tf.targets import (
 __version__ = "0.2.0"
 
 __all__ = [
+    "BHN",
     "MNF",
     "SGLD",
     "DeepEnsemble",

@@ -299,6 +299,44 @@ register_method(
 )
 
 
+def _bhn(target: hn.Target, config: RunConfig, num_data: int) -> hn.BHN:
+    return hn.BHN(
+        target, num_data=num_data, num_networks=config.networks_per_step, seed=config.seed
+    )
+
+
+register_method(
+    Method(
+        name="bhn",
+        help="Bayesian hypernetwork, a flow that makes the norms of all filters",
+        build=_bhn,
+        presets=(
+            # 100 epochs of batches of 128 images, a network for each.
+            RunConfig(
+                "mnist", "bhn", "paper", "mnist",
+                steps=43_000, num_networks=200, networks_per_step=1, images_per_network=128,
+                learning_rate=1e-3, validate_every=4_300, checkpoint_every=1_000,
+            ),
+            RunConfig(
+                "mnist", "bhn", "quick", "mnist",
+                steps=2_400, num_networks=50, networks_per_step=1, images_per_network=128,
+                learning_rate=1e-3, validate_every=800, checkpoint_every=400,
+            ),
+            RunConfig(
+                "cifar", "bhn", "paper", "lenet", dataset="cifar10",
+                steps=20_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=1e-3,
+            ),
+            RunConfig(
+                "cifar", "bhn", "quick", "lenet", dataset="cifar10",
+                steps=5_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=1e-3,
+            ),
+        ),
+    )
+)
+
+
 # ---- dropout ----------------------------------------------------------------------------------
 
 

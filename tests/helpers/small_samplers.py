@@ -35,6 +35,11 @@ def mnf(model=None, **kwargs):
     return hn.MNF(hn.Target(model or classifier()), **{"num_networks": 6, "num_data": 96} | kwargs)
 
 
+def bhn(model=None, **kwargs):
+    settings = {"num_networks": 6, "num_data": 96, "hidden": 16, "num_steps": 2}
+    return hn.BHN(hn.Target(model or classifier()), **settings | kwargs)
+
+
 def mc_dropout(model=None, **kwargs):
     target = hn.Target(model or classifier())
     settings = {"num_networks": 6, "num_data": 96, "length_scale": 0.1}
@@ -62,6 +67,7 @@ SAMPLERS = {
     hn.NoiseControl: noise_control,
     hn.MNF: mnf,
     hn.MCDropout: mc_dropout,
+    hn.BHN: bhn,
     hn.SGDChains: chains,
     hn.SGLD: langevin,
 }

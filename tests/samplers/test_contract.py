@@ -34,13 +34,13 @@ def samplers(*slow):
 
 
 # MNF's graphs take long to make, and SGLD is a chain with noise.
-@pytest.fixture(scope="class", params=samplers(hn.MNF, hn.SGLD, hn.MCDropout))
+@pytest.fixture(scope="class", params=samplers(hn.MNF, hn.SGLD, hn.MCDropout, hn.BHN))
 def make(request):
     return request.param
 
 
 # Chains and the noise control are deep ensembles, which have tests of their own.
-LONG = samplers(hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl, hn.DeepEnsemble, hn.MCDropout)
+LONG = samplers(hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl, hn.DeepEnsemble, hn.MCDropout, hn.BHN)
 
 
 @pytest.fixture(scope="class")
