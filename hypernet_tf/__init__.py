@@ -17,6 +17,7 @@ from hypernet_tf.analysis import distill
 from hypernet_tf.ensembles import Ensemble, Evaluation
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics import OODMetrics, Uncertainty, ood_metrics
+from hypernet_tf.samplers.apd import APD
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.bhn import BHN
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
@@ -41,6 +42,7 @@ from hypernet_tf.targets import (
 __version__ = "0.2.0"
 
 __all__ = [
+    "APD",
     "BHN",
     "MNF",
     "SGLD",

@@ -84,7 +84,8 @@ class Comparison(Study):
     def _config(self, method: str, seed: int) -> RunConfig:
         """The preset, trained for as many whole steps as the passes take."""
         config = preset("mnist", method, self.preset, dataset=self.dataset)
-        match = f"../hypernetwork-seed={seed}" if "match" in METHODS[method].flags else ""
+        other = METHODS[method].matches
+        match = f"../{other}-seed={seed}" if other else ""
         steps = -(-self.passes // config.passes_per_step)
         return dataclasses.replace(config, seed=seed, steps=steps, match=match)
 
@@ -251,8 +252,10 @@ def from_flags() -> Comparison:
             raise UsageError(f"there is no method '{name}': choose from {', '.join(known)}")
     if len(set(methods)) < len(methods):
         raise UsageError("--methods names a method twice: name each once")
-    if "noise" in methods and "hypernetwork" not in methods:
-        raise UsageError("noise is as far apart as the hypernetwork: add it to --methods")
+    for name in methods:
+        other = METHODS[name].matches
+        if other and other not in methods:
+            raise UsageError(f"{name} needs the networks of {other}: add {other} to --methods")
     return Comparison(
         shared_flags.dataset(hn.data.NAMES),
         values.preset,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -193,7 +194,8 @@ class NetworkDropout(keras.layers.Layer):
 # ---- where the masks of a target act ----------------------------------------------------------
 
 
-class MaskedKernel(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class MaskedKernel:
     """A kernel whose inputs a mask scales.
 
     Attributes:
@@ -216,7 +218,8 @@ class MaskedKernel(NamedTuple):
         return tf.reshape(inputs, shape)
 
 
-class Mask(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Mask:
     """A dropout mask that acts on kernels.
 
     Attributes:
@@ -322,12 +325,12 @@ def _readers(target: Target, ref: Ref, shape: tuple) -> list[MaskedKernel] | Non
         is_flat = type(layer) is keras.layers.Flatten and layer.data_format == "channels_last"
         if is_flat and None not in target.plan.shapes[ref]:
             found = _readers(target, call.outputs, target.plan.shapes[call.outputs])
-            full = target.plan.shapes[ref]
-            found = None if found is None else [k._replace(shape=full) for k in found]
+            full: Any = target.plan.shapes[ref]
+            found = None if found is None else [dataclasses.replace(k, shape=full) for k in found]
         else:
             kernel = _kernel_of(target, call)
             per_channel = all(size == 1 for size in shape[:-1])
-            found = [kernel._replace(shape=shape)] if kernel and per_channel else None
+            found = [dataclasses.replace(kernel, shape=shape)] if kernel and per_channel else None
         if found is None:
             return None
         kernels += found

@@ -40,6 +40,10 @@ class Method:
         flags: Names of the flags that only some methods have and this one has.
         num_available: Function config -> the number of networks that a finite sampler holds after
             its training; None for a sampler without a limit.
+        matches: Name of the method whose run `--match` names in a comparison; "" where there is
+            no `--match`.
+        learns_match: Whether it learns the networks of `--match`, before its training, rather than
+            being matched to them after it.
         learning_rate_of_mean_loss: Whether the sampler's own learning rate is the configured one
             divided by the number of training images.
     """
@@ -50,6 +54,8 @@ class Method:
     presets: tuple[RunConfig, ...]
     flags: tuple[str, ...] = ()
     num_available: Callable[[RunConfig], int | None] = _unlimited
+    matches: str = ""
+    learns_match: bool = False
     learning_rate_of_mean_loss: bool = False
 
 
@@ -604,6 +610,53 @@ register_method(
 )
 
 
+# ---- a generator that learns the networks of another run --------------------------------------
+
+
+def _apd(target: hn.Target, config: RunConfig, _: int) -> hn.APD:
+    return hn.APD(
+        target,
+        latent_dim=100,
+        num_networks=config.networks_per_step,
+        seed=config.seed,
+    )
+
+
+register_method(
+    Method(
+        name="apd",
+        help="a generator that learns the networks of --match, such as a run of sgld",
+        build=_apd,
+        flags=("match",),
+        matches="sgld",
+        learns_match=True,
+        presets=(
+            # Images only show how good the generated networks are.
+            RunConfig(
+                "mnist", "apd", "paper", "mnist",
+                steps=100_000, num_networks=200, networks_per_step=32, images_per_network=4,
+                learning_rate=1e-4, validate_every=10_000, checkpoint_every=2_000,
+            ),
+            RunConfig(
+                "mnist", "apd", "quick", "mnist",
+                steps=3_000, num_networks=50, networks_per_step=32, images_per_network=4,
+                learning_rate=1e-4, validate_every=1_000, checkpoint_every=500,
+            ),
+            RunConfig(
+                "cifar", "apd", "paper", "lenet", dataset="cifar10",
+                steps=100_000, num_networks=10, networks_per_step=32, images_per_network=4,
+                learning_rate=1e-4, validate_every=10_000, checkpoint_every=2_000,
+            ),
+            RunConfig(
+                "cifar", "apd", "quick", "lenet", dataset="cifar10",
+                steps=3_000, num_networks=10, networks_per_step=32, images_per_network=4,
+                learning_rate=1e-4, validate_every=1_000, checkpoint_every=500,
+            ),
+        ),
+    )
+)
+
+
 # ---- the control ------------------------------------------------------------------------------
 
 
@@ -618,6 +671,7 @@ register_method(
         help="one trained network and noise around it, as far apart as the networks of --match",
         build=_noise,
         flags=("match",),
+        matches="hypernetwork",
         presets=(
             RunConfig(
                 "mnist", "noise", "paper", "mnist",

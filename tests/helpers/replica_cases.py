@@ -56,6 +56,7 @@ CASES = {
     "noise control": small.noise_control,
     "mnf": lambda: small.mnf(num_networks=8),
     "flow of norms": lambda: small.bhn(num_networks=8),
+    "distillation": lambda: small.apd(num_networks=8),
     "masks": lambda: small.mc_dropout(with_norm_and_dropout(), num_networks=8),
     "chains": lambda: small.chains(num_chains=12),
     "langevin": small.langevin,
