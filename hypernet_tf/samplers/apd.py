@@ -29,10 +29,11 @@ class APD(LatentSampler):
 
     where mix is a random point between a network and a generated one. A training step is
     `critic_steps` steps of the critic and one of the generator; each sees `num_networks` networks.
-    Both have an optimizer of their own, a copy of the compiled one. Generator and critic are
-    multilayer perceptrons that see each weight with mean 0 and variance 1 over the ensemble.
+    Both have an optimizer of their own, with the settings of the compiled one. Generator and critic
+    are multilayer perceptrons that see each weight with mean 0 and variance 1 over the ensemble.
 
-    The ensemble's weights are gauge-fixed, and so are samples. `fit` does not learn from images:
+    The ensemble's weights are taken as they are: those that a sampler draws are gauge-fixed, which
+    leaves the generator less to learn. Samples are gauge-fixed. `fit` does not learn from images:
     a step only reports the compiled loss and metrics of generated networks on its batch. It also
     reports `wasserstein`, the critic's estimate E D(theta) - E D(G(z)), whose fall shows that the
     generator learns. The ensemble is saved with the sampler, so that training can go on, until
@@ -45,6 +46,8 @@ class APD(LatentSampler):
         hidden: Sizes of the hidden layers of generator and critic.
         critic_steps: Number of steps of the critic for each step of the generator.
         penalty: Factor on the gradient penalty.
+        critic_rate: The critic's learning rate, as a multiple of the generator's. Above 1 the
+            critic keeps up with a generator that learns fast.
         num_networks: N, number of networks of a step.
         **kwargs: Options of `WeightSampler`, except prior_scale and diversity: gauge, seed, ...
 
@@ -65,6 +68,7 @@ class APD(LatentSampler):
     """
 
     trains_in_gauge = False
+    optimizer: Any
 
     def __init__(
         self,
@@ -75,6 +79,7 @@ class APD(LatentSampler):
         hidden: Sequence[int] = (100, 100, 100),
         critic_steps: int = 5,
         penalty: float = 10.0,
+        critic_rate: float = 1.0,
         num_networks: int = 32,
         **kwargs: Any,
     ):
@@ -84,6 +89,7 @@ class APD(LatentSampler):
         super().__init__(target, num_networks=num_networks, diversity=[], **kwargs)
         self.latent_dim, self.hidden = latent_dim, tuple(hidden)
         self.critic_steps, self.penalty = critic_steps, penalty
+        self.critic_rate = critic_rate
         size = self.target.weight_count
         self.generator = self._perceptron("generator", latent_dim, size)
         self.critic = self._perceptron("critic", size, 1)
@@ -135,7 +141,7 @@ class APD(LatentSampler):
                 f"Cannot learn from {len(ensemble)} networks: a step draws {self.num_networks}, so "
                 "give a larger ensemble, or a smaller num_networks, at least 2 of each."
             )
-        theta = self.target.flatten(self.gauge(ensemble.weights)).numpy()
+        theta = ensemble.theta()
         spread = theta.std(0)
         self.centre.assign(theta.mean(0))
         self.spread.assign(spread)
@@ -169,13 +175,18 @@ class APD(LatentSampler):
     # ---- training -------------------------------------------------------------------------
 
     def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
-        """As `WeightSampler.compile`; the critic gets a copy of the optimizer."""
+        """As `WeightSampler.compile`; the critic gets an optimizer with the same settings."""
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        config = keras.saving.serialize_keras_object(self.optimizer)
-        for name, network in (("optimizer", self.generator), ("critic_optimizer", self.critic)):
-            copy = keras.saving.deserialize_keras_object(config)
-            copy.build(network.trainable_variables)
-            setattr(self, name, copy)
+        self.optimizer = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(self.optimizer)
+        )
+        self.optimizer.build(self.generator.trainable_variables)
+        # The critic's learning rate is the generator's in each step: a schedule counts steps.
+        plain = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        config = {k: v for k, v in plain.get_config().items() if k != "learning_rate"}
+        critic = type(plain).from_config(config)
+        self.critic_optimizer = critic if plain is self.optimizer else type(self.optimizer)(critic)
+        self.critic_optimizer.build(self.critic.trainable_variables)
 
     def train_step(self, data):
         """Steps of the critic, then one of the generator; see the class."""
@@ -184,6 +195,8 @@ class APD(LatentSampler):
         share = Share(self.num_networks)
         share.check(self.optimizer, self.target)
         seed = stream_seed(self.seed, TRAIN, self.step.value)
+        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        self.critic_optimizer.learning_rate = self.critic_rate * rate
         for number in range(self.critic_steps):
             own_seed = tf.random.experimental.stateless_fold_in(seed, number)
             wasserstein = self._critic_step(own_seed, share)
@@ -253,6 +266,7 @@ class APD(LatentSampler):
             "hidden": list(self.hidden),
             "critic_steps": self.critic_steps,
             "penalty": self.penalty,
+            "critic_rate": self.critic_rate,
         }
 
     def save_own_variables(self, store):

@@ -7,6 +7,7 @@ import tensorflow as tf
 from small_samplers import LOGITS, apd, classifier, deep_ensemble
 
 import hypernet_tf as hn
+from hypernet_tf.samplers.batching import Share
 
 
 def ensemble_of(target, theta):
@@ -76,14 +77,28 @@ class TestLosses:
         assert moved[4] > 0  # the critic's first kernel
         assert np.isfinite([*logs.values()]).all()
 
-    def test_the_critic_tells_networks_apart_and_the_loss_is_its_own(self, blobs):
+    def test_the_critic_follows_the_learning_rate_of_the_generator(self, blobs):
+        """A schedule counts steps of the generator; the critic takes five times as many."""
+        sampler = apd(critic_rate=3.0)
+        schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)
+        sampler.compile(keras.optimizers.SGD(schedule), LOGITS, run_eagerly=True)
+        for expected in (0.1, 0.05):
+            sampler.train_on_batch(*blobs)
+            np.testing.assert_allclose(sampler.critic_optimizer.learning_rate, 3 * expected)
+
+    def test_the_critic_tells_networks_apart(self):
         sampler = apd(critic_steps=1, hidden=(32,), num_networks=12)
         # Generated networks lie elsewhere than those of the ensemble, and stay there.
         sampler.generator.trainable_variables[-1].assign_add(3 * tf.ones([51]))
-        sampler.compile(optimizer=keras.optimizers.Adam(0.01), loss=LOGITS)
-        sampler.optimizer.learning_rate = 0.0
-        logs = [sampler.train_on_batch(*blobs, return_dict=True) for _ in range(60)]
-        assert logs[-1]["wasserstein"] > 3
+        sampler.compile(optimizer="adam", loss=LOGITS)
+        sampler.critic_optimizer.learning_rate = 0.01
+
+        @tf.function
+        def step(number):
+            return sampler._critic_step(tf.stack([0, number]), Share(12, replicas=1))
+
+        distances = [float(step(tf.constant(number))) for number in range(60)]
+        assert distances[0] < 3 < distances[-1]
         z = sampler.latent_vectors(tf.constant([0, 1]), 64)
         fake = sampler.critic(sampler.generator(z)).numpy().mean()
         real = sampler.critic(sampler._standardised).numpy().mean()
@@ -97,14 +112,18 @@ def test_it_learns_a_posterior_of_two_weights():
         target,
         ensemble=ensemble_of(target, posterior(5_000)),
         latent_dim=2,
+        hidden=(64, 64),
         num_networks=128,
+        critic_rate=20.0,
         gauge=False,
     )
     before = sampler.sample(4_000).theta()
-    sampler.compile(optimizer=keras.optimizers.Adam(1e-3, beta_1=0.5, beta_2=0.9), loss="mse")
+    rate = keras.optimizers.schedules.CosineDecay(2e-4, 1_600)
+    adam = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.9)
+    sampler.compile(optimizer=adam, loss="mse", steps_per_execution=50)
     x = np.zeros((128, 1), "float32")
     data = tf.data.Dataset.from_tensors((x, x)).repeat()
-    sampler.fit(data, steps_per_epoch=1_500, epochs=1, verbose=0)
+    sampler.fit(data, steps_per_epoch=1_600, shuffle=False, verbose=0)
     theta = sampler.sample(4_000).theta()
     assert np.abs(np.cov(before.T) - COVARIANCE).max() > 0.1
     np.testing.assert_allclose(theta.mean(0), MEAN, atol=0.1)
