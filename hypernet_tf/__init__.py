@@ -17,11 +17,14 @@ from hypernet_tf.analysis import distill
 from hypernet_tf.ensembles import Ensemble, Evaluation
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics import OODMetrics, Uncertainty, ood_metrics
+from hypernet_tf.samplers.apd import APD
 from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.bhn import BHN
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
+from hypernet_tf.samplers.mc_dropout import MCDropout
 from hypernet_tf.samplers.mixture import Mixture
 from hypernet_tf.samplers.mnf.mnf import MNF
 from hypernet_tf.samplers.noise_control import NoiseControl
@@ -40,6 +43,8 @@ from hypernet_tf.targets import (
 __version__ = "0.2.0"
 
 __all__ = [
+    "APD",
+    "BHN",
     "MNF",
     "SGLD",
     "DeepEnsemble",
@@ -50,6 +55,7 @@ __all__ = [
     "Hypernetwork",
     "KernelAxes",
     "LatentSampler",
+    "MCDropout",
     "Mixture",
     "NoiseControl",
     "OODMetrics",

@@ -91,7 +91,8 @@ class Comparison(Study):
     def _config(self, method: str, seed: int) -> RunConfig:
         """The preset, trained for as many whole steps as the passes take."""
         config = preset("mnist", method, self.preset, dataset=self.dataset)
-        match = f"../hypernetwork-seed={seed}" if "match" in METHODS[method].flags else ""
+        other = METHODS[method].matches
+        match = f"../{other}-seed={seed}" if other else ""
         steps = -(-self.passes // config.passes_per_step)
         return dataclasses.replace(config, seed=seed, steps=steps, match=match)
 
@@ -250,8 +251,10 @@ def from_flags() -> Comparison:
         SHARED_FLAGS, "a comparison", others=(run_flags, device_flags, analysis_flags)
     )
     methods = methods_flag.methods(methods_of("mnist"))
-    if "noise" in methods and "hypernetwork" not in methods:
-        raise UsageError("noise is as far apart as the hypernetwork: add it to --methods")
+    for name in methods:
+        other = METHODS[name].matches
+        if other and other not in methods:
+            raise UsageError(f"{name} needs the networks of {other}: add {other} to --methods")
     return Comparison(
         shared_flags.dataset(hn.data.NAMES),
         values.preset,

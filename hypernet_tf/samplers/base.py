@@ -208,6 +208,13 @@ class WeightSampler(keras.Model, abc.ABC):
         """A further term of the objective, as a mean over the drawn networks; here 0."""
         return tf.zeros([])
 
+    def initialize(self, x: Any) -> None:
+        """Start from training inputs, before the first step; here nothing depends on them.
+
+        Args:
+            x: Some training inputs [M, ...].
+        """
+
     def minimized(self, objective: tf.Tensor) -> tf.Tensor:
         """What a training step minimises; here the objective, which is a mean over networks."""
         return objective
@@ -345,7 +352,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit`; see the class for what a batch is and what the history has."""
         if self.target.statistics and self._keeps_inputs:
-            self._batch_norm_data = _some_inputs(x, BATCH_NORM_EXAMPLES)
+            self._batch_norm_data = some_inputs(x, BATCH_NORM_EXAMPLES)
         return super().fit(x, *args, **kwargs)
 
     @property
@@ -643,7 +650,7 @@ def _rest(tensor: tf.Tensor, axes: int) -> list:
     return [dynamic[axes + i] if size is None else size for i, size in enumerate(shape)]
 
 
-def _some_inputs(x: Any, count: int) -> Any:
+def some_inputs(x: Any, count: int) -> Any:
     """Up to `count` of the inputs that `fit` was given, spread over all; None for a generator."""
     if isinstance(x, tf.data.Dataset):
         inputs, size = [], 0

@@ -9,6 +9,7 @@ writes down each call. Nothing else in the package looks inside a Keras model's 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -128,7 +129,12 @@ def runs_its_graph(model: Any, functional_type: Any) -> bool:
     )
 
 
-def copied(model: keras.Model, *, synchronized: bool | None = None) -> keras.Model:
+def copied(
+    model: keras.Model,
+    *,
+    synchronized: bool | None = None,
+    replacements: Sequence[tuple[keras.Layer, keras.Layer]] = (),
+) -> keras.Model:
     """A copy of a model, not compiled, with layers and weights of its own.
 
     Values are copied too, and an adapted `Normalization` becomes one with the same constants:
@@ -138,14 +144,19 @@ def copied(model: keras.Model, *, synchronized: bool | None = None) -> keras.Mod
         model: The model.
         synchronized: Whether the copy's batch normalisations are synchronized between replicas;
             None keeps them as they are.
+        replacements: Pairs of a layer without trainable weights and the layer that the copy has in
+            its place.
 
     Raises:
         ValueError: The model has no graph, or its layers do not say in `get_config` what they are.
     """
     functional_type = type(functional(model))  # raises its own error first
+    new_layers = {id(old): new for old, new in replacements}
     adapted: set[int] = set()
 
     def copy_of(layer: Any) -> Any:
+        if id(layer) in new_layers:
+            return new_layers[id(layer)]
         if runs_its_graph(layer, functional_type):
             if not isinstance(layer, keras.Sequential):
                 graph = keras.Model(layer.input, layer.output, name=layer.name)
@@ -169,13 +180,15 @@ def copied(model: keras.Model, *, synchronized: bool | None = None) -> keras.Mod
             f"The model '{model.name}' cannot be copied: give each custom layer a get_config(), "
             "and make a layer of each Lambda."
         ) from error
-    variables = [v for v in model.variables if id(v) not in adapted]
-    if _signatures(variables) != _signatures(copy.variables):
+    replaced = adapted | {id(v) for pair in replacements for layer in pair for v in layer.variables}
+    variables = [v for v in model.variables if id(v) not in replaced]
+    copies = [v for v in copy.variables if id(v) not in replaced]
+    if _signatures(variables) != _signatures(copies):
         raise ValueError(
             f"A copy of the model '{model.name}' has other weights: freeze whole layers rather "
             "than single weights, and share weights by calling one layer twice in one model."
         )
-    for variable, value in zip(copy.variables, variables, strict=True):
+    for variable, value in zip(copies, variables, strict=True):
         variable.assign(value)
     return copy
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import keras
@@ -134,6 +135,18 @@ class Target:
         if all(norm.synchronized == synchronized for norm in norms):
             return self
         model = copied(self._template, synchronized=synchronized)
+        return Target(model, outputs=self.outputs, convolutions=self._convolutions)
+
+    def with_layers(self, replacements: Sequence[tuple[Any, Any]]) -> Target:
+        """A target with other layers in place of some that have no trainable weights.
+
+        Args:
+            replacements: Pairs of a layer of the plan and the Keras layer that takes its place.
+
+        Example:
+            >>> target.with_layers([(dropout, keras.layers.Identity())])
+        """
+        model = copied(self._template, replacements=replacements)
         return Target(model, outputs=self.outputs, convolutions=self._convolutions)
 
     # ---- reading the model ------------------------------------------------------------------

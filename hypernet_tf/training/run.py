@@ -19,6 +19,9 @@ from hypernet_tf.training.loop import loop
 from hypernet_tf.training.stream import distributed
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 
+# Training images from which a sampler may start.
+INITIAL_INPUTS = 1_000
+
 
 def train(
     make: Callable[[], WeightSampler],
@@ -80,6 +83,7 @@ def train(
     with detect_lost_workers(execution), execution.scope():
         if checkpoints.latest_step() is None:
             sampler, record = make(), None
+            sampler.initialize(dataset.train.x[:INITIAL_INPUTS])
         else:
             sampler, record = checkpoints.load()
     sampler.batch_norm_data = batch_norm_data

@@ -33,8 +33,9 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "match",
     None,
-    "For --method=noise: the folder of a finished run. The noise is as strong as it takes for "
-    "networks to be as far from their nearest neighbours as the networks of that run.",
+    "For --method=noise and --method=apd: the folder of a finished run. The noise is as strong as "
+    "it takes for networks to be as far from their nearest neighbours as the networks of that run; "
+    "apd learns the distribution of these networks.",
 )
 # Flags that describe a training; without any of them, analyses are those of a finished run.
 _TRAINING = (
@@ -94,8 +95,12 @@ def config_from_flags(experiment: str) -> RunConfig:
             raise UsageError(f"--{name} is not used by --method={method.name}: remove it")
     if "match" in method.flags and not FLAGS.match:
         raise UsageError(
-            f"--method={method.name} needs --match, the folder of a finished run whose distances "
-            "its networks are to have"
+            f"--method={method.name} needs --match, the folder of a finished run "
+            + (
+                "whose networks it learns"
+                if method.learns_match
+                else "whose distances its networks are to have"
+            )
         )
     check_preset(experiment, method.name, FLAGS.preset)
     config = preset(

@@ -40,6 +40,10 @@ class Method:
         flags: Names of the flags that only some methods have and this one has.
         num_available: Function config -> the number of networks that a finite sampler holds after
             its training; None for a sampler without a limit.
+        matches: Name of the method whose run `--match` names in a comparison; "" where there is
+            no `--match`.
+        learns_match: Whether it learns the networks of `--match`, before its training, rather than
+            being matched to them after it.
         learning_rate_of_mean_loss: Whether the sampler's own learning rate is the configured one
             divided by the number of training images.
     """
@@ -50,6 +54,8 @@ class Method:
     presets: tuple[RunConfig, ...]
     flags: tuple[str, ...] = ()
     num_available: Callable[[RunConfig], int | None] = _unlimited
+    matches: str = ""
+    learns_match: bool = False
     learning_rate_of_mean_loss: bool = False
 
 
@@ -385,6 +391,98 @@ register_method(
 )
 
 
+def _bhn(target: hn.Target, config: RunConfig, num_data: int) -> hn.BHN:
+    return hn.BHN(
+        target, num_data=num_data, num_networks=config.networks_per_step, seed=config.seed
+    )
+
+
+register_method(
+    Method(
+        name="bhn",
+        help="Bayesian hypernetwork, a flow that makes the norms of all filters",
+        build=_bhn,
+        presets=(
+            # 100 epochs of batches of 128 images, a network for each.
+            RunConfig(
+                "mnist", "bhn", "paper", "mnist",
+                steps=43_000, num_networks=200, networks_per_step=1, images_per_network=128,
+                learning_rate=1e-3, validate_every=4_300, checkpoint_every=1_000,
+            ),
+            RunConfig(
+                "mnist", "bhn", "quick", "mnist",
+                steps=2_400, num_networks=50, networks_per_step=1, images_per_network=128,
+                learning_rate=1e-3, validate_every=800, checkpoint_every=400,
+            ),
+            RunConfig(
+                "cifar", "bhn", "paper", "lenet", dataset="cifar10",
+                steps=20_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=1e-3,
+            ),
+            RunConfig(
+                "cifar", "bhn", "quick", "lenet", dataset="cifar10",
+                steps=5_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=1e-3,
+            ),
+        ),
+    )
+)
+
+
+# ---- dropout ----------------------------------------------------------------------------------
+
+
+def _dropout_rates(target: hn.Target) -> dict[str, float]:
+    """0.5 for the inputs of a dense layer; 0.1 for few of them, for channels, and no pixels."""
+    kernels = [layer for layer in target.layers if layer.slots[0].name == "kernel"]
+    return {
+        layer.name: 0.5 if len(layer.slots[0].shape) == 2 and layer.row_size > 64 else 0.1
+        for layer in kernels[1:] or kernels
+    }
+
+
+def _mc_dropout(target: hn.Target, config: RunConfig, num_data: int) -> hn.MCDropout:
+    return hn.MCDropout(
+        target,
+        num_data=num_data,
+        rates=_dropout_rates(target),
+        num_networks=config.networks_per_step,
+        **_trained(config),
+    )
+
+
+register_method(
+    Method(
+        name="mc_dropout",
+        help="one trained network, and dropout masks for each sampled network",
+        build=_mc_dropout,
+        presets=(
+            RunConfig(
+                "mnist", "mc_dropout", "paper", "mnist",
+                steps=20_000, num_networks=200, networks_per_step=16, images_per_network=16,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+            ),
+            RunConfig(
+                "mnist", "mc_dropout", "quick", "mnist",
+                steps=1_200, num_networks=50, networks_per_step=16, images_per_network=16,
+                learning_rate=1e-3, learning_rate_decay=0.9999,
+                validate_every=400, checkpoint_every=200,
+            ),
+            RunConfig(
+                "cifar", "mc_dropout", "paper", "lenet", dataset="cifar10",
+                steps=40_000, num_networks=10, networks_per_step=10, images_per_network=10,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+            RunConfig(
+                "cifar", "mc_dropout", "quick", "lenet", dataset="cifar10",
+                steps=10_000, num_networks=10, networks_per_step=10, images_per_network=10,
+                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+        ),
+    )
+)
+
+
 # ---- networks trained in the ordinary way -----------------------------------------------------
 
 
@@ -598,6 +696,53 @@ register_method(
 )
 
 
+# ---- a generator that learns the networks of another run --------------------------------------
+
+
+def _apd(target: hn.Target, config: RunConfig, _: int) -> hn.APD:
+    return hn.APD(
+        target,
+        latent_dim=100,
+        num_networks=config.networks_per_step,
+        seed=config.seed,
+    )
+
+
+register_method(
+    Method(
+        name="apd",
+        help="a generator that learns the networks of --match, such as a run of sgld",
+        build=_apd,
+        flags=("match",),
+        matches="sgld",
+        learns_match=True,
+        presets=(
+            # Images only show how good the generated networks are.
+            RunConfig(
+                "mnist", "apd", "paper", "mnist",
+                steps=100_000, num_networks=200, networks_per_step=32, images_per_network=4,
+                learning_rate=1e-4, validate_every=10_000, checkpoint_every=2_000,
+            ),
+            RunConfig(
+                "mnist", "apd", "quick", "mnist",
+                steps=3_000, num_networks=50, networks_per_step=32, images_per_network=4,
+                learning_rate=1e-4, validate_every=1_000, checkpoint_every=500,
+            ),
+            RunConfig(
+                "cifar", "apd", "paper", "lenet", dataset="cifar10",
+                steps=100_000, num_networks=10, networks_per_step=32, images_per_network=4,
+                learning_rate=1e-4, validate_every=10_000, checkpoint_every=2_000,
+            ),
+            RunConfig(
+                "cifar", "apd", "quick", "lenet", dataset="cifar10",
+                steps=3_000, num_networks=10, networks_per_step=32, images_per_network=4,
+                learning_rate=1e-4, validate_every=1_000, checkpoint_every=500,
+            ),
+        ),
+    )
+)
+
+
 # ---- the control ------------------------------------------------------------------------------
 
 
@@ -612,6 +757,7 @@ register_method(
         help="one trained network and noise around it, as far apart as the networks of --match",
         build=_noise,
         flags=("match",),
+        matches="hypernetwork",
         presets=(
             RunConfig(
                 "mnist", "noise", "paper", "mnist",

@@ -36,8 +36,8 @@ class RunConfig:
             "default", those of `hypernet_tf.Hypernetwork`.
         diversity: What a hypernetwork's networks are to differ in, a key of
             `reproduce.configs.methods.DIVERSITY`.
-        match: Path, from the run's folder, of the run whose distances a noise control has; "" for
-            other methods.
+        match: Path, from the run's folder, of the run whose distances a noise control has, or whose
+            networks a method learns; "" for other methods.
         precision: Keras dtype policy of the layers' computations.
         seed: Seed of weights, latent vectors and the order of the data.
     """

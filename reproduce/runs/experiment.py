@@ -83,7 +83,8 @@ def run(
     execution = execution or Execution()
     if not execution.chief:
         _prepare(config)
-        trained(config, load(config, data_dir), folder, execution)
+        learned = ensemble_to_match(folder, config) if METHODS[config.method].learns_match else None
+        trained(config, load(config, data_dir), folder, execution, learned)
         return {}
     finished = folders.check(folder, config) == config.steps
     metrics = folders.read_metrics(folder) if finished else {}
@@ -109,9 +110,12 @@ def run(
             sampler.batch_norm_data = batch_norm_images(dataset)
             subject = Subject(sampler, dataset, resolved, data_dir)
         else:
-            sampler, record = trained(config, dataset, folder, execution)
+            learns = METHODS[config.method].learns_match
+            sampler, record = trained(
+                config, dataset, folder, execution, matched if learns else None
+            )
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            if matched is not None:
+            if matched is not None and not learns:
                 match(sampler, matched, folder)
             # Remove results of a previous, shorter run.
             for old in (folder / "metrics.json", page):
@@ -155,11 +159,30 @@ def _prepare(config: RunConfig) -> None:
 
 
 def trained(
-    config: RunConfig, dataset: hn.data.Dataset, folder: pathlib.Path, execution: Execution
+    config: RunConfig,
+    dataset: hn.data.Dataset,
+    folder: pathlib.Path,
+    execution: Execution,
+    learned: hn.Ensemble | None = None,
 ) -> tuple[hn.WeightSampler, dict]:
-    """The configured sampler after its training, and the record of the training."""
+    """The configured sampler after its training, and the record of the training.
+
+    Args:
+        config: Configuration of the run.
+        dataset: Data set on which to train.
+        folder: Run folder.
+        execution: Devices on which training steps run, and how.
+        learned: Networks that the sampler learns, for methods that learn those of `--match`.
+    """
+
+    def make() -> hn.WeightSampler:
+        sampler = build_sampler(config, len(dataset.train), len(dataset.classes))
+        if learned is not None:
+            sampler.learn_from(learned)
+        return sampler
+
     return train(
-        lambda: build_sampler(config, len(dataset.train), len(dataset.classes)),
+        make,
         dataset,
         folder,
         steps=config.steps,

@@ -55,6 +55,9 @@ CASES = {
     "two networks": lambda: small.deep_ensemble(num_networks=2),
     "noise control": small.noise_control,
     "mnf": lambda: small.mnf(num_networks=8),
+    "flow of norms": lambda: small.bhn(num_networks=8),
+    "distillation": lambda: small.apd(num_networks=8),
+    "masks": lambda: small.mc_dropout(with_norm_and_dropout(), num_networks=8),
     "chains": lambda: small.chains(num_chains=12),
     "langevin": small.langevin,
 }

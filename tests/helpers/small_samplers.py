@@ -1,6 +1,7 @@
 """A small sampler of each kind, and its training, for tests of what samplers have in common."""
 
 import keras
+import tensorflow as tf
 
 import hypernet_tf as hn
 
@@ -35,6 +36,26 @@ def mnf(model=None, **kwargs):
     return hn.MNF(hn.Target(model or classifier()), **{"num_networks": 6, "num_data": 96} | kwargs)
 
 
+def bhn(model=None, **kwargs):
+    settings = {"num_networks": 6, "num_data": 96, "hidden": 16, "num_steps": 2}
+    return hn.BHN(hn.Target(model or classifier()), **settings | kwargs)
+
+
+def mc_dropout(model=None, **kwargs):
+    target = hn.Target(model or classifier())
+    settings = {"num_networks": 6, "num_data": 96, "length_scale": 0.1}
+    settings["rates"] = {target.layers[-1].name: 0.05}
+    return hn.MCDropout(target, **settings | kwargs)
+
+
+def apd(model=None, **kwargs):
+    target = hn.Target(model or classifier())
+    theta = tf.random.stateless_normal([12, target.weight_count], [0, 1])
+    settings = {"ensemble": hn.Ensemble(target, target.unflatten(theta))}
+    settings |= {"num_networks": 6, "hidden": (16,), "latent_dim": 4}
+    return hn.APD(target, **settings | kwargs)
+
+
 def noise_control(model=None, **kwargs):
     return hn.NoiseControl(hn.Target(model or classifier()), **{"scale": 0.05} | kwargs)
 
@@ -59,19 +80,29 @@ SAMPLERS = {
     hn.DeepEnsemble: deep_ensemble,
     hn.NoiseControl: noise_control,
     hn.MNF: mnf,
+    hn.MCDropout: mc_dropout,
+    hn.BHN: bhn,
+    hn.APD: apd,
     hn.SGDChains: chains,
     hn.SGLD: langevin,
 }
 
 
 def optimizer(sampler):
-    """An optimizer for the sampler: Langevin dynamics follow plain SGD."""
-    langevin = isinstance(sampler, hn.SGLD)
-    return keras.optimizers.SGD(2e-3) if langevin else keras.optimizers.Adam(0.02)
+    """An optimizer for the sampler: Langevin dynamics follow plain SGD, a GAN needs small steps."""
+    if isinstance(sampler, hn.SGLD):
+        return keras.optimizers.SGD(2e-3)
+    return keras.optimizers.Adam(1e-3 if isinstance(sampler, hn.APD) else 0.02)
 
 
 def fitted(make, x, y, loss=LOGITS, epochs=25, **kwargs):
+    """A trained sampler and its history; APD learns the last networks of a chain."""
     sampler = make(**kwargs)
+    if isinstance(sampler, hn.APD):
+        chain = hn.SGDChains(sampler.target, num_chains=1, num_snapshots=8, snapshot_every=2)
+        chain.compile(optimizer=keras.optimizers.Adam(0.02), loss=loss)
+        chain.fit(x, y, batch_size=16, epochs=epochs, verbose=0)
+        sampler.learn_from(chain.sample(8))
     sampler.compile(optimizer=optimizer(sampler), loss=loss, metrics=["accuracy"])
     history = sampler.fit(x, y, batch_size=48, epochs=epochs, verbose=0)
     return sampler, history.history

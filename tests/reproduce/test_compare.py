@@ -26,7 +26,8 @@ class TestFlags:
             (["--methods=sgd,gan"], "there is no method 'gan': choose from hypernetwork, mnf"),
             (["--methods=sgd,sgd"], "--methods names a method twice: name each once"),
             (["--methods="], "--methods is empty: name at least one"),
-            (["--methods=sgd,noise"], "as far apart as the hypernetwork: add it"),
+            (["--methods=sgd,noise"], "noise needs the networks of hypernetwork: add hypernetwork"),
+            (["--methods=sgd,apd"], "apd needs the networks of sgld: add sgld to --methods"),
             (["--steps=9"], "a comparison has no --steps"),
             (["--method=sgd"], "a comparison has no --method\\. "),
             (["--devices=2"], "a comparison has no --devices\\. "),
@@ -62,7 +63,8 @@ class TestFlags:
             assert run.folder == f"{run.entry}-seed={run.config.seed}"
             more = run.config.steps * run.config.passes_per_step - study.passes
             assert 0 <= more < run.config.passes_per_step
-            match = f"../hypernetwork-seed={run.config.seed}" if run.entry == "noise" else ""
+            other = {"noise": "hypernetwork", "apd": "sgld"}.get(run.entry)
+            match = f"../{other}-seed={run.config.seed}" if other else ""
             assert run.config.match == match
 
     def test_the_paper_is_the_default(self):

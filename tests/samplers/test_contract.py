@@ -34,13 +34,15 @@ def samplers(*slow):
 
 
 # MNF's graphs take long to make, and SGLD is a chain with noise.
-@pytest.fixture(scope="class", params=samplers(hn.MNF, hn.SGLD))
+@pytest.fixture(scope="class", params=samplers(hn.MNF, hn.SGLD, hn.MCDropout, hn.BHN, hn.APD))
 def make(request):
     return request.param
 
 
 # Chains and the noise control are deep ensembles, which have tests of their own.
-LONG = samplers(hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl, hn.DeepEnsemble)
+LONG = samplers(
+    hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl, hn.DeepEnsemble, hn.MCDropout, hn.BHN, hn.APD
+)
 
 
 @pytest.fixture(scope="class")
@@ -48,6 +50,12 @@ def trained(make, blobs):
     """A sampler that learned the blobs, and its history, for all tests of the class."""
     keras.utils.set_random_seed(1234)
     return fitted(make, *blobs)
+
+
+def assert_learns(sampler, history, fraction):
+    """The accuracy loss falls to a fraction; APD starts around networks that have learned."""
+    losses = history["accuracy_loss"]
+    assert losses[-1] < fraction * losses[0] or isinstance(sampler, hn.APD)
 
 
 class TestContract:
@@ -61,7 +69,7 @@ class TestContract:
 
     def test_fit_learns_and_the_ensemble_works(self, trained, blobs):
         sampler, history = trained
-        assert history["accuracy_loss"][-1] < 0.5 * history["accuracy_loss"][0]
+        assert_learns(sampler, history, 0.5)
         result = sampler.sample(10).evaluate(*blobs)
         assert result.majority_vote_accuracy > 0.9
         assert result.member_accuracy.mean() > 0.85  # three classes by chance: 0.33
@@ -125,7 +133,8 @@ class TestContract:
             "ensemble_accuracy",
         }
         expected = training | {f"val_{name}" for name in evaluation}
-        assert {name for name in history if not name.startswith("kl_")} == expected
+        own = ("kl_", "wasserstein")
+        assert {name for name in history if not name.startswith(own)} == expected
         lines: list[str] = []
         sampler.summary(print_fn=lines.append)
         assert "Trainable params" in "\n".join(lines)
@@ -158,7 +167,7 @@ class TestContract:
         x = np.linspace(-1, 1, 64, dtype="float32")[:, None]
         y = np.sin(3 * x)
         sampler, history = fitted(lambda: make(model), x, y, loss="mse", epochs=60)
-        assert history["accuracy_loss"][-1] < 0.5 * history["accuracy_loss"][0]
+        assert_learns(sampler, history, 0.5)
         result = sampler.sample(10).evaluate(x, y)
         assert result.mean_squared_error < y.var()
         assert result.standard_deviation > 0
@@ -175,7 +184,7 @@ class TestContract:
         layers = keras.layers
         model = classifier(layers.BatchNormalization(), layers.Dropout(0.2))
         sampler, history = fitted(lambda: make(model), *blobs, epochs=60)
-        assert history["accuracy_loss"][-1] < 0.7 * history["accuracy_loss"][0]
+        assert_learns(sampler, history, 0.7)
         logs = sampler.evaluate(*blobs, batch_size=96, verbose=0, return_dict=True)
         assert logs["member_accuracy"] > 0.6
         assert sampler.sample(4).evaluate(*blobs).majority_vote_accuracy > 0.6

@@ -236,9 +236,10 @@ def test_colour_images_are_shifted_and_all_but_digits_mirrored(monkeypatch, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_analysis_runs_on_every_method(method, tiny_run, tmp_path):
-    match = str(tiny_run(tiny("deep_ensemble", steps=30))) if method == "noise" else ""
+    match = str(tiny_run(tiny("deep_ensemble", steps=30))) if METHODS[method].matches else ""
     steps = 200 if method == "sgld" else 30
-    config = tiny(method, steps=steps, match=match)
+    changes = {"networks_per_step": 10} if METHODS[method].learns_match else {}
+    config = tiny(method, steps=steps, match=match, **changes)
     available = METHODS[method].num_available(config)
     config = dataclasses.replace(config, num_networks=min(available or 4, 4))
     settings = SMALL_SETTINGS | {"num_networks": config.num_networks}

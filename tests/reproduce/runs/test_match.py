@@ -1,4 +1,4 @@
-"""Noise that is as strong as it takes for networks to be as far apart as those of another run."""
+"""The run of `--match`: noise as far apart as its networks, and a generator that learns them."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from small_experiments import SMALL_SETTINGS, tiny
+from small_experiments import SMALL_SETTINGS, modification_times, tiny
 
 import hypernet_tf as hn
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
@@ -63,6 +63,37 @@ def test_training_goes_on_as_if_noise_had_not_been_matched(ensemble_run, tmp_pat
     assert histories[0] == histories[1]
     thetas = [sampler_of(tmp_path / name).sample(3).theta() for name in ("twice", "at_once")]
     np.testing.assert_array_equal(*thetas)
+
+
+@pytest.mark.slow
+def test_a_generator_learns_the_networks_of_a_run_and_goes_on_alike(ensemble_run, tmp_path):
+    times = modification_times(ensemble_run)
+    config = tiny("apd", num_networks=4, networks_per_step=6, match=str(ensemble_run))
+    more = dataclasses.replace(config, steps=4)
+    metrics = experiment.run(config, tmp_path / "twice")
+    assert metrics["networks"]["num_networks"] == 4
+    for name in ("twice", "at_once"):
+        experiment.run(more, tmp_path / name)
+    twice, at_once = (sampler_of(tmp_path / name) for name in ("twice", "at_once"))
+    for one, other in zip(twice.variables, at_once.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+    theta = sampler_of(ensemble_run).sample(10).theta()
+    np.testing.assert_allclose(twice.centre, theta.mean(0), atol=1e-5)
+    assert modification_times(ensemble_run) == times  # the first stage is not repeated
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "cannot learn the 10 networks of mnist in .*: name a run with at least 32 networks"),
+        ({"target": "lenet", "networks_per_step": 2}, "at least 2 networks of lenet"),
+    ],
+)
+def test_a_generator_needs_enough_networks_of_its_target(ensemble_run, tmp_path, changes, words):
+    config = tiny("apd", match=str(ensemble_run), **changes)
+    with pytest.raises(RunError, match=words) as error:
+        ensemble_to_match(tmp_path / "apd", config)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.slow
