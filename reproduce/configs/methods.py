@@ -40,6 +40,8 @@ class Method:
         flags: Names of the flags that only some methods have and this one has.
         num_available: Function config -> the number of networks that a finite sampler holds after
             its training; None for a sampler without a limit.
+        tuned_as: Name of a method that is trained in the same way, whose tuned learning rate and
+            batch it takes in a comparison; "" to tune the method itself.
         learning_rate_of_mean_loss: Whether the sampler's own learning rate is the configured one
             divided by the number of training images.
     """
@@ -50,6 +52,7 @@ class Method:
     presets: tuple[RunConfig, ...]
     flags: tuple[str, ...] = ()
     num_available: Callable[[RunConfig], int | None] = _unlimited
+    tuned_as: str = ""
     learning_rate_of_mean_loss: bool = False
 
 
@@ -219,7 +222,7 @@ register_method(
         name="hypernetwork",
         help="generated from a random vector",
         build=_hypernetwork,
-        flags=("lam", "diversity"),
+        flags=("lam", "diversity", "networks_per_step"),
         presets=(
             RunConfig(
                 "mnist", "hypernetwork", "paper", "mnist",
@@ -512,20 +515,28 @@ register_method(
 )
 
 
-# ---- the control ------------------------------------------------------------------------------
+# ---- the controls -----------------------------------------------------------------------------
+
+_UNMATCHED = 1e-6  # next to no noise until the scale is matched: validations see the network itself
 
 
 def _noise(target: hn.Target, config: RunConfig, _: int) -> hn.NoiseControl:
-    # Next to no noise until the scale is matched: validations see the network itself.
-    return hn.NoiseControl(target, scale=1e-6, **_trained(config))
+    return hn.NoiseControl(target, scale=_UNMATCHED, **_trained(config))
 
 
-register_method(
+def _noise_by_layer(target: hn.Target, config: RunConfig, _: int) -> hn.NoiseControl:
+    return hn.NoiseControl(
+        target, scale=[_UNMATCHED] * len(target.layers), **_trained(config)
+    )
+
+
+_NOISE = register_method(
     Method(
         name="noise",
         help="one trained network and noise around it, as far apart as the networks of --match",
         build=_noise,
         flags=("match",),
+        tuned_as="sgd",
         presets=(
             RunConfig(
                 "mnist", "noise", "paper", "mnist",
@@ -549,5 +560,15 @@ register_method(
                 learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
             ),
         ),
+    )
+)
+register_method(
+    Method(
+        name="noise_by_layer",
+        help="the same, with noise that is as far apart in each layer as the networks of --match",
+        build=_noise_by_layer,
+        flags=("match",),
+        tuned_as="sgd",
+        presets=tuple(dataclasses.replace(row, method="noise_by_layer") for row in _NOISE.presets),
     )
 )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from reproduce.configs import METHODS, RunConfig
+from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.experiments import EXPERIMENTS
 from reproduce.configs.extensions import loaded_extensions
 from reproduce.runs.folder import RunError
@@ -41,6 +41,7 @@ def command_line(
         "num_networks": config.num_networks if config.num_networks > 1 else "",
         "seed": config.seed,
         "precision": config.precision if config.precision != RunConfig.precision else "",
+        **_training_settings(config),
         "data_dir": data_dir or "",
         "run_dir": folder,
         "analyses": ",".join(analyses),
@@ -53,6 +54,14 @@ def command_line(
     flags |= {name: optional[name] for name in METHODS[config.method].flags if name in optional}
     words = [f"--{name}={value}" for name, value in flags.items() if value != ""]
     return ["-m", f"reproduce.{config.experiment}", *words]
+
+
+def _training_settings(config: RunConfig) -> dict[str, object]:
+    """Learning rate and size of a step, where they are not the preset's."""
+    row = preset(config.experiment, config.method, config.preset, target=config.target)
+    names = ("learning_rate", "learning_rate_left", "networks_per_step", "images_per_network")
+    different = {n: getattr(config, n) for n in names if getattr(config, n) != getattr(row, n)}
+    return {n: f"{v:.17g}" if isinstance(v, float) else v for n, v in different.items()}
 
 
 def end_together() -> None:

@@ -62,7 +62,7 @@ class TestFlags:
             assert run.folder == f"{run.entry}-seed={run.config.seed}"
             more = run.config.steps * run.config.passes_per_step - study.passes
             assert 0 <= more < run.config.passes_per_step
-            match = f"../hypernetwork-seed={run.config.seed}" if run.entry == "noise" else ""
+            match = f"../hypernetwork-seed={run.config.seed}" if "noise" in run.entry else ""
             assert run.config.match == match
 
     def test_the_paper_is_the_default(self):

@@ -218,7 +218,8 @@ def test_colour_images_are_shifted_and_all_but_digits_mirrored(monkeypatch, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_analysis_runs_on_every_method(method, tiny_run, tmp_path):
-    match = str(tiny_run(tiny("deep_ensemble", steps=30))) if method == "noise" else ""
+    matches = "match" in METHODS[method].flags
+    match = str(tiny_run(tiny("deep_ensemble", steps=30))) if matches else ""
     steps = 200 if method == "sgld" else 30
     config = tiny(method, steps=steps, match=match)
     available = METHODS[method].num_available(config)
