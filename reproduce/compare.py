@@ -226,8 +226,9 @@ class Comparison(Study):
             f"of an ensemble of at most {tuning.MOST_NETWORKS} networks on the validation images. "
             "The test images did not influence the choice. The first trial is the preset. The "
             f"others multiply its learning rate by {low:g} to {high:g}, with {images} images for "
-            f"each network and, where their number is free, {networks} networks in a step; the "
-            "factors and batches are the same for all methods. Methods that train by Adam let the "
+            f"each network and, where their number is free, {networks} networks in a step, in all "
+            f"at most {tuning.MOST_IMAGES:,} images; the factors and batches are the same for all "
+            "methods. Methods that train by Adam let the "
             f"learning rate fall to {tuning.ADAM_RATE_LEFT:.0%} over the run; the others keep the "
             "schedule that defines them. metrics.json lists all trials."
         ]

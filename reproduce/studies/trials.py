@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import pathlib
@@ -218,7 +219,8 @@ def search(
         max_consecutive_failed_trials=None,  # failures do not end the search: settings differ
     )
     try:
-        tuner = Trials(train, oracle=oracle, directory=folder.parent, project_name=folder.name)
+        with contextlib.redirect_stdout(None):  # "Reloading Tuner from ..."
+            tuner = Trials(train, oracle=oracle, directory=folder.parent, project_name=folder.name)
         # Keras Tuner itself reloads the state only in a process of the same name.
         if not is_worker and (folder / "oracle.json").exists():
             oracle.reload()

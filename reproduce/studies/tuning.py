@@ -22,6 +22,7 @@ OBJECTIVE = "negative_log_likelihood"
 RATE_FACTOR = 8.0  # trials multiply the preset's learning rate by 1/8 to 8
 IMAGES_PER_NETWORK = (32, 64, 128)
 NETWORKS_PER_STEP = (8, 16, 32)  # for methods that train any number of networks in a step
+MOST_IMAGES = 1_280  # of all networks in a step: at small costs, larger ones are too few steps
 ADAM_RATE_LEFT = 0.01
 MOST_NETWORKS = 20  # of the ensemble that a trial evaluates
 
@@ -60,8 +61,8 @@ def candidates(row: RunConfig, count: int) -> list[Choice]:
     """The choices that are tried: the preset's, then the points of a Halton sequence.
 
     The sequence spreads any number of points evenly over the logarithm of the rate, the images and
-    the networks. All methods get the same factors on their rates and the same batches, and more
-    trials go on with the same sequence.
+    the networks. All methods get the same factors on their rates and the same batches, except steps
+    of more than `MOST_IMAGES` images, and more trials go on with the same sequence.
 
     Args:
         row: Row of the method's preset.
@@ -69,14 +70,16 @@ def candidates(row: RunConfig, count: int) -> list[Choice]:
     """
     first = preset_choice(row)
     choices = [first]
-    for u, v, w in qmc.Halton(3, scramble=False).random(count + 2)[1:]:
+    for u, v, w in qmc.Halton(3, scramble=False).random(4 * count + 1)[1:]:
         point = {
             "learning_rate": trials.rounded(row.learning_rate * RATE_FACTOR ** (2 * u - 1), 2),
             "images_per_network": IMAGES_PER_NETWORK[int(v * len(IMAGES_PER_NETWORK))],
             "networks_per_step": NETWORKS_PER_STEP[int(w * len(NETWORKS_PER_STEP))],
         }
         choice = {name: point[name] for name in first}
-        if choice not in choices:
+        networks = choice.get("networks_per_step", row.networks_per_step)
+        fits = networks * choice["images_per_network"] <= MOST_IMAGES
+        if fits and choice not in choices:
             choices.append(choice)
     return choices[:count]
 
