@@ -135,9 +135,9 @@ class Comparison(Study):
         return dataclasses.replace(config, seed=seed, steps=steps, match=match)
 
     def fixed_settings(self) -> dict[str, Any]:
-        """More methods, seeds or trials go on in the same folder, without tuning more passes too.
+        """More methods, seeds or trials go on in the same folder; more passes only without tuning.
 
-        A learning rate that was chosen for some passes, and falls over them, fits no others.
+        A learning rate that was chosen for some passes, and falls over them, does not fit others.
         """
         fixed = {"dataset": self.dataset, "preset": self.preset, "tuned": self.num_trials > 0}
         return fixed | ({"passes": self.passes} if self.num_trials else {})
@@ -228,9 +228,9 @@ class Comparison(Study):
             f"others multiply its learning rate by {low:g} to {high:g}, with {images} images for "
             f"each network and, where their number is free, {networks} networks in a step, in all "
             f"at most {tuning.MOST_IMAGES:,} images; the factors and batches are the same for all "
-            "methods. Methods that train by Adam let the "
-            f"learning rate fall to {tuning.ADAM_RATE_LEFT:.0%} over the run; the others keep the "
-            "schedule that defines them. metrics.json lists all trials."
+            f"methods. Methods that train by Adam let it fall to {tuning.ADAM_RATE_LEFT:.0%} over "
+            "the run; the others keep the schedule that defines them. metrics.json lists all "
+            "trials."
         ]
         for method in self.methods:
             if (name := self._tuned(method)) != method:
@@ -238,7 +238,7 @@ class Comparison(Study):
         for name, found in self.tunings.items():
             diverged = sum(trial[tuning.OBJECTIVE] is None for trial in found.trials)
             if diverged:
-                paragraphs.append(f"The training of {diverged} trials of {name} diverged.")
+                paragraphs.append(f"Trials of {name} whose training diverged: {diverged}.")
             rates = [trial["learning_rate"] for trial in found.trials]
             rate = found.chosen["learning_rate"]
             if len(rates) > 1 and rate in (min(rates), max(rates)):
