@@ -241,7 +241,7 @@ class Comparison(Study):
                 paragraphs.append(f"Trials of {name} whose training diverged: {diverged}.")
             rates = [trial["learning_rate"] for trial in found.trials]
             rate = found.chosen["learning_rate"]
-            if len(rates) > 1 and rate in (min(rates), max(rates)):
+            if min(rates) < max(rates) and rate in (min(rates), max(rates)):
                 end = "least" if rate == min(rates) else "greatest"
                 paragraphs.append(
                     f"The learning rate of {name} is the {end} that was tried: a better one may "

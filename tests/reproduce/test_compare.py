@@ -182,8 +182,18 @@ class TestTuned:
         assert "noise trains the same network as sgd: it has its choice." in text
         assert "Trials of sgd_chains whose training diverged: 1." in text
         assert "not available, so that their detection is missing for all or some" in text
+        assert "that was tried" not in text  # all trials had one learning rate
         text = "\n".join(self.STUDY.paragraphs({"left_out": []}))
         assert "not available" not in text
+
+    def test_the_page_names_a_rate_at_the_end_of_what_was_tried(self):
+        rates = (1e-3, 4e-3, 2e-3)
+        tried = [{"learning_rate": rate, tuning.OBJECTIVE: 1.0} for rate in rates]
+        for rate, end in zip(rates, ("least", "greatest", None), strict=True):
+            found = Tuning({"learning_rate": rate, "images_per_network": 64}, tried)
+            study = dataclasses.replace(self.STUDY, tunings={"sgd": found})
+            text = "\n".join(study.paragraphs({"left_out": []}))
+            assert (f"of sgd is the {end} that was tried" in text) == (end is not None)
 
 
 @pytest.fixture(scope="module")
