@@ -1,13 +1,19 @@
-"""Methods side by side: same target, same images, same cost of training, one table.
+"""Methods side by side: same target, same images, same cost of training and tuning, one table.
 
   python -m reproduce.compare --dataset=mnist_5k --preset=quick
   python -m reproduce.compare --dataset=fashion_mnist --methods=hypernetwork,noise,sgd
   python -m reproduce.compare --extension=my_sampler --methods=mine,sgd --dataset=mnist_5k
 
+First each method is tuned: --trials runs with the first seed, at the compared cost, choose its
+learning rate and its batch by the negative log-likelihood of the ensemble on the validation images.
+All methods get the same trials: the preset, then the same factors on the learning rate and the same
+batches. --trials=0 takes the presets as they are.
+
 Each method and seed is a run of `reproduce.mnist` in a folder below the comparison's, and can be
-analysed like any other. A repeated or widened comparison runs nothing that is finished, and goes on
-with a run that was killed. All methods with the preset `quick` take about 20 minutes for each seed
-on two cores.
+analysed like any other; the trials are in its folder `tuning`. A repeated or widened comparison
+runs nothing that is finished, and goes on with a run or a trial that was killed. All methods with
+the preset `quick` take about 20 minutes for each seed on two cores, and nearly as long for each
+trial.
 """
 
 from __future__ import annotations
@@ -26,6 +32,7 @@ from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow qu
 
 import hypernet_tf as hn
 from hypernet_tf import plots
+from hypernet_tf.metrics import Measure
 from reproduce.cli import (
     analysis_flags,
     device_flags,
@@ -33,11 +40,15 @@ from reproduce.cli import (
     run_flags,
     seeds_flag,
     shared_flags,
+    trials_flag,
 )
 from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.methods import methods_of
+from reproduce.runs import experiment
 from reproduce.runs.folder import UsageError, folder_name
-from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun
+from reproduce.studies import tuning
+from reproduce.studies.study import Column, Numbers, Progress, RunResult, Study, StudyRun
+from reproduce.studies.tuning import Choice, Tuning
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "extension")
@@ -45,6 +56,7 @@ for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.adopt_module_key_flags(methods_flag)
 flags.adopt_module_key_flags(seeds_flag)
+flags.adopt_module_key_flags(trials_flag)
 flags.DEFINE_integer(
     "passes",
     None,
@@ -55,6 +67,7 @@ flags.DEFINE_integer(
 )
 
 PASSES = {"paper": 13_312_000, "quick": 1_024_000}
+TRIALS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +80,8 @@ class Comparison(Study):
         passes: Number of image passes of a training.
         methods: Names of the methods.
         seeds: Seeds, one run each.
+        num_trials: Number of trials in which each method is tuned; 0 takes the presets.
+        tunings: Name of a method -> what its trials found; known after the tuning.
     """
 
     dataset: str
@@ -74,6 +89,8 @@ class Comparison(Study):
     passes: int
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
+    num_trials: int = 0
+    tunings: Mapping[str, Tuning] = dataclasses.field(default_factory=dict)
 
     command: ClassVar[str] = "compare"
     noun: ClassVar[str] = "comparison"
@@ -83,27 +100,81 @@ class Comparison(Study):
     def runs(self) -> list[StudyRun]:
         """One run for each seed and method."""
         return [
-            StudyRun(method, f"{method}-seed={seed}", self._config(method, seed))
+            StudyRun(method, self._run_folder(method, seed), self._config(method, seed))
             for seed in self.seeds
             for method in self.methods
         ]
 
-    def _config(self, method: str, seed: int) -> RunConfig:
-        """The preset, trained for as many whole steps as the passes take."""
-        config = preset("mnist", method, self.preset, dataset=self.dataset)
+    def _row(self, method: str) -> RunConfig:
+        return preset("mnist", method, self.preset, dataset=self.dataset)
+
+    def _tuned(self, method: str) -> str:
+        """The method whose trials tune a method."""
+        return METHODS[method].tuned_as or method
+
+    def _choice(self, method: str) -> Choice:
+        """What was chosen for a method; before that, the preset's choice."""
+        name = self._tuned(method)
+        if name in self.tunings:
+            return self.tunings[name].chosen
+        return tuning.preset_choice(self._row(method))
+
+    def _run_folder(self, method: str, seed: int) -> str:
+        """Named after what was chosen, so that other choices have other folders."""
+        preset_choice = tuning.preset_choice(self._row(method))
+        return f"{folder_name(method, self._choice(method), preset_choice)}-seed={seed}"
+
+    def _config(self, method: str, seed: int, choice: Choice | None = None) -> RunConfig:
+        """The preset with a choice, trained for as many whole steps as the passes take."""
+        config = self._row(method)
+        if self.num_trials:
+            config = tuning.configured(config, choice or self._choice(method))
         other = METHODS[method].matches
-        match = f"../{other}-seed={seed}" if other else ""
+        match = f"../{self._run_folder(other, seed)}" if other else ""
         steps = -(-self.passes // config.passes_per_step)
         return dataclasses.replace(config, seed=seed, steps=steps, match=match)
 
     def fixed_settings(self) -> dict[str, Any]:
-        """More passes, methods or seeds go on in the same folder."""
-        return {"dataset": self.dataset, "preset": self.preset}
+        """More methods, seeds or trials go on in the same folder; more passes only without tuning.
+
+        A learning rate that was chosen for some passes, and falls over them, does not fit others.
+        """
+        fixed = {"dataset": self.dataset, "preset": self.preset, "tuned": self.num_trials > 0}
+        return fixed | ({"passes": self.passes} if self.num_trials else {})
+
+    def prepared(
+        self, folder: pathlib.Path, data_dir: str | None, progress: Progress
+    ) -> Comparison:
+        """The comparison with the choices of its trials, which are run if they are missing.
+
+        Raises:
+            RunError: The training of all trials of a method diverged.
+        """
+        if not self.num_trials:
+            return self
+        names = list(dict.fromkeys(map(self._tuned, self.methods)))
+        load = functools.cache(functools.partial(experiment.load, self._row(names[0]), data_dir))
+        tunings = {}
+        for number, name in enumerate(names, 1):
+            runs_after = (len(names) - number) * self.num_trials + len(self.runs())
+            tunings[name] = tuning.tune(
+                functools.partial(self._config, name, min(self.seeds)),
+                tuning.candidates(self._row(name), self.num_trials),
+                folder / "tuning" / name,
+                load,
+                progress,
+                passes_after=runs_after * self.passes,
+            )
+        tuned = dataclasses.replace(self, tunings=tunings)
+        tuned.check(folder)
+        return tuned
 
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """Cost, quality, calibration and diversity, and how well unknown images are detected."""
         ood = {key: row.measure for one in results for key, row in one.rows.items() if _is_ood(key)}
         return [
+            *_CHOICE_COLUMNS,
+            *([Column(_TRIALS, self._number_of_trials)] if self.num_trials else []),
             *("image_passes", "steps", "parameters", "num_networks"),
             *("member_accuracy", "member_accuracy_std"),
             *("majority_vote_accuracy", "mean_probability_accuracy"),
@@ -116,6 +187,9 @@ class Comparison(Study):
             *("train_seconds", "sample_seconds", "peak_memory_mib"),
             *(Column(measure, functools.partial(_ood_value, key)) for key, measure in ood.items()),
         ]
+
+    def _number_of_trials(self, result: RunResult) -> float:
+        return len(self.tunings[self._tuned(result.run.config.method)].trials)
 
     def title(self) -> str:
         """The heading of the page."""
@@ -131,7 +205,68 @@ class Comparison(Study):
             "Entropy is minus the diversity term of samplers with a latent space, whose dimension "
             "it multiplies: it compares seeds, not methods. The distance to the nearest of ten "
             "networks compares methods.",
+            *self._tuning_paragraphs(),
+            *self._left_out_paragraphs(metrics),
         ]
+
+    def _tuning_paragraphs(self) -> list[str]:
+        if not self.num_trials:
+            return [
+                "Learning rates and batches are those of the presets: no method was tuned for this "
+                "cost."
+            ]
+        low, high = 1 / tuning.RATE_FACTOR, tuning.RATE_FACTOR
+        images, networks = (
+            ", ".join(map(str, sizes))
+            for sizes in (tuning.IMAGES_PER_NETWORK, tuning.NETWORKS_PER_STEP)
+        )
+        paragraphs = [
+            f"The learning rate and the batch of each method were chosen in {self.num_trials} "
+            f"trials with seed {min(self.seeds)} at the same cost, by the negative log-likelihood "
+            f"of an ensemble of at most {tuning.MOST_NETWORKS} networks on the validation images. "
+            "The test images did not influence the choice. The first trial is the preset. The "
+            f"others multiply its learning rate by {low:g} to {high:g}, with {images} images for "
+            f"each network and, where their number is free, {networks} networks in a step, in all "
+            f"at most {tuning.MOST_IMAGES:,} images; the factors and batches are the same for all "
+            f"methods. Methods that train by Adam let it fall to {tuning.ADAM_RATE_LEFT:.0%} over "
+            "the run; the others keep the schedule that defines them. metrics.json lists all "
+            "trials."
+        ]
+        for method in self.methods:
+            if (name := self._tuned(method)) != method:
+                paragraphs.append(f"{method} trains the same network as {name}: it has its choice.")
+        for name, found in self.tunings.items():
+            diverged = sum(trial[tuning.OBJECTIVE] is None for trial in found.trials)
+            if diverged:
+                paragraphs.append(f"Trials of {name} whose training diverged: {diverged}.")
+            rates = [trial["learning_rate"] for trial in found.trials]
+            rate = found.chosen["learning_rate"]
+            if min(rates) < max(rates) and rate in (min(rates), max(rates)):
+                end = "least" if rate == min(rates) else "greatest"
+                paragraphs.append(
+                    f"The learning rate of {name} is the {end} that was tried: a better one may "
+                    "lie beyond."
+                )
+        return paragraphs
+
+    def _left_out_paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
+        if not metrics["left_out"]:
+            return []
+        return [
+            "Data sets that were not available, so that their detection is missing for all or some "
+            f"methods: {', '.join(metrics['left_out'])}."
+        ]
+
+    def summary(
+        self,
+        results: Sequence[RunResult],
+        numbers: Numbers,
+        folder: pathlib.Path,
+        data_dir: str | None,
+    ) -> dict[str, Any]:
+        """The data sets of the detection that were not available."""
+        left_out = [name for one in results for name in _left_out(one)]
+        return {"left_out": list(dict.fromkeys(left_out))}
 
     def figure(
         self, numbers: Numbers, metrics: Mapping[str, Any]
@@ -181,6 +316,27 @@ def _is_ood(key: str, *scores: str) -> bool:
 def _ood_value(key: str, result: RunResult) -> float | None:
     """The value of such a row; None if the run left out the data set, which was not available."""
     return result.rows[key].value if key in result.rows else None
+
+
+def _left_out(result: RunResult) -> list[str]:
+    return result.metrics["analyses"]["out_of_distribution"]["left_out"]
+
+
+_TRIALS = Measure("trials", "trials, of which it is the best", "study", format="{:,.0f}")
+_CHOICE_COLUMNS = (
+    Column(
+        Measure("learning_rate", "learning rate of the first step", "study", format="{:.2g}"),
+        lambda one: one.run.config.learning_rate,
+    ),
+    Column(
+        Measure("images_per_network", "images of a network in a step", "study", format="{:,.0f}"),
+        lambda one: one.run.config.images_per_network,
+    ),
+    Column(
+        Measure("networks_per_step", "networks in a step", "study", format="{:,.0f}"),
+        lambda one: one.run.config.networks_per_step,
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,12 +417,14 @@ def from_flags() -> Comparison:
         values.passes or PASSES[values.preset],
         methods,
         tuple(sorted(map(int, values.seeds))),
+        TRIALS if values.trials is None else values.trials,
     )
 
 
 def default_folder(comparison: Comparison) -> pathlib.Path:
-    """Named after data set and preset; more passes, methods or seeds go on in the same folder."""
-    defaults = {"dataset": "mnist", "preset": "paper"}
+    """Named after data set, preset and passes; more methods, seeds or trials go on in it."""
+    passes = PASSES[comparison.preset]
+    defaults = {"dataset": "mnist", "preset": "paper", "tuned": True, "passes": passes}
     return pathlib.Path("runs", folder_name("compare", comparison.fixed_settings(), defaults))
 
 

@@ -50,7 +50,7 @@ import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
 from hypernet_tf.training.devices import Execution
-from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
+from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, trials_flag
 from reproduce.configs import RunConfig, preset
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
@@ -73,6 +73,7 @@ SHARED_FLAGS = (
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.adopt_module_key_flags(device_flags)
+flags.adopt_module_key_flags(trials_flag)
 # Measures of the validation images that a sweep can search for.
 OBJECTIVES = (
     "majority_vote_accuracy",
@@ -95,7 +96,6 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("lam_min", 1e1, "For --search=bayesian: the least lam.")
 flags.DEFINE_float("lam_max", 1e5, "For --search=bayesian: the greatest lam.")
-flags.DEFINE_integer("trials", 10, "For --search=bayesian: how many trials in all.", lower_bound=1)
 flags.DEFINE_enum(
     "objective",
     OBJECTIVES[0],
@@ -105,6 +105,7 @@ flags.DEFINE_enum(
     + ".",
 )
 
+_TRIALS = 10
 _SEARCH_FLAGS = {"grid": ("lams",), "bayesian": ("lam_min", "lam_max", "trials")}
 
 
@@ -277,8 +278,10 @@ def from_flags() -> Sweep:
     low, high = (trials.rounded(values[name].value) for name in ("lam_min", "lam_max"))
     if not 0 < low < high < math.inf:
         raise UsageError(f"--lam_min and --lam_max are 0 < min < max, not {low:g}, {high:g}")
+    if values.trials == 0:
+        raise UsageError("--trials=0 searches nothing: give at least 1")
     config = run_flags.config_from_flags("mnist")
-    return sweep(config, lam_min=low, lam_max=high, num_trials=values.trials)
+    return sweep(config, lam_min=low, lam_max=high, num_trials=values.trials or _TRIALS)
 
 
 def _lams(texts: list[str]) -> tuple[float, ...]:
@@ -345,7 +348,8 @@ def _search(
     *,
     is_worker: bool,
 ) -> list[Any]:
-    def train(lam: float) -> dict[str, float]:
+    def train(values: dict[str, Any]) -> dict[str, float]:
+        lam = values["lam"]
         print(f"trial: lam {lam:g}", flush=True)
         trial = sweep.run_of(lam)
         _wait_until_free(folder / trial.folder)
@@ -354,7 +358,7 @@ def _search(
         return {key: metrics["validation"][key] for key in OBJECTIVES}
 
     if sweep.search == "grid":
-        oracle = functools.partial(trials.ListOracle, sweep.lams)
+        oracle = functools.partial(trials.ListOracle, [{"lam": lam} for lam in sweep.lams])
     else:
         oracle = functools.partial(
             trials.BayesianOracle, sweep.lam_min, sweep.lam_max, max_trials=sweep.num_trials
@@ -385,7 +389,8 @@ def _finish(
     """Write the frontier of the trials that came to their end."""
 
     def lams(status: str) -> tuple[float, ...]:
-        return tuple(sorted({trials.lam_of(one) for one in ended if one.status == status}))
+        these = [one for one in ended if one.status == status]
+        return tuple(sorted({trials.values_of(one)["lam"] for one in these}))
 
     sweep = dataclasses.replace(sweep, done=lams("COMPLETED"), failed=lams("FAILED"))
     if not sweep.done:

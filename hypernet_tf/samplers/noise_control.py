@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,26 +19,32 @@ from hypernet_tf.targets import Target, WeightSet
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class NoiseControl(LatentSampler):
-    """One trained weight vector plus isotropic Gaussian noise: theta = theta_0 + scale · z.
+    """One trained weight vector plus Gaussian noise: theta = theta_0 + scale · z.
 
     A sampler that is not better than this, at the same distance between its networks, has learned
     nothing about where good weights lie. `fit` trains theta_0 in the ordinary way, without noise;
     `match` then sets the scale. The noise is added to theta_0 in the fixed gauge, where distances
-    are measured. The sum is not gauged again, because the noise would no longer be isotropic.
+    are measured. The sum is not gauged again, because the noise would no longer have this scale.
+
+    With one scale the noise is isotropic. Gauged layers differ in the size of their weights, and
+    isotropic noise can drown the layer with the smallest weights. With a scale for each layer,
+    `match` makes the networks as far apart in each layer as those of the other sampler, which is
+    the harder control.
 
     Args:
         target: The `Target`, or a Keras model.
-        scale: Standard deviation of the noise, in the units of gauged weights.
+        scale: Standard deviation of the noise, in the units of gauged weights: one number, or one
+            number for each of `target.layers`.
         initializers: Initializers of theta_0; see `DeepEnsemble`.
         **kwargs: Options of `WeightSampler`, except num_networks (a training step has one network)
             and diversity: lam, prior_scale, gauge, seed, ...
 
     Attributes:
-        scale: The scale, a variable.
+        scale: The scale, a variable [] or [layers].
         latent_dim: D, one number for each weight.
 
     Raises:
-        ValueError: The scale is not positive.
+        ValueError: A scale is not positive, or there are not as many scales as layers.
 
     Example:
         >>> control = NoiseControl(target)
@@ -47,6 +53,7 @@ class NoiseControl(LatentSampler):
         >>> control.fit(x, y, batch_size=256, epochs=10)
         >>> control.match(hyper.sample(100))
         >>> control.sample(200).evaluate(x_test, y_test)
+        >>> by_layer = NoiseControl(target, scale=[0.01] * len(target.layers))
 
     Reference: the noise control of arXiv 2506.07998.
     """
@@ -57,19 +64,28 @@ class NoiseControl(LatentSampler):
         self,
         target: Target,
         *,
-        scale: float = 0.01,
+        scale: float | Sequence[float] = 0.01,
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
         super().__init__(target, num_networks=1, diversity=[], **kwargs)
-        if not 0 < scale < float("inf"):
-            raise ValueError(f"scale is {scale}: give a positive, finite number.")
+        values = np.array(scale, "float64")
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise ValueError(f"scale is {scale}: give positive, finite numbers.")
+        if values.ndim and len(values) != len(self.target.layers):
+            raise ValueError(
+                f"scale has {len(values)} numbers, and the target {len(self.target.layers)} layers "
+                "with weights: give one number, or one for each layer."
+            )
         self.latent_dim = self.target.weight_count
         self.initializers = dict(initializers or {})
-        self._initial_scale = scale
+        self._initial_scale = values.tolist()
         self.theta = trained_weights(self, 1, self.initializers)
         self.scale = self.add_weight(
-            name="scale", initializer=keras.initializers.Constant(scale), trainable=False
+            name="scale",
+            shape=values.shape,
+            initializer=keras.initializers.Constant(self._initial_scale),
+            trainable=False,
         )
         self.built = True
 
@@ -78,7 +94,7 @@ class NoiseControl(LatentSampler):
         return tf.random.stateless_normal([count, self.latent_dim], tf.cast(seed, tf.int32))
 
     def gauge(self, weights: WeightSet) -> WeightSet:
-        """The weights as they are: theta_0 is in the gauge, and noise around it stays isotropic."""
+        """The weights as they are: theta_0 is in the gauge, and noise around it keeps its scale."""
         return weights
 
     def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:
@@ -92,42 +108,51 @@ class NoiseControl(LatentSampler):
         if training:
             return Draw(trained, z)
         centre = super().gauge(WeightSet(trained, self.target.initial_state(1)))
-        theta = self.target.flatten(centre) + self.scale * z
+        scale = self.scale.value
+        if self.scale.ndim:
+            scale = tf.repeat(scale, self._weights_by_layer())  # [layers] to [D]
+        theta = self.target.flatten(centre) + scale * z
         return Draw(self.target.unflatten(theta).trainable, z)
 
-    def match(self, ensemble: Ensemble) -> float:
+    def match(self, ensemble: Ensemble) -> float | list[float]:
         """Set the scale so that networks are as far apart as those of another sampler.
 
         With this scale the mean logarithm of the distance (L2, of gauged weights) to the nearest
-        neighbour is the same, among as many networks.
+        neighbour is the same, among as many networks. With a scale for each layer this holds for
+        the weights of each layer.
 
         Args:
             ensemble: Networks of the other sampler, of the same target.
 
         Returns:
-            The scale.
+            The scale, or the scale of each layer.
 
         Raises:
             ValueError: There is one network, or the networks are of another target, or two of them
-                are equal.
+                are equal, in a layer if each has a scale.
         """
         if ensemble.target.weight_count != self.target.weight_count:
             raise ValueError("Cannot match networks of another target: give networks of this one.")
         if len(ensemble) < 2:
             raise ValueError("Cannot match one network, which has no distance: give at least 2.")
-
-        def distance(vectors: tf.Tensor) -> float:
-            return float(tf.reduce_mean(tf.math.log(nearest_neighbour_distances(vectors))))
-
         # Distances between theta_0 + scale · z are those between z, scaled.
-        log_scale = distance(tf.constant(ensemble.theta())) - distance(
-            self.sample_latent(len(ensemble))
-        )
-        scale = float(np.exp(log_scale))
-        if not 0 < scale < float("inf"):
+        other = self._log_distances(tf.constant(ensemble.theta()))
+        scale = np.exp(other - self._log_distances(self.sample_latent(len(ensemble))))
+        if not (np.isfinite(scale) & (scale > 0)).all():
             raise ValueError("Cannot match equal networks: give networks that all differ.")
         self.scale.assign(scale)
-        return float(self.scale.numpy())
+        return self.scale.numpy().tolist()
+
+    def _weights_by_layer(self) -> list[int]:
+        """The number of weights of each layer, in the order of theta."""
+        return [layer.filters * layer.row_size for layer in self.target.layers]
+
+    def _log_distances(self, vectors: tf.Tensor) -> np.ndarray:
+        """Mean logarithm of the distance to the nearest neighbour, in the shape of the scale."""
+        parts = tf.split(vectors, self._weights_by_layer(), 1) if self.scale.ndim else [vectors]
+        distances = [nearest_neighbour_distances(part) for part in parts]
+        means = [tf.reduce_mean(tf.math.log(distance)) for distance in distances]
+        return np.reshape(means, self.scale.shape)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""

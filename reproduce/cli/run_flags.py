@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import pathlib
 
@@ -11,6 +12,7 @@ from absl import flags
 from reproduce.cli import analysis_flags, device_flags, shared_flags
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
 from reproduce.configs.methods import DIVERSITY, methods_help, methods_of, presets_of
+from reproduce.configs.run_config import TRAINING_SETTINGS
 from reproduce.runs import folder as folders
 from reproduce.runs.experiment import run
 from reproduce.runs.folder import UsageError
@@ -33,9 +35,42 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "match",
     None,
-    "For --method=noise and --method=apd: the folder of a finished run. The noise is as strong as "
-    "it takes for networks to be as far from their nearest neighbours as the networks of that run; "
-    "apd learns the distribution of these networks.",
+    "For --method=noise, noise_by_layer and apd: the folder of a finished run. The noise is as "
+    "strong as it takes for networks to be as far from their nearest neighbours as the networks of "
+    "that run; apd learns the distribution of these networks.",
+)
+flags.DEFINE_float("learning_rate", None, "Learning rate of the first step. Default: the preset's.")
+flags.DEFINE_float(
+    "learning_rate_left",
+    None,
+    "Fraction of the learning rate that is left after the last step. Default: the preset's.",
+    lower_bound=0.0,
+    upper_bound=1.0,
+)
+flags.DEFINE_enum(
+    "learning_rate_schedule",
+    None,
+    ["exponential", "cosine"],
+    "How the learning rate falls. Default: the preset's.",
+)
+flags.DEFINE_integer(
+    "networks_per_step",
+    None,
+    "For --method=hypernetwork: N, the number of networks in a training step. Default: the "
+    "preset's.",
+    lower_bound=2,
+)
+flags.DEFINE_integer(
+    "images_per_network",
+    None,
+    "B, the number of images of each network in a training step. Default: the preset's. "
+    "Validations, checkpoints and snapshots stay as many images apart.",
+    lower_bound=1,
+)
+flags.register_validator(
+    "learning_rate",
+    lambda value: value is None or (math.isfinite(value) and value > 0),
+    "the learning rate is a finite number above 0",
 )
 # Flags that describe a training; without any of them, analyses are those of a finished run.
 _TRAINING = (
@@ -49,9 +84,10 @@ _TRAINING = (
     "preset",
     "precision",
     "target",
+    *TRAINING_SETTINGS,
 )
 # Flags that only some methods have; see `Method.flags`.
-_METHOD_FLAGS = ("lam", "diversity", "match")
+_METHOD_FLAGS = ("lam", "diversity", "match", "networks_per_step")
 FLAG_MODULES = (shared_flags, analysis_flags, device_flags)
 
 
@@ -115,7 +151,11 @@ def config_from_flags(experiment: str) -> RunConfig:
         raise UsageError(
             f"--num_networks is not used by --method={method.name}, which is one network: remove it"
         )
-    given = {name: FLAGS[name].value for name in ("num_networks", "precision")}
+    step = {name: FLAGS[name].value for name in ("networks_per_step", "images_per_network")}
+    if any(step.values()):
+        config = config.with_step_of(**{k: v or getattr(config, k) for k, v in step.items()})
+    settings = {"num_networks", "precision", *TRAINING_SETTINGS} - step.keys()
+    given = {name: FLAGS[name].value for name in settings}
     given |= {name: FLAGS[name].value for name in ("match", "diversity") if name in method.flags}
     if "lam" in method.flags:
         default = FLAGS["lam"].using_default_value
@@ -135,6 +175,7 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     names = (
         *("dataset", "method", "lam", "seed", "num_networks"),
         *("preset", "match", "precision", "target", "diversity"),
+        *TRAINING_SETTINGS,
     )
     settings = {name: getattr(config, name) for name in names}
     settings["match"] = pathlib.Path(config.match).name  # no slashes

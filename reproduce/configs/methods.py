@@ -44,6 +44,8 @@ class Method:
             no `--match`.
         learns_match: Whether it learns the networks of `--match`, before its training, rather than
             being matched to them after it.
+        tuned_as: Name of a method that is trained in the same way, whose tuned learning rate and
+            batch it takes in a comparison; "" to tune the method itself.
         learning_rate_of_mean_loss: Whether the sampler's own learning rate is the configured one
             divided by the number of training images.
     """
@@ -56,6 +58,7 @@ class Method:
     num_available: Callable[[RunConfig], int | None] = _unlimited
     matches: str = ""
     learns_match: bool = False
+    tuned_as: str = ""
     learning_rate_of_mean_loss: bool = False
 
 
@@ -245,7 +248,7 @@ register_method(
         name="hypernetwork",
         help="generated from a random vector",
         build=_hypernetwork,
-        flags=("lam", "diversity"),
+        flags=("lam", "diversity", "networks_per_step"),
         presets=(
             RunConfig(
                 "mnist", "hypernetwork", "paper", "mnist",
@@ -743,21 +746,29 @@ register_method(
 )
 
 
-# ---- the control ------------------------------------------------------------------------------
+# ---- the controls -----------------------------------------------------------------------------
+
+_UNMATCHED = 1e-6  # next to no noise until the scale is matched: validations see the network itself
 
 
 def _noise(target: hn.Target, config: RunConfig, _: int) -> hn.NoiseControl:
-    # Next to no noise until the scale is matched: validations see the network itself.
-    return hn.NoiseControl(target, scale=1e-6, **_trained(config))
+    return hn.NoiseControl(target, scale=_UNMATCHED, **_trained(config))
 
 
-register_method(
+def _noise_by_layer(target: hn.Target, config: RunConfig, _: int) -> hn.NoiseControl:
+    return hn.NoiseControl(
+        target, scale=[_UNMATCHED] * len(target.layers), **_trained(config)
+    )
+
+
+_NOISE = register_method(
     Method(
         name="noise",
         help="one trained network and noise around it, as far apart as the networks of --match",
         build=_noise,
         flags=("match",),
         matches="hypernetwork",
+        tuned_as="sgd",
         presets=(
             RunConfig(
                 "mnist", "noise", "paper", "mnist",
@@ -781,5 +792,16 @@ register_method(
                 learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
             ),
         ),
+    )
+)
+register_method(
+    Method(
+        name="noise_by_layer",
+        help="the same, with noise that is as far apart in each layer as the networks of --match",
+        build=_noise_by_layer,
+        flags=("match",),
+        matches="hypernetwork",
+        tuned_as="sgd",
+        presets=tuple(dataclasses.replace(row, method="noise_by_layer") for row in _NOISE.presets),
     )
 )

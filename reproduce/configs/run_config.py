@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+# Settings of a training that flags change and comparisons choose, beside those of presets.
+TRAINING_SETTINGS = (
+    "learning_rate",
+    "learning_rate_left",
+    "learning_rate_schedule",
+    "networks_per_step",
+    "images_per_network",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
@@ -72,6 +81,35 @@ class RunConfig:
     def passes_per_step(self) -> int:
         """Images that go through a target network, forth and back, in a training step."""
         return self.networks_per_step * self.images_per_network
+
+    def with_step_of(self, *, networks_per_step: int, images_per_network: int) -> RunConfig:
+        """The same run, each step of which takes other numbers of networks and images.
+
+        Validations, checkpoints and snapshots stay as many image passes apart, rounded down to
+        whole steps; the number of steps stays the same.
+
+        Args:
+            networks_per_step: N.
+            images_per_network: B.
+        """
+        passes = networks_per_step * images_per_network
+
+        def rescaled(steps: int) -> int:
+            return max(1, steps * self.passes_per_step // passes) if steps else 0
+
+        return dataclasses.replace(
+            self,
+            networks_per_step=networks_per_step,
+            images_per_network=images_per_network,
+            validate_every=rescaled(self.validate_every),
+            checkpoint_every=rescaled(self.checkpoint_every),
+            snapshot_every=rescaled(self.snapshot_every),
+        )
+
+    @property
+    def image_passes(self) -> int:
+        """Images that go through a target network, forth and back, in the run."""
+        return self.steps * self.passes_per_step
 
     @property
     def follows_steps(self) -> bool:

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from reproduce.configs import METHODS, RunConfig
+from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.experiments import EXPERIMENTS
 from reproduce.configs.extensions import loaded_extensions
+from reproduce.configs.run_config import TRAINING_SETTINGS
 from reproduce.runs.folder import RunError
 
 
@@ -41,6 +42,7 @@ def command_line(
         "num_networks": config.num_networks if config.num_networks > 1 else "",
         "seed": config.seed,
         "precision": config.precision if config.precision != RunConfig.precision else "",
+        **_training_settings(config),
         "data_dir": data_dir or "",
         "run_dir": folder,
         "analyses": ",".join(analyses),
@@ -53,6 +55,14 @@ def command_line(
     flags |= {name: optional[name] for name in METHODS[config.method].flags if name in optional}
     words = [f"--{name}={value}" for name, value in flags.items() if value != ""]
     return ["-m", f"reproduce.{config.experiment}", *words]
+
+
+def _training_settings(config: RunConfig) -> dict[str, object]:
+    """Learning rate and size of a step, where they are not the preset's."""
+    row = preset(config.experiment, config.method, config.preset, target=config.target)
+    values = {name: getattr(config, name) for name in TRAINING_SETTINGS}
+    different = {n: value for n, value in values.items() if value != getattr(row, n)}
+    return {n: f"{v:.17g}" if isinstance(v, float) else v for n, v in different.items()}
 
 
 def end_together() -> None:

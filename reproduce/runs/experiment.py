@@ -151,6 +151,26 @@ def run(
     return metrics
 
 
+def trial(config: RunConfig, dataset: hn.data.Dataset, folder: pathlib.Path) -> dict[str, Any]:
+    """Train, and evaluate nothing but the validation images.
+
+    Args:
+        config: Configuration of the run.
+        dataset: The configured data set, see `load`.
+        folder: Run folder. A run that was killed goes on, and one that is finished is not repeated.
+
+    Returns:
+        The numbers of the last validation, by the keys of their measures.
+
+    Raises:
+        RunError, CheckpointError, TrainingDivergedError: Each with its one line.
+    """
+    with folders.occupy(folder, config):
+        _prepare(config)
+        _, record = trained(config, dataset, folder, Execution())
+    return record["history"][-1]["validation"]
+
+
 def _prepare(config: RunConfig) -> None:
     """Set Keras's global seed, from which initial weights come, and make reruns exactly equal."""
     keras.utils.set_random_seed(config.seed)

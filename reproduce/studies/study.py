@@ -10,6 +10,7 @@ import abc
 import dataclasses
 import json
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 
 from hypernet_tf.metrics import Measure
 from reproduce.analyses import Limits, perform
-from reproduce.configs import METHODS, RunConfig
+from reproduce.configs import METHODS, TARGETS, RunConfig
 from reproduce.reports import page as pages
 from reproduce.reports import run_page
 from reproduce.reports.tables import Row, html_table, markdown_table
@@ -102,6 +103,41 @@ class Number(NamedTuple):
         if self.mean is not None and self.std:
             text += f" ± {measure.factor * self.std:.2g}"
         return text
+
+
+class Progress:
+    """How long a study takes: the time so far, and an estimate of the rest from image passes."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._done = 0
+
+    def text(self, passes_left: int) -> str:
+        """Return the time so far and the rest, as one phrase.
+
+        Args:
+            passes_left: Number of image passes of all runs that are still to do.
+        """
+        seconds = time.monotonic() - self._start
+        text = f"{_duration(seconds)} so far"
+        if self._done:
+            text += f", about {_duration(seconds * passes_left / self._done)} to go"
+        return text
+
+    def add(self, passes: int) -> None:
+        """Count a run that was done.
+
+        Args:
+            passes: Number of its image passes.
+        """
+        self._done += passes
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 Numbers = dict[str, dict[str, Number]]  # key of a column -> entry -> number
@@ -231,7 +267,7 @@ class Study(abc.ABC):
             available = METHODS[run.config.method].num_available(run.config)
             if available is not None and available < run.config.num_networks:
                 raise folders.UsageError(
-                    f"after {run.config.steps * run.config.passes_per_step:,} image passes "
+                    f"after {run.config.image_passes:,} image passes "
                     f"{run.config.method} has {available} networks, and its ensemble takes "
                     f"{run.config.num_networks}: train for more steps"
                 )
@@ -256,21 +292,47 @@ class Study(abc.ABC):
         self.check(folder)
         with folders.locked(folder):
             folders.write_json(folder / "study.json", self.record())
-            self.run_missing(folder, data_dir)
-            return self.write(folder, data_dir)
+            progress = Progress()
+            study = self.prepared(folder, data_dir, progress)
+            study.run_missing(folder, data_dir, progress)
+            return study.write(folder, data_dir)
 
-    def run_missing(self, folder: pathlib.Path, data_dir: str | None) -> None:
-        """Do the runs that are not complete, each in a process of its own."""
+    def prepared(self, folder: pathlib.Path, data_dir: str | None, progress: Progress) -> Study:
+        """The study with all that must be known before its runs start.
+
+        Args:
+            folder: Folder of the study.
+            data_dir: Folder of data sets, see `hypernet_tf.data.load`.
+            progress: Clock of the study, for what is run here.
+        """
+        return self
+
+    def run_missing(self, folder: pathlib.Path, data_dir: str | None, progress: Progress) -> None:
+        """Do the runs that are not complete, each in a process of its own.
+
+        Args:
+            folder: Folder of the study.
+            data_dir: Folder of data sets, see `hypernet_tf.data.load`.
+            progress: Clock of the study.
+        """
         runs = self.runs()
+        left = {
+            run.folder: run.config.image_passes for run in runs if not self.is_complete(folder, run)
+        }
         for number, run in enumerate(runs, 1):
-            complete = self.is_complete(folder, run)
-            state = "is complete" if complete else f"{run.config.steps:,} steps"
-            print(f"run {number} of {len(runs)}: {run.folder}: {state}", flush=True)
-            if not complete:
-                where = folder / run.folder
-                run_child(
-                    command_line(run.config, where, data_dir, analyses=self.analyses), run.folder
-                )
+            line = f"run {number} of {len(runs)}: {run.folder}"
+            if run.folder not in left:
+                print(f"{line}: is complete", flush=True)
+                continue
+            print(
+                f"{line}: {run.config.steps:,} steps; {progress.text(sum(left.values()))}",
+                flush=True,
+            )
+            arguments = command_line(
+                run.config, folder / run.folder, data_dir, analyses=self.analyses
+            )
+            run_child(arguments, run.folder)
+            progress.add(left.pop(run.folder))
 
     def is_complete(self, folder: pathlib.Path, run: StudyRun) -> bool:
         """Whether a run is finished, and analysed with the settings that every run here has."""
@@ -279,9 +341,19 @@ class Study(abc.ABC):
             return False
         if not (where / "report.html").exists():
             return False
-        limits = Limits(run.config.num_networks, None, 1, 1, run.config.dataset)
-        settings = perform.resolved_settings(self.analyses, {}, limits)
         metrics = folders.read_metrics(where)
+        try:
+            num_images = metrics["dataset"]["test"]
+        except (KeyError, TypeError) as error:
+            raise folders.damaged(where / "metrics.json") from error
+        limits = Limits(
+            run.config.num_networks,
+            METHODS[run.config.method].num_available(run.config),
+            num_images,
+            TARGETS[run.config.target].image_shape[-1],
+            run.config.dataset,
+        )
+        settings = perform.resolved_settings(self.analyses, {}, limits)
         return all(perform.is_current(name, metrics, settings) for name in self.analyses)
 
     # ---- collecting and writing -------------------------------------------------------------

@@ -1,13 +1,14 @@
-"""The trials of a sweep in Keras Tuner: oracles that propose lam, and the search."""
+"""Trials in Keras Tuner: oracles that propose settings, and the search."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras_tuner
@@ -19,22 +20,34 @@ from reproduce.runs.folder import RunError
 
 
 def rounded(value: float, digits: int = 6) -> float:
-    """Round a lam to a number of significant digits, which a folder's name and a command show.
+    """Round a number to significant digits, which a folder's name and a command show.
 
     Args:
-        value: The lam.
+        value: The number.
         digits: Number of significant digits.
     """
     return float(f"{value:.{digits}g}")
 
 
-def lam_of(trial: Any) -> float:
-    """Return the lam of a trial, rounded because Keras Tuner's messages have single precision.
+def values_of(trial: Any) -> dict[str, Any]:
+    """Return the settings of a trial, rounded because Keras Tuner's messages have single precision.
 
     Args:
         trial: Trial of Keras Tuner.
     """
-    return rounded(trial.hyperparameters.values["lam"])
+    return {
+        name: rounded(value) if isinstance(value, float) else value
+        for name, value in trial.hyperparameters.values.items()
+    }
+
+
+def text_of(values: Mapping[str, Any]) -> str:
+    """Return settings in one line.
+
+    Args:
+        values: Name of a setting -> value.
+    """
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 class _Resumable:
@@ -62,36 +75,38 @@ class _Resumable:
             }
         )
 
-    def _tried(self) -> set[float]:
-        return {lam_of(trial) for trial in self.trials.values()}
+    def _tried(self) -> list[dict[str, Any]]:
+        return [values_of(trial) for trial in self.trials.values()]
 
 
 class ListOracle(_Resumable, keras_tuner.Oracle):
-    """Tries a list of lams in order; a longer list continues a search over a shorter one.
+    """Tries a list of settings in order; a longer list continues a search over a shorter one.
 
     Keras Tuner's `GridSearchOracle` does not support values that are added after its start.
 
     Args:
-        lams: Values of lam.
+        candidates: Name of a setting -> value, for each trial, all with the same names; floats have
+            at most six significant digits.
         **kwargs: Arguments of `keras_tuner.Oracle`.
     """
 
-    def __init__(self, lams: Sequence[float], **kwargs: Any):
+    def __init__(self, candidates: Sequence[Mapping[str, Any]], **kwargs: Any):
         space = keras_tuner.HyperParameters()
-        space.Choice("lam", list(lams))
+        for name in candidates[0]:
+            space.Choice(name, list(dict.fromkeys(one[name] for one in candidates)))
         super().__init__(hyperparameters=space, **kwargs)
-        self.lams = lams
+        self.candidates = candidates
 
     def populate_space(self, trial_id):
-        """Propose the next lam; if none is left, workers wait until all trials have ended.
+        """Propose the next settings; if none are left, workers wait until all trials have ended.
 
         Args:
             trial_id: Name of the new trial.
         """
         tried = self._tried()
-        for lam in self.lams:
-            if lam not in tried:
-                return {"status": "RUNNING", "values": {"lam": lam}}
+        for values in self.candidates:
+            if values not in tried:
+                return {"status": "RUNNING", "values": dict(values)}
         return {"status": "IDLE" if self.ongoing_trials else "STOPPED", "values": None}
 
 
@@ -122,7 +137,7 @@ class BayesianOracle(_Resumable, keras_tuner.oracles.BayesianOptimizationOracle)
             answer = super().populate_space(trial_id)
         if answer["values"]:
             lam = self._clipped(answer["values"]["lam"])
-            tried = self._tried()
+            tried = {values["lam"] for values in self._tried()}
             if lam in tried:
                 ends = sorted({self.low, self.high} | tried)
                 below, above = max(itertools.pairwise(ends), key=lambda gap: gap[1] / gap[0])
@@ -138,11 +153,11 @@ class Trials(keras_tuner.Tuner):
     """Calls a function for each trial.
 
     Args:
-        train: Function lam -> metrics of the trial.
+        train: Function of the settings by name -> metrics of the trial.
         **kwargs: Arguments of `keras_tuner.Tuner`.
     """
 
-    def __init__(self, train: Callable[[float], dict[str, float]], **kwargs: Any):
+    def __init__(self, train: Callable[[dict[str, Any]], dict[str, float]], **kwargs: Any):
         super().__init__(**kwargs)
         self.train = train
 
@@ -158,9 +173,9 @@ class Trials(keras_tuner.Tuner):
             **kwargs: Not used.
         """
         try:
-            metrics = self.train(lam_of(trial))
+            metrics = self.train(values_of(trial))
         except TrainingDivergedError as error:
-            print(f"lam {lam_of(trial):g}: {error}", flush=True)
+            print(f"{text_of(values_of(trial))}: {error}", flush=True)
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except Exception as error:
             raise keras_tuner.errors.FatalError(str(error)) from error
@@ -172,7 +187,7 @@ class Trials(keras_tuner.Tuner):
 
 
 def search(
-    train: Callable[[float], dict[str, float]],
+    train: Callable[[dict[str, Any]], dict[str, float]],
     make_oracle: Callable[..., keras_tuner.Oracle],
     name: str,
     folder: pathlib.Path,
@@ -183,7 +198,7 @@ def search(
     """Run the trials that are not done yet.
 
     Args:
-        train: Function lam -> metrics of the trial.
+        train: Function of the settings by name -> metrics of the trial.
         make_oracle: Function that makes an oracle from the arguments `objective`, `seed` and
             `max_consecutive_failed_trials`.
         name: Key of the measure that is the objective.
@@ -201,10 +216,11 @@ def search(
     oracle = make_oracle(
         objective=objective(name),
         seed=seed + 1,  # Keras Tuner replaces 0 by a random seed
-        max_consecutive_failed_trials=None,  # failures do not end the search: lams differ
+        max_consecutive_failed_trials=None,  # failures do not end the search: settings differ
     )
     try:
-        tuner = Trials(train, oracle=oracle, directory=folder.parent, project_name=folder.name)
+        with contextlib.redirect_stdout(None):  # "Reloading Tuner from ..."
+            tuner = Trials(train, oracle=oracle, directory=folder.parent, project_name=folder.name)
         # Keras Tuner itself reloads the state only in a process of the same name.
         if not is_worker and (folder / "oracle.json").exists():
             oracle.reload()

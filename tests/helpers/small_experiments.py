@@ -97,6 +97,18 @@ def python(*arguments, cwd, timeout=300, **variables):
     )
 
 
+def start(*arguments, cwd):
+    """Start Python in a process of its own, which goes on while the test does."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def modification_times(folder):
     """Path -> time for all files below a folder, except locks."""
     return {

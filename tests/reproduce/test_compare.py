@@ -3,31 +3,50 @@
 import dataclasses
 import json
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
 from absl import flags
-from small_experiments import command_line, modification_times, python
+from small_experiments import (
+    command_line,
+    modification_times,
+    python,
+    run_in_process,
+    small_presets,
+    start,
+)
 
 import hypernet_tf as hn
+from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce import compare
 from reproduce.analyses import ANALYSES
+from reproduce.cli.run_flags import config_from_flags
 from reproduce.compare import Comparison
-from reproduce.configs.methods import methods_of
+from reproduce.configs.methods import METHODS, methods_of
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
+from reproduce.runs.command import command_line as run_command_line
 from reproduce.runs.folder import RunError, UsageError
+from reproduce.studies import study as studies
+from reproduce.studies import tuning
+from reproduce.studies.tuning import Tuning
 
 
 class TestFlags:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (["--methods=sgd,gan"], "there is no method 'gan': choose from hypernetwork, mnf"),
+            (
+                ["--methods=sgd,gan"],
+                "there is no method 'gan': choose from hypernetwork, mixture, mnf",
+            ),
             (["--methods=sgd,sgd"], "--methods names a method twice: name each once"),
             (["--methods="], "--methods is empty: name at least one"),
             (["--methods=sgd,noise"], "noise needs the networks of hypernetwork: add hypernetwork"),
             (["--methods=sgd,apd"], "apd needs the networks of sgld: add sgld to --methods"),
+            (["--methods=noise_by_layer"], "noise_by_layer needs the networks of hypernetwork"),
             (["--steps=9"], "a comparison has no --steps"),
             (["--method=sgd"], "a comparison has no --method\\. "),
             (["--devices=2"], "a comparison has no --devices\\. "),
@@ -54,7 +73,7 @@ class TestFlags:
         with command_line("--dataset=mnist_5k", "--preset=quick", "--seeds=2,0"):
             study = compare.from_flags()
         assert study.methods == tuple(methods_of("mnist"))
-        assert (study.seeds, study.passes) == ((0, 2), 1_024_000)
+        assert (study.seeds, study.passes, study.num_trials) == ((0, 2), 1_024_000, 8)
         folder = compare.default_folder(study)
         assert str(folder) == "runs/compare-dataset=mnist_5k-preset=quick"
         runs = study.runs()
@@ -63,9 +82,19 @@ class TestFlags:
             assert run.folder == f"{run.entry}-seed={run.config.seed}"
             more = run.config.steps * run.config.passes_per_step - study.passes
             assert 0 <= more < run.config.passes_per_step
-            other = {"noise": "hypernetwork", "apd": "sgld"}.get(run.entry)
+            other = METHODS[run.entry].matches
             match = f"../{other}-seed={run.config.seed}" if other else ""
             assert run.config.match == match
+
+    def test_what_cannot_go_on_has_another_folder(self):
+        def folder(*arguments):
+            with command_line("--dataset=mnist_5k", "--preset=quick", *arguments):
+                return compare.default_folder(compare.from_flags()).name
+
+        tuned = "compare-dataset=mnist_5k-preset=quick"
+        assert folder("--trials=3") == folder("--methods=sgd", "--seeds=1") == tuned
+        assert folder("--passes=9000") == f"{tuned}-passes=9000"
+        assert folder("--trials=0", "--passes=9000") == f"{tuned}-tuned=False"
 
     def test_the_paper_is_the_default(self):
         with command_line("--dataset=mnist_5k"):
@@ -94,6 +123,148 @@ def compared(tmp_path_factory, load_once, undrawn):
             if run.folder != "sgd-seed=1":
                 experiment.run(run.config, folder / run.folder, analyses=study.analyses)
         return study, folder, study.execute(folder)
+
+
+class TestTuned:
+    """What the runs of a comparison are after its tuning."""
+
+    STUDY = Comparison(
+        *("mnist_5k", "quick", 100_000, ("hypernetwork", "sgd", "sgd_chains", "noise"), (0, 3)),
+        num_trials=2,
+    )
+    CHOSEN = {  # noqa: RUF012
+        "hypernetwork": {
+            "learning_rate": 3e-4,
+            "images_per_network": 32,
+            "networks_per_step": 8,
+        },
+        "sgd": {"learning_rate": 2e-3, "images_per_network": 64},
+        "sgd_chains": {"learning_rate": 0.1, "images_per_network": 32},  # the preset's
+    }
+
+    def tuned(self, values=(0.5, 0.25)):
+        tunings = {
+            name: Tuning(chosen, [chosen | {tuning.OBJECTIVE: value} for value in values])
+            for name, chosen in self.CHOSEN.items()
+        }
+        return dataclasses.replace(self.STUDY, tunings=tunings)
+
+    def test_runs_have_what_was_chosen(self):
+        configs = {(run.entry, run.config.seed): run.config for run in self.tuned().runs()}
+        assert len(configs) == 8
+        for (method, _), config in configs.items():
+            chosen = self.CHOSEN["sgd" if method == "noise" else method]
+            assert {name: getattr(config, name) for name in chosen} == chosen
+            assert 0 <= config.image_passes - 100_000 < config.passes_per_step
+        for method in ("hypernetwork", "sgd", "noise"):
+            config = configs[method, 3]
+            assert config.decay_per_step**config.steps == pytest.approx(0.01)
+        assert configs["sgd_chains", 0].decay_per_step == 1.0
+
+    def test_folders_are_named_after_what_was_chosen(self):
+        runs = {run.entry: run for run in self.tuned().runs() if run.config.seed == 3}
+        hypernetwork = "hypernetwork-learning_rate=0.0003-networks_per_step=8-seed=3"
+        assert {run.folder for run in runs.values()} == {
+            hypernetwork,
+            "sgd-learning_rate=0.002-images_per_network=64-seed=3",
+            "noise-learning_rate=0.002-images_per_network=64-seed=3",
+            "sgd_chains-seed=3",
+        }
+        assert runs["noise"].config.match == f"../{hypernetwork}"
+
+    def test_the_command_of_a_run_has_what_was_chosen(self, tmp_path):
+        for run in self.tuned().runs():
+            _, _, *words = run_command_line(run.config, tmp_path / run.folder)
+            with command_line(*words):
+                config = config_from_flags("mnist")
+            if config.match:
+                config = dataclasses.replace(config, match=run.config.match)
+            assert config == run.config
+
+    def test_the_page_says_how_and_what_is_doubtful(self):
+        text = "\n".join(self.tuned((None, 0.25)).paragraphs({"left_out": ["notmnist"]}))
+        assert "chosen in 2 trials with seed 0 at the same cost" in text
+        assert "noise trains the same network as sgd: it has its choice." in text
+        assert "Trials of sgd_chains whose training diverged: 1." in text
+        assert "not available, so that their detection is missing for all or some" in text
+        assert "that was tried" not in text  # all trials had one learning rate
+        text = "\n".join(self.STUDY.paragraphs({"left_out": []}))
+        assert "not available" not in text
+
+    def test_the_page_names_a_rate_at_the_end_of_what_was_tried(self):
+        rates = (1e-3, 4e-3, 2e-3)
+        tried = [{"learning_rate": rate, tuning.OBJECTIVE: 1.0} for rate in rates]
+        for rate, end in zip(rates, ("least", "greatest", None), strict=True):
+            found = Tuning({"learning_rate": rate, "images_per_network": 64}, tried)
+            study = dataclasses.replace(self.STUDY, tunings={"sgd": found})
+            text = "\n".join(study.paragraphs({"left_out": []}))
+            assert (f"of sgd is the {end} that was tried" in text) == (end is not None)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory, with_few_digits, undrawn):
+    """A comparison of a small single network, tuned in two trials."""
+    folder = tmp_path_factory.mktemp("runs") / "compare"
+    study = Comparison("mnist_5k", "quick", 8, ("sgd",), (0,), num_trials=2)
+    with small_presets("sgd"), undrawn(), with_few_digits(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "run_child", run_in_process)
+        yield study, folder, study.execute(folder)
+
+
+class TestTuning:
+    def test_table_page_and_file_name_what_was_chosen(self, tuned):
+        _, folder, metrics = tuned
+        assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+        found = metrics["tunings"]["sgd"]
+        assert [one["images_per_network"] for one in found["trials"]] == [4, 64]
+        best = min(found["trials"], key=lambda one: one["negative_log_likelihood"])
+        chosen = found["chosen"]
+        assert best == chosen | {"negative_log_likelihood": best["negative_log_likelihood"]}
+        numbers = {key: values["sgd"]["mean"] for key, values in metrics["numbers"].items()}
+        assert {name: numbers[name] for name in chosen} == chosen
+        assert (numbers["trials"], numbers["networks_per_step"]) == (2, 1)
+        [run] = (path.parent for path in folder.glob("*/config.json"))
+        config = folders.read_metrics(run)["config"]
+        assert {name: config[name] for name in chosen} == chosen
+        assert config["learning_rate_left"] == 0.01
+        table = (folder / "table.md").read_text()
+        assert f"| images of a network in a step | {chosen['images_per_network']} |" in table
+        assert "| trials, of which it is the best | 2 |" in table
+        assert "chosen in 2 trials with seed 0" in (folder / "report.html").read_text()
+
+    def test_trials_evaluate_nothing_but_the_validation_images(self, tuned):
+        _, folder, metrics = tuned
+        for trial in metrics["tunings"]["sgd"]["trials"]:
+            rate, images = trial["learning_rate"], trial["images_per_network"]
+            run = folder / f"tuning/sgd/seed=0-learning_rate={rate:g}-images_per_network={images}"
+            sampler, record = Checkpoints(run / "checkpoints").load()
+            assert int(sampler.step.numpy()) == -(-8 // images)
+            [validation] = [e["validation"] for e in record["history"] if "validation" in e]
+            measured = validation["negative_log_likelihood"]
+            assert measured == pytest.approx(trial["negative_log_likelihood"])
+            names = {path.name for path in run.iterdir()}
+            assert names == {".lock", "config.json", "checkpoints", "tensorboard"}
+            with pytest.raises(RunError, match="no finished run"):
+                folders.read_metrics(run)
+
+    def test_again_nothing_is_run(self, tuned, capsys):
+        study, folder, metrics = tuned
+        before = {
+            path: time for path, time in modification_times(folder).items() if "seed=" in f"{path}"
+        }
+        assert study.execute(folder) == metrics
+        after = modification_times(folder)
+        assert {path: after[path] for path in before} == before
+        said = capsys.readouterr().out
+        assert "is complete" in said
+        assert "trial " not in said
+
+    def test_more_passes_are_another_comparison(self, tuned):
+        study, folder, _ = tuned
+        with pytest.raises(RunError, match="has passes=8, not 1024: choose another --run_dir"):
+            dataclasses.replace(study, passes=1024).execute(folder)
+        with pytest.raises(RunError, match="has tuned=True, not False: choose another --run_dir"):
+            dataclasses.replace(study, num_trials=0).execute(folder)
 
 
 class TestComparison:
@@ -160,7 +331,7 @@ class TestComparison:
         before = {p: p.stat().st_mtime_ns for p in folder.glob("*-seed=*/**/*")}
         done = python(
             *("-m", "reproduce.compare", "--run_dir=runs/compare", "--dataset=mnist_5k"),
-            *("--preset=quick", "--passes=1000", "--seeds=0"),
+            *("--preset=quick", "--passes=1000", "--seeds=0", "--trials=0"),
             "--methods=deep_ensemble,sgd,sgd_chains",
             cwd=tmp_path,
         )
@@ -219,3 +390,45 @@ class TestComparison:
             study.execute(folder)
         after = modification_times(folder)
         assert {path.name for path in after if after[path] != before[path]} == {"study.json"}
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_killed_ends_as_an_undisturbed_one(tmp_path):
+    """Killed in the middle of a trial, and once more in the middle of a run."""
+    words = ("--dataset=mnist_5k", "--preset=quick", "--passes=6400", "--seeds=0", "--trials=2")
+    command = (
+        "-m",
+        "reproduce.compare",
+        *words,
+        "--methods=deep_ensemble,sgd",
+        "--run_dir=compare",
+    )
+    results = []
+    kills = (
+        ("tuning/sgd/*64/checkpoints/step-*", signal.SIGKILL),
+        ("sgd*-seed=0/checkpoints/step-*", signal.SIGTERM),  # which ends the run's process too
+    )
+    for name, interruptions in (("undisturbed", ()), ("killed", kills)):
+        (tmp_path / name).mkdir()
+        folder = tmp_path / name / "compare"
+        for pattern, number in interruptions:
+            process = start(*command, cwd=tmp_path / name)
+            while process.poll() is None and not list(folder.glob(pattern)):
+                time.sleep(0.01)
+            assert process.poll() is None, process.communicate()[1][-2000:]
+            process.send_signal(number)
+            process.communicate()
+            assert not (folder / "metrics.json").exists()
+        done = python(*command, cwd=tmp_path / name, timeout=900)
+        assert done.returncode == 0, done.stderr[-2000:]
+        results.append((json.loads((folder / "metrics.json").read_text()), done.stdout))
+    (metrics, said), (again, said_again) = results
+    assert again["tunings"] == metrics["tunings"]
+    timed = ("train_seconds", "sample_seconds", "peak_memory_mib")
+    for key, values in metrics["numbers"].items():
+        if key not in timed:
+            assert again["numbers"][key] == values, key
+    assert said.count("trial ") == 4
+    assert "trial " not in said_again  # all trials were finished
+    assert "deep_ensemble" in said_again
+    assert said_again.count("is complete") == 1

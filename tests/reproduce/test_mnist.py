@@ -34,7 +34,7 @@ class TestFlags:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (["--method=gan"], "there is no method 'gan': choose from hypernetwork, mnf"),
+            (["--method=gan"], "there is no method 'gan': choose from hypernetwork, mixture, mnf"),
             (["--method=mnf", "--lam=5"], "--lam is not used by --method=mnf: remove it"),
             (["--method=mnf", "--diversity=none"], "--diversity is not used by --method=mnf"),
             (["--method=sgd", "--num_networks=5"], "--num_networks is not used by --method=sgd"),

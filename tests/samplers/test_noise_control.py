@@ -41,6 +41,51 @@ def test_matched_networks_are_as_far_apart(blobs):
     np.testing.assert_allclose(distance(sampler.sample(12)), distance(other), atol=1e-4)
 
 
+def layers_of(ensemble):
+    """The weights of each layer, [N, weights of the layer]."""
+    sizes = [layer.filters * layer.row_size for layer in ensemble.target.layers]
+    return np.split(ensemble.theta(), np.cumsum(sizes)[:-1], 1)
+
+
+def test_each_layer_has_its_own_scale(blobs):
+    scales = (0.2, 3.0)
+    sampler, _ = fitted(lambda: noise_control(gauge=False, scale=scales), *blobs)
+    trained = np.concatenate([v.numpy().ravel() for v in sampler.theta])
+    theta = sampler.sample(4000).theta()
+    np.testing.assert_allclose(theta.mean(0), trained, atol=0.2)
+    for layer, scale in zip(layers_of(sampler.sample(4000)), scales, strict=True):
+        np.testing.assert_allclose(layer.std(0), scale, rtol=0.06)
+    equal = noise_control(scale=(0.05, 0.05))
+    np.testing.assert_allclose(equal.sample(3).theta(), noise_control().sample(3).theta())
+
+
+def test_matched_by_layer_networks_are_as_far_apart_in_each_layer(blobs):
+    other = deep_ensemble(num_networks=12)
+    for weights, factor in zip(other.theta, (1.0, 1.0, 0.01, 0.01), strict=True):
+        weights.assign(weights * factor)  # the second layer has small weights
+    other = other.sample(12)
+    by_layer, _ = fitted(lambda: noise_control(scale=(0.05, 0.05)), *blobs)
+    isotropic, _ = fitted(noise_control, *blobs)
+    scales = by_layer.match(other)
+    assert scales == by_layer.scale.numpy().tolist()
+    isotropic.match(other)
+
+    def distances(ensemble):
+        return np.exp(
+            [
+                np.log(hn.diversity.nearest_neighbour_distances(tf.constant(layer))).mean()
+                for layer in layers_of(ensemble)
+            ]
+        )
+
+    np.testing.assert_allclose(distances(by_layer.sample(12)), distances(other), rtol=1e-3)
+    fresh = distances(by_layer.sample(12, seed=5))  # noise that was not drawn for the match
+    np.testing.assert_allclose(fresh, distances(other), rtol=0.2)
+    assert distances(isotropic.sample(12))[1] > 10 * distances(other)[1]
+    loaded = hn.NoiseControl.from_config(by_layer.get_config())
+    assert loaded.scale.numpy().tolist() == pytest.approx([0.05, 0.05])
+
+
 def test_what_cannot_be_matched_is_an_error_and_changes_nothing():
     sampler = noise_control(scale=0.05)
     same = deep_ensemble(num_networks=2)
@@ -55,5 +100,12 @@ def test_what_cannot_be_matched_is_an_error_and_changes_nothing():
         with pytest.raises(ValueError, match=words):
             sampler.match(ensemble)
     assert float(sampler.scale.numpy()) == pytest.approx(0.05)
-    with pytest.raises(ValueError, match="scale is 0: give a positive"):
-        noise_control(scale=0)
+    with pytest.raises(ValueError, match="Cannot match equal networks"):
+        noise_control(scale=(0.05, 0.05)).match(same.sample(2))
+    for scale, words in (
+        (0, "scale is 0: give positive"),
+        ((0.1, -1.0), r"scale is \(0.1, -1.0\): give positive"),
+        ((0.1, 0.1, 0.1), "scale has 3 numbers, and the target 2 layers"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            noise_control(scale=scale)

@@ -20,11 +20,16 @@ ROWS = [row for method in METHODS.values() for row in method.presets]
 )
 def test_the_flags_describe_the_same_run(row, tmp_path):
     changes = {"dataset": "mnist_5k", "seed": 3, "precision": "mixed_bfloat16", "steps": 40}
-    if row.method == "hypernetwork":
+    if "lam" in METHODS[row.method].flags:
         changes |= {"lam": 1 / 3, "diversity": "outputs"}
     if METHODS[row.method].matches:
         changes["match"] = "../other"
-    config = dataclasses.replace(row, **changes)
+    step = {"networks_per_step": row.networks_per_step, "images_per_network": 24}
+    if "networks_per_step" in METHODS[row.method].flags:
+        step["networks_per_step"] = 5
+    changes |= {"learning_rate": 0.1 / 3, "learning_rate_left": 0.02}
+    changes["learning_rate_schedule"] = "cosine"
+    config = dataclasses.replace(row.with_step_of(**step), **changes)
     option, module, *words = command_line(
         config, tmp_path / "run", str(tmp_path), analyses=["paths"]
     )

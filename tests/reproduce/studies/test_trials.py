@@ -11,7 +11,7 @@ from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.tuning import objective
 from reproduce.runs.folder import RunError
 from reproduce.studies import trials
-from reproduce.studies.trials import BayesianOracle, ListOracle, lam_of, rounded
+from reproduce.studies.trials import BayesianOracle, ListOracle, rounded, values_of
 
 OBJECTIVE = "majority_vote_accuracy"
 
@@ -20,7 +20,9 @@ def search(make_oracle, folder, train):
     """Search, and return the lams that were tried and all trials of the folder."""
     tried = []
 
-    def recorded(lam):
+    def recorded(values):
+        [(name, lam)] = values.items()
+        assert name == "lam"
         tried.append(lam)
         return {OBJECTIVE: train(lam)}
 
@@ -29,7 +31,7 @@ def search(make_oracle, folder, train):
 
 
 def grid(*lams):
-    return functools.partial(ListOracle, lams)
+    return functools.partial(ListOracle, [{"lam": lam} for lam in lams])
 
 
 def bayesian(count):
@@ -52,7 +54,7 @@ def test_a_longer_list_continues_a_shorter_one(tmp_path):
     assert search(grid(10.0, 1e3), folder, near_300)[0] == [10, 1e3]
     tried, ended = search(grid(1.0, 1e3, 10.0, 1e4), folder, near_300)
     assert tried == [1, 1e4]
-    assert sorted(map(lam_of, ended)) == [1, 10, 1e3, 1e4]
+    assert sorted(values_of(trial)["lam"] for trial in ended) == [1, 10, 1e3, 1e4]
 
 
 @pytest.mark.slow
@@ -91,7 +93,7 @@ def test_a_trial_that_has_only_begun_is_not_lost(tmp_path):
         json.dumps(begun.get_state() | {"status": "RUNNING", "metrics": {"metrics": {}}})
     )
     tried, ended = search(oracle, tmp_path / "tuner", near_300)
-    assert tried == [lam_of(begun)]
+    assert tried == [values_of(begun)["lam"]]
     assert [trial.status for trial in ended] == ["COMPLETED", "COMPLETED"]
 
 
@@ -131,7 +133,7 @@ def test_a_damaged_state_is_one_line(tmp_path):
 
 def test_the_middle_of_the_widest_gap_replaces_a_lam_that_was_tried(monkeypatch):
     oracle = BayesianOracle(10.0, 1e5, max_trials=5, objective=objective(OBJECTIVE))
-    monkeypatch.setattr(oracle, "_tried", lambda: {10.0, 100.0, 1e5})
+    monkeypatch.setattr(oracle, "_tried", lambda: [{"lam": lam} for lam in (10.0, 100.0, 1e5)])
     monkeypatch.setattr(
         keras_tuner.oracles.BayesianOptimizationOracle,
         "populate_space",

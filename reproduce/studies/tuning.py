@@ -1,0 +1,181 @@
+"""The learning rate and the batch of a method, chosen on validation images by trials."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from scipy.stats import qmc
+
+import hypernet_tf as hn
+from reproduce.configs import METHODS, RunConfig
+from reproduce.runs import experiment
+from reproduce.runs.folder import RunError, folder_name
+from reproduce.studies import trials
+from reproduce.studies.study import Progress
+
+OBJECTIVE = "negative_log_likelihood"
+RATE_FACTOR = 8.0  # trials multiply the preset's learning rate by 1/8 to 8
+IMAGES_PER_NETWORK = (32, 64, 128)
+NETWORKS_PER_STEP = (8, 16, 32)  # for methods that train any number of networks in a step
+MOST_IMAGES = 1_280  # of all networks in a step: at small costs, larger ones are too few steps
+ADAM_RATE_LEFT = 0.01
+MOST_NETWORKS = 20  # of the ensemble that a trial evaluates
+
+Choice = dict[str, Any]
+"""Name of a setting that is tuned -> its value."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """What the trials of a method found.
+
+    Attributes:
+        chosen: The best choice.
+        trials: All choices that were tried, each with its objective on the validation images, which
+            is None if training diverged.
+    """
+
+    chosen: Choice
+    trials: list[Choice]
+
+
+def preset_choice(row: RunConfig) -> Choice:
+    """The choice that a preset makes.
+
+    Args:
+        row: Row of the preset.
+    """
+    names = ["learning_rate", "images_per_network"]
+    if "networks_per_step" in METHODS[row.method].flags:
+        names.append("networks_per_step")
+    choice = {name: getattr(row, name) for name in names}
+    return choice | {"learning_rate": trials.rounded(row.learning_rate)}
+
+
+def candidates(row: RunConfig, count: int) -> list[Choice]:
+    """The choices that are tried: the preset's, then the points of a Halton sequence.
+
+    The sequence spreads any number of points evenly over the logarithm of the rate, the images and
+    the networks. All methods get the same factors on their rates and the same batches, except steps
+    of more than `MOST_IMAGES` images, and more trials go on with the same sequence.
+
+    Args:
+        row: Row of the method's preset.
+        count: Number of trials.
+    """
+    first = preset_choice(row)
+    choices = [first]
+    for u, v, w in qmc.Halton(3, scramble=False).random(4 * count + 1)[1:]:
+        point = {
+            "learning_rate": trials.rounded(row.learning_rate * RATE_FACTOR ** (2 * u - 1), 2),
+            "images_per_network": IMAGES_PER_NETWORK[int(v * len(IMAGES_PER_NETWORK))],
+            "networks_per_step": NETWORKS_PER_STEP[int(w * len(NETWORKS_PER_STEP))],
+        }
+        choice = {name: point[name] for name in first}
+        networks = choice.get("networks_per_step", row.networks_per_step)
+        fits = networks * choice["images_per_network"] <= MOST_IMAGES
+        if fits and choice not in choices:
+            choices.append(choice)
+    return choices[:count]
+
+
+def configured(row: RunConfig, choice: Choice) -> RunConfig:
+    """The configuration of a choice, except its number of steps.
+
+    The learning rate of Adam falls to a hundredth over the run, along a cosine. SGD keeps the preset's schedule:
+    chains and Langevin dynamics are defined by a constant rate.
+
+    Args:
+        row: Row of the method's preset.
+        choice: Choice of the settings that are tuned.
+    """
+    config = row.with_step_of(
+        networks_per_step=choice.get("networks_per_step", row.networks_per_step),
+        images_per_network=choice["images_per_network"],
+    )
+    config = dataclasses.replace(config, learning_rate=float(choice["learning_rate"]))
+    if row.optimizer != "adam":
+        return config
+    return dataclasses.replace(
+        config, learning_rate_left=ADAM_RATE_LEFT, learning_rate_schedule="cosine"
+    )
+
+
+def tune(
+    config_of: Callable[[Choice], RunConfig],
+    choices: list[Choice],
+    folder: pathlib.Path,
+    load: Callable[[], hn.data.Dataset],
+    progress: Progress,
+    *,
+    passes_after: int,
+) -> Tuning:
+    """Run the trials that are left, and choose the best.
+
+    Args:
+        config_of: Function choice -> configuration of a run.
+        choices: The choices to try.
+        folder: Folder of the trials, named after the method: a run folder for each, and Keras
+            Tuner's state.
+        load: Function that loads the data set.
+        progress: Clock of the study.
+        passes_after: Number of image passes of all that the study runs after these trials.
+
+    Raises:
+        RunError: The training of every trial diverged, or a folder holds something else.
+    """
+    configs = [_trial_config(config_of(choice)) for choice in choices]
+    seed = configs[0].seed
+
+    def train(choice: Choice) -> dict[str, float]:
+        number = choices.index(choice)
+        left = passes_after + sum(config.image_passes for config in configs[number:])
+        print(
+            f"trial {number + 1} of {len(choices)} of {folder.name}: {trials.text_of(choice)}; "
+            f"{progress.text(left)}",
+            flush=True,
+        )
+        keras.backend.clear_session()  # of the previous trial
+        where = folder / folder_name(f"seed={seed}", choice, dict.fromkeys(choice))
+        try:
+            return {OBJECTIVE: experiment.trial(configs[number], load(), where)[OBJECTIVE]}
+        finally:
+            progress.add(configs[number].image_passes)
+
+    ended = trials.search(
+        train,
+        functools.partial(trials.ListOracle, choices),
+        OBJECTIVE,
+        folder / f"seed={seed}-tuner",
+        seed=seed,
+        is_worker=False,
+    )
+    values = [
+        next(
+            trial.score if trial.status == "COMPLETED" else None
+            for trial in ended
+            if trials.values_of(trial) == choice
+        )
+        for choice in choices
+    ]
+    best = min((value for value in values if value is not None), default=None)
+    if best is None:
+        raise RunError(f"no trial in {folder} came to its end: training diverged")
+    tried = [choice | {OBJECTIVE: value} for choice, value in zip(choices, values, strict=True)]
+    return Tuning(choices[values.index(best)], tried)
+
+
+def _trial_config(config: RunConfig) -> RunConfig:
+    """A run that is validated once, at its end, by a small ensemble."""
+    available = METHODS[config.method].num_available(config) or MOST_NETWORKS
+    return dataclasses.replace(
+        config,
+        num_networks=min(config.num_networks, available, MOST_NETWORKS),
+        validate_every=config.steps,
+        checkpoint_every=-(-config.steps // 10),
+    )
