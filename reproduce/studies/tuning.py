@@ -87,8 +87,8 @@ def candidates(row: RunConfig, count: int) -> list[Choice]:
 def configured(row: RunConfig, choice: Choice) -> RunConfig:
     """The configuration of a choice, except its number of steps.
 
-    The learning rate of Adam falls to a hundredth over the run, along a cosine. SGD keeps the preset's schedule:
-    chains and Langevin dynamics are defined by a constant rate.
+    The learning rate of Adam falls to a hundredth over the run, along a cosine. SGD keeps the
+    preset's schedule: chains and Langevin dynamics are defined by a constant rate.
 
     Args:
         row: Row of the method's preset.
