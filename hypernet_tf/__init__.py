@@ -20,6 +20,7 @@ from hypernet_tf.metrics import OODMetrics, Uncertainty, ood_metrics
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import Draw
+from hypernet_tf.samplers.hypergan.hypergan import HyperGAN
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.mnf import MNF
@@ -46,6 +47,7 @@ __all__ = [
     "Ensemble",
     "Evaluation",
     "Gauge",
+    "HyperGAN",
     "Hypernetwork",
     "KernelAxes",
     "LatentSampler",

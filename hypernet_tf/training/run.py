@@ -87,8 +87,9 @@ def train(
     if done >= steps:
         assert record is not None
         return sampler, record
-    check_batch(sampler.num_networks, images, execution.replicas)
-    batch_size = sampler.num_networks * images
+    shared = sampler.shared_inputs
+    check_batch(sampler.num_networks, images, execution.replicas, shared_inputs=shared)
+    batch_size = images if shared else sampler.num_networks * images
     order = {"batch_size": batch_size, "seed": seed, "first_step": done, "augment": augment}
     strategy = execution.strategy or tf.distribute.get_strategy()
     data = distributed(strategy, dataset.train, **order)
@@ -114,6 +115,7 @@ def train(
             record=record,
             verbose=verbose and execution.chief,
         )
+        sampler.prepare_training(verbose=int(verbose and execution.chief))
         loop(
             sampler,
             data,
