@@ -438,10 +438,12 @@ class WeightSampler(keras.Model, abc.ABC):
             loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=True)
             accuracy_loss = share.replicas * loss
             record = self._step_record(weights, drawn, dealt, outputs, share)
-            with tape.stop_recording():
-                for term in self.trained_terms:
-                    term.train(record, share.replicas)
-            diversity_loss = self._sum_of_terms(record)
+            diversity_loss = tf.zeros([])
+            if record is not None:
+                with tape.stop_recording():
+                    for term in self.trained_terms:
+                        term.train(record, share.replicas)
+                diversity_loss = self._sum_of_terms(record)
             objective = self.lam * accuracy_loss + diversity_loss + self.extra_loss(drawn)
             # The optimizer sums gradients over replicas.
             scaled = self.optimizer.scale_loss(self.minimized(objective) / share.replicas)
@@ -483,7 +485,7 @@ class WeightSampler(keras.Model, abc.ABC):
             record = record._replace(outputs=gathered(outputs), y=labels)
         return record
 
-    def _sum_of_terms(self, record: StepRecord | None) -> tf.Tensor:
+    def _sum_of_terms(self, record: StepRecord) -> tf.Tensor:
         return sum((term(record) for term in self._terms), tf.zeros([]))
 
     # ---- prediction -----------------------------------------------------------------------

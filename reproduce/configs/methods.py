@@ -151,7 +151,10 @@ def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.Wei
     target = hn.Target(kind.make(kind.image_shape, classes), outputs="logits")
     sampler = method.build(target, config, num_data)
     rate = config.learning_rate / (num_data if method.learning_rate_of_mean_loss else 1)
-    schedule = keras.optimizers.schedules.ExponentialDecay(rate, 1, config.decay_per_step)
+    schedules = keras.optimizers.schedules
+    schedule = schedules.ExponentialDecay(rate, 1, config.decay_per_step)
+    if config.restart_every:
+        schedule = schedules.CosineDecayRestarts(rate, config.restart_every, t_mul=1.0, alpha=1e-4)
     optimizers = {
         "adam": lambda: keras.optimizers.Adam(schedule, epsilon=1e-8),
         "sgd": lambda: keras.optimizers.SGD(schedule, momentum=config.momentum),
@@ -252,6 +255,62 @@ register_method(
                 )
                 for target in ("resnet32", "resnet32_b")
                 for name, steps in (("paper", 40_000), ("quick", 3_000))
+            ),
+        ),
+    )
+)
+
+
+# ---- HyperGAN ---------------------------------------------------------------------------------
+
+
+# Published: independent first weights, unscaled outputs, L2 in the gradient. Few steps learn more
+# from networks that start around a common draw.
+_HYPERGAN: dict[str, dict[str, Any]] = {
+    "paper": {"initialization": "model", "scatter": 1.0, "l2": 5e-4},
+    "quick": {},
+}
+
+
+def _hypergan(target: hn.Target, config: RunConfig, _: int) -> hn.HyperGAN:
+    """The HyperGAN of the later published program; lam is 1, and beta too."""
+    return hn.HyperGAN(
+        target,
+        num_networks=config.networks_per_step,
+        seed=config.seed,
+        **TARGETS[config.target].hypergan,
+        **_HYPERGAN[config.preset],
+    )
+
+
+register_method(
+    Method(
+        name="hypergan",
+        help="HyperGAN: a mixer, a generator for each layer, and a discriminator on their codes",
+        build=_hypergan,
+        presets=(
+            # 10 epochs, after which the learning rate restarts; how many are published is not known.
+            RunConfig(
+                "mnist", "hypergan", "paper", "mnist",
+                steps=5_500, num_networks=100, networks_per_step=100, images_per_network=100,
+                learning_rate=1e-4, restart_every=5_500, validate_every=550,
+            ),
+            RunConfig(
+                "mnist", "hypergan", "quick", "mnist",
+                steps=600, num_networks=50, networks_per_step=32, images_per_network=32,
+                learning_rate=1e-3, learning_rate_left=0.1,
+                validate_every=200, checkpoint_every=100,
+            ),
+            # A step of 100 networks of LeNet has the memory of 10,000 images.
+            RunConfig(
+                "cifar", "hypergan", "paper", "lenet", dataset="cifar10",
+                steps=4_500, num_networks=10, networks_per_step=100, images_per_network=100,
+                learning_rate=1e-4, restart_every=4_500,
+            ),
+            RunConfig(
+                "cifar", "hypergan", "quick", "lenet", dataset="cifar10",
+                steps=3_000, num_networks=10, networks_per_step=32, images_per_network=32,
+                learning_rate=1e-3, learning_rate_left=0.1,
             ),
         ),
     )

@@ -66,6 +66,9 @@ class HyperGAN(LatentSampler):
             "scaled": the outputs of mixer and generators are scaled so that one step of Adam at its
             usual rate of 1e-3 moves a weight by about 0.01 at most. "model": they are not, as in
             the published program, whose rate is 1e-4.
+        scatter: Initial scatter of the networks, as a fraction of that of independent draws of the
+            model's initializers; 1 as published. Below 1 the networks lie around a common draw, and
+            learn sooner.
         l2: Factor of L2 in the gradient; published: 5e-4, without scaled outputs. (The kernels
             behind scaled outputs are larger, and would mostly shrink.)
         pretrain_steps: Greatest number of steps of the mixer's pretraining; 0 for none.
@@ -84,7 +87,7 @@ class HyperGAN(LatentSampler):
         >>> gan.fit(x, y, batch_size=32, epochs=10)            # each network sees all 32 images
         >>> gan.sample(100).evaluate(x_test, y_test)
         >>> published = HyperGAN(zoo.hypergan_mnist(), num_networks=100, initialization="model",
-        ...     l2=5e-4)                                       # 17,557,504 parameters
+        ...     scatter=1.0, l2=5e-4)                          # 17,557,504 parameters
         >>> published.compile(Adam(1e-4), SparseCategoricalCrossentropy(from_logits=True))
         >>> published.fit(x, y, batch_size=100)
 
@@ -110,6 +113,7 @@ class HyperGAN(LatentSampler):
         generator_noise: float = 0.01,
         codes: Codes = "mixed",
         initialization: Initialization = "scaled",
+        scatter: float = 0.3,
         l2: float = 0.0,
         pretrain_steps: int = 1_000,
         pretrain_error: float = 0.1,
@@ -151,9 +155,13 @@ class HyperGAN(LatentSampler):
         ):
             if not 0 <= number < float("inf"):
                 raise ValueError(f"{name} is {number}: give a finite number that is not negative.")
+        if not 0 < scatter <= 1:
+            raise ValueError(f"scatter is {scatter}: give a number above 0, at most 1.")
         units = self.target.units
         one_tuple = not generator_hidden or isinstance(generator_hidden[0], int)
-        hidden = [generator_hidden] * len(units) if one_tuple else list(generator_hidden)
+        hidden: list[Any] = list(generator_hidden)
+        if one_tuple:
+            hidden = [generator_hidden] * len(units)
         if len(hidden) != len(units):
             raise ValueError(
                 f"generator_hidden has {len(hidden)} entries: give one for each of the "
@@ -173,6 +181,7 @@ class HyperGAN(LatentSampler):
             "generator_noise": generator_noise,
             "codes": codes,
             "initialization": initialization,
+            "scatter": scatter,
             "l2": l2,
             "pretrain_steps": pretrain_steps,
             "pretrain_error": pretrain_error,
@@ -195,11 +204,10 @@ class HyperGAN(LatentSampler):
         self.generators: list[LayerGenerator] = []
         for number, (unit, sizes) in enumerate(zip(units, hidden, strict=True), 1):
             slots = [slot for layer in unit for slot in layer.slots]
-            moments = [slot.moments() for slot in slots]
             generator = LayerGenerator(
                 sizes,
-                [(slot.size, std) for slot, (_, std) in zip(slots, moments, strict=True)],
-                means=[mean for mean, _ in moments],
+                [(slot.size, *slot.moments()) for slot in slots],
+                scatter=scatter,
                 activation=generator_activation,
                 shift=False,
                 name=f"generator{number}",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -162,10 +163,13 @@ class Mixer(NormalizedMLP):
 class LayerGenerator(NormalizedMLP):
     """HyperGAN's generator of a layer: its code -> all its weights and biases.
 
+    The last layer has no bias: a fixed row, the anchor, is added to its output.
+
     Args:
         hidden: Sizes of the hidden layers.
-        parts: (count, initial standard deviation) of the layer's kernel, bias, ...
-        means: Initial mean of each part, a constant that is added to the output.
+        moments: (count, mean, standard deviation) of the layer's kernel, bias, ..., initially.
+        scatter: Standard deviation of the networks around the anchor, in units of the moments'; the
+            anchor is a draw with the rest of the variance.
         **kwargs: Options of `NormalizedMLP`.
 
     Input: codes [N, code_dim]. Output: weights [N, size of the layer].
@@ -174,30 +178,38 @@ class LayerGenerator(NormalizedMLP):
     def __init__(
         self,
         hidden: Sequence[int],
-        parts: Sequence[tuple[int, float]],
+        moments: Sequence[tuple[int, float, float]],
         *,
-        means: Sequence[float],
+        scatter: float,
         **kwargs: Any,
     ):
-        super().__init__(hidden, parts, **kwargs)
-        self.initial_means = [float(mean) for mean in means]
+        super().__init__(hidden, [(count, scatter * std) for count, _, std in moments], **kwargs)
+        self.moments = [tuple(part) for part in moments]
+        self.scatter = scatter
 
     def build(self, input_shape):
-        """Build every sublayer, and keep the means, which may come from a random draw."""
+        """Build every sublayer and draw the anchor."""
         super().build(input_shape)
-        self.means = self.add_weight(
-            name="means",
-            shape=(len(self.parts),),
-            initializer=lambda shape, dtype: tf.constant(self.initial_means, dtype),
-            trainable=False,
+        counts, means, deviations = np.array(self.moments, float).T
+        deviations *= (1 - self.scatter**2) ** 0.5
+        draw = keras.initializers.RandomNormal(
+            np.repeat(means, counts.astype(int)).astype("float32"),
+            np.repeat(deviations, counts.astype(int)).astype("float32"),
+        )
+        self.anchor = self.add_weight(
+            name="anchor", shape=(self.outputs,), initializer=draw, trainable=False
         )
 
     def call(self, inputs, training=False):
         """The weights."""
         outputs = super().call(inputs, training=training)
-        counts = [count for count, _ in self.parts]
-        return outputs + tf.cast(tf.repeat(self.means.value, counts), outputs.dtype)
+        return outputs + tf.cast(self.anchor, outputs.dtype)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        return super().get_config() | {"means": self.initial_means}
+        config = super().get_config()
+        del config["parts"]
+        return config | {
+            "moments": [list(part) for part in self.moments],
+            "scatter": self.scatter,
+        }

@@ -101,13 +101,23 @@ class TestInitialization:
             assert (values == mean).all()
         assert np.concatenate(drawn.codes, 1).std() == pytest.approx(1, rel=0.2)
 
+    def test_networks_scatter_around_an_anchor(self):
+        for scatter in (0.2, 1.0):
+            gan = hn.HyperGAN(keras.Sequential([keras.Input((50,)), keras.layers.Dense(20)]),
+                              num_networks=200, scatter=scatter)  # fmt: skip
+            kernel = gan.draw(gan.sampling_seed(0), 200, training=True).trainable[0].numpy()
+            model_std = (2 / 70) ** 0.5
+            # The mean of an ELU of a standard normal is not zero: it shifts all networks alike.
+            assert kernel.std(0).mean() == pytest.approx(scatter * model_std, rel=0.1)
+            assert kernel.std() == pytest.approx(model_std, rel=0.1)
+
     def test_a_step_of_adam_moves_scaled_weights_less(self):
-        parts = [(10, 1.0)]
-        options = {"activation": "elu", "shift": False, "means": [0.0]}
+        moments = [(10, 0.0, 1.0)]
+        options = {"activation": "elu", "shift": False, "scatter": 1.0}
         outputs = []
         for scale in (False, True):
             keras.utils.set_random_seed(0)
-            generator = LayerGenerator((64,), parts, scale_output=scale, **options)
+            generator = LayerGenerator((64,), moments, scale_output=scale, **options)
             generator.build((None, 4))
             x = tf.random.stateless_normal([30, 4], [0, 0])
             before = generator(x, training=True)
@@ -260,6 +270,7 @@ class TestArguments:
             ({"mixer_noise": -1.0}, "mixer_noise is -1.0: give a finite number"),
             ({"l2": float("nan")}, "l2 is nan: give a finite number"),
             ({"codes": "none"}, "Unknown codes 'none': choose 'mixed' or 'independent'"),
+            ({"scatter": 0.0}, "scatter is 0.0: give a number above 0, at most 1"),
             ({"initialization": "he"}, "Unknown initialization 'he'"),
             ({"generator_hidden": [(8,)]}, "generator_hidden has 1 entries: give one for each of"),
         ],
