@@ -22,8 +22,8 @@ class RunConfig:
         learning_rate_decay: Factor on the learning rate after each step.
         learning_rate_left: Fraction of the learning rate that is left after the last step; if it is
             above 0, `learning_rate_decay` follows from it and the number of steps.
-        restart_every: Number of steps between restarts of a learning rate that falls as a cosine, to
-            a ten thousandth; 0 for no restarts.
+        restart_every: Number of steps between restarts of a learning rate that falls as a cosine,
+            to a ten thousandth; 0 for no restarts.
         optimizer: "adam" or "sgd".
         momentum: Momentum of SGD.
         validate_every: Number of steps between validations.

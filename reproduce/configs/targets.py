@@ -26,7 +26,7 @@ class TargetKind(NamedTuple):
     hypernetwork: dict[str, Any]
     initializers: dict[str, Any]
     image_shape: tuple[int, int, int]
-    hypergan: dict[str, Any] = {}
+    hypergan: dict[str, Any]
 
 
 _COLOUR = (32, 32, 3)
@@ -73,6 +73,7 @@ TARGETS = {
             "bias": keras.initializers.Constant(0.1),
         },
         (28, 28, 1),
+        {},
     ),
     "lenet": TargetKind(hn.zoo.lenet, _LENET, {}, _COLOUR, _COLOUR_HYPERGAN),
     "resnet32": TargetKind(hn.zoo.resnet32, _RESNET32, {}, _COLOUR, _COLOUR_HYPERGAN),

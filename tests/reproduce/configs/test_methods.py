@@ -127,7 +127,11 @@ class TestSamplers:
         assert float(sampler.lam.numpy()) == lam
         chains = row.method in ("sgd_chains", "sgd_snapshots", "sgld")
         uses_sgd = isinstance(sampler.optimizer, keras.optimizers.SGD)
-        trained_by_sgd = row.experiment == "cifar" and row.method not in ("hypernetwork", "mnf")
+        trained_by_sgd = row.experiment == "cifar" and row.method not in (
+            "hypernetwork",
+            "mnf",
+            "hypergan",
+        )
         assert uses_sgd == (row.optimizer == "sgd") == (chains or trained_by_sgd)
         if uses_sgd:
             assert sampler.optimizer.momentum == row.momentum == (0.0 if chains else 0.9)
