@@ -10,7 +10,7 @@ from absl import flags
 
 from reproduce.cli import analysis_flags, device_flags, shared_flags
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
-from reproduce.configs.methods import DIVERSITY, methods_help, methods_of
+from reproduce.configs.methods import ABLATIONS, DIVERSITY, methods_help, methods_of
 from reproduce.runs import folder as folders
 from reproduce.runs.experiment import run
 from reproduce.runs.folder import UsageError
@@ -30,6 +30,13 @@ flags.DEFINE_enum(
     + "; ".join(f"{name}: {option.help}" for name, option in DIVERSITY.items())
     + ".",
 )
+flags.DEFINE_enum(
+    "ablation",
+    "nothing",
+    list(ABLATIONS),
+    "For --method=hypergan: what it goes without. Without the mixer, the codes of the layers are "
+    "independent draws of their prior.",
+)
 flags.DEFINE_string(
     "match",
     None,
@@ -41,6 +48,7 @@ _TRAINING = (
     "dataset",
     "method",
     "diversity",
+    "ablation",
     "match",
     "lam",
     "steps",
@@ -50,7 +58,7 @@ _TRAINING = (
     "target",
 )
 # Flags that only some methods have; see `Method.flags`.
-_METHOD_FLAGS = ("lam", "diversity", "match")
+_METHOD_FLAGS = ("lam", "diversity", "ablation", "match")
 FLAG_MODULES = (shared_flags, analysis_flags, device_flags)
 
 
@@ -92,7 +100,8 @@ def config_from_flags(experiment: str) -> RunConfig:
             f"--num_networks is not used by --method={method.name}, which is one network: remove it"
         )
     given = {name: FLAGS[name].value for name in ("num_networks", "precision")}
-    given |= {name: FLAGS[name].value for name in ("match", "diversity") if name in method.flags}
+    names = [name for name in ("match", "diversity", "ablation") if name in method.flags]
+    given |= {name: FLAGS[name].value for name in names}
     if "lam" in method.flags:
         default = FLAGS["lam"].using_default_value
         given["lam"] = DIVERSITY[FLAGS.diversity].lam if default else FLAGS.lam
@@ -110,7 +119,7 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     plain = preset(config.experiment, config.method, config.preset, steps=config.steps)
     names = (
         *("dataset", "method", "lam", "seed", "num_networks"),
-        *("preset", "match", "precision", "target", "diversity"),
+        *("preset", "match", "precision", "target", "diversity", "ablation"),
     )
     settings = {name: getattr(config, name) for name in names}
     settings["match"] = pathlib.Path(config.match).name  # no slashes

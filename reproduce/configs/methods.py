@@ -313,6 +313,14 @@ _HYPERGAN: dict[str, dict[str, Any]] = {
 }
 
 
+# What HyperGAN goes without -> its arguments.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "discriminator": {"diversity": []},
+    "mixer": {"codes": "independent"},
+}
+
+
 def _hypergan(target: hn.Target, config: RunConfig, _: int) -> hn.HyperGAN:
     """The HyperGAN of the later published program; lam is 1, and beta too."""
     return hn.HyperGAN(
@@ -321,6 +329,7 @@ def _hypergan(target: hn.Target, config: RunConfig, _: int) -> hn.HyperGAN:
         seed=config.seed,
         **TARGETS[config.target].hypergan,
         **_HYPERGAN[config.preset],
+        **ABLATIONS[config.ablation],
     )
 
 
@@ -329,6 +338,7 @@ register_method(
         name="hypergan",
         help="HyperGAN: a mixer, a generator for each layer, and a discriminator on their codes",
         build=_hypergan,
+        flags=("ablation",),
         presets=(
             # 10 epochs, until the first restart; the published number of epochs is not known.
             RunConfig(

@@ -34,6 +34,7 @@ class RunConfig:
         lam: Factor on the accuracy loss, for methods that balance it against diversity.
         diversity: What a hypernetwork's networks are to differ in, a key of
             `reproduce.configs.methods.DIVERSITY`.
+        ablation: What HyperGAN goes without, a key of `reproduce.configs.methods.ABLATIONS`.
         match: Path, from the run's folder, of the run whose distances a noise control has; "" for
             other methods.
         precision: Keras dtype policy of the layers' computations.
@@ -61,6 +62,7 @@ class RunConfig:
     augment: bool = False
     lam: float = 1.0
     diversity: str = "weights"
+    ablation: str = "nothing"
     match: str = ""
     precision: str = "float32"
     seed: int = 0
