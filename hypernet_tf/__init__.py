@@ -22,6 +22,7 @@ from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.bhn import BHN
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import Draw
+from hypernet_tf.samplers.hypergan.hypergan import HyperGAN
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mc_dropout import MCDropout
@@ -52,6 +53,7 @@ __all__ = [
     "Ensemble",
     "Evaluation",
     "Gauge",
+    "HyperGAN",
     "Hypernetwork",
     "KernelAxes",
     "LatentSampler",

@@ -53,6 +53,11 @@ COMMANDS = (
         "2 minutes for each lam with --preset=quick --dataset=mnist_5k",
     ),
     Command(
+        "hypergan",
+        "HyperGAN without its discriminator, and without its mixer: what each is for",
+        "15 minutes for each seed with --preset=quick --dataset=mnist_5k",
+    ),
+    Command(
         "table1",
         "Table 1 of the paper: every column for LeNet or ResNet-32",
         "2 to 3 hours with --preset=quick",

@@ -5,6 +5,7 @@ from hypernet_tf.diversity.entropy import (
     nearest_neighbour_distances,
     pairwise_distances,
 )
+from hypernet_tf.diversity.prior import PriorDiscriminator, PriorMoments, moment_error
 from hypernet_tf.diversity.terms import (
     DiversityTerm,
     NegativeEntropy,
@@ -12,14 +13,19 @@ from hypernet_tf.diversity.terms import (
     NegativeOutputEntropy,
     StepRecord,
 )
+from hypernet_tf.diversity.trained import TrainedTerm
 
 __all__ = [
     "DiversityTerm",
     "NegativeEntropy",
     "NegativeLogPrior",
     "NegativeOutputEntropy",
+    "PriorDiscriminator",
+    "PriorMoments",
     "StepRecord",
+    "TrainedTerm",
     "kozachenko_leonenko_entropy",
+    "moment_error",
     "nearest_neighbour_distances",
     "pairwise_distances",
 ]

@@ -7,7 +7,8 @@ A term is a callable on the record of a step, `term(step) -> scalar`, that is *a
 so it decreases as the networks become more diverse. Entropies are in nats. Terms that compare what
 the networks *compute* (`uses_outputs`) get the outputs of all networks on the same images.
 
-`examples/own_diversity_term.py` shows how to write one.
+`examples/own_diversity_term.py` shows how to write one. A term with variables of its own is a
+`TrainedTerm`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class StepRecord(NamedTuple):
         outputs: Outputs [N, B, ...] of all networks on the *same* B inputs; logits are centred over
             classes. None unless a term has `uses_outputs`.
         y: Labels [B, ...] of these inputs; None unless a term has `uses_outputs`.
+        seed: Two integers, from which a term draws random numbers of its own
+            (`tf.random.stateless_normal`, ...); a sampler sets them in each step.
     """
 
     theta: tf.Tensor
@@ -38,6 +41,7 @@ class StepRecord(NamedTuple):
     codes: list[tf.Tensor] | None = None
     outputs: Any = None
     y: Any = None
+    seed: Any = None
 
 
 class DiversityTerm:

@@ -13,11 +13,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.diversity import DiversityTerm, NegativeEntropy, NegativeLogPrior, StepRecord
+from hypernet_tf.diversity import (
+    DiversityTerm,
+    NegativeEntropy,
+    NegativeLogPrior,
+    StepRecord,
+    TrainedTerm,
+)
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.samplers.batching import Dealt, Share, widened
-from hypernet_tf.samplers.draws import SAMPLE, TRAIN, Draw, stream_seed
+from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.targets import Target, WeightSet
 
@@ -38,7 +44,8 @@ class WeightSampler(keras.Model, abc.ABC):
     **fit** takes what `keras.Model.fit` takes. Each batch is dealt out: its first share to the
     first network, and so on, so that `batch_size` counts the images of all networks, N·B. If a
     network would have no example (a batch with M < N), examples are repeated, and the repeated
-    answers count; otherwise each example counts once. The history has `loss` (the objective),
+    answers count; otherwise each example counts once. With `shared_inputs` every network of a step
+    sees the whole batch, so that `batch_size` is B. The history has `loss` (the objective),
     `accuracy_loss`, `diversity_loss`, and the compiled metrics of single networks by their names.
 
     **predict**, **evaluate** and a **call** use one set of networks: `sample(10, seed=0)`, or all
@@ -66,6 +73,7 @@ class WeightSampler(keras.Model, abc.ABC):
             `NegativeLogPrior`; None for no prior.
         gauge: Whether symmetries are fixed; or a dict with options of `Gauge`.
         gauge_epsilon: Epsilon of `Gauge`.
+        shared_inputs: Whether all networks of a training step see the same images.
         seed: Seed of training. A step is a function of (seed, step, variables, data).
         **kwargs: Options of `keras.Model`, such as `name`.
 
@@ -121,6 +129,7 @@ class WeightSampler(keras.Model, abc.ABC):
         prior_scale: float | None = None,
         gauge: bool | dict[str, bool] = True,
         gauge_epsilon: float = 1e-8,
+        shared_inputs: bool = False,
         seed: int = 0,
         **kwargs: Any,
     ):
@@ -146,10 +155,12 @@ class WeightSampler(keras.Model, abc.ABC):
                 "hn.diversity.NegativeEntropy(), or a list of them."
             )
         self.prior_scale, self.seed, self.gauge_epsilon = prior_scale, int(seed), gauge_epsilon
+        self.shared_inputs = bool(shared_inputs)
         self._gauge_options = dict(gauge) if isinstance(gauge, dict) else gauge
         self._terms = self.diversity + (
             [] if prior_scale is None else [NegativeLogPrior(prior_scale)]
         )
+        self._attached: set[int] = set()  # ids of the trained terms that have their variables
         self._initial_lam = float(lam)
         self._given_target = target
         self._set_target(target)
@@ -208,11 +219,22 @@ class WeightSampler(keras.Model, abc.ABC):
         """A further term of the objective, as a mean over the drawn networks; here 0."""
         return tf.zeros([])
 
-    def initialize(self, x: Any) -> None:
-        """Start from training inputs, before the first step; here nothing depends on them.
+    def initialize(self, x: Any = None, *, verbose: int = 0) -> None:
+        """What a sampler does once, before its first training step; here nothing.
+
+        Runs call it. A sampler that needs it calls it from its `fit`, too.
 
         Args:
-            x: Some training inputs [M, ...].
+            x: Some training inputs [M, ...]; None if there are none to look at.
+            verbose: 1 shows a progress bar.
+        """
+
+    def track(self, drawn: Draw, share: Share) -> None:
+        """Update training metrics of the sampler's own; here there are none.
+
+        Args:
+            drawn: Networks of the step that this replica runs.
+            share: Which networks these are.
         """
 
     def minimized(self, objective: tf.Tensor) -> tf.Tensor:
@@ -324,12 +346,44 @@ class WeightSampler(keras.Model, abc.ABC):
         }
         super().compile(optimizer=optimizer, **compiled, **kwargs)
         self._evaluation = EvaluationState(**compiled)
+        self.build_terms()
         # Made here rather than in the first step, which would then be traced twice.
-        self.optimizer.build(self.trainable_variables)
+        self.optimizer.build(self.generating_variables)
 
     def compile_from_config(self, config):
         """As Keras's own, which does nothing if `compile` is overridden."""
         self.compile(**keras.saving.deserialize_keras_object(config))
+
+    @property
+    def trained_terms(self) -> list[TrainedTerm]:
+        """The diversity terms with variables of their own."""
+        return [term for term in self._terms if isinstance(term, TrainedTerm)]
+
+    @property
+    def generating_variables(self) -> list:
+        """The trainable variables that make weights: all except those of diversity terms."""
+        others = {id(v) for term in self.trained_terms for v in term.trainable_variables}
+        return [v for v in self.trainable_variables if id(v) not in others]
+
+    def build_terms(self) -> None:
+        """Make the variables of diversity terms that have some, where this has not been done.
+
+        `compile`, saving and loading call it.
+
+        Raises:
+            ValueError: A term belongs to another sampler, or lacks what this sampler does not make.
+        """
+        new = [term for term in self.trained_terms if id(term) not in self._attached]
+        if not new:
+            return
+        drawn, weights = self._draw_weights(tf.constant([0, 0], tf.int64), 2)
+        outputs = keras.tree.map_structure(
+            lambda ref: tf.zeros([2, 1, *self.target.plan.shapes[ref]]), self.target.plan.outputs
+        )
+        step = StepRecord(self.target.flatten(weights), drawn.z, drawn.codes, outputs)
+        for term in new:
+            term.attach(step)
+            self._attached.add(id(term))
 
     def build_metrics(self, y: Any) -> None:
         """Make the variables of the compiled metrics, which a step in a replica cannot make.
@@ -369,7 +423,8 @@ class WeightSampler(keras.Model, abc.ABC):
         """One step on N networks, or on a replica's share of them; see the class."""
         share = Share(self.num_networks)
         share.check(self.optimizer, self.target)
-        dealt = share.deal(*keras.utils.unpack_x_y_sample_weight(data))
+        deal = share.hand_out if self.shared_inputs else share.deal
+        dealt = deal(*keras.utils.unpack_x_y_sample_weight(data))
         seed = stream_seed(self.seed, TRAIN, self.step.value)
         with tf.GradientTape() as tape:
             drawn, weights = self._draw_weights(
@@ -381,40 +436,53 @@ class WeightSampler(keras.Model, abc.ABC):
             # Keras divides a mean by the number of replicas.
             loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=True)
             accuracy_loss = share.replicas * loss
-            diversity_loss = self._diversity_loss(weights, drawn, dealt, share)
+            record = self._step_record(weights, drawn, dealt, outputs, share)
+            diversity_loss = tf.zeros([])
+            if record is not None:
+                with tape.stop_recording():
+                    for term in self.trained_terms:
+                        term.train(record, share.replicas)
+                diversity_loss = self._sum_of_terms(record)
             objective = self.lam * accuracy_loss + diversity_loss + self.extra_loss(drawn)
             # The optimizer sums gradients over replicas.
             scaled = self.optimizer.scale_loss(self.minimized(objective) / share.replicas)
-        gradients = tape.gradient(scaled, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
+        gradients = tape.gradient(scaled, self.generating_variables)
+        self.optimizer.apply(gradients, self.generating_variables)
         self.step.assign(self.step + 1)
         self.lam.assign(self.lam * self.lam_growth)
         self._loss_tracker.update_state(objective)
         self.accuracy_loss_tracker.update_state(accuracy_loss)
         self.diversity_tracker.update_state(diversity_loss)
+        self.track(drawn, share)
         return self.compute_metrics(dealt.x, y, y_pred, sample_weight=sample_weight)
 
-    def _diversity_loss(
-        self, weights: WeightSet, drawn: Draw, dealt: Dealt, share: Share
-    ) -> tf.Tensor:
-        """The sum of the diversity terms of all N networks, the same on each replica."""
+    def _step_record(
+        self, weights: WeightSet, drawn: Draw, dealt: Dealt, outputs: Any, share: Share
+    ) -> StepRecord | None:
+        """All N networks of the step, the same on each replica; None if no term needs them."""
         if not self._terms:
-            return tf.zeros([])
+            return None
 
         def gathered(parts: Any) -> Any:
             return keras.tree.map_structure(share.gather, parts)
 
         theta = share.gather(self.target.flatten(weights))
-        record = StepRecord(theta, share.gather(drawn.z), gathered(drawn.codes))
+        seed = stream_seed(self.seed, TERMS, self.step.value)
+        record = StepRecord(theta, share.gather(drawn.z), gathered(drawn.codes), seed=seed)
         if any(term.uses_outputs for term in self._terms):
-            # All networks see the images of the first one.
-            size = tf.shape(keras.tree.flatten(dealt.x)[0])[1]
-            images = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt.x)
-            outputs, _ = self.target.run(weights, images, training=True, batch_statistics=True)
+            inputs = keras.tree.flatten(dealt.x)[0]
+            if self.shared_inputs:
+                size = tf.shape(inputs)[0]
+                labels = keras.tree.map_structure(lambda t: t[:size], dealt.y)
+            else:
+                # All networks see the images of the first one.
+                size = tf.shape(inputs)[1]
+                images = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt.x)
+                outputs, _ = self.target.run(weights, images, training=True, batch_statistics=True)
+                labels = keras.tree.map_structure(lambda t: share.first(t[:size]), dealt.y)
             outputs = keras.tree.map_structure(lambda t: self.target.centred(widened(t)), outputs)
-            labels = keras.tree.map_structure(lambda t: share.first(t[:size]), dealt.y)
             record = record._replace(outputs=gathered(outputs), y=labels)
-        return self._sum_of_terms(record)
+        return record
 
     def _sum_of_terms(self, record: StepRecord) -> tf.Tensor:
         return sum((term(record) for term in self._terms), tf.zeros([]))
@@ -536,7 +604,8 @@ class WeightSampler(keras.Model, abc.ABC):
         )
         mean = keras.tree.map_structure(self._mean_outputs, outputs)
         self._evaluation.ensemble.update(y, mean, sample_weight)
-        record = StepRecord(self.target.flatten(weights), drawn.z, drawn.codes)
+        theta, seed = self.target.flatten(weights), stream_seed(self.seed, TERMS, 0)
+        record = StepRecord(theta, drawn.z, drawn.codes, seed=seed)
         if any(term.uses_outputs for term in self._terms):
             centred = keras.tree.map_structure(self.target.centred, outputs)
             record = record._replace(outputs=centred, y=y)
@@ -601,6 +670,7 @@ class WeightSampler(keras.Model, abc.ABC):
             "prior_scale": self.prior_scale,
             "gauge": self._gauge_options,
             "gauge_epsilon": self.gauge_epsilon,
+            "shared_inputs": self.shared_inputs,
             "seed": self.seed,
         }
 
@@ -614,6 +684,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def save_own_variables(self, store):
         """Save variables, the values of the target's frozen layers, and `batch_norm_data`."""
+        self.build_terms()
         super().save_own_variables(store)
         for index, value in enumerate(self.target.frozen):
             store[f"target_{index}"] = value.numpy()
@@ -623,6 +694,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def load_own_variables(self, store):
         """Load what `save_own_variables` saved."""
+        self.build_terms()
         values = {name: store[name] for name in store.keys()}  # noqa: SIM118 (not iterable)
         for index, variable in enumerate(self.target.frozen):
             variable.assign(values.pop(f"target_{index}"))

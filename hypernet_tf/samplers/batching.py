@@ -23,7 +23,7 @@ class Dealt(NamedTuple):
     """A batch of examples, dealt out to the networks of one replica.
 
     Attributes:
-        x: Inputs [N, B, ...], a structure of tensors.
+        x: Inputs [N, B, ...], a structure of tensors; [B, ...] if all networks share them.
         y: Labels of all N·B inputs, [N·B, ...], or None.
         sample_weight: Weights of all N·B inputs, or None.
         num_answers: How many of the N·B answers count in the loss and the metrics: the first ones.
@@ -137,6 +137,29 @@ class Share:
         y, sample_weight = _map(lambda t: tf.gather(t, index), (y, sample_weight))
         dealt = _map(lambda t: _reshape(tf.gather(t, index), [count, each], t.shape[1:]), x)
         return Dealt(dealt, y, sample_weight, tf.minimum(answers - first * each, count * each))
+
+    def hand_out(self, x: Any, y: Any = None, sample_weight: Any = None) -> Dealt:
+        """Hand the whole batch of B examples to every network of this replica.
+
+        Several replicas each hold a part of the batch, which is gathered. The arguments are those
+        of `deal`.
+
+        Raises:
+            ValueError: There are more replicas than networks.
+        """
+        if self.per_network > 1:
+            raise ValueError(
+                f"Cannot share {self.total} networks with the same inputs among {self.replicas} "
+                "devices: use at least as many networks as devices."
+            )
+        if self.replicas > 1:
+            x, y, sample_weight = _map(self._all_examples, (x, y, sample_weight))
+        first, count = keras.tree.flatten(x)[0], self.num_networks
+        size = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
+        y, sample_weight = _map(
+            lambda t: tf.tile(t, [count] + [1] * (t.shape.rank - 1)), (y, sample_weight)
+        )
+        return Dealt(_map(tf.identity, x), y, sample_weight, count * size)
 
     def take(self, tensor: Any) -> Any:
         """This replica's part [N / R, ...] of a tensor [N, ...]; None stays None."""

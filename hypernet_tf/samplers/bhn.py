@@ -221,19 +221,22 @@ class BHN(LatentSampler):
 
         Inputs of a Python generator are not looked at.
         """
-        if not self.step.numpy() and (inputs := some_inputs(x, INITIAL_INPUTS)) is not None:
-            self.initialize(inputs)
+        if not self.step.numpy():
+            self.initialize(some_inputs(x, INITIAL_INPUTS))
         return super().fit(x, *args, **kwargs)
 
-    def initialize(self, x: Any) -> None:
+    def initialize(self, x: Any = None, *, verbose: int = 0) -> None:
         """Give the pre-activations of each layer with filters mean 0 and variance 1 on inputs.
 
         It sets the means and the spread of the norms, and the biases, layer by layer. A channel
         that is constant on these inputs gets variance 0. Call it before training; `fit` does.
 
         Args:
-            x: Some training inputs [M, ...].
+            x: Some training inputs [M, ...]; None changes nothing.
+            verbose: Has no effect.
         """
+        if x is None:
+            return
         network = self.target.to_keras(self.weights_of(tf.zeros([1, self.latent_dim])))
         plan = record(network)
         layers = {

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 # Streams of random numbers: one seed gives unrelated numbers for training and for sampling.
-TRAIN, SAMPLE, MASK, LANGEVIN, AUGMENT = 0, 2, 3, 4, 5
+TRAIN, SAMPLE, MASK, LANGEVIN, AUGMENT, TERMS, PRETRAIN = 0, 2, 3, 4, 5, 6, 7
 
 
 def stream_seed(seed: int, stream: int, number: Any) -> tf.Tensor:
@@ -30,8 +30,8 @@ class Draw(NamedTuple):
         trainable: Weights of N networks, not gauged: one tensor [N, ...] for each trainable
             variable of the target, in its order (`Target.unflatten(theta).trainable`).
         z: Latent vectors [N, d]; None if the sampler has none.
-        codes: Codes from which the weights are generated, one tensor [N, F, code_dim] per unit;
-            None if the sampler has none.
+        codes: Codes from which the weights are generated, one tensor [N, F, code_dim] per unit
+            (F = 1 if one code makes the whole unit); None if the sampler has none.
     """
 
     trainable: list[tf.Tensor]

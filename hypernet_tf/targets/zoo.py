@@ -51,6 +51,64 @@ def regression() -> keras.Sequential:
     )
 
 
+def hypergan_mnist(classes: int = 10) -> keras.Sequential:
+    """The MNIST target of HyperGAN (Ratzlaff & Fuxin 2019): 31,594 weights, logits.
+
+    Conv 5x5x32 and leaky ReLU (0.01), max pooling 2, the same again, dense 10. The convolutions are
+    'valid'. Pixels in [0, 1] are normalised in the first layer, by mean 0.1307 and standard
+    deviation 0.3081. Weights per layer 832 / 25,632 / 5,130.
+
+    Args:
+        classes: Number of logits.
+    """
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Normalization(mean=0.1307, variance=0.3081**2),
+            layers.Conv2D(32, 5),
+            layers.LeakyReLU(0.01),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(32, 5),
+            layers.LeakyReLU(0.01),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(classes),
+        ],
+        name="hypergan_mnist",
+    )
+
+
+def hypergan_cifar(
+    input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10
+) -> keras.Sequential:
+    """The CIFAR target of HyperGAN (Ratzlaff & Fuxin 2019): 90,506 weights, logits.
+
+    Three 3x3 convolutions of 32, 64, 64 filters, each with ReLU and max pooling 2, dense 128 with
+    ReLU, dense 10. The convolutions are 'valid'. Weights per layer 896 / 18,496 / 36,928 / 32,896
+    / 1,290.
+
+    Args:
+        input_shape: Shape of one image, (height, width, channels).
+        classes: Number of logits.
+    """
+    layers = keras.layers
+    blocks: list[Any] = []
+    for filters in (32, 64, 64):
+        convolution = layers.Conv2D(filters, 3, activation="relu", kernel_initializer="he_normal")
+        blocks += [convolution, layers.MaxPooling2D(2)]
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            *blocks,
+            layers.Flatten(),
+            layers.Dense(128, activation="relu", kernel_initializer="he_normal"),
+            layers.Dense(classes),
+        ],
+        name="hypergan_cifar",
+    )
+
+
 def lenet(input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10) -> keras.Sequential:
     """LeNet as the CIFAR target of Deutsch et al. (2019): 62,006 weights, logits.
 

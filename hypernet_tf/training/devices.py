@@ -102,13 +102,16 @@ def detect_lost_workers(execution: Execution) -> Iterator[None]:
         ) from error
 
 
-def check_batch(num_networks: int, images: int, replicas: int) -> None:
+def check_batch(
+    num_networks: int, images: int, replicas: int, *, shared_inputs: bool = False
+) -> None:
     """Check that a step's N networks and their images can be shared among R devices.
 
     Args:
         num_networks: N.
         images: B, number of images of each network.
         replicas: R.
+        shared_inputs: Whether all networks see the same images, of which each device reads a part.
 
     Raises:
         DeviceError: They cannot be shared equally.
@@ -117,6 +120,12 @@ def check_batch(num_networks: int, images: int, replicas: int) -> None:
         Share(num_networks, replicas)
     except ValueError as error:
         raise DeviceError(str(error)) from error
+    if shared_inputs and (num_networks < replicas or images % replicas):
+        raise DeviceError(
+            f"Cannot share {num_networks} networks with the same {images} images among {replicas} "
+            "devices: use at least as many networks as devices, and a number of images that "
+            "divides by the number of devices."
+        )
     if num_networks * images % replicas:
         raise DeviceError(
             f"Cannot share {images} images of a network among {replicas // num_networks} devices: "

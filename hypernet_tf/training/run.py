@@ -83,7 +83,9 @@ def train(
     with detect_lost_workers(execution), execution.scope():
         if checkpoints.latest_step() is None:
             sampler, record = make(), None
-            sampler.initialize(dataset.train.x[:INITIAL_INPUTS])
+            sampler.initialize(
+                dataset.train.x[:INITIAL_INPUTS], verbose=int(verbose and execution.chief)
+            )
         else:
             sampler, record = checkpoints.load()
     sampler.batch_norm_data = batch_norm_data
@@ -91,8 +93,9 @@ def train(
     if done >= steps:
         assert record is not None
         return sampler, record
-    check_batch(sampler.num_networks, images, execution.replicas)
-    batch_size = sampler.num_networks * images
+    shared = sampler.shared_inputs
+    check_batch(sampler.num_networks, images, execution.replicas, shared_inputs=shared)
+    batch_size = images if shared else sampler.num_networks * images
     order = {"batch_size": batch_size, "seed": seed, "first_step": done, "augment": augment}
     strategy = execution.strategy or tf.distribute.get_strategy()
     data = distributed(strategy, dataset.train, **order)

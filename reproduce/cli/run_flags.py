@@ -11,7 +11,13 @@ from absl import flags
 
 from reproduce.cli import analysis_flags, device_flags, shared_flags
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
-from reproduce.configs.methods import DIVERSITY, methods_help, methods_of, presets_of
+from reproduce.configs.methods import (
+    ABLATIONS,
+    DIVERSITY,
+    methods_help,
+    methods_of,
+    presets_of,
+)
 from reproduce.configs.run_config import TRAINING_SETTINGS
 from reproduce.runs import folder as folders
 from reproduce.runs.experiment import run
@@ -31,6 +37,13 @@ flags.DEFINE_enum(
     "For --method=hypernetwork: what its networks are to differ in. "
     + "; ".join(f"{name}: {option.help}" for name, option in DIVERSITY.items())
     + ".",
+)
+flags.DEFINE_enum(
+    "ablation",
+    "nothing",
+    list(ABLATIONS),
+    "For --method=hypergan: what it goes without. Without the mixer, the codes of the layers are "
+    "independent draws of their prior.",
 )
 flags.DEFINE_string(
     "match",
@@ -77,6 +90,7 @@ _TRAINING = (
     "dataset",
     "method",
     "diversity",
+    "ablation",
     "match",
     "lam",
     "steps",
@@ -87,7 +101,7 @@ _TRAINING = (
     *TRAINING_SETTINGS,
 )
 # Flags that only some methods have; see `Method.flags`.
-_METHOD_FLAGS = ("lam", "diversity", "match", "networks_per_step")
+_METHOD_FLAGS = ("lam", "diversity", "ablation", "match", "networks_per_step")
 FLAG_MODULES = (shared_flags, analysis_flags, device_flags)
 
 
@@ -156,7 +170,8 @@ def config_from_flags(experiment: str) -> RunConfig:
         config = config.with_step_of(**{k: v or getattr(config, k) for k, v in step.items()})
     settings = {"num_networks", "precision", *TRAINING_SETTINGS} - step.keys()
     given = {name: FLAGS[name].value for name in settings}
-    given |= {name: FLAGS[name].value for name in ("match", "diversity") if name in method.flags}
+    names = [name for name in ("match", "diversity", "ablation") if name in method.flags]
+    given |= {name: FLAGS[name].value for name in names}
     if "lam" in method.flags:
         default = FLAGS["lam"].using_default_value
         given["lam"] = DIVERSITY[FLAGS.diversity].lam if default else FLAGS.lam
@@ -174,7 +189,7 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     plain = preset(config.experiment, config.method, config.preset, steps=config.steps)
     names = (
         *("dataset", "method", "lam", "seed", "num_networks"),
-        *("preset", "match", "precision", "target", "diversity"),
+        *("preset", "match", "precision", "target", "diversity", "ablation"),
         *TRAINING_SETTINGS,
     )
     settings = {name: getattr(config, name) for name in names}

@@ -180,6 +180,10 @@ def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.Wei
         ),
     }
     schedule = schedules[config.learning_rate_schedule]()
+    if config.restart_every:
+        schedule = keras.optimizers.schedules.CosineDecayRestarts(
+            rate, config.restart_every, t_mul=1.0, alpha=1e-4
+        )
     optimizers = {
         "adam": lambda: keras.optimizers.Adam(schedule, epsilon=1e-8),
         "sgd": lambda: keras.optimizers.SGD(schedule, momentum=config.momentum),
@@ -480,6 +484,72 @@ register_method(
                 "cifar", "mc_dropout", "quick", "lenet", dataset="cifar10",
                 steps=10_000, num_networks=10, networks_per_step=10, images_per_network=10,
                 learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+            ),
+        ),
+    )
+)
+
+
+# ---- HyperGAN ---------------------------------------------------------------------------------
+
+
+# Published: independent first weights, unscaled outputs, L2 in the gradient. Few steps learn more
+# from networks that start around a common draw.
+_HYPERGAN: dict[str, dict[str, Any]] = {
+    "paper": {"initialization": "model", "scatter": 1.0, "l2": 5e-4},
+    "quick": {},
+}
+
+
+# What HyperGAN goes without -> its arguments.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "discriminator": {"diversity": []},
+    "mixer": {"codes": "independent"},
+}
+
+
+def _hypergan(target: hn.Target, config: RunConfig, _: int) -> hn.HyperGAN:
+    """The HyperGAN of the later published program; lam is 1, and beta too."""
+    return hn.HyperGAN(
+        target,
+        num_networks=config.networks_per_step,
+        seed=config.seed,
+        **TARGETS[config.target].hypergan,
+        **_HYPERGAN[config.preset],
+        **ABLATIONS[config.ablation],
+    )
+
+
+register_method(
+    Method(
+        name="hypergan",
+        help="HyperGAN: a mixer, a generator for each layer, and a discriminator on their codes",
+        build=_hypergan,
+        flags=("ablation",),
+        presets=(
+            # 10 epochs, until the first restart; the published number of epochs is not known.
+            RunConfig(
+                "mnist", "hypergan", "paper", "mnist",
+                steps=5_500, num_networks=100, networks_per_step=100, images_per_network=100,
+                learning_rate=1e-4, restart_every=5_500, validate_every=550,
+            ),
+            RunConfig(
+                "mnist", "hypergan", "quick", "mnist",
+                steps=600, num_networks=50, networks_per_step=32, images_per_network=32,
+                learning_rate=1e-3, learning_rate_left=0.1,
+                validate_every=200, checkpoint_every=100,
+            ),
+            # A step of 100 networks of LeNet has the memory of 10,000 images.
+            RunConfig(
+                "cifar", "hypergan", "paper", "lenet", dataset="cifar10",
+                steps=4_500, num_networks=10, networks_per_step=100, images_per_network=100,
+                learning_rate=1e-4, restart_every=4_500,
+            ),
+            RunConfig(
+                "cifar", "hypergan", "quick", "lenet", dataset="cifar10",
+                steps=3_000, num_networks=10, networks_per_step=32, images_per_network=32,
+                learning_rate=1e-3, learning_rate_left=0.1,
             ),
         ),
     )

@@ -33,6 +33,8 @@ class RunConfig:
             above 0, `learning_rate_decay` follows from it and the number of steps.
         learning_rate_schedule: "exponential", a factor on the rate after each step, or "cosine",
             which falls to `learning_rate_left` and keeps the rate high for longer.
+        restart_every: Number of steps between restarts of a learning rate that falls as a cosine,
+            to a ten thousandth; 0 for no restarts.
         optimizer: "adam" or "sgd".
         momentum: Momentum of SGD.
         validate_every: Number of steps between validations.
@@ -45,6 +47,7 @@ class RunConfig:
             "default", those of `hypernet_tf.Hypernetwork`.
         diversity: What a hypernetwork's networks are to differ in, a key of
             `reproduce.configs.methods.DIVERSITY`.
+        ablation: What HyperGAN goes without, a key of `reproduce.configs.methods.ABLATIONS`.
         match: Path, from the run's folder, of the run whose distances a noise control has, or whose
             networks a method learns; "" for other methods.
         precision: Keras dtype policy of the layers' computations.
@@ -63,6 +66,7 @@ class RunConfig:
     learning_rate_decay: float = 1.0
     learning_rate_left: float = 0.0
     learning_rate_schedule: str = "exponential"
+    restart_every: int = 0
     optimizer: str = "adam"
     momentum: float = 0.0
     validate_every: int = 1_000
@@ -73,6 +77,7 @@ class RunConfig:
     lam: float = 1.0
     architecture: str = "published"
     diversity: str = "weights"
+    ablation: str = "nothing"
     match: str = ""
     precision: str = "float32"
     seed: int = 0

@@ -19,15 +19,18 @@ class TargetKind(NamedTuple):
         initializers: Initializers of single networks, by the name of the variable; see
             `DeepEnsemble`.
         image_shape: Shape of the images that it takes.
+        hypergan: Arguments of the `HyperGAN` for it, where they are not the defaults.
     """
 
     make: Callable[[tuple[int, int, int], int], keras.Model]
     hypernetwork: dict[str, Any]
     initializers: dict[str, Any]
     image_shape: tuple[int, int, int]
+    hypergan: dict[str, Any]
 
 
 _COLOUR = (32, 32, 3)
+_COLOUR_HYPERGAN = {"generator_activation": "relu"}
 # The sizes of the generators are published (LeNet's exactly). The sizes of z and of the extractor
 # are not known: these give its published number of parameters, 107,200 for LeNet and 2,935,200 for
 # ResNet-32. The initialization is our choice; see docs/results.md.
@@ -70,13 +73,15 @@ TARGETS = {
             "bias": keras.initializers.Constant(0.1),
         },
         (28, 28, 1),
+        {},
     ),
-    "lenet": TargetKind(hn.zoo.lenet, _LENET, {}, _COLOUR),
-    "resnet32": TargetKind(hn.zoo.resnet32, _RESNET32, {}, _COLOUR),
+    "lenet": TargetKind(hn.zoo.lenet, _LENET, {}, _COLOUR, _COLOUR_HYPERGAN),
+    "resnet32": TargetKind(hn.zoo.resnet32, _RESNET32, {}, _COLOUR, _COLOUR_HYPERGAN),
     "resnet32_b": TargetKind(
         lambda shape, classes: hn.zoo.resnet32(shape, classes, shortcuts="B"),
         _RESNET32,
         {},
         _COLOUR,
+        _COLOUR_HYPERGAN,
     ),
 }

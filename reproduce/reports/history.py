@@ -52,6 +52,14 @@ def panels(history: list[dict]) -> list[dict]:
                 "curves": {"diversity loss": training("diversity_loss")},
             }
         )
+    if all("norm_spread" in entry for entry in history):
+        curves.append(
+            {
+                "title": "Spread of the networks' L2 norms, training",
+                "unit": "standard deviation / mean",
+                "curves": {"norm spread": training("norm_spread")},
+            }
+        )
     if all(entry["validation"]["entropy"] is not None for entry in validated):
         curves.append(
             {

@@ -50,6 +50,7 @@ def command_line(
     optional = {
         "lam": f"{config.lam:.17g}",
         "diversity": config.diversity,
+        "ablation": config.ablation,
         "match": os.path.relpath(folder / config.match) if config.match else "",
     }
     flags |= {name: optional[name] for name in METHODS[config.method].flags if name in optional}

@@ -18,7 +18,9 @@ from hypernet_tf.diversity import (
     NegativeEntropy,
     NegativeLogPrior,
     NegativeOutputEntropy,
+    PriorMoments,
     StepRecord,
+    TrainedTerm,
 )
 
 N, D, B, C = 5, 7, 6, 3
@@ -33,6 +35,7 @@ def step(spread=1.0):
     return StepRecord(
         theta=apart(normal(N, D, seed=1)),
         z=normal(N, 2, seed=2),
+        codes=[normal(N, 2, 3, seed=4), normal(N, 1, 2, seed=5)],
         outputs=apart(normal(N, B, C, seed=3)),
         y=np.arange(B) % C,
     )
@@ -47,6 +50,11 @@ def negative_entropy(points, d, distance, k=1, epsilon=0.0, constants=0.0):
 
 def log_normal(values, scale):
     return -0.5 * (values / scale) ** 2 - math.log(scale) - 0.5 * math.log(2 * math.pi)
+
+
+def moment_error(points):
+    excess = np.cov(points.T) - np.eye(points.shape[1])
+    return ((points.mean(0) ** 2).sum() + (excess**2).sum()) / points.shape[1]
 
 
 # Each term: arguments other than the defaults, and its formula with these arguments.
@@ -65,6 +73,10 @@ TERMS = {
         {"scale": 0.7},
         lambda b: -np.mean([log_normal(theta, 0.7).sum() for theta in b.theta]),
     ),
+    PriorMoments: (
+        {},
+        lambda b: np.mean([moment_error(c[:, f]) for c in b.codes for f in range(c.shape[1])]),
+    ),
 }
 every_term = pytest.mark.parametrize("term", TERMS, ids=lambda term: term.__name__)
 
@@ -74,7 +86,8 @@ def test_every_term_is_tested():
         return {cls}.union(*map(below, cls.__subclasses__()))
 
     terms = {cls for cls in below(DiversityTerm) if cls.__module__.startswith("hypernet_tf")}
-    assert terms - {DiversityTerm} == set(TERMS)
+    trained = below(TrainedTerm)  # tests/diversity/test_trained.py
+    assert terms - trained - {DiversityTerm} == set(TERMS)
     public = {value for value in vars(diversity).values() if inspect.isclass(value)}
     assert terms <= public
 
@@ -90,7 +103,9 @@ def test_term_equals_its_formula(term):
 @every_term
 def test_term_equals_itself_in_a_graph(term):
     made = term(**TERMS[term][0])
-    tensors = StepRecord(*(t if t is None else tf.constant(t) for t in step()))
+    tensors = StepRecord(*tf.nest.map_structure(
+        lambda t: t if t is None else tf.constant(t), tuple(step())
+    ))  # fmt: skip
     np.testing.assert_allclose(tf.function(made)(tensors), made(tensors), rtol=1e-6)
 
 

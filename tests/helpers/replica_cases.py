@@ -41,6 +41,16 @@ def all_terms():
     return small.hypernetwork(num_networks=8, diversity=terms, prior_scale=1.0)
 
 
+def hypergan(model=None):
+    return small.hypergan(model, num_networks=8, diversity=small.discriminator("sgd"))
+
+
+def trained_terms():
+    """Two terms with variables of their own, and shared inputs, in a sampler that has neither."""
+    terms = [small.discriminator("sgd"), small_terms.Referee(optimizer="sgd", weight=0.1)]
+    return small.hypernetwork(num_networks=8, diversity=terms, shared_inputs=True)
+
+
 # Of the cases in which replicas share a network, one has batch norm over all of them. With the
 # published initialization, weights near zero, rounding alone (6e-8) moves the steps of the target
 # with norm by 2.5e-4: its case starts as the model does.
@@ -50,7 +60,11 @@ CASES = {
     "norm and dropout": lambda: small.hypernetwork(
         with_norm_and_dropout(), num_networks=8, initialization="model"
     ),
+    "hypergan": hypergan,
+    "hypergan, norm and dropout": lambda: hypergan(with_norm_and_dropout()),
+    "terms with variables": trained_terms,
     "deep ensemble": small.deep_ensemble,
+    "shared inputs": lambda: small.deep_ensemble(shared_inputs=True),
     "one network": lambda: small.deep_ensemble(with_norm(), num_networks=1),
     "two networks": lambda: small.deep_ensemble(num_networks=2),
     "noise control": small.noise_control,
@@ -124,12 +138,12 @@ def compared(make, strategy):
     }
 
 
-def resumed(strategy):
+def resumed(strategy, make=training.make):
     """Three steps on one device and two on several, or the reverse, against five on one.
 
     Images are changed at random, so that replicas have to make the same changes.
     """
-    run = functools.partial(training.run, augment=flip_and_crop)
+    run = functools.partial(training.run, augment=flip_and_crop, make=make)
     with tempfile.TemporaryDirectory() as folder:
         mirrored = devices.Execution(strategy, steps_per_execution=3)
         whole, _ = run(pathlib.Path(folder, "whole"), 5)
@@ -142,7 +156,7 @@ def resumed(strategy):
             run(parts, 3, execution=first)
             sampler, record = run(parts, 5, execution=then)
             assert [entry["step"] for entry in record["history"]] == [2, 3, 4, 5]
-            variables = ([v.numpy() for v in s.variables] for s in (whole, sampler))
+            variables = ([v.numpy() for v in training.all_variables(s)] for s in (whole, sampler))
             differences[name] = difference(*variables)
         return differences
 
@@ -215,6 +229,7 @@ def evaluated(strategy):
 CHECKS = {name: functools.partial(compared, make) for name, make in CASES.items()}
 CHECKS |= {
     "resumed": resumed,
+    "hypergan resumed": functools.partial(resumed, make=training.make_hypergan),
     "fit": fitted,
     "last batches": last_batches,
     "evaluated": evaluated,

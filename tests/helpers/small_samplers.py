@@ -74,9 +74,28 @@ def mixture(model=None, **kwargs):
     return hn.Mixture([hypernetwork(model, initialization="scaled") for _ in range(2)], **kwargs)
 
 
+def hypergan(model=None, **kwargs):
+    settings = {
+        "noise_dim": 4,
+        "code_dim": 3,
+        "mixer_hidden": (16,),
+        "generator_hidden": (16,),
+        "initialization": "model",
+        "num_networks": 6,
+        "pretrain_steps": 20,
+        "diversity": discriminator(),
+    }
+    return hn.HyperGAN(hn.Target(model or classifier()), **settings | kwargs)
+
+
+def discriminator(optimizer="adam"):
+    return hn.diversity.PriorDiscriminator(hidden=(16,), optimizer=optimizer)
+
+
 SAMPLERS = {
     hn.Hypernetwork: hypernetwork,
     hn.Mixture: mixture,
+    hn.HyperGAN: hypergan,
     hn.DeepEnsemble: deep_ensemble,
     hn.NoiseControl: noise_control,
     hn.MNF: mnf,

@@ -20,10 +20,10 @@ def digits(count, seed=0):
 DATASET = Dataset("digits", "drawn", ("a", "b", "c"), digits(96), digits(30, 1), digits(30, 2))
 
 
-def make():
+def model():
     layers = keras.layers
     keras.utils.set_random_seed(0)
-    model = keras.Sequential(
+    return keras.Sequential(
         [
             keras.Input((6, 6, 1)),
             layers.Conv2D(3, 3, activation="relu"),
@@ -31,8 +31,11 @@ def make():
             layers.Dense(3),
         ]
     )
+
+
+def make():
     hyper = hn.Hypernetwork(
-        model,
+        model(),
         latent_dim=4,
         code_dim=3,
         extractor_hidden=(8,),
@@ -41,15 +44,33 @@ def make():
         num_networks=4,
         lam=50.0,
     )
-    hyper.compile(
+    return compiled(hyper)
+
+
+def make_hypergan():
+    gan = hn.HyperGAN(
+        model(),
+        noise_dim=4,
+        code_dim=3,
+        mixer_hidden=(8,),
+        generator_hidden=(8,),
+        num_networks=4,
+        pretrain_steps=5,
+        diversity=hn.diversity.PriorDiscriminator(hidden=(8,), optimizer="adam"),
+    )
+    return compiled(gan)
+
+
+def compiled(sampler):
+    sampler.compile(
         optimizer=keras.optimizers.Adam(0.01),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    return hyper
+    return sampler
 
 
-def run(folder, steps, **kwargs):
+def run(folder, steps, make=make, **kwargs):
     options = {
         "images": 4,
         "num_networks": 5,
@@ -61,7 +82,11 @@ def run(folder, steps, **kwargs):
 
 
 def same_state(one, other):
-    for a, b in zip(one.variables, other.variables, strict=True):
+    for a, b in zip(all_variables(one), all_variables(other), strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
-    for a, b in zip(one.optimizer.variables, other.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
+
+
+def all_variables(sampler):
+    """The variables of a sampler and of all its optimizers."""
+    optimizers = [sampler.optimizer, *(term.optimizer for term in sampler.trained_terms)]
+    return sampler.variables + [v for one in optimizers for v in one.variables]

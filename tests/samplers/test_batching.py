@@ -8,6 +8,7 @@ from small_samplers import LOGITS, classifier, hypernetwork
 
 import hypernet_tf as hn
 from hypernet_tf.samplers.batching import Share
+from hypernet_tf.training.devices import DeviceError, check_batch
 
 NETWORKS = 4
 
@@ -102,3 +103,62 @@ def test_the_loss_of_a_short_batch_is_the_mean_over_its_examples(blobs):
 def test_networks_that_cannot_be_shared_are_one_line():
     with pytest.raises(ValueError, match=r"^Cannot share 10 networks among 4 devices: choose"):
         Share(10, replicas=4)
+
+
+class TestSharedInputs:
+    """All networks of a step see the whole batch."""
+
+    @pytest.mark.parametrize("static", [True, False])
+    def test_the_batch_is_handed_to_every_network(self, static):
+        def hand_out(x, y):
+            batch = Share(NETWORKS).hand_out({"a": x[:, None]}, y, tf.cast(y, tf.float32))
+            outputs = tf.stack([100 * n + batch.x["a"] for n in range(NETWORKS)])
+            return batch.x["a"], *batch.labels(), batch.collect(outputs)
+
+        shape = None if static else [tf.TensorSpec([None], tf.int32)] * 2
+        numbers = tf.range(5)
+        results = tf.function(hand_out, input_signature=shape)(numbers, numbers)
+        x, y, sample_weight, collected = (t.numpy() for t in results)
+        np.testing.assert_array_equal(x[:, 0], np.arange(5))
+        expected = np.tile(np.arange(5), NETWORKS)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(sample_weight, expected)
+        networks = np.repeat(100 * np.arange(NETWORKS), 5)
+        np.testing.assert_array_equal(collected[:, 0], networks + expected)
+
+    def test_a_step_is_that_on_the_repeated_batch(self, blobs):
+        """With terms that compare outputs, which then need no run of their own."""
+        x, y = (part[:24] for part in blobs)
+        weight = np.linspace(0.5, 1.5, 24, dtype="float32")
+
+        def step(**kwargs):
+            keras.utils.set_random_seed(0)
+            term = hn.diversity.NegativeOutputEntropy()
+            sampler = hypernetwork(diversity=term, **kwargs)
+            sampler.compile("sgd", LOGITS, metrics=["accuracy"], run_eagerly=True)
+            count = 1 if sampler.shared_inputs else sampler.num_networks
+            batch = [np.concatenate([part] * count) for part in (x, y, weight)]
+            logs = sampler.train_on_batch(*batch, return_dict=True)
+            return logs, [v.numpy() for v in sampler.variables]
+
+        logs, variables = step(shared_inputs=True)
+        expected_logs, expected = step()
+        assert logs == pytest.approx(expected_logs, rel=1e-5)
+        for a, b in zip(variables, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+    def test_fit_takes_batches_of_any_size(self, blobs):
+        sampler = hypernetwork(shared_inputs=True)
+        sampler.compile("sgd", LOGITS)
+        sampler.fit(*blobs, batch_size=40, epochs=1, verbose=0)  # 40, 40, 16
+        assert int(sampler.step.numpy()) == 3
+        assert hn.Hypernetwork.from_config(sampler.get_config()).shared_inputs
+
+    def test_more_devices_than_networks_are_an_error(self):
+        message = "Cannot share 2 networks with the same inputs among 4 devices"
+        with pytest.raises(ValueError, match=message):
+            Share(2, replicas=4).hand_out(tf.zeros([3, 1]))
+        with pytest.raises(DeviceError, match="Cannot share 2 networks with the same 8 images"):
+            check_batch(2, 8, 4, shared_inputs=True)
+        with pytest.raises(DeviceError, match="Cannot share 8 networks with the same 9 images"):
+            check_batch(8, 9, 4, shared_inputs=True)

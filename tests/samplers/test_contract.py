@@ -41,7 +41,8 @@ def make(request):
 
 # Chains and the noise control are deep ensembles, which have tests of their own.
 LONG = samplers(
-    hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl, hn.DeepEnsemble, hn.MCDropout, hn.BHN, hn.APD
+    *(hn.HyperGAN, hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl, hn.DeepEnsemble),
+    *(hn.MCDropout, hn.BHN, hn.APD, hn.Mixture),
 )
 
 
@@ -133,7 +134,7 @@ class TestContract:
             "ensemble_accuracy",
         }
         expected = training | {f"val_{name}" for name in evaluation}
-        own = ("kl_", "wasserstein")
+        own = ("kl_", "wasserstein", "discriminator_", "norm_")
         assert {name for name in history if not name.startswith(own)} == expected
         lines: list[str] = []
         sampler.summary(print_fn=lines.append)

@@ -22,7 +22,7 @@ from hypernet_tf.training.loop import loop
 
 HELPERS = pathlib.Path(__file__).parents[1] / "helpers"
 # The checks of the fast tests.
-FEW = ("every kind of term",)
+FEW = ("every kind of term", "hypergan")
 
 
 def script(name, *arguments, **environment):

@@ -130,11 +130,11 @@ class TestSamplers:
         assert sampler.num_networks == row.networks_per_step
         rate = row.learning_rate / (NUM_DATA if row.method == "sgld" else 1)
         assert float(sampler.optimizer.learning_rate) == pytest.approx(rate)
-        lam = {"hypernetwork": 1_000, "sgld": NUM_DATA}.get(row.method, 1)
+        lam = {"hypernetwork": 1_000, "mixture": 1_000, "sgld": NUM_DATA}.get(row.method, 1)
         assert float(sampler.lam.numpy()) == lam
         chains = row.method in ("sgd_chains", "sgd_snapshots", "sgld")
         uses_sgd = isinstance(sampler.optimizer, keras.optimizers.SGD)
-        generated = ("hypernetwork", "mnf", "bhn", "apd")
+        generated = ("hypernetwork", "mnf", "bhn", "apd", "mixture", "hypergan")
         trained_by_sgd = row.experiment == "cifar" and row.method not in generated
         assert uses_sgd == (row.optimizer == "sgd") == (chains or trained_by_sgd)
         if uses_sgd:

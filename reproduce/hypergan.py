@@ -1,0 +1,250 @@
+"""What the parts of HyperGAN are for: the whole, without discriminator, without mixer.
+
+  python -m reproduce.hypergan --dataset=mnist_5k --preset=quick --seeds=0,1,2
+
+Each variant and seed is a run of `reproduce.mnist` in a folder below the study's, and can be
+analysed like any other. A repeated or widened study runs nothing that is finished. The page says
+for each claim of the paper (Ratzlaff & Fuxin 2019) whether it holds here. With the preset `quick`
+the three variants take about 15 minutes for each seed on two cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+
+from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
+
+import hypernet_tf as hn
+from hypernet_tf import plots
+from hypernet_tf.metrics import Measure
+from reproduce.cli import analysis_flags, device_flags, run_flags, seeds_flag, shared_flags
+from reproduce.configs import RunConfig, preset
+from reproduce.configs.methods import ABLATIONS
+from reproduce.runs.folder import folder_name
+from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun
+
+# Of the shared flags only these mean something here.
+SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "extension")
+for _flag in SHARED_FLAGS:
+    flags.declare_key_flag(_flag)
+flags.adopt_module_key_flags(seeds_flag)
+
+VARIANTS = {
+    name: "the whole HyperGAN" if name == "nothing" else f"without {name}" for name in ABLATIONS
+}
+# Curves of a run (names in its training_curves.npz) that the figure shows: title, unit.
+CURVES = {
+    "mean of the networks": ("Accuracy of the networks, validation", "%"),
+    "gain of the vote": ("Majority vote above the networks, validation", "points"),
+    "norm spread": ("Spread of the networks' L2 norms, training", "standard deviation / mean"),
+}
+# Accuracy "stays" within a point; diversity "collapses" to less than half.
+STAYS, COLLAPSES = 0.01, 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablations(Study):
+    """HyperGAN and its ablations, trained on the same images at the same cost.
+
+    Attributes:
+        config: Configuration of a run of the whole HyperGAN.
+        seeds: Seeds, one run each.
+    """
+
+    config: RunConfig
+    seeds: tuple[int, ...]
+
+    command: ClassVar[str] = "hypergan"
+    noun: ClassVar[str] = "study of ablations"
+    entries_are_columns: ClassVar[bool] = True
+
+    def runs(self) -> list[StudyRun]:
+        """One run for each seed and variant."""
+        return [
+            StudyRun(
+                name, f"without={name}-seed={seed}",
+                dataclasses.replace(self.config, ablation=name, seed=seed),
+            )
+            for seed in self.seeds
+            for name in VARIANTS
+        ]  # fmt: skip
+
+    def fixed_settings(self) -> dict[str, Any]:
+        """More steps or seeds go on in the same folder."""
+        return {"dataset": self.config.dataset, "preset": self.config.preset}
+
+    def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
+        """Quality, gain of the ensemble, and diversity."""
+        gain = Measure(
+            "vote_gain", "majority vote above the networks", "study", unit="points", format="{:.2f}"
+        )
+        return [
+            *("steps", "parameters", "num_networks"),
+            *("member_accuracy", "member_accuracy_std", "majority_vote_accuracy"),
+            Column(gain, _vote_gain),
+            *("negative_log_likelihood", "disagreement", "nearest_neighbour_distance"),
+        ]
+
+    def label(self, entry: str, metrics: Mapping[str, Any]) -> str:
+        """What a variant is called."""
+        return VARIANTS[entry]
+
+    def title(self) -> str:
+        """The heading of the page."""
+        return f"HyperGAN and its ablations on {self.config.dataset}"
+
+    def summary(
+        self,
+        results: Sequence[RunResult],
+        numbers: Numbers,
+        folder: pathlib.Path,
+        data_dir: str | None,
+    ) -> dict[str, Any]:
+        """The curves of each variant, means over seeds, and the paper's claims."""
+        curves: dict[str, dict[str, list]] = {}
+        for entry in VARIANTS:
+            runs = [
+                _curves(folder / result.run.folder)
+                for result in results
+                if result.run.entry == entry
+            ]
+            curves[entry] = {
+                key: np.mean([run[key] for run in runs], 0).tolist() for key in runs[0]
+            }
+        return {"curves": curves, "claims": _claims(numbers, curves)}
+
+    def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What was trained, and which claims hold."""
+        config = self.config
+        claims = [
+            f"“{claim['claim']}”: {'holds' if claim['holds'] else 'does not hold'} here. "
+            f"{claim['numbers']}"
+            for claim in metrics["claims"]
+        ]
+        return [
+            f"Each variant trained {config.networks_per_step} networks per step on the same "
+            f"{config.images_per_network} images, for {config.steps:,} steps; seeds "
+            f"{', '.join(map(str, self.seeds))}. Numbers are mean ± standard deviation over seeds. "
+            "Without the mixer, the codes of the layers are independent draws of the prior.",
+            "Diversity along training is the standard deviation over the mean of the L2 norms of "
+            "the networks of a step, before their gauge is fixed. Disagreement is that of two "
+            "networks on the test images.",
+            "Claims of the paper:",
+            *claims,
+        ]
+
+    def figure(
+        self, numbers: Numbers, metrics: Mapping[str, Any]
+    ) -> tuple[str, str, Figure, dict[str, np.ndarray]]:
+        """Accuracy, gain and diversity along training."""
+        panels: list[dict[str, Any]] = []
+        arrays: dict[str, np.ndarray] = {}
+        for key, (title, unit) in CURVES.items():
+            drawn = {}
+            for entry, name in VARIANTS.items():
+                curves = metrics["curves"][entry]
+                drawn[name] = curves[f"{key}, step"], curves[key]
+                arrays |= {f"{name}, {key}": np.array(drawn[name])}
+            panels.append({"title": title, "unit": unit, "curves": drawn})
+        return "ablations", "Means over seeds", plots.training_curves(panels), arrays
+
+
+def _vote_gain(result: RunResult) -> float:
+    values = [result.rows[f"{key}_accuracy"].value for key in ("majority_vote", "member")]
+    return values[0] - values[1]  # type: ignore[operator]
+
+
+def _curves(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """The curves of a run: values of each key of `CURVES`, and their steps."""
+    with np.load(folder / "figures" / "training_curves.npz") as numbers:
+        member, vote = numbers["mean of the networks"], numbers["majority vote"]
+        steps = numbers["majority vote, step"]
+        return {
+            "mean of the networks": member,
+            "mean of the networks, step": steps,
+            "gain of the vote": vote - member,
+            "gain of the vote, step": steps,
+            "norm spread": numbers["norm spread"],
+            "norm spread, step": numbers["norm spread, step"],
+        }
+
+
+def _claims(numbers: Numbers, curves: Mapping[str, Mapping[str, list]]) -> list[dict[str, Any]]:
+    """The paper's claims on the ablations, whether each holds, and the numbers behind it."""
+
+    def last(key: str, entry: str) -> float:
+        return numbers[key][entry].mean  # type: ignore[return-value]
+
+    def compared(entry: str) -> str:
+        spreads = (curves[name]["norm spread"][-1] for name in ("nothing", entry))
+        return (
+            "Spread of norms {:.3f} with all parts, {:.3f} ".format(*spreads)
+            + f"{VARIANTS[entry]}; disagreement {last('disagreement', 'nothing'):.2%} and "
+            f"{last('disagreement', entry):.2%}; accuracy of the networks "
+            f"{last('member_accuracy', 'nothing'):.2%} and {last('member_accuracy', entry):.2%}."
+        )
+
+    def less_diverse(entry: str, factor: float = 1.0) -> bool:
+        return curves[entry]["norm spread"][-1] < factor * curves["nothing"]["norm spread"][
+            -1
+        ] and last("disagreement", entry) < factor * last("disagreement", "nothing")
+
+    accuracy_stays = last("member_accuracy", "mixer") > last("member_accuracy", "nothing") - STAYS
+    spread = curves["nothing"]["norm spread"]
+    return [
+        {
+            "claim": "without the discriminator diversity falls",
+            "holds": less_diverse("discriminator"),
+            "numbers": compared("discriminator"),
+        },
+        {
+            "claim": "without the mixer accuracy stays and diversity collapses",
+            "holds": accuracy_stays and less_diverse("mixer", COLLAPSES),
+            "numbers": compared("mixer"),
+        },
+        {
+            "claim": "diversity falls as training goes on",
+            "holds": spread[-1] < spread[0],
+            "numbers": f"Spread of norms {spread[0]:.3f} in the first record of the whole "
+            f"HyperGAN, {spread[-1]:.3f} in the last.",
+        },
+    ]
+
+
+def from_flags() -> Ablations:
+    """The study that the flags ask for; says on stdout which data set `auto` became."""
+    values = command.FLAGS
+    shared_flags.accept_only(
+        SHARED_FLAGS, "a study of ablations", others=(run_flags, device_flags, analysis_flags)
+    )
+    config = preset(
+        "mnist",
+        "hypergan",
+        values.preset,
+        dataset=shared_flags.dataset(hn.data.NAMES),
+        steps=values.steps,
+    )
+    return Ablations(config, tuple(sorted(map(int, values.seeds))))
+
+
+def default_folder(study: Ablations) -> pathlib.Path:
+    """Named after data set and preset; more steps or seeds go on in the same folder."""
+    defaults = {"dataset": "mnist", "preset": "paper"}
+    return pathlib.Path("runs", folder_name("hypergan", study.fixed_settings(), defaults))
+
+
+def main() -> None:
+    """Run `python -m reproduce.hypergan`."""
+    study = from_flags()
+    command.run_study(study, default_folder(study))
+
+
+if __name__ == "__main__":
+    command.run(main)
