@@ -201,7 +201,7 @@ class TestTuned:
             assert (f"of sgd is the {end} that was tried" in text) == (end is not None)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")  # the presets are small for this class only
 def tuned(tmp_path_factory, with_few_digits, undrawn):
     """A comparison of a small single network, tuned in two trials."""
     folder = tmp_path_factory.mktemp("runs") / "compare"
