@@ -175,10 +175,10 @@ class TestBatchNorm:
 
     def test_kept_inputs_are_spread_over_all(self):
         x = np.arange(2_500)
-        kept = base._some_inputs((x, x + 1), 1_000)
+        kept = base.some_inputs((x, x + 1), 1_000)
         assert [len(part) for part in kept] == [1_000, 1_000]
         assert (kept[0][0], kept[0][-1]) == (0, 1_998)
-        assert base._some_inputs((pair for pair in ()), 10) is None
+        assert base.some_inputs((pair for pair in ()), 10) is None
 
     def test_without_data_one_line_says_what_to_set(self, blobs):
         sampler = hypernetwork(with_norm())

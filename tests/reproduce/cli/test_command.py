@@ -33,7 +33,7 @@ class TestParsing:
             ("--lam=much", "much"),
             ("--steps=0", "at least 1 training step"),
             ("--num_networks=1", "at least 2 networks"),
-            ("--preset=fast", "paper"),
+            ("--preset=slow", "paper"),
             ("--seed=-1", "the seed is between 0 and 2147483647"),
             ("--devices=0", "a number of devices, at least 1, or all"),
             ("--lamm=1", "lamm"),
