@@ -227,10 +227,10 @@ class Comparison(Study):
             "The test images did not influence the choice. The first trial is the preset. The "
             f"others multiply its learning rate by {low:g} to {high:g}, with {images} images for "
             f"each network and, where their number is free, {networks} networks in a step, in all "
-            f"at most {tuning.MOST_IMAGES:,} images; the factors and batches are the same for all "
-            f"methods. Methods that train by Adam let it fall to {tuning.ADAM_RATE_LEFT:.0%} over "
-            "the run; the others keep the schedule that defines them. metrics.json lists all "
-            "trials."
+            f"at most {tuning.MOST_IMAGES:,} images or as many as the preset; the factors and "
+            "batches are the same for all methods. Methods that train by Adam let it fall to "
+            f"{tuning.ADAM_RATE_LEFT:.0%} over the run; the others keep the schedule that defines "
+            "them. metrics.json lists all trials."
         ]
         for method in self.methods:
             if (name := self._tuned(method)) != method:

@@ -90,8 +90,8 @@ class RunConfig:
     def with_step_of(self, *, networks_per_step: int, images_per_network: int) -> RunConfig:
         """The same run, each step of which takes other numbers of networks and images.
 
-        Validations, checkpoints and snapshots stay as many image passes apart, rounded down to
-        whole steps; the number of steps stays the same.
+        Validations, checkpoints, snapshots and restarts stay as many image passes apart, rounded
+        down to whole steps; the number of steps stays the same.
 
         Args:
             networks_per_step: N.
@@ -109,6 +109,7 @@ class RunConfig:
             validate_every=rescaled(self.validate_every),
             checkpoint_every=rescaled(self.checkpoint_every),
             snapshot_every=rescaled(self.snapshot_every),
+            restart_every=rescaled(self.restart_every),
         )
 
     @property

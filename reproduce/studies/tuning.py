@@ -62,7 +62,8 @@ def candidates(row: RunConfig, count: int) -> list[Choice]:
 
     The sequence spreads any number of points evenly over the logarithm of the rate, the images and
     the networks. All methods get the same factors on their rates and the same batches, except steps
-    of more than `MOST_IMAGES` images, and more trials go on with the same sequence.
+    of more images than `MOST_IMAGES` and than the preset's, and more trials go on with the same
+    sequence.
 
     Args:
         row: Row of the method's preset.
@@ -78,7 +79,8 @@ def candidates(row: RunConfig, count: int) -> list[Choice]:
         }
         choice = {name: point[name] for name in first}
         networks = choice.get("networks_per_step", row.networks_per_step)
-        fits = networks * choice["images_per_network"] <= MOST_IMAGES
+        most = max(MOST_IMAGES, row.passes_per_step)
+        fits = networks * choice["images_per_network"] <= most
         if fits and choice not in choices:
             choices.append(choice)
     return choices[:count]
@@ -102,7 +104,10 @@ def configured(row: RunConfig, choice: Choice) -> RunConfig:
     if row.optimizer != "adam":
         return config
     return dataclasses.replace(
-        config, learning_rate_left=ADAM_RATE_LEFT, learning_rate_schedule="cosine"
+        config,
+        learning_rate_left=ADAM_RATE_LEFT,
+        learning_rate_schedule="cosine",
+        restart_every=0,
     )
 
 

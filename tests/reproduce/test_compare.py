@@ -134,7 +134,7 @@ class TestTuned:
     )
     CHOSEN = {  # noqa: RUF012
         "hypernetwork": {
-            "learning_rate": 3e-4,
+            "learning_rate": 5e-4,
             "images_per_network": 32,
             "networks_per_step": 16,
         },
@@ -163,7 +163,7 @@ class TestTuned:
 
     def test_folders_are_named_after_what_was_chosen(self):
         runs = {run.entry: run for run in self.tuned().runs() if run.config.seed == 3}
-        hypernetwork = "hypernetwork-learning_rate=0.0003-networks_per_step=16-seed=3"
+        hypernetwork = "hypernetwork-learning_rate=0.0005-networks_per_step=16-seed=3"
         assert {run.folder for run in runs.values()} == {
             hypernetwork,
             "sgd-learning_rate=0.002-images_per_network=64-seed=3",

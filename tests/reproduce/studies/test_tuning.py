@@ -5,7 +5,6 @@ import itertools
 import math
 import re
 
-import numpy as np
 import pytest
 
 from hypernet_tf.training.callbacks import TrainingDivergedError
@@ -32,20 +31,17 @@ class TestCandidates:
 
     def test_they_are_the_same_for_all_methods(self):
         def relative(method, count):
-            """Logarithms of the factors on the learning rate, and batches."""
+            """Factors on the learning rate, as numbers of 1/32 of the range, and batches."""
             rate = row(method).learning_rate
             return [
-                (math.log2(one["learning_rate"] / rate), one["images_per_network"])
+                (round(32 * math.log(one["learning_rate"] / rate, 64)), one["images_per_network"])
                 for one in tuning.candidates(row(method), count)[1:]
             ]
 
-        of_sgd = np.array(relative("sgd", 16))
-        rounding = math.log2(1.05)  # rates have two digits
         for method in ("sgd_chains", "deep_ensemble", "mnf"):
-            np.testing.assert_allclose(relative(method, 8), of_sgd[:7], atol=2 * rounding)
+            assert relative(method, 8) == relative("sgd", 8)
         # Only steps that are too large are left out.
-        for candidate in relative("hypernetwork", 8):
-            assert (np.abs(of_sgd - candidate) <= 2 * rounding).all(1).any()
+        assert set(relative("hypernetwork", 8)) < set(relative("sgd", 16))
         for choice in tuning.candidates(row("hypernetwork"), 40):
             assert choice["networks_per_step"] * choice["images_per_network"] <= 1_280
 
@@ -70,6 +66,12 @@ class TestCandidates:
         for count in range(1, 9):
             assert tuning.candidates(config, count) == choices[:count]
 
+    @pytest.mark.parametrize("method", METHODS)
+    @pytest.mark.parametrize("name", ["paper", "quick"])
+    def test_all_methods_have_as_many(self, method, name):
+        if ("mnist", name) in {(r.experiment, r.preset) for r in METHODS[method].presets}:
+            assert len(tuning.candidates(preset("mnist", method, name), 8)) == 8
+
     def test_only_some_methods_are_free_in_their_networks(self):
         free = [m for m in METHODS if "networks_per_step" in tuning.preset_choice(row(m))]
         assert free == ["hypernetwork"]
@@ -83,9 +85,10 @@ class TestConfigured:
         assert network.decay_per_step**network.steps == pytest.approx(0.01)
         for method in ("sgd_chains", "sgd_snapshots", "sgld"):
             assert tuning.configured(row(method), choice).decay_per_step == 1.0
-        assert tuning.configured(row("hypernetwork"), choice).networks_per_step == 8
-        more = tuning.configured(row("hypernetwork"), choice | {"networks_per_step": 16})
-        assert more.networks_per_step == 16
+        of_preset = row("hypernetwork").networks_per_step
+        assert tuning.configured(row("hypernetwork"), choice).networks_per_step == of_preset != 16
+        others = tuning.configured(row("hypernetwork"), choice | {"networks_per_step": 16})
+        assert others.networks_per_step == 16
 
     def test_snapshots_stay_as_far_apart_in_image_passes(self):
         config = row("sgld")
@@ -93,6 +96,12 @@ class TestConfigured:
         for name in ("snapshot_every", "validate_every", "checkpoint_every"):
             before, after = (getattr(one, name) * one.passes_per_step for one in (config, changed))
             assert after == before
+        cyclic = row("sgd_chains", restart_every=600)
+        assert cyclic.with_step_of(networks_per_step=10, images_per_network=64).restart_every == 300
+        adam = tuning.configured(
+            row("sgd", restart_every=600), {"learning_rate": 0.1, "images_per_network": 64}
+        )
+        assert adam.restart_every == 0
         large = config.with_step_of(networks_per_step=10, images_per_network=10_000)
         assert (large.snapshot_every, large.checkpoint_every) == (1, 1)
         assert (
