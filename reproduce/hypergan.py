@@ -4,8 +4,7 @@
 
 Each variant and seed is a run of `reproduce.mnist` in a folder below the study's, and can be
 analysed like any other. A repeated or widened study runs nothing that is finished. The page says
-for each claim of the paper (Ratzlaff & Fuxin 2019) whether it holds here. With the preset `quick`
-the three variants take about 15 minutes for each seed on two cores.
+for each claim of the paper (Ratzlaff & Fuxin 2019) whether it holds here.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class HyperGAN(LatentSampler):
             prior, and there is no discriminator.
         initialization: How fast weights move, which the model's own initializers draw first.
             "scaled": the outputs of mixer and generators are scaled so that one step of Adam at its
-            usual rate of 1e-3 moves a weight by about 0.01 at most. "model": they are not, as in
+            usual rate of 1e-3 moves a weight by about 0.01. "model": they are not, as in
             the published program, whose rate is 1e-4.
         scatter: Initial scatter of the networks, as a fraction of that of independent draws of the
             model's initializers; 1 as published. Below 1 the networks lie around a common draw, and

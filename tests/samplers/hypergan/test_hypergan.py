@@ -312,7 +312,7 @@ class TestArguments:
 
 @pytest.mark.slow
 def test_defaults_learn_the_digits(load_once):
-    """Measured: networks 94.2 %, ensemble 95.6 % after three epochs of 4,000 digits."""
+    """Measured, one seed, 1,000 test digits: networks 94.2 %, ensemble 95.6 %."""
     digits = load_once("mnist_5k")
     gan = hn.HyperGAN(hn.zoo.mnist())
     gan.compile("adam", LOGITS, metrics=["accuracy"])
