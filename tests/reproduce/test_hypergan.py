@@ -21,6 +21,7 @@ def test_flags_describe_the_study():
     assert len({run.folder for run in runs}) == len(runs)
 
 
+@pytest.mark.slow
 def test_the_study_trains_every_variant_and_judges_the_claims(
     tmp_path, with_few_digits, undrawn, monkeypatch
 ):
