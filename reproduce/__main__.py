@@ -45,7 +45,7 @@ COMMANDS = (
     Command(
         "compare",
         "several methods at the same cost of training: one table, one figure",
-        "20 minutes for each seed with --preset=quick --dataset=mnist_5k",
+        "1 to 4 minutes for each training with --preset=quick --dataset=mnist_5k",
     ),
     Command(
         "sweep",

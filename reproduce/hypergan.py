@@ -223,6 +223,7 @@ def from_flags() -> Ablations:
     shared_flags.accept_only(
         SHARED_FLAGS, "a study of ablations", others=(run_flags, device_flags, analysis_flags)
     )
+    run_flags.check_preset("mnist", "hypergan", values.preset)
     config = preset(
         "mnist",
         "hypergan",

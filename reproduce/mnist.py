@@ -6,14 +6,16 @@ behind each), metrics.json and report.html.
 
   python -m reproduce.mnist --lam=1e3                          the paper's run, 13,000 steps
   python -m reproduce.mnist --lam=1e3 --analyses=all           the same with all its figures
-  python -m reproduce.mnist --preset=quick                     a few minutes on two cores
+  python -m reproduce.mnist --preset=fast                      good networks after a minute
+  python -m reproduce.mnist --preset=quick                     the same, with a smaller evaluation
   python -m reproduce.mnist --dataset=fashion_mnist --steps=4000
   python -m reproduce.mnist --method=mnf                       another sampler
   python -m reproduce.mnist --method=noise --match=runs/mnist  noise as far apart as that run
   python -m reproduce.mnist --run_dir=runs/mnist --analyses=paths,adversarial
                                                                a finished run: without training
 
-The same command again continues where the run stopped; a higher --steps continues a finished one.
+The same command again continues where the run stopped; a higher --steps continues a finished one,
+unless its learning rate falls over its steps, as in the presets fast and quick.
 `python -m reproduce.report RUN...` shows runs side by side, `python -m reproduce.compare` trains
 several methods at the same cost. TensorBoard shows them: tensorboard --logdir runs
 """

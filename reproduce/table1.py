@@ -72,7 +72,7 @@ class Table1(Study):
         columns_shown: Names of the columns of the published table, which are rows here.
         dataset: Name of the data set.
         target: Name of the target.
-        preset: "paper" or "quick".
+        preset: Name of a preset that all columns have.
         seed: Seed of the runs.
         lam: Factor on the accuracy loss; None for the default of each diversity term.
         steps: Number of training steps; None for the preset's.

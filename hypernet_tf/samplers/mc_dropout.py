@@ -112,8 +112,8 @@ class MCDropout(WeightSampler):
         """The networks of a replica: it draws all masks and multiplies the weights of its part."""
         weights = [variable.value for variable in self.theta]  # [1, ...]
         for number, mask in enumerate(self.masks):
-            own_seed = tf.random.experimental.stateless_fold_in(seed, number)
-            drawn = tf.random.stateless_uniform([count, *mask.shape], own_seed)
+            mask_seed = tf.random.experimental.stateless_fold_in(seed, number)
+            drawn = tf.random.stateless_uniform([count, *mask.shape], mask_seed)
             kept = tf.cast(share.take(drawn) >= mask.rate, weights[0].dtype) / (1 - mask.rate)
             for kernel in mask.kernels:
                 weights[kernel.index] = weights[kernel.index] * kernel.scale(kept)  # [N, ...]
@@ -324,16 +324,17 @@ def _readers(target: Target, ref: Ref, shape: tuple) -> list[MaskedKernel] | Non
         layer = call.operation
         is_flat = type(layer) is keras.layers.Flatten and layer.data_format == "channels_last"
         if is_flat and None not in target.plan.shapes[ref]:
-            found = _readers(target, call.outputs, target.plan.shapes[call.outputs])
             full: Any = target.plan.shapes[ref]
-            found = None if found is None else [dataclasses.replace(k, shape=full) for k in found]
+            readers = _readers(target, call.outputs, target.plan.shapes[call.outputs])
+            if readers is not None:
+                readers = [dataclasses.replace(kernel, shape=full) for kernel in readers]
         else:
             kernel = _kernel_of(target, call)
             per_channel = all(size == 1 for size in shape[:-1])
-            found = [dataclasses.replace(kernel, shape=shape)] if kernel and per_channel else None
-        if found is None:
+            readers = [dataclasses.replace(kernel, shape=shape)] if kernel and per_channel else None
+        if readers is None:
             return None
-        kernels += found
+        kernels += readers
     return kernels
 
 

@@ -44,7 +44,8 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "steps",
     None,
-    "Training steps; a finished run is continued by raising it. Default: the preset's.",
+    "Training steps; a finished run is continued by raising it, unless its learning rate falls "
+    "over its steps. Default: the preset's.",
 )
 flags.DEFINE_integer("seed", 0, "Seed of weights, latent vectors and the order of the data.")
 flags.DEFINE_integer(

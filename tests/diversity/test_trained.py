@@ -126,10 +126,10 @@ class TestInASampler:
         sampler, term, history = trained
         assert history["referee_error"][-1] != history["referee_error"][0]
         assert int(term.optimizer.iterations.numpy()) == int(sampler.step.numpy()) == 8
-        own = {id(v) for v in term.trainable_variables}
-        assert len(own) == 2
-        assert not own & {id(v) for v in sampler.generating_variables}
-        assert own <= {id(v) for v in sampler.trainable_variables}
+        of_term = {id(v) for v in term.trainable_variables}
+        assert len(of_term) == 2
+        assert not of_term & {id(v) for v in sampler.generating_variables}
+        assert of_term <= {id(v) for v in sampler.trainable_variables}
 
     def test_saved_and_loaded_it_goes_on_alike(self, trained, blobs, tmp_path):
         sampler, term, _ = trained

@@ -195,8 +195,8 @@ class TestTuned:
         rates = (1e-3, 4e-3, 2e-3)
         tried = [{"learning_rate": rate, tuning.OBJECTIVE: 1.0} for rate in rates]
         for rate, end in zip(rates, ("least", "greatest", None), strict=True):
-            found = Tuning({"learning_rate": rate, "images_per_network": 64}, tried)
-            study = dataclasses.replace(self.STUDY, tunings={"sgd": found})
+            tuned = Tuning({"learning_rate": rate, "images_per_network": 64}, tried)
+            study = dataclasses.replace(self.STUDY, tunings={"sgd": tuned})
             text = "\n".join(study.paragraphs({"left_out": []}))
             assert (f"of sgd is the {end} that was tried" in text) == (end is not None)
 
@@ -215,10 +215,10 @@ class TestTuning:
     def test_table_page_and_file_name_what_was_chosen(self, tuned):
         _, folder, metrics = tuned
         assert json.loads((folder / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
-        found = metrics["tunings"]["sgd"]
-        assert [one["images_per_network"] for one in found["trials"]] == [4, 64]
-        best = min(found["trials"], key=lambda one: one["negative_log_likelihood"])
-        chosen = found["chosen"]
+        of_sgd = metrics["tunings"]["sgd"]
+        assert [one["images_per_network"] for one in of_sgd["trials"]] == [4, 64]
+        best = min(of_sgd["trials"], key=lambda one: one["negative_log_likelihood"])
+        chosen = of_sgd["chosen"]
         assert best == chosen | {"negative_log_likelihood": best["negative_log_likelihood"]}
         numbers = {key: values["sgd"]["mean"] for key, values in metrics["numbers"].items()}
         assert {name: numbers[name] for name in chosen} == chosen

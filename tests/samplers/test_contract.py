@@ -134,8 +134,8 @@ class TestContract:
             "ensemble_accuracy",
         }
         expected = training | {f"val_{name}" for name in evaluation}
-        own = ("kl_", "wasserstein", "discriminator_", "norm_")
-        assert {name for name in history if not name.startswith(own)} == expected
+        of_some_samplers = ("kl_", "wasserstein", "discriminator_", "norm_")
+        assert {name for name in history if not name.startswith(of_some_samplers)} == expected
         lines: list[str] = []
         sampler.summary(print_fn=lines.append)
         assert "Trainable params" in "\n".join(lines)

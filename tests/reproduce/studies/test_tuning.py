@@ -145,9 +145,9 @@ class TestTune:
             return {tuning.OBJECTIVE: 2.0}
 
         monkeypatch.setattr(tuning.experiment, "trial", trial)
-        found = tune(tmp_path / "sgd", 2)
-        assert [one[tuning.OBJECTIVE] for one in found.trials] == [None, 2.0]
-        assert found.chosen == tuning.candidates(row("sgd"), 2)[1]
+        of_sgd = tune(tmp_path / "sgd", 2)
+        assert [one[tuning.OBJECTIVE] for one in of_sgd.trials] == [None, 2.0]
+        assert of_sgd.chosen == tuning.candidates(row("sgd"), 2)[1]
         with pytest.raises(RunError, match=r"no trial in .* came to its end: training diverged"):
             tune(tmp_path / "sgd", 1)
 
