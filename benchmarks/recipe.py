@@ -14,6 +14,7 @@ import argparse
 import time
 
 import keras
+import tensorflow as tf
 
 import hypernet_tf as hn
 
@@ -76,13 +77,10 @@ def main() -> None:
     schedule = keras.optimizers.schedules.CosineDecay(given.rate, steps, alpha=0.01)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     sampler.compile(keras.optimizers.Adam(schedule, epsilon=1e-8), loss)
-    epochs, left = divmod(steps, len(data.train.x) // batch)
+    examples = tf.data.Dataset.from_tensor_slices((data.train.x, data.train.y))
+    examples = examples.shuffle(len(data.train), seed=given.seed).repeat().batch(batch).prefetch(2)
     start = time.perf_counter()
-    whole = len(data.train.x) // batch * batch
-    sampler.fit(data.train.x[:whole], data.train.y[:whole], batch_size=batch, epochs=epochs)
-    if left:
-        part = left * batch
-        sampler.fit(data.train.x[:part], data.train.y[:part], batch_size=batch)
+    sampler.fit(examples, steps_per_epoch=steps, shuffle=False)
     print(f"{given}\n{steps} steps of {batch} image passes in {time.perf_counter() - start:.0f} s")
     ensemble = sampler.sample(sampler.num_available or given.sampled, seed=2)
     for name, split in (("validation", data.validation), ("test", data.test)):

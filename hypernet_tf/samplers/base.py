@@ -44,7 +44,10 @@ class WeightSampler(keras.Model, abc.ABC):
     **fit** takes what `keras.Model.fit` takes. Each batch is dealt out: its first share to the
     first network, and so on, so that `batch_size` counts the images of all networks, N·B. If a
     network would have no example (a batch with M < N), examples are repeated, and the repeated
-    answers count; otherwise each example counts once. With `shared_inputs` every network of a step
+    answers count; otherwise each example counts once. After `keras.utils.set_random_seed`, Keras
+    shuffles arrays in the same order in every epoch, so a network that is there in every step (of a
+    deep ensemble, a chain, a mixture) gets the same examples again: give `fit` a shuffled
+    `tf.data.Dataset` instead. With `shared_inputs` every network of a step
     sees the whole batch, so that `batch_size` is B. The history has `loss` (the objective),
     `accuracy_loss`, `diversity_loss`, and the compiled metrics of single networks by their names.
 
