@@ -33,7 +33,7 @@ def samplers(*slow):
     ]
 
 
-# MNF's graphs take long to make, and SGLD is a chain with noise.
+# Graphs of MNF, BHN and APD take long to make, and SGLD is a chain with noise.
 @pytest.fixture(scope="class", params=samplers(hn.MNF, hn.SGLD, hn.MCDropout, hn.BHN, hn.APD))
 def make(request):
     return request.param
