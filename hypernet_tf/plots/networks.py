@@ -161,7 +161,9 @@ def scatter_matrix(
             axes.set_xticks([])
             axes.set_yticks([])
             if row == column:
-                axes.hist(coordinates[:, row], bins=50, histtype="stepfilled", color="#5b7f9e")
+                # Networks that differ by rounding alone leave no room for bins in float32.
+                wide = coordinates[:, row].astype(np.float64)
+                axes.hist(wide, bins=50, histtype="stepfilled", color="#5b7f9e")
             else:
                 points = axes.scatter(
                     coordinates[:, column],
@@ -250,8 +252,8 @@ def filter_diversity(layers: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Fig
         axes.set_xlabel("next layer's weights\n(root mean square)", fontsize=8)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(3))
         axes.xaxis.set_major_formatter("{x:.2g}")
-        axes.set_xlim(0, 1.1 * next_weights.max())
-        axes.set_ylim(0, 1.1 * diversity.max())
+        axes.set_xlim(0, 1.1 * next_weights.max() or 1.0)
+        axes.set_ylim(0, 1.1 * diversity.max() or 1.0)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("standard deviation of the\nfilter's weights over networks", fontsize=8)

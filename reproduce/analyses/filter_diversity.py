@@ -32,8 +32,6 @@ class FilterDiversity(Analysis):
 
     def compute(self, subject: Subject) -> Findings:
         """Compute the diversity of filters; there is no figure if the gauge scales no filter."""
-        from scipy.stats import spearmanr
-
         available = subject.sampler.num_available or _MOST_NETWORKS
         ensemble = subject.sampler.sample(min(_MOST_NETWORKS, available), seed=SEED)
         arrays: dict[str, np.ndarray] = {}
@@ -41,7 +39,7 @@ class FilterDiversity(Analysis):
         for layer, diversity, next_weights in filter_diversity(ensemble):
             layers[f"layer {layer}"] = {
                 "diversity_mean": float(diversity.mean()),
-                "rank_correlation": float(spearmanr(diversity, next_weights).statistic),
+                "rank_correlation": _rank_correlation(diversity, next_weights),
             }
             arrays[f"diversity_{layer}"] = diversity
             arrays[f"next_weights_{layer}"] = next_weights
@@ -57,7 +55,9 @@ class FilterDiversity(Analysis):
         panels = {}
         for layer, values in numbers["layers"].items():
             place = layer.removeprefix("layer ")
-            title = f"{layer}\nrank correlation {values['rank_correlation']:.2f}"
+            correlation = values["rank_correlation"]
+            text = "not defined" if correlation is None else f"{correlation:.2f}"
+            title = f"{layer}\nrank correlation {text}"
             panels[title] = (arrays[f"diversity_{place}"], arrays[f"next_weights_{place}"])
         return plots.filter_diversity(panels)
 
@@ -78,3 +78,12 @@ class FilterDiversity(Analysis):
             )
             for layer, values in numbers["layers"].items()
         ]
+
+
+def _rank_correlation(diversity: np.ndarray, next_weights: np.ndarray) -> float | None:
+    """Spearman's correlation; None if all filters are alike, as where no dropout mask acts."""
+    from scipy.stats import spearmanr
+
+    if not (np.ptp(diversity) and np.ptp(next_weights)):
+        return None
+    return float(spearmanr(diversity, next_weights).statistic)

@@ -183,3 +183,12 @@ def test_each_panel_of_predictions_shows_its_ensemble_on_shared_axes():
     # Panels without one below them carry the numbers of the shared axis.
     assert all(axes.get_xlabel() == "x" for axes in shown[1:])
     assert [axes.get_ylabel() for axes in shown] == ["y", "", "", "y"]
+
+
+def test_networks_that_differ_by_rounding_alone_are_drawn():
+    value = np.float32(1.7269447e-06)
+    coordinates = np.full((8, 2), value)
+    coordinates[0] = np.nextafter(value, np.float32(1))
+    figure = plots.scatter_matrix(coordinates, np.array([0.6, 0.4]), "weights")
+    FigureCanvasAgg(figure).draw()
+    assert sum(patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches) == 7
