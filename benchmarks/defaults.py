@@ -25,7 +25,7 @@ LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def digits(seed):
-    """README's small model on 5,000 digits, 10 epochs."""
+    """A small convolutional model on 5,000 digits, 10 epochs."""
     layers = keras.layers
     data = hn.data.load("mnist_5k")
     model = keras.Sequential(

@@ -62,8 +62,8 @@ flags.DEFINE_enum(
 flags.DEFINE_list(
     "extension",
     [],
-    'Modules or files, separated by commas, that register methods or analyses (README, "A method '
-    'of your own").',
+    "Modules or files, separated by commas, that register methods or analyses; see "
+    "docs/guides/your_method.md.",
 )
 flags.register_validator(
     "lam", lambda value: math.isfinite(value) and value > 0, "lam is a finite number above 0"

@@ -1,0 +1,30 @@
+"""Settings of Sphinx: `tox -e docs` builds this folder, and every warning is an error."""
+
+import hypernet_tf
+
+project = "hypernet_tf"
+author = copyright = "hypernet_tf contributors"
+release = version = hypernet_tf.__version__
+html_theme = "furo"
+html_title = f"hypernet_tf {release}"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+suppress_warnings = ["myst.header"]  # the first heading of an included file is not the page's
+myst_heading_anchors = 3
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# A class shows what it defines itself, not the hundreds of members of keras.Model.
+autodoc_default_options = {"members": True, "inherited-members": False, "show-inheritance": True}
+napoleon_use_ivar = True  # the attributes of a dataclass are described once, by its docstring
+
+
+def escape_bars(app, what, name, obj, options, lines):
+    """Show |x| as it is: in docstrings a bar is a norm, and no substitution."""
+    lines[:] = [line.replace("|", r"\|") for line in lines]
+
+
+def setup(app):
+    """Register the above."""
+    app.connect("autodoc-process-docstring", escape_bars)
