@@ -1,5 +1,7 @@
 """Settings of Sphinx: `tox -e docs` builds this folder, and every warning is an error."""
 
+from sphinx.util import inspect
+
 import hypernet_tf
 
 project = "hypernet_tf"
@@ -11,6 +13,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 suppress_warnings = ["myst.header"]  # the first heading of an included file is not the page's
 myst_heading_anchors = 3
+default_role = "code"  # `x` in a docstring is code, as in Markdown
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
@@ -25,6 +28,15 @@ def escape_bars(app, what, name, obj, options, lines):
     lines[:] = [line.replace("|", r"\|") for line in lines]
 
 
+def show_init(app, what, name, obj, options, signature, return_annotation):
+    """Show the arguments of a Keras class, whose `__new__` takes any."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        init = inspect.signature(obj.__init__, bound_method=True)
+        signature = inspect.stringify_signature(init, unqualified_typehints=True)
+    return signature, return_annotation
+
+
 def setup(app):
     """Register the above."""
     app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("autodoc-process-signature", show_init)
