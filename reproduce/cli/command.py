@@ -14,6 +14,7 @@ from hypernet_tf.data import DataError
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError
 from hypernet_tf.training.devices import DeviceError, WorkerLostError
+from reproduce.cli import help as command_help
 from reproduce.configs.extensions import ExtensionError, load_extensions
 from reproduce.configs.methods import methods_help
 from reproduce.runs.command import end_together
@@ -56,6 +57,9 @@ def parse(arguments: list[str]) -> list[str]:
             from reproduce.cli import analysis_flags  # its flags are defined where it is imported
 
             analysis_flags.define_flags()
+        if any(word in arguments for word in command_help.WORDS):
+            print(command_help.help_text())
+            sys.exit(0)
         return FLAGS(arguments)
     except ExtensionError as error:
         _fail(str(error), 2)

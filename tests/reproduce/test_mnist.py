@@ -123,7 +123,13 @@ class TestCommand:
             "mine: a method of my own",
         ):
             assert words in text
-        assert not done.stderr
+        flags = re.findall(r"^  --(?:\[no\])?(\w+)$", done.stdout, re.M)
+        assert flags[:6] == ["method", "lam", "preset", "dataset", "analyses", "run_dir"]
+        assert len(flags) == len(set(flags)) > 30
+        groups = re.findall(r"^(\w.*):\n  --", done.stdout, re.M)
+        assert groups[:3] == ["Most used", "Data", "Training"]
+        assert groups[3:] == ["Evaluation and analyses", "Devices and speed"]
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
