@@ -19,6 +19,7 @@ from hypernet_tf.plots.networks import (
 from hypernet_tf.plots.regression import predictions
 from hypernet_tf.plots.style import new_figure
 from hypernet_tf.plots.uncertainty import (
+    examples,
     reliability_diagram,
     risk_coverage,
     roc_curves,
@@ -31,6 +32,7 @@ __all__ = [
     "comparison",
     "confusion",
     "ensembles",
+    "examples",
     "filter_diversity",
     "filter_grids",
     "filter_table",

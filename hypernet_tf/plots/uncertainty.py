@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -131,6 +131,26 @@ def risk_coverage(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def examples(rows: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> Figure:
+    """Pictures in titled rows, each with a text below it.
+
+    Args:
+        rows: Title of a row -> its images [K, height, width, channels] and the text below each.
+    """
+    columns = max(1, *(len(images) for images, _ in rows.values()))
+    figure = new_figure(1.75 * len(rows))
+    parts = figure.subfigures(len(rows), squeeze=False)[:, 0]
+    for (title, (images, texts)), part in zip(rows.items(), parts, strict=True):
+        part.suptitle(title, fontsize=9)
+        for number, axes in enumerate(part.subplots(1, columns, squeeze=False)[0]):
+            axes.set_axis_off()
+            if number < len(images):
+                axes.imshow(images[number].squeeze(), cmap="gray", vmin=0, vmax=1)
+                style = {"size": 8, "ha": "center", "va": "top", "transform": axes.transAxes}
+                axes.text(0.5, -0.05, texts[number], **style)
     return figure
 
 

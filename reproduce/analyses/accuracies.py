@@ -21,6 +21,10 @@ class Accuracies(Analysis):
 
     name = "accuracies"
     title = "histogram of the networks' accuracies"
+    reading = (
+        "Each bar counts networks. A narrow histogram far to the right is a sampler whose "
+        "networks are all good."
+    )
     order = 10
     settings = (NUM_NETWORKS, ENSEMBLES)
     basic = True

@@ -49,6 +49,10 @@ class Adversarial(Analysis):
 
     name = "adversarial"
     title = "attacks by the fast gradient method"
+    reading = (
+        "The lower the curve of the vote below that of the network, the less an attack on one "
+        "network carries over to others."
+    )
     order = 60
     settings = (IMAGES, NETWORKS, CLIP)
 

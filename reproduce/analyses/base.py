@@ -119,7 +119,10 @@ class Analysis(abc.ABC):
 
     Attributes:
         name: Name in --analyses, metrics.json and the keys of its rows.
-        title: What is asked, in one line for `--help`.
+        title: What is asked, in one line for `--help` and the page of a run.
+        reading: How to read its figures, in a sentence for the page.
+        highlights: Keys of the few rows that its section of the page shows; none for the first
+            rows. All rows are in the table at the end of the page.
         order: Place among the analyses, in reports and in `--analyses=all`.
         least_networks: Number of networks below which the analysis has no answer.
         settings: Settings that `compute` reads; others are not in its `subject.settings`.
@@ -129,6 +132,8 @@ class Analysis(abc.ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     order: ClassVar[int]
+    reading: ClassVar[str] = ""
+    highlights: ClassVar[tuple[str, ...]] = ()
     least_networks: ClassVar[int] = 1
     settings: ClassVar[tuple[Setting, ...]] = ()
     basic: ClassVar[bool] = False

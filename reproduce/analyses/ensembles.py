@@ -23,6 +23,17 @@ class Ensembles(Analysis):
 
     name = "ensembles"
     title = "accuracies of several ensembles"
+    reading = (
+        "A vote to the right of the networks' accuracies is what the ensemble gains over its "
+        "members."
+    )
+    highlights = (
+        "ensembles_num_ensembles",
+        "ensembles_num_networks",
+        "ensembles_majority_vote_accuracy",
+        "ensembles_mean_probability_accuracy",
+        "ensembles_most_confident_accuracy",
+    )
     order = 20
     least_networks = 2
     settings = (NUM_NETWORKS, ENSEMBLES)

@@ -27,6 +27,10 @@ class FilterDiversity(Analysis):
 
     name = "filter_diversity"
     title = "diversity of each filter against the next layer's weights on it"
+    reading = (
+        "A negative correlation means that diversity gathers in filters that the next layer "
+        "hardly reads."
+    )
     order = 70
     least_networks = 2
 

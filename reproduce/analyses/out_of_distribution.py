@@ -125,6 +125,10 @@ class OutOfDistribution(Analysis):
 
     name = "out_of_distribution"
     title = "detection of images that are out of distribution"
+    reading = (
+        "Scores of unknown images should lie to the right of those of known images; an area "
+        "under ROC of 100 % separates them wholly, and 50 % is chance."
+    )
     order = 90
     settings = (NUM_NETWORKS, OOD)
 

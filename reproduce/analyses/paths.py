@@ -51,6 +51,10 @@ class Paths(Analysis):
 
     name = "paths"
     title = "accuracy along paths between pairs of networks"
+    reading = (
+        "A line between weights that dips leaves the good networks; a line between latent "
+        "vectors that stays high shows that all networks on the manifold are good."
+    )
     order = 50
     least_networks = 2
     settings = (PAIRS, POINTS, IMAGES)

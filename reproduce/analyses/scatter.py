@@ -44,6 +44,10 @@ class Scatter(Analysis):
 
     name = "scatter"
     title = "principal components of the weights"
+    reading = (
+        "Structures such as curves show that the networks fill few dimensions; the same "
+        "weights shuffled over networks would give a round cloud."
+    )
     order = 40
     least_networks = 7
     settings = (NETWORKS, COLOUR)

@@ -26,6 +26,8 @@ from reproduce.reports.tables import Row
 
 # Networks are compared in pairs on the first test images only: the time grows with N².
 _PAIR_IMAGES = 1_000
+_EXAMPLES = ("Most uncertain images by entropy", "Wrong answers with the highest probability")
+_NUM_EXAMPLES = 8  # in each row of the figure
 SCORES = {
     "entropy": "entropy of the mean prediction (nats)",
     "mutual_information": "mutual information of class and network (nats)",
@@ -58,6 +60,18 @@ class Uncertainty(Analysis):
 
     name = "uncertainty"
     title = "calibration, uncertainty, similarity of the networks, risk-coverage curves"
+    reading = (
+        "Points on the diagonal are well calibrated. Errors should fall as the ensemble may "
+        "abstain from more images."
+    )
+    highlights = (
+        "uncertainty_member_expected_calibration_error",
+        "uncertainty_mutual_information_correct",
+        "uncertainty_mutual_information_wrong",
+        "uncertainty_cka_of_log_probabilities",
+        "uncertainty_risk_coverage_entropy",
+        "uncertainty_risk_coverage_mutual_information",
+    )
     order = 80
     settings = (NUM_NETWORKS,)
 
@@ -96,15 +110,23 @@ class Uncertainty(Analysis):
         arrays = {
             "reliability": dataclasses.asdict(reliability(mean, labels)),
             "risk_coverage": curve_arrays(curves),
+            "examples": _examples(subject, log_p, mean, scores.entropy, wrong),
         }
         return Findings(numbers, arrays)
 
     def figure(
         self, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
     ) -> Figure:
-        """Draw the reliability diagram or the risk-coverage curves."""
+        """Draw the reliability diagram, the risk-coverage curves or the examples."""
         if name == "reliability":
             return plots.reliability_diagram(**arrays)
+        if name == "examples":
+            return plots.examples(
+                {
+                    title: (arrays[f"{title}, images"], arrays[f"{title}, texts"].tolist())
+                    for title in _EXAMPLES
+                }
+            )
         return plots.risk_coverage(curves_of(arrays))
 
     def caption(self, figure_name: str) -> str:
@@ -112,6 +134,8 @@ class Uncertainty(Analysis):
         return {
             "reliability": "Accuracy of the ensemble against its confidence",
             "risk_coverage": "Errors of the ensemble on the images of which it is most certain",
+            "examples": "Test images, their labels, and the share of the networks that vote for a "
+            "class",
         }[figure_name]
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
@@ -148,6 +172,26 @@ class Uncertainty(Analysis):
             )
             rows.append(Row(area, numbers["area_under_risk_coverage"][score]))
         return rows
+
+
+def _examples(
+    subject: Subject, log_p: np.ndarray, mean: np.ndarray, entropy: np.ndarray, wrong: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The most uncertain images, and the wrong answers of which the ensemble is most certain."""
+    classes, votes = subject.dataset.classes, log_p.argmax(-1)  # [N, M]
+    surest = np.flatnonzero(wrong)[np.argsort(-mean[wrong].max(-1))]
+    arrays = {}
+    for title, chosen in zip(_EXAMPLES, (np.argsort(-entropy), surest), strict=True):
+        chosen = chosen[:_NUM_EXAMPLES]
+        texts = []
+        for index in chosen:
+            shares = np.bincount(votes[:, index], minlength=len(classes)) / len(votes)
+            most = [number for number in np.argsort(-shares)[:2] if shares[number]]
+            lines = [f"{classes[number]}: {shares[number]:.0%}" for number in most]
+            texts.append("\n".join([f"is {classes[int(subject.test.y[index])]}", *lines]))
+        arrays[f"{title}, images"] = np.asarray(subject.test.x[chosen], "float32")
+        arrays[f"{title}, texts"] = np.array(texts, dtype=str)
+    return arrays
 
 
 def curve_arrays(curves: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:

@@ -6,12 +6,13 @@ import collections
 import contextlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES, Measure
 from reproduce.analyses import ANALYSES
+from reproduce.analyses.base import Analysis
 from reproduce.configs import published
 from reproduce.reports import page as pages
 from reproduce.reports.tables import Row, html_table
@@ -19,6 +20,13 @@ from reproduce.runs.folder import RunError
 
 GROUPS = ("run", "networks", "ensemble", "diversity", "seconds")
 """Groups of measures that metrics.json holds, in the order of the table."""
+HEADLINE = (
+    *("member_accuracy", "majority_vote_accuracy", "negative_log_likelihood"),
+    *("expected_calibration_error", "disagreement", "train_seconds"),
+)
+"""Keys of the numbers at the head of the page."""
+MOST_ROWS = 6
+"""Number of rows that the section of an analysis shows unless it chooses."""
 _PUBLISHED = (
     "Published numbers are those of the hypernetwork on MNIST. They are comparable only if the "
     "data set is mnist and the preset is paper."
@@ -63,13 +71,46 @@ def page(title: str, runs: list[Run]) -> str:
             configs[run.label] = run.metrics["config"]
     mnist = all(run.metrics["experiment"] == "mnist" for run in runs)
     headings = ["measured"] if single else [run.label for run in runs]
-    return pages.page(
+    published_numbers = published.MNIST if mnist else {}
+
+    def table(keys: Collection[str] | None) -> str:
+        chosen = [[row for row in column if _is_shown(row, keys)] for column in columns]
+        return _table(headings, chosen, published_numbers) if any(chosen) else ""
+
+    sections = [
+        pages.Section(
+            analysis.name,
+            f"{analysis.title[:1].upper()}{analysis.title[1:]}.",
+            analysis.reading,
+            table(_highlights(analysis, runs)),
+            _figures(runs, analysis),
+        )
+        for analysis in ANALYSES.values()
+        if any(analysis.name in run.metrics["analyses"] for run in runs)
+    ]
+    if curves := _figures_of(runs, {"training_curves": "Training"}):
+        sections.insert(0, pages.Section("training", "Loss and accuracy by step.", "", "", curves))
+    return pages.report(
         title,
         [*sentences, *([_PUBLISHED] if mnist else []), _SMALLER_NUMBERS],
-        [_table(headings, columns, published.MNIST if mnist else {})],
-        _figures(runs),
+        table(HEADLINE),
+        sections,
+        table(None),
         json.dumps(next(iter(configs.values())) if single else configs, indent=2),
     )
+
+
+def _is_shown(row: Row, keys: Collection[str] | None) -> bool:
+    return keys is None or row.measure.key in keys
+
+
+def _highlights(analysis: Analysis, runs: list[Run]) -> list[str]:
+    """Keys of the few rows that the section of an analysis shows: its own choice, or the first."""
+    if analysis.highlights:
+        return list(analysis.highlights)
+    numbers = [run.metrics["analyses"].get(analysis.name) for run in runs]
+    keys = [row.measure.key for found in numbers if found for row in analysis.rows(found)]
+    return list(dict.fromkeys(keys))[:MOST_ROWS]
 
 
 def rows(
@@ -126,7 +167,9 @@ def _table(
     """The table of the numbers of all runs; a number that a run does not have is left empty."""
     measures = {row.measure.key: row.measure for column in columns for row in column}
     values = [{row.measure.key: row.value for row in column} for column in columns]
-    values.append(dict(published_numbers))
+    if measures.keys() & published_numbers.keys():
+        headings = [*headings, "published"]
+        values.append(dict(published_numbers))
     lines = [
         [
             measure.heading,
@@ -134,16 +177,21 @@ def _table(
         ]
         for key, measure in measures.items()
     ]
-    return html_table(["", *headings, "published"], lines)
+    return html_table(["", *headings], lines)
 
 
-def _figures(runs: list[Run]) -> dict[str, dict[str, pathlib.Path]]:
+def _figures(runs: list[Run], analysis: Analysis) -> dict[str, dict[str, pathlib.Path]]:
+    """The figures of an analysis: caption -> label of a run -> png file."""
+    names = [
+        name
+        for run in runs
+        for name in run.metrics["analyses"].get(analysis.name, {}).get("figures", ())
+    ]
+    return _figures_of(runs, {name: analysis.caption(name) for name in names})
+
+
+def _figures_of(runs: list[Run], captions: Mapping[str, str]) -> dict[str, dict[str, pathlib.Path]]:
     """Caption -> label of a run -> png file; a single run has no label."""
-    captions = {"training_curves": "Training"}
-    for name, analysis in ANALYSES.items():
-        for run in runs:
-            for figure_name in run.metrics["analyses"].get(name, {}).get("figures", ()):
-                captions[figure_name] = analysis.caption(figure_name)
     figures: dict[str, dict[str, pathlib.Path]] = {}
     for figure_name, caption in captions.items():
         for run in runs:

@@ -37,10 +37,26 @@ def test_the_numbers_are_those_of_the_ensemble_and_its_networks(analysed):
     np.testing.assert_allclose(arrays(folder, "reliability")["share"].sum(), 1)
 
 
+def test_the_examples_are_the_most_uncertain_and_the_most_certain_errors(analysed):
+    folder, _ = analysed
+    x, y = digits()
+    ensemble = sampler_of(folder).sample(3, seed=1)
+    entropy, mean = ensemble.uncertainty(x).entropy, ensemble.predict(x)
+    shown = arrays(folder, "examples")
+    uncertain, _, errors, texts = shown.values()
+    np.testing.assert_array_equal(uncertain[0], x[np.argmax(entropy)])
+    wrong = mean.argmax(-1) != y
+    surest = np.flatnonzero(wrong)[np.argmax(mean[wrong].max(-1))]
+    np.testing.assert_array_equal(errors[0], x[surest])
+    votes = [member.predict(x[[surest]]).argmax() for member in ensemble]
+    share = votes.count(max(votes, key=votes.count)) / 3
+    assert texts[0].startswith(f"is {y[surest]}\n") and f": {share:.0%}" in texts[0]
+
+
 def test_figures_and_page(analysed):
     folder, metrics = analysed
     entry = metrics["analyses"]["uncertainty"]
-    assert entry["figures"] == ["reliability", "risk_coverage"]
+    assert entry["figures"] == ["reliability", "risk_coverage", "examples"]
     for name in entry["figures"]:
         check_figure(folder, name)
     keys = check_page(folder, entry, ANALYSES["uncertainty"])
