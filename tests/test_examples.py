@@ -1,7 +1,10 @@
 """The examples run, and print what they promise."""
 
+import json
 import pathlib
 import runpy
+
+import pytest
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 
@@ -17,6 +20,18 @@ def test_own_diversity_term(capsys):
     assert weights[1] > 2 * weights[0] > 0
     assert predictions[1] > predictions[0] > 0
     assert max(*errors[0], *errors[1]) < 0.4  # the variance of y is 0.5
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((FOLDER / "quickstart.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    names: dict = {}
+    exec(compile(code, "quickstart.ipynb", "exec"), names)
+    dips = {kind: values.mean(1) - values.min(1) for kind, values in names["accuracies"].items()}
+    assert dips["interpolated"].mean() < dips["direct"].mean()
+    assert (tmp_path / "digits.keras").exists()
 
 
 def test_every_example_is_tested():
