@@ -40,6 +40,7 @@ from hypernet_tf.targets import (
     register_layer,
     zoo,
 )
+from hypernet_tf.training.stopping import DiversityStopping
 
 __version__ = "0.2.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "MNF",
     "SGLD",
     "DeepEnsemble",
+    "DiversityStopping",
     "Draw",
     "Ensemble",
     "Evaluation",

@@ -58,6 +58,11 @@ COMMANDS = (
         "three runs of mnist --method=hypergan for each seed",
     ),
     Command(
+        "classification",
+        "HyperGAN's table: ensembles of 1, 5, 10 and 100 networks, five methods",
+        "4 minutes with --preset=quick",
+    ),
+    Command(
         "table1",
         "Table 1 of the paper: every column for LeNet or ResNet-32",
         "2 to 3 hours with --preset=quick",

@@ -42,7 +42,7 @@ VARIANTS = {
 CURVES = {
     "mean of the networks": ("Accuracy of the networks, validation", "%"),
     "gain of the vote": ("Majority vote above the networks, validation", "points"),
-    "norm spread": ("Spread of the networks' L2 norms, training", "standard deviation / mean"),
+    "norm spread": ("Spread of the networks' L2 norms", "standard deviation / mean"),
 }
 # Accuracy "stays" within a point; diversity "collapses" to less than half.
 STAYS, COLLAPSES = 0.01, 0.5
@@ -133,8 +133,8 @@ class Ablations(Study):
             f"{', '.join(map(str, self.seeds))}. Numbers are mean ± standard deviation over seeds. "
             "Without the mixer, the codes of the layers are independent draws of the prior.",
             "Diversity along training is the standard deviation over the mean of the L2 norms of "
-            "the networks of a step, before their gauge is fixed. Disagreement is that of two "
-            "networks on the test images.",
+            "100 networks, before their gauge is fixed. Disagreement is that of two networks on "
+            "the test images.",
             "Claims of the paper:",
             *claims,
         ]

@@ -85,7 +85,7 @@ def batches(
     Args:
         x: Inputs of the training points [M, 1].
         y: Values of the training points [M, 1].
-        networks: N, number of networks of a step.
+        networks: N, number of networks of a step; 1 if all see the same points.
         points: B, number of points of each.
         seed: Seed of the draws.
 
@@ -136,12 +136,13 @@ def train(
     loss = negative_log_likelihood(config.noise_std / Y_SCALE)
     sampler.compile(optimizer=method.optimizer(config.steps), loss=loss)
     x, y = x / X_SCALE, y / Y_SCALE
+    sampler.initialize(x)
     loop(
         sampler,
         batches(
             x,
             y,
-            networks=sampler.num_networks,
+            networks=1 if sampler.shared_inputs else sampler.num_networks,
             points=min(method.points or len(x), len(x)),
             seed=config.seed,
         ),

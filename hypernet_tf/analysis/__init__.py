@@ -21,6 +21,7 @@ from hypernet_tf.analysis.pca import (
     spanned_coordinates,
     weight_views,
 )
+from hypernet_tf.analysis.posteriors import SingleWeight, single_weights
 
 __all__ = [
     "AdversarialSuccess",
@@ -28,6 +29,7 @@ __all__ = [
     "FilterDiversity",
     "LayerPictures",
     "NothingToAttackError",
+    "SingleWeight",
     "adversarial_success",
     "direct_path",
     "distill",
@@ -37,6 +39,7 @@ __all__ = [
     "interpolated_path",
     "layer_pictures",
     "principal_components",
+    "single_weights",
     "spanned_coordinates",
     "weight_views",
 ]

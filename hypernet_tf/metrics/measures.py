@@ -167,6 +167,15 @@ _TABLE = (
     ),
     Measure("lam", "lam", "training", description="Weight of the accuracy loss."),
     Measure(
+        "norm_spread",
+        "spread of the networks' L2 norms",
+        "training",
+        better="higher",
+        format="{:.3f}",
+        least_networks=2,
+        description="Standard deviation over mean of the L2 norms of 100 networks, or of all.",
+    ),
+    Measure(
         "learning_rate",
         "learning rate",
         "training",

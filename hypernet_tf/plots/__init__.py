@@ -8,6 +8,7 @@ from hypernet_tf.plots.comparison import comparison
 from hypernet_tf.plots.frontier import frontier
 from hypernet_tf.plots.networks import (
     accuracy_histogram,
+    ensemble_sizes,
     ensembles,
     filter_diversity,
     filter_grids,
@@ -15,6 +16,7 @@ from hypernet_tf.plots.networks import (
     scatter_matrix,
     success_curves,
     training_curves,
+    weight_histograms,
 )
 from hypernet_tf.plots.regression import predictions
 from hypernet_tf.plots.style import new_figure
@@ -23,7 +25,7 @@ from hypernet_tf.plots.uncertainty import (
     reliability_diagram,
     risk_coverage,
     roc_curves,
-    score_histograms,
+    score_distributions,
 )
 from hypernet_tf.plots.validation import confusion, filter_table
 
@@ -31,6 +33,7 @@ __all__ = [
     "accuracy_histogram",
     "comparison",
     "confusion",
+    "ensemble_sizes",
     "ensembles",
     "examples",
     "filter_diversity",
@@ -44,7 +47,8 @@ __all__ = [
     "risk_coverage",
     "roc_curves",
     "scatter_matrix",
-    "score_histograms",
+    "score_distributions",
     "success_curves",
     "training_curves",
+    "weight_histograms",
 ]

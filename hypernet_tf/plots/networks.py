@@ -64,6 +64,30 @@ def ensembles(members: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+def ensemble_sizes(accuracies: Mapping[int, np.ndarray]) -> Figure:
+    """Accuracy against the number of networks: a mark for each ensemble, a line of their means.
+
+    Args:
+        accuracies: Number of networks -> accuracies [E] of E ensembles, in percent.
+    """
+    figure = new_figure(3.4)
+    axes = figure.subplots()
+    color, line, marker = STYLES[0]
+    for size, values in accuracies.items():
+        x = np.full(len(values), size)
+        axes.plot(x, values, color="0.6", linestyle="", marker=marker, markersize=3)
+    means = [values.mean() for values in accuracies.values()]
+    axes.plot(list(accuracies), means, color=color, linestyle=line, marker=marker)
+    axes.set_xscale("log")
+    axes.set_xticks(list(accuracies), [f"{size:,}" for size in accuracies], fontsize=8)
+    axes.minorticks_off()
+    axes.set_xlabel("networks of an ensemble")
+    axes.set_ylabel("test accuracy (%)")
+    axes.set_title("Accuracy of the mean probability; the line shows means", fontsize=10)
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def training_curves(panels: Sequence[Mapping]) -> Figure:
     """Curves against training steps.
 
@@ -214,6 +238,32 @@ def paths(t: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
         axes.set_xlabel("t, from one network to the other")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("test accuracy (%)")
+    return figure
+
+
+def weight_histograms(layers: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Histograms of single weights over networks, a row for each layer.
+
+    Args:
+        layers: Name of a layer -> name of a weight -> values [N].
+    """
+    columns = max(map(len, layers.values()))
+    figure = new_figure(0.4 + 1.6 * len(layers))
+    rows = figure.subfigures(len(layers), 1, squeeze=False)[:, 0]
+    for row, (layer, weights) in zip(rows, layers.items(), strict=True):
+        row.suptitle(layer, fontsize=10)
+        panels = row.subplots(1, columns, squeeze=False)[0]
+        for axes, (name, values) in zip(panels, weights.items(), strict=False):
+            # Values that differ by rounding alone leave no room for bins in float32.
+            wide = values.astype(np.float64)
+            axes.hist(wide, bins=40, histtype="stepfilled", color="#5b7f9e")
+            axes.set_xlabel(name, fontsize=8)
+            axes.set_yticks([])
+            axes.xaxis.set_major_locator(ticker.MaxNLocator(4))
+            axes.tick_params(labelsize=8)
+        for axes in panels[len(weights) :]:
+            axes.set_visible(False)
+        panels[0].set_ylabel("networks", fontsize=8)
     return figure
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -55,10 +56,13 @@ def reliability_diagram(
     return figure
 
 
-def score_histograms(
+def score_distributions(
     id_scores: np.ndarray, ood_scores: Mapping[str, np.ndarray], label: str, *, bins: int = 40
 ) -> Figure:
-    """Histograms of a score on in-distribution and on out-of-distribution examples.
+    """Histograms and empirical distribution functions of a score, in and out of distribution.
+
+    The value of an empirical distribution function is the share of the examples of a set that have
+    at most this score.
 
     Args:
         id_scores: Scores [M] of in-distribution examples, finite.
@@ -67,15 +71,15 @@ def score_histograms(
         label: Name of the score, with its unit.
         bins: Number of bins over all scores.
     """
-    figure = new_figure(3.6)
-    axes = figure.subplots()
+    figure = new_figure(5.6)
+    above, below = figure.subplots(2, 1, sharex=True)
     groups = {"in distribution": id_scores} | dict(ood_scores)
     edges = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins)
     for index, ((name, scores), (color, line, _)) in enumerate(
         zip(groups.items(), STYLES, strict=False)
     ):
         weights = np.full(len(scores), 100 / len(scores))
-        axes.hist(
+        above.hist(
             scores,
             bins=list(edges),
             weights=weights,
@@ -86,10 +90,14 @@ def score_histograms(
             linewidth=1.5,
             label=f"{name} ({len(scores)})",
         )
-    axes.set_xlabel(label)
-    axes.set_ylabel("examples of each set (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+        below.ecdf(scores, color=color, linestyle=line, linewidth=1.5)
+    above.set_ylabel("examples of each set (%)")
+    above.legend(frameon=False, fontsize=8)
+    below.set_ylabel("examples with at most this score")
+    below.yaxis.set_major_formatter(ticker.PercentFormatter(1.0))
+    below.set_xlabel(label)
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
     return figure
 
 

@@ -29,6 +29,8 @@ from hypernet_tf.targets import Target, WeightSet
 
 # Networks behind `predict`, `evaluate` and a call of a sampler without a limit.
 PREDICTION_NETWORKS = 10
+# Networks whose norms are compared, as published.
+NORM_NETWORKS = 100
 # Training inputs that `fit` keeps for the statistics of batch normalisation.
 BATCH_NORM_EXAMPLES = 1_000
 
@@ -232,14 +234,6 @@ class WeightSampler(keras.Model, abc.ABC):
             verbose: 1 shows a progress bar.
         """
 
-    def track(self, drawn: Draw, share: Share) -> None:
-        """Update training metrics of the sampler's own; here there are none.
-
-        Args:
-            drawn: Networks of the step that this replica runs.
-            share: Which networks these are.
-        """
-
     def minimized(self, objective: tf.Tensor) -> tf.Tensor:
         """What a training step minimises; here the objective, which is a mean over networks."""
         return objective
@@ -317,6 +311,36 @@ class WeightSampler(keras.Model, abc.ABC):
                 f"Cannot sample {count} networks: this sampler holds {self.num_available}."
             )
         return self._sample(count, seed)[1]
+
+    def norm_spread(self, count: int = NORM_NETWORKS, *, seed: int = 0) -> float | None:
+        """How much the L2 norms of networks differ: their standard deviation over their mean.
+
+            std_n |theta_n| / mean_n |theta_n|
+
+        Weights are those on which training steps run: the gauge, in which samples are, fixes the
+        norms of most layers.
+
+        Args:
+            count: Number of networks; of a finite sampler at most all that it holds.
+            seed: Seed of the draw, see `sample`.
+
+        Returns:
+            The spread; None for a single network.
+
+        Example:
+            >>> sampler.norm_spread()                               # of 100 networks
+
+        Reference: Ratzlaff and Fuxin (2019), diversity of the generated weights.
+        """
+        count = min(count, self.num_available or count)
+        if count < 2:
+            return None
+        # Without a graph of its own: it is drawn now and then, and a graph takes longer to build.
+        _, weights = self._draw_weights(
+            self.sampling_seed(seed), count, in_gauge=self.trains_in_gauge
+        )
+        norms = np.linalg.norm(self.target.flatten(weights), axis=-1)
+        return float(norms.std() / norms.mean())
 
     # ---- training -------------------------------------------------------------------------
 
@@ -456,7 +480,6 @@ class WeightSampler(keras.Model, abc.ABC):
         self._loss_tracker.update_state(objective)
         self.accuracy_loss_tracker.update_state(accuracy_loss)
         self.diversity_tracker.update_state(diversity_loss)
-        self.track(drawn, share)
         return self.compute_metrics(dealt.x, y, y_pred, sample_weight=sample_weight)
 
     def _step_record(

@@ -142,9 +142,9 @@ class Recorder(keras.callbacks.Callback):
     Averages are over the steps since the last record. They restart at each record, and each record
     comes with a checkpoint, so that a resumed run records what an uninterrupted one does.
 
-    An entry of the history holds numbers by the keys of `MEASURES`: "step", those of training, and
-    with a validation those of `validation_entry` under "validation" (under "test" for watched
-    images).
+    An entry of the history holds numbers by the keys of `MEASURES`: "step", those of training (None
+    for the spread of the norms of a single network), and with a validation those of
+    `validation_entry` under "validation" (under "test" for watched images).
 
     Args:
         checkpoints: Checkpoints of the run.
@@ -202,6 +202,7 @@ class Recorder(keras.callbacks.Callback):
         seconds = time.monotonic() - since - (validated.seconds if validated else 0.0)
         entry: dict[str, Any] = {"step": step, **{name: float(v) for name, v in logs.items()}}
         entry["lam"] = float(self.model.lam.numpy())
+        entry["norm_spread"] = self.model.norm_spread()
         entry["learning_rate"] = float(
             keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         )

@@ -166,7 +166,7 @@ class OutOfDistribution(Analysis):
     def figure(
         self, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
     ) -> Figure:
-        """Draw the histograms of a score, or its ROC curves."""
+        """Draw the distributions of a score, or its ROC curves."""
         if name.startswith("ood_roc_"):
             score = name.removeprefix("ood_roc_")
             curves = {
@@ -180,7 +180,7 @@ class OutOfDistribution(Analysis):
             if name != "in distribution"
         }
         label = SCORES[name.removeprefix("ood_")]
-        return plots.score_histograms(arrays["in distribution"], ood_values, label)
+        return plots.score_distributions(arrays["in distribution"], ood_values, label)
 
     def caption(self, figure_name: str) -> str:
         """Return the caption, which names the score."""

@@ -97,6 +97,14 @@ _HYPERNETWORK: dict[str, Any] = {
     "generator_hidden": (128, 128),
 }
 
+# As published: s -> 256 -> 128 -> two codes; 256 -> 200 weights; 128 -> 200 weights.
+_HYPERGAN: dict[str, Any] = {
+    "noise_dim": 128,
+    "code_dim": 128,
+    "mixer_hidden": (256, 128),
+    "generator_hidden": ((256,), (128,)),
+}
+
 # lam = points makes lam · loss the negative log-likelihood of all points.
 METHODS: dict[str, Method] = {
     "hypernetwork": Method(
@@ -121,6 +129,36 @@ METHODS: dict[str, Method] = {
             seed=config.seed,
         ),
         _adam(3e-2),
+    ),
+    "hypergan": Method(
+        "HyperGAN",
+        lambda target, config: hn.HyperGAN(
+            target, num_networks=32, lam=config.points, seed=config.seed, **_HYPERGAN
+        ),
+        _adam(1e-3),
+    ),
+    "bhn": Method(
+        "BHN",
+        lambda target, config: hn.BHN(
+            target,
+            num_data=config.points,
+            num_networks=2,
+            precision=config.prior_std**-2,
+            seed=config.seed,
+        ),
+        _adam(1e-3),
+    ),
+    "mc_dropout": Method(
+        "MC dropout",
+        lambda target, config: hn.MCDropout(
+            target,
+            num_data=config.points,
+            rates={target.layers[-1].name: 0.05},
+            length_scale=1 / config.prior_std,
+            num_networks=16,
+            **_from_prior(config),
+        ),
+        _adam(1e-2),
     ),
     "deep_ensemble": Method(
         "deep ensemble",

@@ -52,10 +52,10 @@ def panels(history: list[dict]) -> list[dict]:
                 "curves": {"diversity loss": training("diversity_loss")},
             }
         )
-    if all("norm_spread" in entry for entry in history):
+    if all(entry.get("norm_spread") is not None for entry in history):
         curves.append(
             {
-                "title": "Spread of the networks' L2 norms, training",
+                "title": "Spread of the networks' L2 norms",
                 "unit": "standard deviation / mean",
                 "curves": {"norm spread": training("norm_spread")},
             }

@@ -49,7 +49,9 @@ TINY = RunConfig(
 SMALL = {
     "num_networks": 3,
     "ensembles": 2,
+    "ensemble_sizes": ["1", "3"],
     "scatter_networks": 8,
+    "posterior_networks": 8,
     "path_pairs": 2,
     "path_points": 3,
     "path_images": 30,

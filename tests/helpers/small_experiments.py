@@ -34,7 +34,9 @@ TINY = RunConfig(
 SMALL_SETTINGS = {
     "num_networks": 4,
     "ensembles": 2,
+    "ensemble_sizes": ["1", "3"],
     "scatter_networks": 8,
+    "posterior_networks": 8,
     "path_pairs": 2,
     "path_points": 3,
     "path_images": 30,

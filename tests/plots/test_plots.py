@@ -25,7 +25,7 @@ def reliability():
 def histograms():
     rng = np.random.default_rng(0)
     ood_scores = {"glyphs": rng.normal(2, 1, 500), "noise": rng.normal(3, 1, 50)}
-    return plots.score_histograms(rng.normal(size=1_000), ood_scores, "entropy (nats)")
+    return plots.score_distributions(rng.normal(size=1_000), ood_scores, "entropy (nats)")
 
 
 def roc():
@@ -66,6 +66,12 @@ def frontier():
     return plots.frontier(LAM, ENTROPY, [panel, panel, likelihood], best=8)
 
 
+def weights():
+    rng = np.random.default_rng(0)
+    few, many = {"bias[2]": np.full(9, 0.5)}, {f"kernel[{i}]": rng.normal(size=9) for i in range(3)}
+    return plots.weight_histograms({"layer 1": many, "layer 2": few})
+
+
 @pytest.mark.parametrize("draw", (reliability, histograms, roc, risk, frontier))
 def test_figures_fit_a_page_and_can_be_read(draw):
     figure = draw()
@@ -99,6 +105,23 @@ def test_histograms_of_sets_of_any_size_add_up_to_100_percent():
         assert len(steps) > 10
         heights = y[1:-1:2][:40]
         assert heights.sum() == pytest.approx(100)
+
+
+def test_distribution_functions_are_those_of_the_scores():
+    scores = {"glyphs": np.array([3.0, 1.0, 2.0, 2.0])}
+    below = plots.score_distributions(np.array([0.0, 4.0]), scores, "entropy (nats)").axes[1]
+    inside, outside = (line.get_xydata() for line in below.get_lines())
+    np.testing.assert_allclose(inside, [[0, 0], [0, 0.5], [4, 1]])
+    np.testing.assert_allclose(outside[1:], [[1, 0.25], [2, 0.5], [2, 0.75], [3, 1]])
+
+
+def test_histograms_of_weights_have_a_row_for_each_layer():
+    figure = weights()
+    figure.draw_without_rendering()
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    names = [axes.get_xlabel() for axes in shown]
+    assert names == ["kernel[0]", "kernel[1]", "kernel[2]", "bias[2]"]
+    assert min(axes.xaxis.label.get_fontsize() for axes in shown) >= 8
 
 
 def test_the_margins_of_a_confusion_hold_the_names():

@@ -175,6 +175,19 @@ class TestRunFolder:
             regression.run(dataclasses.replace(TINY, seed=1), ["mnf"], finished[0])
 
 
+@pytest.mark.slow
+def test_methods_that_share_inputs_or_start_from_data_train(finished, tmp_path, quick_pictures):
+    """HyperGAN's networks see the same points; BHN sets its norms from them before step 1."""
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    names = ["hypergan", "bhn", "mc_dropout"]
+    metrics = regression.run(TINY, names, folder)
+    assert list(metrics["methods"]) == names
+    for name, values in metrics["methods"].items():
+        assert values["num_networks"] == 6
+        assert all(np.isfinite(values[one.key]) for one in regression.MEASURES), name
+        assert values["standard_deviation_outside"] > 0
+
+
 # Seen: R-hat 1.013 and 1.017, acceptance 0.84, deviations 1.39 and 5.58. With half of the burn-in
 # and 150 draws R-hat is 1.21, so the defaults are not longer than they have to be.
 @pytest.mark.slow

@@ -298,6 +298,22 @@ def test_a_new_sampler_needs_one_method():
     assert sampler.get_config()["num_networks"] == 8
 
 
+@pytest.mark.parametrize(("make", "count"), [(hypernetwork, 20), (deep_ensemble, 12)])
+def test_norm_spread_is_standard_deviation_over_mean(make, count):
+    """Of a hypernetwork's samples, which are trained in the gauge; of all of twelve networks."""
+    sampler = make()
+    _, weights = sampler._draw_weights(
+        sampler.sampling_seed(3), count, in_gauge=sampler.trains_in_gauge
+    )
+    norms = np.linalg.norm(sampler.target.flatten(weights), axis=1)
+    assert sampler.norm_spread(20, seed=3) == pytest.approx(norms.std() / norms.mean(), rel=1e-4)
+    if sampler.trains_in_gauge:
+        norms = np.linalg.norm(sampler.sample(20, seed=3).theta(), axis=1)
+        spread = sampler.norm_spread(20, seed=3)
+        assert spread == pytest.approx(norms.std() / norms.mean(), rel=1e-3)
+    assert deep_ensemble(num_networks=1).norm_spread() is None
+
+
 def test_an_ensemble_has_a_network():
     with pytest.raises(ValueError, match=r"^Cannot sample 0 networks: an ensemble has at least"):
         hypernetwork().sample(0)

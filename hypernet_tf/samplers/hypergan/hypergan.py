@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from hypernet_tf.diversity import DiversityTerm, PriorDiscriminator, moment_error
 from hypernet_tf.diversity.prior import half_squares
-from hypernet_tf.samplers.batching import Share
 from hypernet_tf.samplers.draws import PRETRAIN, Draw, stream_seed
 from hypernet_tf.samplers.hypergan.layers import LayerGenerator, Mixer
 from hypernet_tf.samplers.latent import LatentSampler
@@ -44,8 +43,8 @@ class HyperGAN(LatentSampler):
     steps run on the weights as they are; samples are gauge-fixed.
 
     Before the first step `fit` pretrains the mixer (`pretrain_mixer`). `fit` also reports
-    `discriminator_loss`, `discriminator_accuracy` and `norm_spread`: standard deviation over mean
-    of the L2 norms of the networks of a step, the paper's measure of diversity.
+    `discriminator_loss` and `discriminator_accuracy`. `norm_spread` is the paper's measure of
+    diversity, which `hn.DiversityStopping` follows.
 
     Args:
         target: The `Target`, or a Keras model.
@@ -228,7 +227,6 @@ class HyperGAN(LatentSampler):
             trainable=False,
             aggregation="only_first_replica",
         )
-        self.norm_spread_tracker = keras.metrics.Mean(name="norm_spread")
         self.built = True
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
@@ -276,12 +274,6 @@ class HyperGAN(LatentSampler):
     def extra_loss(self, drawn: Draw) -> tf.Tensor:
         """L2 of all variables of mixer and generators."""
         return half_squares(self.l2, self.generating_variables)
-
-    def track(self, drawn: Draw, share: Share) -> None:
-        """Update `norm_spread`."""
-        squares = [tf.reduce_sum(tf.reshape(w, [w.shape[0], -1]) ** 2, -1) for w in drawn.trainable]
-        norms = share.gather(tf.sqrt(tf.add_n(squares)))
-        self.norm_spread_tracker.update_state(tf.math.reduce_std(norms) / tf.reduce_mean(norms))
 
     # ---- pretraining ----------------------------------------------------------------------
 

@@ -46,8 +46,10 @@ def test_the_order_is_that_of_the_experiment():
     assert list(ANALYSES) == [
         "accuracies",
         "ensembles",
+        "ensemble_sizes",
         "filters",
         "scatter",
+        "posteriors",
         "paths",
         "adversarial",
         "filter_diversity",

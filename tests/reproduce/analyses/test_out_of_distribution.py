@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from analysed_runs import SMALL, TINY, arrays, check_figure, check_page, sampler_of
+from small_experiments import tiny
 
 import hypernet_tf as hn
 from hypernet_tf.metrics.ood import ood_metrics
@@ -126,3 +127,21 @@ def test_figures_and_page(analysed):
     keys = check_page(folder, entry, ANALYSES["out_of_distribution"])
     assert len(keys) == 2 * (1 + 3 * 3)
     assert {"ood_glyphs_num_images", "ood_noise_entropy_auroc"} <= set(keys)
+
+
+def test_networks_of_some_classes_detect_the_other_classes(tmp_path, quick_pictures):
+    """Trained on five digits; its outputs and test images are of these five alone."""
+    config = tiny("deep_ensemble", num_networks=2, networks_per_step=2, dataset="mnist_5k:0-4")
+    settings = {"num_networks": 2, "ood": ["mnist_5k:5-9"]}
+    folder = tmp_path / "run"
+    metrics = experiment.run(config, folder, analyses=["out_of_distribution"], settings=settings)
+    assert sampler_of(folder).target.classes == 5
+    sets = metrics["analyses"]["out_of_distribution"]["sets"]
+    assert list(sets) == ["mnist_5k:5-9"]
+    detected = sets["mnist_5k:5-9"]
+    assert detected["num_images"] == 80
+    assert {0 <= detected[score]["auroc"] <= 1 for score in SCORES} == {True}
+    scores = arrays(folder, "ood_entropy")
+    assert set(scores) == {"in distribution", "mnist_5k:5-9"}
+    assert max(values.max() for values in scores.values()) <= np.log(5) + 1e-6
+    assert "mnist_5k, classes 5-9 by entropy" in (folder / "report.html").read_text()

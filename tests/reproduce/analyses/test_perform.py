@@ -70,7 +70,7 @@ def test_one_network_has_the_analyses_of_one_network(single):
     assert metrics["networks"]["member_accuracy_std"] is None
     assert set(metrics["diversity"].values()) == {None}
     of_several = {name for name, analysis in ANALYSES.items() if analysis.least_networks > 1}
-    assert of_several == {"ensembles", "scatter", "paths", "filter_diversity"}
+    assert of_several == {"ensembles", "scatter", "posteriors", "paths", "filter_diversity"}
     analyses = metrics["analyses"]
     assert set(analyses) == set(ANALYSES) - of_several
     assert set(analyses["uncertainty"]["pairs"].values()) == {None, 80}  # the number of images
@@ -93,7 +93,7 @@ def test_an_analysis_of_more_networks_than_there_are(single, capsys):
         )
     capsys.readouterr()
     experiment.run(config, folder, analyses=["all"], settings=ALONE)
-    assert capsys.readouterr().out.count("left out: the analysis") == 4
+    assert capsys.readouterr().out.count("left out: the analysis") == 5
 
 
 class TestKilled:

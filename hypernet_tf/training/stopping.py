@@ -1,0 +1,75 @@
+"""Early stopping on the diversity of the networks."""
+
+from __future__ import annotations
+
+import keras
+
+from hypernet_tf.samplers.base import NORM_NETWORKS
+
+
+class DiversityStopping(keras.callbacks.Callback):
+    """Stops `fit` when the networks have become alike.
+
+    After each epoch it adds `norm_spread`, the standard deviation over the mean of the L2 norms of
+    networks (`WeightSampler.norm_spread`), to the logs of the epoch. The history has it, and
+    callbacks that come later in the list can monitor it. Training stops after an epoch if the
+    spread was below `fraction` of its highest value so far for `patience` epochs in a row. While
+    there is a single network, there is no spread.
+
+    Args:
+        fraction: Fraction of the highest spread below which networks count as alike; 0 never stops.
+        patience: Number of epochs in a row.
+        num_networks: Number of networks; of a finite sampler at most all that it holds.
+        seed: Seed of the draw of the networks.
+
+    Attributes:
+        stopped_epoch: Number of the epoch, from 0, after which training stopped; None if it did
+            not.
+
+    Raises:
+        ValueError: An argument is out of range.
+
+    Example:
+        >>> gan = HyperGAN(model)
+        >>> gan.compile("adam", SparseCategoricalCrossentropy(from_logits=True))
+        >>> history = gan.fit(x, y, epochs=100, callbacks=[DiversityStopping(fraction=0.3)])
+        >>> history.history["norm_spread"]
+
+    Reference: Ratzlaff and Fuxin (2019): diversity falls as training goes on.
+    """
+
+    def __init__(
+        self,
+        fraction: float = 0.5,
+        *,
+        patience: int = 1,
+        num_networks: int = NORM_NETWORKS,
+        seed: int = 0,
+    ):
+        super().__init__()
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"fraction is {fraction}: give a number from 0 to 1.")
+        for name, value, least in (("patience", patience, 1), ("num_networks", num_networks, 2)):
+            if not (isinstance(value, int) and value >= least):
+                raise ValueError(f"{name} is {value!r}: give a whole number, at least {least}.")
+        self.fraction, self.patience = fraction, patience
+        self.num_networks, self.seed = num_networks, seed
+
+    def on_train_begin(self, logs=None):
+        """Forget an earlier training."""
+        self.stopped_epoch: int | None = None
+        self._highest, self._epochs_alike = 0.0, 0
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Add the spread to the logs, and stop if it has been low for long enough."""
+        spread = self.model.norm_spread(self.num_networks, seed=self.seed)
+        if spread is None:
+            return
+        if logs is not None:
+            logs["norm_spread"] = spread
+        self._highest = max(self._highest, spread)
+        is_alike = spread < self.fraction * self._highest
+        self._epochs_alike = self._epochs_alike + 1 if is_alike else 0
+        if self._epochs_alike >= self.patience:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
