@@ -46,6 +46,10 @@ class Posteriors(Analysis):
 
     name = "posteriors"
     title = "histograms of single weights over many networks"
+    reading = (
+        "Narrow peaks that do not overlap the others are networks that have become one; the "
+        "spread of the norms says it in a number."
+    )
     order = 45
     least_networks = 2
     settings = (NETWORKS,)
