@@ -47,8 +47,8 @@ class Posteriors(Analysis):
     name = "posteriors"
     title = "histograms of single weights over many networks"
     reading = (
-        "Narrow peaks that do not overlap the others are networks that have become one; the "
-        "spread of the norms says it in a number."
+        "Each histogram is one weight in many networks: a narrow peak means that all networks have "
+        "nearly this value, and the spread of the norms says the same of all weights together."
     )
     order = 45
     least_networks = 2

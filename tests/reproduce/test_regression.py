@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from absl.testing import flagsaver
 from scipy.stats import norm
-from small_experiments import command_line, modification_times, python
+from small_experiments import command_line, modification_times
 
 import hypernet_tf as hn
 import reproduce.configs.regression
@@ -236,9 +236,7 @@ class TestCommand:
         with command_line():
             assert regression.from_flags() == (Config(), tuple(METHODS))
 
-    def test_help_shows_the_flags_that_mean_something_here(self, tmp_path):
-        text = " ".join(python("-m", "reproduce.regression", "--help", cwd=tmp_path).stdout.split())
-        for words in ("One-dimensional regression", "--methods", "--seed", "--steps", "--run_dir"):
-            assert words in text
-        for flag in ("--lam", "--dataset", "--num_networks", "--preset"):
-            assert flag not in text
+    def test_it_has_the_flags_that_mean_something_here(self):
+        flags = {flag.name for flag in command.FLAGS.get_key_flags_for_module(regression)}
+        assert flags >= {"methods", "seed", "steps", "run_dir"}
+        assert flags.isdisjoint({"lam", "dataset", "num_networks", "preset"})
