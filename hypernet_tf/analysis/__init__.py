@@ -2,9 +2,12 @@
 
 from hypernet_tf.analysis.attacks import (
     AdversarialSuccess,
+    AttackDetection,
     NothingToAttackError,
     adversarial_success,
+    attack_detection,
     fast_gradient_method,
+    projected_gradient,
 )
 from hypernet_tf.analysis.distillation import distill
 from hypernet_tf.analysis.filters import (
@@ -25,12 +28,14 @@ from hypernet_tf.analysis.posteriors import SingleWeight, single_weights
 
 __all__ = [
     "AdversarialSuccess",
+    "AttackDetection",
     "Components",
     "FilterDiversity",
     "LayerPictures",
     "NothingToAttackError",
     "SingleWeight",
     "adversarial_success",
+    "attack_detection",
     "direct_path",
     "distill",
     "fast_gradient_method",
@@ -39,6 +44,7 @@ __all__ = [
     "interpolated_path",
     "layer_pictures",
     "principal_components",
+    "projected_gradient",
     "single_weights",
     "spanned_coordinates",
     "weight_views",

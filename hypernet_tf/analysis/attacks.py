@@ -1,7 +1,8 @@
-"""Adversarial attacks on sampled networks: the fast gradient method on many networks at once."""
+"""Adversarial attacks on sampled networks, and their detection by an ensemble's uncertainty."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +12,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.metrics.accuracy import majority_vote
+from hypernet_tf.metrics.accuracy import majority_vote, mean_log_probabilities
+from hypernet_tf.metrics.ood import ood_metrics
+from hypernet_tf.metrics.uncertainty import measure_uncertainty
 from hypernet_tf.targets import Target, WeightSet
 
 # Sizes of attacks in units of 1/255: 0, 2, ..., 58.
@@ -168,3 +171,181 @@ def adversarial_success(
         reached,
         ensemble_reached if num_networks else None,
     )
+
+
+Networks = Ensemble | Callable[[int], Ensemble]
+"""The networks that are attacked: the same in each step, or a function of the step's number."""
+
+
+def projected_gradient(
+    networks: Networks,
+    x: np.ndarray,
+    classes: np.ndarray,
+    epsilon: float,
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    random_start: bool = True,
+    targeted: bool = False,
+    clip: tuple[float, float] | None = (0.0, 1.0),
+    batch_size: int = 100,
+    seed: int = 0,
+) -> np.ndarray:
+    """Images at most eps away on which the mean prediction of the networks is worse.
+
+        x <- clip(project(x + step_size · sign(d -log p(class) / d x))),  p = 1/N sum_n p_n
+
+    The projection keeps each pixel within eps of the original. `steps=1, step_size=epsilon,
+    random_start=False` is the fast gradient method. One network is an ensemble of one. A function
+    that samples anew for each step is HyperGAN's protocol, in which no gradient can be followed.
+
+    Args:
+        networks: Ensemble, or function of the step's number (0, 1, ...) -> ensemble.
+        x: Images [M, ...].
+        classes: Classes [M]: the labels, which become less probable; or the classes that become
+            more probable if `targeted`.
+        epsilon: Size of the attack, in the units of x.
+        steps: Number of steps.
+        step_size: Length of a step, in the units of x; 2.5 · eps / steps by default.
+        random_start: Whether the first images are drawn uniformly at most eps away.
+        targeted: Whether `classes` are to be reached.
+        clip: Lowest and highest pixel; None does not clip.
+        batch_size: Number of images that are attacked at once.
+        seed: Seed of the random start.
+
+    Raises:
+        ValueError: eps is negative or not finite, or there is no step.
+
+    Example:
+        >>> moved = projected_gradient(hyper.sample(10), x_test, y_test, 0.1)
+        >>> fresh = lambda step: hyper.sample(1, seed=step)
+        >>> moved = projected_gradient(fresh, x_test, y_test, 0.1, steps=100)
+
+    Reference: "Towards Deep Learning Models Resistant to Adversarial Attacks", arXiv 1706.06083;
+    Ratzlaff and Fuxin (2019), adversarial experiments.
+    """
+    if not (np.isfinite(epsilon) and epsilon >= 0):
+        raise ValueError(f"epsilon is {epsilon}: give the size of the attack, 0 or more.")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give a whole number of at least 1.")
+    length = 2.5 * epsilon / steps if step_size is None else step_size
+    sign = 1.0 if targeted else -1.0
+    at = networks if callable(networks) else lambda step: networks
+    target = at(0).target
+    target.require_classes("an attack")
+    rng = np.random.default_rng(seed)
+    shift = rng.uniform(-epsilon, epsilon, x.shape) if random_start else np.zeros(x.shape)
+    moved = (x + shift).astype("float32")
+    limits = (-np.inf, np.inf) if clip is None else clip
+    moved = np.clip(moved, *limits)
+
+    @tf.function
+    def direction(weights: WeightSet, images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            log_p = target.log_probabilities(target(weights, images))  # [N, b, C]
+            mean = tf.reduce_logsumexp(log_p, 0)
+            likely = tf.reduce_sum(tf.gather(mean, chosen, batch_dims=1))
+        return tf.sign(tape.gradient(likely, images))
+
+    for step in range(steps):
+        ensemble = at(step)
+        for begin in range(0, len(x), batch_size):
+            part = slice(begin, begin + batch_size)
+            towards = direction(
+                ensemble.weights, tf.constant(moved[part]), tf.constant(classes[part])
+            )
+            images = moved[part] + sign * length * towards.numpy()
+            near = np.clip(images, x[part] - epsilon, x[part] + epsilon)
+            moved[part] = np.clip(near, *limits)
+    return moved
+
+
+class AttackDetection(NamedTuple):
+    """What attacks do, and whether the uncertainty of an ensemble gives them away.
+
+    Attributes:
+        epsilons: Sizes [E] of the attacks, in the units of x.
+        images: Number of images.
+        attacked: Number of images that the attacked networks classify correctly; the others are
+            skipped.
+        misled: Fraction [E] of the attacked images that the attacked networks then classify
+            wrongly; networks that are sampled for each step are sampled anew.
+        judge_misled: Fraction [E] that the judge classifies wrongly.
+        auroc: Name of a score of `Uncertainty` -> area under ROC [E] of attacked against clean
+            images by the judge's score; 0.5 is chance.
+    """
+
+    epsilons: np.ndarray
+    images: int
+    attacked: int
+    misled: np.ndarray
+    judge_misled: np.ndarray
+    auroc: dict[str, np.ndarray]
+
+
+def attack_detection(
+    networks: Networks,
+    judge: Ensemble,
+    x: np.ndarray,
+    y: np.ndarray,
+    epsilons: Any,
+    *,
+    steps: int = 10,
+    seed: int = 0,
+    **attack: Any,
+) -> AttackDetection:
+    """Attack networks, and ask an ensemble what it makes of the images.
+
+    Args:
+        networks: Networks that are attacked, see `projected_gradient`: a member of the judge, the
+            judge itself, or networks sampled anew in each step.
+        judge: Ensemble that classifies the images and says how sure it is.
+        x: Images [M, ...].
+        y: Labels [M].
+        epsilons: Sizes [E] of the attacks, in the units of x.
+        steps: Number of steps of an attack.
+        seed: Seed of the random starts.
+        **attack: Other options of `projected_gradient`, except `targeted`.
+
+    Raises:
+        NothingToAttackError: The networks classify no image correctly.
+        ValueError: An option is out of range.
+
+    Example:
+        >>> judge = hyper.sample(100, seed=1)
+        >>> found = attack_detection(judge[0], judge, x_test[:500], y_test[:500], [0.01, 0.1])
+        >>> found.misled, found.auroc["entropy"]
+
+    Reference: Ratzlaff and Fuxin (2019), adversarial experiments.
+    """
+    at = networks if callable(networks) else lambda step: networks
+    correct = _classes(at(0), x) == y
+    if not correct.any():
+        raise NothingToAttackError(
+            f"None of the {len(x)} images is classified correctly: train the networks further."
+        )
+    x, y = np.asarray(x)[correct], np.asarray(y)[correct]
+    known = dataclasses.asdict(judge.uncertainty(x))
+    misled, judge_misled = [], []
+    auroc: dict[str, list[float]] = {name: [] for name in known}
+    for epsilon in epsilons:
+        moved = projected_gradient(networks, x, y, float(epsilon), steps=steps, seed=seed, **attack)
+        misled.append((_classes(at(steps), moved) != y).mean())
+        log_p = judge.log_probabilities(moved)
+        judge_misled.append((mean_log_probabilities(log_p).argmax(-1) != y).mean())
+        for name, scores in dataclasses.asdict(measure_uncertainty([log_p])).items():
+            auroc[name].append(ood_metrics(known[name], scores).auroc)
+    return AttackDetection(
+        np.asarray(epsilons, float),
+        len(correct),
+        len(x),
+        np.array(misled),
+        np.array(judge_misled),
+        {name: np.array(areas) for name, areas in auroc.items()},
+    )
+
+
+def _classes(ensemble: Ensemble, x: np.ndarray) -> np.ndarray:
+    """The class with the highest mean probability, [M]."""
+    return mean_log_probabilities(ensemble.log_probabilities(x)).argmax(-1)

@@ -8,6 +8,7 @@ from hypernet_tf.plots.comparison import comparison
 from hypernet_tf.plots.frontier import frontier
 from hypernet_tf.plots.networks import (
     accuracy_histogram,
+    attack_curves,
     ensemble_sizes,
     ensembles,
     filter_diversity,
@@ -31,6 +32,7 @@ from hypernet_tf.plots.validation import confusion, filter_table
 
 __all__ = [
     "accuracy_histogram",
+    "attack_curves",
     "comparison",
     "confusion",
     "ensemble_sizes",

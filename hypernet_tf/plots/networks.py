@@ -288,6 +288,35 @@ def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Fi
     return figure
 
 
+def attack_curves(sizes: np.ndarray, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Success of attacks and their detection, against their size.
+
+    Args:
+        sizes: Sizes [E] of the attacks, fractions of the pixel range.
+        curves: Name -> (misled images [E], area under ROC [E]), both in percent; at most 6.
+    """
+    figure = new_figure(3.8)
+    panels = figure.subplots(1, 2, sharex=True)
+    for (name, values), (color, line, marker) in zip(curves.items(), STYLES, strict=False):
+        style = {"color": color, "linestyle": line, "marker": marker, "markersize": 3}
+        for axes, points in zip(panels, values, strict=True):
+            axes.plot(sizes, points, label=name if axes is panels[0] else None, **style)
+    panels[0].set_title("Success of the attacks", fontsize=10)
+    panels[1].set_title("Detection by mutual information", fontsize=10)
+    panels[1].axhline(50, color="0.6", linewidth=0.8)
+    for axes, label in zip(
+        panels,
+        ("attacked images misclassified (%)", "area under ROC (%)"),
+        strict=True,
+    ):
+        axes.set_xlabel("size (fraction of the pixel range)")
+        axes.set_ylabel(label)
+        axes.set_ylim(0, 102)
+        axes.grid(alpha=0.3)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+    return figure
+
+
 def filter_diversity(layers: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Diversity of each filter against the next layer's weights on it, a panel for each layer.
 

@@ -6,7 +6,13 @@ import tensorflow as tf
 from random_networks import random_images, random_networks, small_target
 
 import hypernet_tf as hn
-from hypernet_tf.analysis import NothingToAttackError, adversarial_success, fast_gradient_method
+from hypernet_tf.analysis import (
+    NothingToAttackError,
+    adversarial_success,
+    attack_detection,
+    fast_gradient_method,
+    projected_gradient,
+)
 from hypernet_tf.analysis.attacks import EPSILONS
 
 
@@ -111,3 +117,99 @@ def test_mistakes_raise():
         NothingToAttackError, match=r"^None of the 4 images is classified correctly: train"
     ):
         adversarial_success(lambda *_: hn.Ensemble(constant, zeros), x, np.full(4, 2), batch_size=1)
+
+
+class TestProjectedGradient:
+    @pytest.fixture
+    def ensemble(self):
+        return random_networks(3, 4, small_target())
+
+    def test_one_step_is_the_fast_gradient_method(self, ensemble):
+        x, y = random_images(6)
+        moved = projected_gradient(ensemble[0], x, y, 0.03, steps=1, random_start=False, clip=None)
+        for index in range(6):
+            alone = fast_gradient_method(
+                ensemble.target,
+                ensemble[0].weights,
+                tf.constant(x[index : index + 1]),
+                y[index : index + 1],
+                np.array([-0.03], "float32"),
+            )
+            np.testing.assert_allclose(moved[index], alone[0, 0], atol=1e-6)
+
+    def test_it_follows_the_finite_differences_of_the_mean_probability(self, ensemble):
+        x, y = random_images(2)
+        moved = projected_gradient(ensemble, x, y, 0.01, steps=1, random_start=False, clip=None)
+        rng = np.random.default_rng(0)
+        checked = 0
+        for pixel in rng.integers(0, x[0].size, 40):
+            step = np.zeros(x[0].size, "float32")
+            step[pixel] = 1e-2
+            step = step.reshape(x[0].shape)
+            above, below = (
+                np.log(ensemble.predict(x + sign * step)[np.arange(2), y]) for sign in (1, -1)
+            )
+            for image in range(2):
+                if abs(above[image] - below[image]) > 1e-4:
+                    change = (moved - x)[image].ravel()[pixel]
+                    assert np.sign(change) == -np.sign(above[image] - below[image])
+                    checked += 1
+        assert checked > 20
+
+    @pytest.mark.parametrize("targeted", [False, True])
+    def test_steps_stay_near_and_in_the_range_and_do_what_they_should(self, ensemble, targeted):
+        x, y = random_images(20)
+        options = {"steps": 5, "targeted": targeted, "batch_size": 7}
+        moved = projected_gradient(ensemble, x, y, 0.1, random_start=False, **options)
+        drawn = projected_gradient(ensemble, x, y, 0.1, **options)
+        assert np.abs(drawn - x).max() <= 0.1 + 1e-6
+        assert not np.array_equal(moved, drawn)
+        assert np.abs(moved - x).max() <= 0.1 + 1e-6
+        assert moved.min() >= 0 and moved.max() <= 1
+        before, after = (ensemble.predict(images)[np.arange(20), y] for images in (x, moved))
+        better = after > before if targeted else after < before
+        assert better.mean() > 0.9
+
+    def test_each_step_may_have_networks_of_its_own(self):
+        asked = []
+
+        def networks(step):
+            asked.append(step)
+            return random_networks(1, step, small_target())
+
+        x, y = random_images(3)
+        projected_gradient(networks, x, y, 0.1, steps=4)
+        assert asked == [0, 0, 1, 2, 3]  # the first time for the target
+
+    @pytest.mark.parametrize("epsilon", [-0.1, np.nan, np.inf])
+    def test_a_size_that_is_none_is_an_error(self, ensemble, epsilon):
+        with pytest.raises(ValueError, match=r"^epsilon is .*: give the size of the attack, 0 or"):
+            projected_gradient(ensemble, *random_images(2), epsilon)
+
+    def test_no_step_is_an_error(self, ensemble):
+        with pytest.raises(ValueError, match=r"^steps is 0: give a whole number of at least 1"):
+            projected_gradient(ensemble, *random_images(2), 0.1, steps=0)
+
+
+class TestDetection:
+    def test_its_numbers_are_those_of_the_moved_images(self):
+        judge = random_networks(5, 4, small_target())
+        x, y = random_images(40)
+        found = attack_detection(judge[0], judge, x, y, [0.0, 0.2], steps=3, random_start=False)
+        right = judge[0].predict(x).argmax(-1) == y
+        assert (found.images, found.attacked) == (40, right.sum())
+        assert found.misled[0] == 0
+        moved = projected_gradient(judge[0], x[right], y[right], 0.2, steps=3, random_start=False)
+        for ensemble, misled in ((judge[0], found.misled), (judge, found.judge_misled)):
+            wrong = ensemble.predict(moved).argmax(-1) != y[right]
+            assert misled[1] == pytest.approx(wrong.mean())
+        scores = [judge.uncertainty(images).entropy for images in (x[right], moved)]
+        assert found.auroc["entropy"][1] == pytest.approx(hn.ood_metrics(*scores).auroc)
+        assert found.auroc["entropy"][0] == pytest.approx(0.5)
+
+    def test_nothing_to_attack_is_an_error(self):
+        judge = random_networks(1, 4, small_target())
+        x, _ = random_images(5)
+        wrong = (judge.predict(x).argmax(-1) + 1) % 3
+        with pytest.raises(NothingToAttackError, match=r"^None of the 5 images"):
+            attack_detection(judge, judge, x, wrong, [0.1])

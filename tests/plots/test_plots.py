@@ -72,7 +72,12 @@ def weights():
     return plots.weight_histograms({"layer 1": many, "layer 2": few})
 
 
-@pytest.mark.parametrize("draw", (reliability, histograms, roc, risk, frontier))
+def attacks():
+    sizes, rise = np.array([0.01, 0.1, 0.3]), np.array([10.0, 50, 90])
+    return plots.attack_curves(sizes, {"one network": (rise, rise), "the mean": (rise, rise)})
+
+
+@pytest.mark.parametrize("draw", (reliability, histograms, roc, risk, frontier, attacks))
 def test_figures_fit_a_page_and_can_be_read(draw):
     figure = draw()
     file = io.BytesIO()
@@ -215,3 +220,12 @@ def test_networks_that_differ_by_rounding_alone_are_drawn():
     figure = plots.scatter_matrix(coordinates, np.array([0.6, 0.4]), "weights")
     FigureCanvasAgg(figure).draw()
     assert sum(patch.get_xy()[:, 1].max() for patch in figure.axes[0].patches) == 7
+
+
+def test_examples_have_a_row_of_pictures_for_each_title():
+    images = np.zeros((3, 4, 5, 1))
+    figure = plots.examples({"first": (images, ["a", "b", "c"]), "none": (images[:0], [])})
+    assert [part.get_suptitle() for part in figure.subfigs] == ["first", "none"]
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 0, 0, 0]
+    assert [axes.texts[0].get_text() for axes in figure.axes[:3]] == ["a", "b", "c"]
+    figure.savefig(io.BytesIO())

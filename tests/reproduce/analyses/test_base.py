@@ -52,6 +52,7 @@ def test_the_order_is_that_of_the_experiment():
         "posteriors",
         "paths",
         "adversarial",
+        "attacks",
         "filter_diversity",
         "uncertainty",
         "out_of_distribution",

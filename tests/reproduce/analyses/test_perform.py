@@ -70,7 +70,9 @@ def test_one_network_has_the_analyses_of_one_network(single):
     assert metrics["networks"]["member_accuracy_std"] is None
     assert set(metrics["diversity"].values()) == {None}
     of_several = {name for name, analysis in ANALYSES.items() if analysis.least_networks > 1}
-    assert of_several == {"ensembles", "scatter", "posteriors", "paths", "filter_diversity"}
+    assert of_several == {
+        *("ensembles", "scatter", "posteriors", "paths", "attacks", "filter_diversity")
+    }
     analyses = metrics["analyses"]
     assert set(analyses) == set(ANALYSES) - of_several
     assert set(analyses["uncertainty"]["pairs"].values()) == {None, 80}  # the number of images

@@ -1,0 +1,168 @@
+"""Attacks on a member, on an ensemble and on networks sampled anew, and their detection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from hypernet_tf import plots
+from hypernet_tf.analysis import NothingToAttackError, attack_detection
+from reproduce.analyses.base import Analysis, Findings, Setting, count, percent
+from reproduce.analyses.subject import NUM_NETWORKS, Subject
+from reproduce.reports.tables import Row
+from reproduce.runs.folder import UsageError
+
+SEED = 1_000_000  # and above: networks that are sampled anew in each step
+_MEMBERS = 10  # of the ensemble that is attacked
+_SCORES = ("entropy", "mutual_information", "variance", "least_confidence")
+_SYSTEMS = {
+    "member": "one network",
+    "ensemble": f"the mean of {_MEMBERS} networks",
+    "resampled": "a new network in each step",
+}
+
+
+def _sizes(value: Any, limits: Any) -> list[float]:
+    try:
+        sizes = sorted({float(size) for size in value})
+    except ValueError:
+        sizes = []
+    if not sizes or not all(0 < size <= 1 for size in sizes):
+        raise UsageError("--attack_sizes takes numbers above 0 and at most 1, as 0.03,0.1")
+    return sizes
+
+
+IMAGES = Setting(
+    "attack_images",
+    500,
+    "Number of test images, the first ones, whose attacks are to be detected.",
+    lower_bound=1,
+    resolve=lambda value, limits: min(value, limits.num_images),
+)
+STEPS = Setting("attack_steps", 10, "Number of steps of the iterated attacks.", lower_bound=1)
+SIZES = Setting(
+    "attack_sizes",
+    ("0.01", "0.03", "0.08", "0.1", "0.2", "0.3"),
+    "Sizes of the attacks, fractions of the pixel range.",
+    kind="list",
+    resolve=_sizes,
+)
+
+
+class Attacks(Analysis):
+    """Fast gradient method and projected gradient, clipped; detection by the whole ensemble.
+
+    Reference: Ratzlaff and Fuxin (2019), adversarial experiments.
+    """
+
+    name = "attacks"
+    title = "attacks on members, ensembles and new networks, and their detection by uncertainty"
+    reading = (
+        "An attack is dangerous where it misleads the ensemble and its uncertainty does not "
+        "give it away: high curves on the left, areas near 50 % on the right."
+    )
+    order = 65
+    least_networks = 2
+    settings = (NUM_NETWORKS, IMAGES, STEPS, SIZES)
+
+    def compute(self, subject: Subject) -> Findings:
+        """Attack the images; there is no figure if no image is classified correctly."""
+        settings = subject.settings
+        images, steps, sizes = (settings[one.name] for one in (IMAGES, STEPS, SIZES))
+        x, y = subject.test.x[:images], np.asarray(subject.test.y[:images])
+        judge, sampler = subject.ensemble(), subject.sampler
+        systems: dict[str, Any] = {"member": judge[0], "ensemble": judge[:_MEMBERS]}
+        if sampler.num_available is None:
+            systems["resampled"] = lambda step: sampler.sample(1, seed=SEED + step)
+        kinds: dict[str, dict[str, Any]] = {
+            "FGSM": {"steps": 1, "random_start": False},
+            "PGD": {"steps": steps},
+        }
+        numbers: dict[str, Any] = {"num_networks": len(judge), "num_images": images, "systems": {}}
+        arrays: dict[str, np.ndarray] = {"sizes": np.array(sizes)}
+        for system, networks in systems.items():
+            for kind, options in kinds.items():
+                if system == "resampled" and kind == "FGSM":
+                    continue  # the same as that of a member
+                try:
+                    result = attack_detection(networks, judge, x, y, sizes, **options)
+                except NothingToAttackError:
+                    print(f"no attacks on {_SYSTEMS[system]}: it classifies no image correctly")
+                    continue
+                numbers["systems"][f"{system}_{kind.lower()}"] = {
+                    "attacked": result.attacked,
+                    "misled": result.misled.tolist(),
+                    "judge_misled": result.judge_misled.tolist(),
+                    **{score: result.auroc[score].tolist() for score in _SCORES},
+                }
+                name = f"{kind} on {_SYSTEMS[system]}"
+                arrays[f"{name}, misled"] = result.judge_misled
+                arrays[f"{name}, detected"] = result.auroc["mutual_information"]
+        numbers["sizes"] = sizes
+        return Findings(numbers, {"attacks": arrays} if numbers["systems"] else {})
+
+    def figure(
+        self, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
+    ) -> Figure:
+        """Draw success and detection against the size of the attacks."""
+        names = [key.removesuffix(", misled") for key in arrays if key.endswith(", misled")]
+        curves = {
+            one: (100 * arrays[f"{one}, misled"], 100 * arrays[f"{one}, detected"]) for one in names
+        }
+        return plots.attack_curves(arrays["sizes"], curves)
+
+    def caption(self, figure_name: str) -> str:
+        """Return the caption."""
+        return "Attacked images that mislead the whole ensemble, and their detection"
+
+    def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
+        """Return success and detection of each attack at its size nearest to 0.1."""
+        sizes = numbers["sizes"]
+        place = int(np.argmin(np.abs(np.array(sizes) - 0.1)))
+        size = f"eps = {sizes[place]:g}"
+        rows = [
+            Row(
+                count("attacks_num_images", "images whose attacks are to be detected"),
+                numbers["num_images"],
+            )
+        ]
+        for key, values in numbers["systems"].items():
+            system, kind = key.rsplit("_", 1)
+            name = f"{kind.upper()} on {_SYSTEMS[system]}"
+            rows += [
+                Row(
+                    count(
+                        f"attacks_{key}_attacked",
+                        f"{name}: attacked images, classified correctly before",
+                    ),
+                    values["attacked"],
+                ),
+                Row(
+                    percent(
+                        f"attacks_{key}_misled",
+                        f"{name}, {size}: attacked networks misled",
+                        "lower",
+                    ),
+                    values["misled"][place],
+                ),
+                Row(
+                    percent(
+                        f"attacks_{key}_judge_misled", f"{name}, {size}: ensemble misled", "lower"
+                    ),
+                    values["judge_misled"][place],
+                ),
+            ]
+            rows += [
+                Row(
+                    percent(
+                        f"attacks_{key}_{score}",
+                        f"{name}, {size}: detected by {score.replace('_', ' ')}, area under ROC",
+                    ),
+                    values[score][place],
+                )
+                for score in _SCORES
+            ]
+        return rows
