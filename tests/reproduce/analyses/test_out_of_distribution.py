@@ -129,6 +129,7 @@ def test_figures_and_page(analysed):
     assert {"ood_glyphs_num_images", "ood_noise_entropy_auroc"} <= set(keys)
 
 
+@pytest.mark.slow
 def test_networks_of_some_classes_detect_the_other_classes(tmp_path, quick_pictures):
     """Trained on five digits; its outputs and test images are of these five alone."""
     config = tiny("deep_ensemble", num_networks=2, networks_per_step=2, dataset="mnist_5k:0-4")
