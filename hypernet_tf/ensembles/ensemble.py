@@ -111,9 +111,11 @@ class Ensemble:
     ) -> Iterator[tuple[Any, Chunk]]:
         """Yields outputs [N, b, ...] and the examples, for consecutive chunks of examples."""
         self._check_batch_norm()
-        return inference.run(
+        for outputs, chunk in inference.run(
             self.target, self.weights, examples, batch_size=batch_size, verbose=verbose
-        )
+        ):
+            _require_numbers(outputs, chunk.x)
+            yield outputs, chunk
 
     def outputs(self, x: Any, *, batch_size: int | None = None, verbose: int = 0) -> Any:
         """Outputs of every network, [N, M, ...], structured as the model's outputs.
@@ -456,3 +458,26 @@ class Ensemble:
             batch_norm_updated=bool(config.get("batch_norm_updated")),
             temperature=config.get("temperature", 1.0),
         )
+
+
+def _require_numbers(outputs: Any, x: Any) -> None:
+    """Raise an error in one line if inputs are NaN, or if networks return NaN or infinity.
+
+    ReLU and pooling may turn NaN into a number, so that the outputs alone do not tell.
+    """
+    for part in map(np.asarray, keras.tree.flatten(x)):
+        if np.issubdtype(part.dtype, np.floating):
+            missing = np.isnan(part.reshape(len(part), -1)).any(1)
+            if missing.any():
+                raise ValueError(
+                    f"{missing.sum()} of {len(part)} inputs that ran together have NaN, the first "
+                    f"of them number {missing.argmax()}: remove or replace them."
+                )
+    for values in keras.tree.flatten(outputs):
+        rows = values.reshape(len(values), -1)
+        broken = np.flatnonzero((np.isnan(rows) | np.isposinf(rows)).any(1))
+        if len(broken):
+            raise ValueError(
+                f"{len(broken)} of {len(values)} networks return NaN or infinity, the first of "
+                f"them number {broken[0]}: train again with a smaller learning rate."
+            )

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_ensembles import (
     CLASSES,
     CLASSIFIERS,
@@ -13,6 +14,8 @@ from small_ensembles import (
     normalised,
     one_line,
 )
+
+import hypernet_tf as hn
 
 layers = keras.layers
 
@@ -202,3 +205,25 @@ def test_a_class_for_each_pixel_is_predicted_but_not_voted_on():
         with pytest.raises(ValueError) as error:
             run(x)
         assert "needs one choice of class per example" in one_line(error)
+
+
+class TestNaN:
+    """Inputs and networks that give no numbers are counted in one line."""
+
+    @pytest.mark.parametrize("method", ["predict", "uncertainty", "majority_vote", "evaluate"])
+    def test_networks_are_counted(self, method, cases, x):
+        target = cases["logits"].ensemble.target
+        theta = cases["logits"].ensemble.theta().copy()
+        theta[1:3] = np.nan
+        ensemble = hn.Ensemble(target, target.unflatten(tf.constant(theta)))
+        arguments = [np.zeros(EXAMPLES, int)] if method == "evaluate" else []
+        rule = f"^2 of {NETWORKS} networks return NaN or infinity, the first of them number 1: "
+        with pytest.raises(ValueError, match=rule):
+            getattr(ensemble, method)(x, *arguments)
+
+    def test_inputs_are_counted(self, cases, x):
+        x = x.copy()
+        x[2] = np.nan
+        rule = f"^1 of {EXAMPLES} inputs that ran together have NaN, the first of them number 2: "
+        with pytest.raises(ValueError, match=rule):
+            cases["logits"].ensemble.predict(x)
