@@ -47,7 +47,7 @@ def panels(history: list[dict]) -> list[dict]:
     if any(entry["diversity_loss"] for entry in history):
         curves.append(
             {
-                "title": "Diversity loss (minus entropy), training",
+                "title": "Diversity loss, training",
                 "unit": "nats",
                 "curves": {"diversity loss": training("diversity_loss")},
             }
