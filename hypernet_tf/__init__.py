@@ -17,6 +17,7 @@ from hypernet_tf.analysis import distill
 from hypernet_tf.ensembles import Ensemble, Evaluation
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics import OODMetrics, Uncertainty, ood_metrics
+from hypernet_tf.pretrained import load_pretrained
 from hypernet_tf.samplers.apd import APD
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.bhn import BHN
@@ -74,6 +75,7 @@ __all__ = [
     "data",
     "distill",
     "diversity",
+    "load_pretrained",
     "metrics",
     "ood_metrics",
     "per_network",

@@ -17,6 +17,7 @@ FILES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 # Each part may import those after it, and itself.
 ORDER = (
     "reproduce",
+    "pretrained",
     "training",
     "samplers",
     "analysis",

@@ -1,0 +1,44 @@
+"""Trained samplers that come with the package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+from typing import Literal, get_args
+
+import keras
+
+from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
+
+Name = Literal["mnist"]
+
+_FOLDER = pathlib.Path(__file__).parent
+
+
+def load_pretrained(name: Name = "mnist") -> Hypernetwork:
+    """A trained hypernetwork, in a second: sample from it, or train it further.
+
+    `mnist` is the default hypernetwork for the papers' MNIST target, trained for 2,000 steps on
+    55,000 images with the preset `fast` of `reproduce.mnist`. It is not compiled.
+
+    Args:
+        name: Name of a file in the package.
+
+    Raises:
+        ValueError: The name is unknown, or the file is damaged.
+
+    Example:
+        >>> ensemble = load_pretrained("mnist").sample(1_000)
+        >>> ensemble.predict(images)                           # [M, 28, 28, 1], pixels in [0, 1]
+
+    Reference: the file is made by `python -m hypernet_tf.pretrained` (see BUILD.md).
+    """
+    if name not in get_args(Name):
+        choices = " or ".join(map(repr, get_args(Name)))
+        raise ValueError(f"There is no pretrained sampler {name!r}: choose {choices}.")
+    path = _FOLDER / f"{name}.keras"
+    digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        raise ValueError(f"{path} is missing or damaged: install the package again.")
+    return keras.saving.load_model(path)
