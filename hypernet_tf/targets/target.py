@@ -288,13 +288,13 @@ class Target:
         trainable = [
             tf.reshape(part, [-1, *shape]) for part, shape in zip(parts, shapes, strict=True)
         ]
-        return WeightSet(trainable, self.initial_state(theta.shape[0]))
+        return WeightSet(trainable, self.initial_state(_first_size(theta)))
 
-    def initial_state(self, num_networks: int, seed: Any = (0, 0)) -> list[tf.Tensor]:
+    def initial_state(self, num_networks: Any, seed: Any = (0, 0)) -> list[tf.Tensor]:
         """The initial state of N networks: the template's; seeds differ between networks.
 
         Args:
-            num_networks: N.
+            num_networks: N, an integer or a tensor.
             seed: Two integers. The seeds of dropout and noise layers derive from them, so that a
                 step's randomness is a function of (seed, step, network).
         """
@@ -349,6 +349,12 @@ class Target:
             ValueError: The inputs do not fit the model.
         """
         num_networks = weights.trainable[0].shape[0]
+        symbolic = self._template.inputs
+        tensors = in_order(inputs, self.plan.inputs, [tensor.name for tensor in symbolic])
+        if num_networks is None:
+            return self._run_each(
+                weights, tensors, training=training, batch_statistics=batch_statistics
+            )
         grouped = self._convolutions == "grouped" or (
             self._convolutions == "auto" and bool(tf.config.list_logical_devices("GPU"))
         )
@@ -361,8 +367,6 @@ class Target:
             batch_statistics=batch_statistics,
             grouped=grouped,
         )
-        symbolic = self._template.inputs
-        tensors = in_order(inputs, self.plan.inputs, [tensor.name for tensor in symbolic])
         values = {
             ref: input_value(tf.cast(tensor, like.dtype), like.shape[1:], num_networks)
             for ref, tensor, like in zip(
@@ -372,6 +376,46 @@ class Target:
         outputs = run_plan(self.plan, run, values)
         new_state = [run.value(v) for v in self._state]
         return keras.tree.map_structure(lambda value: value.stacked, outputs), new_state
+
+    def _run_each(
+        self, weights: WeightSet, tensors: list[tf.Tensor], **mode: bool
+    ) -> tuple[Any, list[tf.Tensor]]:
+        """`run` where N is not known until run time: one network, vectorised over networks.
+
+        TensorFlow makes batched products of the products of one network, and loops over networks
+        where it has no batched operation, as for convolutions.
+        """
+        count = tf.shape(weights.trainable[0])[0]
+        is_own = [  # [N, B, ...] rather than [B, ...]
+            len(tensor.shape) == len(like.shape) + 1
+            for tensor, like in zip(tensors, self._template.inputs, strict=True)
+        ]
+        own = [tensor for tensor, flag in zip(tensors, is_own, strict=True) if flag]
+        checks = [
+            tf.debugging.assert_equal(
+                tf.shape(tensor)[0], count, "Give one batch of inputs for each network."
+            )
+            for tensor in own
+        ]
+
+        def run_one(network: tuple[list, list, list]) -> tuple[list, list]:
+            trainable, state, batches = network
+            values = iter(batches)
+            inputs = [
+                next(values) if flag else tensor
+                for tensor, flag in zip(tensors, is_own, strict=True)
+            ]
+            one = WeightSet([w[None] for w in trainable], [s[None] for s in state])
+            packed = keras.tree.pack_sequence_as(self.plan.inputs, inputs)
+            outputs, new_state = self.run(one, packed, **mode)
+            return [t[0] for t in keras.tree.flatten(outputs)], [s[0] for s in new_state]
+
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            networks = tf.nest.map_structure(
+                _with_dense_gradient, (list(weights.trainable), list(weights.state), own)
+            )
+            outputs, new_state = tf.vectorized_map(run_one, networks, warn=False)
+        return keras.tree.pack_sequence_as(self.plan.outputs, outputs), new_state
 
     def to_keras(self, weights: WeightSet) -> keras.Model:
         """One network as an ordinary Keras model, independent of this target.
@@ -415,6 +459,30 @@ class Target:
 
 def _is_batch_norm(operation: Any) -> bool:
     return isinstance(operation, keras.layers.BatchNormalization)
+
+
+@tf.custom_gradient
+def _with_dense_gradient(tensor: tf.Tensor) -> Any:
+    """The tensor, with a gradient that is one tensor.
+
+    `tf.vectorized_map` reads its arguments row by row, for which TensorFlow returns the gradient as
+    `tf.IndexedSlices`, and warns where it converts them.
+    """
+
+    def gradient(upstream: Any) -> tf.Tensor:
+        if isinstance(upstream, tf.IndexedSlices):
+            return tf.math.unsorted_segment_sum(
+                upstream.values, upstream.indices, tf.shape(tensor)[0]
+            )
+        return upstream
+
+    return tf.identity(tensor), gradient
+
+
+def _first_size(tensor: tf.Tensor) -> Any:
+    """The size of the first axis: an integer, or a tensor where it is not known until run time."""
+    size = tensor.shape[0]
+    return tf.shape(tensor)[0] if size is None else size
 
 
 def _is_seed(variable: Any) -> bool:
