@@ -21,6 +21,8 @@ from hypernet_tf.targets.weights import WeightSet
 
 # How convolutions with one kernel per network run; "auto": grouped where TensorFlow sees a GPU.
 Convolutions = Literal["auto", "unrolled", "grouped"]
+# What inputs [M, ...] of a `TargetLayer` are: examples of all networks, or one for each network.
+ExampleSharing = Literal["shared", "one_each"]
 
 _SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
@@ -315,6 +317,18 @@ class Target:
 
     # ---- running ----------------------------------------------------------------------------
 
+    def inputs_in_order(self, inputs: Any) -> list[Any]:
+        """The inputs as a list, in the order of the model's.
+
+        Args:
+            inputs: Inputs structured as the model's, or a dict by their names.
+
+        Raises:
+            ValueError: An input is missing, or there are too many.
+        """
+        names = [tensor.name for tensor in self._template.inputs]
+        return in_order(inputs, self.plan.inputs, names)
+
     def __call__(self, weights: WeightSet, inputs: Any, *, training: bool = False) -> Any:
         """Outputs [N, B, ...] of N networks; see `run`."""
         return self.run(weights, inputs, training=training)[0]
@@ -349,8 +363,7 @@ class Target:
             ValueError: The inputs do not fit the model.
         """
         num_networks = weights.trainable[0].shape[0]
-        symbolic = self._template.inputs
-        tensors = in_order(inputs, self.plan.inputs, [tensor.name for tensor in symbolic])
+        tensors = self.inputs_in_order(inputs)
         if num_networks is None:
             return self._run_each(
                 weights, tensors, training=training, batch_statistics=batch_statistics
@@ -370,7 +383,7 @@ class Target:
         values = {
             ref: input_value(tf.cast(tensor, like.dtype), like.shape[1:], num_networks)
             for ref, tensor, like in zip(
-                keras.tree.flatten(self.plan.inputs), tensors, symbolic, strict=True
+                keras.tree.flatten(self.plan.inputs), tensors, self._template.inputs, strict=True
             )
         }
         outputs = run_plan(self.plan, run, values)
@@ -492,35 +505,82 @@ def _is_seed(variable: Any) -> bool:
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class TargetLayer(keras.layers.Layer):
-    """A `Target` as a Keras layer: weights and inputs in, outputs [N, B, ...] out.
+    """A `Target` as a Keras layer: weights and inputs in, outputs out.
 
-    The layer has no variables. Its call takes `(trainable, inputs)`, where `trainable` are the
-    generated weights in the order of the model's trainable variables. The state is the initial one:
-    the values of frozen layers, which are saved with the layer, and the same dropout in each call.
+    The layer has no variables. Its call takes `(weights, inputs)`. The weights are theta [N, D], or
+    a list of the generated weights in the order of the model's trainable variables. N may be
+    unknown until run time, so that the weights may be computed from a batch of inputs: each example
+    then has its own network.
+
+    The state is the initial one: the values of frozen layers, which are saved with the layer, and
+    the same dropout in each call.
 
     Args:
-        target: The `Target`.
+        target: The `Target`, or a Keras model.
+        examples: What inputs [M, ...] are. "shared": examples that all networks run on, for outputs
+            [N, M, ...]. "one_each": one example for each network, M = N, for outputs [N, ...]. In
+            both cases inputs [N, B, ...] are B examples for each network, for outputs [N, B, ...].
         **kwargs: Arguments of `keras.layers.Layer`.
 
+    Raises:
+        ValueError: `examples` is unknown; in the call, theta does not have D columns, or there are
+            not as many inputs as networks.
+
     Example:
-        >>> layer = TargetLayer(target)
-        >>> layer((target.unflatten(theta).trainable, images)).shape
+        >>> target = Target(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+        >>> condition, x = keras.Input((3,)), keras.Input((4,))
+        >>> theta = keras.layers.Dense(target.weight_count)(condition)            # [N, D]
+        >>> y = TargetLayer(target, examples="one_each")((theta, x))              # [N, 2]
+        >>> model = keras.Model([condition, x], y)
+        >>> TargetLayer(target)((tf.ones([3, 10]), tf.ones([5, 4]))).shape
         TensorShape([3, 5, 2])
+
+    Reference: Ha, Dai, Le 2016, "HyperNetworks", arXiv 1609.09106.
     """
 
-    def __init__(self, target: Target, **kwargs: Any):
+    def __init__(self, target: Target, *, examples: ExampleSharing = "shared", **kwargs: Any):
         super().__init__(**kwargs)
-        self.target = target
+        if examples not in get_args(ExampleSharing):
+            known = ", ".join(map(repr, get_args(ExampleSharing)))
+            raise ValueError(f"Unknown examples={examples!r}: choose one of {known}.")
+        self.target = target if isinstance(target, Target) else Target(target)
+        self.examples = examples
 
     def call(self, inputs, training=False):
         """Run the networks; see `Target.run`."""
-        trainable, images = inputs
-        state = self.target.initial_state(trainable[0].shape[0])
-        return self.target(WeightSet(list(trainable), state), images, training=bool(training))
+        weights, inputs = inputs
+        tensors = self.target.inputs_in_order(inputs)
+        refs = keras.tree.flatten(self.target.plan.inputs)
+        single = [
+            self.examples == "one_each"
+            and len(tensor.shape) == len(self.target.plan.shapes[ref]) + 1
+            for tensor, ref in zip(tensors, refs, strict=True)
+        ]
+        tensors = [t[:, None] if one else t for t, one in zip(tensors, single, strict=True)]
+        inputs = keras.tree.pack_sequence_as(self.target.plan.inputs, tensors)
+        outputs = self.target(self._weight_set(weights), inputs, training=bool(training))
+        if all(single):
+            outputs = keras.tree.map_structure(lambda t: t[:, 0], outputs)
+        return outputs
+
+    def _weight_set(self, weights: Any) -> WeightSet:
+        if isinstance(weights, list | tuple):
+            state = self.target.initial_state(_first_size(weights[0]))
+            return WeightSet(list(weights), state)
+        shape, size = tuple(weights.shape), self.target.weight_count
+        if len(shape) != 2 or shape[1] != size:
+            raise ValueError(
+                f"theta has shape {shape}, but a network of the target has {size} weights: give "
+                f"theta [N, {size}]."
+            )
+        return self.target.unflatten(weights)
 
     def get_config(self) -> dict:
         """The layer's configuration with its target."""
-        return super().get_config() | {"target": keras.saving.serialize_keras_object(self.target)}
+        return super().get_config() | {
+            "target": keras.saving.serialize_keras_object(self.target),
+            "examples": self.examples,
+        }
 
     @classmethod
     def from_config(cls, config: dict) -> TargetLayer:
