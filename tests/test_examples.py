@@ -34,6 +34,17 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     assert (tmp_path / "digits.keras").exists()
 
 
+def test_weights_of_an_input(capsys):
+    example = runpy.run_path(str(FOLDER / "weights_of_an_input.py"))
+    example["main"](epochs=6)
+    one_filter, one_per_example, cosine = (
+        float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[1:]
+    )
+    assert one_filter > 0.8  # the variance of what is learnt is 1
+    assert one_per_example < 0.02
+    assert 0.99 < cosine <= 1.0
+
+
 def test_every_example_is_tested():
     source = pathlib.Path(__file__).read_text()
     for path in [*FOLDER.glob("*.py"), *FOLDER.glob("*.ipynb")]:

@@ -21,6 +21,8 @@ from hypernet_tf.targets.weights import WeightSet
 
 # How convolutions with one kernel per network run; "auto": grouped where TensorFlow sees a GPU.
 Convolutions = Literal["auto", "unrolled", "grouped"]
+# What inputs [M, ...] of a `TargetLayer` are: examples of all networks, or one for each network.
+ExampleSharing = Literal["shared", "one_each"]
 
 _SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
@@ -288,13 +290,13 @@ class Target:
         trainable = [
             tf.reshape(part, [-1, *shape]) for part, shape in zip(parts, shapes, strict=True)
         ]
-        return WeightSet(trainable, self.initial_state(theta.shape[0]))
+        return WeightSet(trainable, self.initial_state(_first_size(theta)))
 
-    def initial_state(self, num_networks: int, seed: Any = (0, 0)) -> list[tf.Tensor]:
+    def initial_state(self, num_networks: Any, seed: Any = (0, 0)) -> list[tf.Tensor]:
         """The initial state of N networks: the template's; seeds differ between networks.
 
         Args:
-            num_networks: N.
+            num_networks: N, an integer or a tensor.
             seed: Two integers. The seeds of dropout and noise layers derive from them, so that a
                 step's randomness is a function of (seed, step, network).
         """
@@ -314,6 +316,18 @@ class Target:
         return state
 
     # ---- running ----------------------------------------------------------------------------
+
+    def inputs_in_order(self, inputs: Any) -> list[Any]:
+        """The inputs as a list, in the order of the model's.
+
+        Args:
+            inputs: Inputs structured as the model's, or a dict by their names.
+
+        Raises:
+            ValueError: An input is missing, or there are too many.
+        """
+        names = [tensor.name for tensor in self._template.inputs]
+        return in_order(inputs, self.plan.inputs, names)
 
     def __call__(self, weights: WeightSet, inputs: Any, *, training: bool = False) -> Any:
         """Outputs [N, B, ...] of N networks; see `run`."""
@@ -349,6 +363,11 @@ class Target:
             ValueError: The inputs do not fit the model.
         """
         num_networks = weights.trainable[0].shape[0]
+        tensors = self.inputs_in_order(inputs)
+        if num_networks is None:
+            return self._run_each(
+                weights, tensors, training=training, batch_statistics=batch_statistics
+            )
         grouped = self._convolutions == "grouped" or (
             self._convolutions == "auto" and bool(tf.config.list_logical_devices("GPU"))
         )
@@ -361,17 +380,55 @@ class Target:
             batch_statistics=batch_statistics,
             grouped=grouped,
         )
-        symbolic = self._template.inputs
-        tensors = in_order(inputs, self.plan.inputs, [tensor.name for tensor in symbolic])
         values = {
             ref: input_value(tf.cast(tensor, like.dtype), like.shape[1:], num_networks)
             for ref, tensor, like in zip(
-                keras.tree.flatten(self.plan.inputs), tensors, symbolic, strict=True
+                keras.tree.flatten(self.plan.inputs), tensors, self._template.inputs, strict=True
             )
         }
         outputs = run_plan(self.plan, run, values)
         new_state = [run.value(v) for v in self._state]
         return keras.tree.map_structure(lambda value: value.stacked, outputs), new_state
+
+    def _run_each(
+        self, weights: WeightSet, tensors: list[tf.Tensor], **mode: bool
+    ) -> tuple[Any, list[tf.Tensor]]:
+        """`run` where N is not known until run time: one network, vectorised over networks.
+
+        TensorFlow makes batched products of the products of one network, and loops over networks
+        where it has no batched operation, as for convolutions.
+        """
+        count = tf.shape(weights.trainable[0])[0]
+        is_own = [  # [N, B, ...] rather than [B, ...]
+            len(tensor.shape) == len(like.shape) + 1
+            for tensor, like in zip(tensors, self._template.inputs, strict=True)
+        ]
+        own = [tensor for tensor, flag in zip(tensors, is_own, strict=True) if flag]
+        checks = [
+            tf.debugging.assert_equal(
+                tf.shape(tensor)[0], count, "Give one batch of inputs for each network."
+            )
+            for tensor in own
+        ]
+
+        def run_one(network: tuple[list, list, list]) -> tuple[list, list]:
+            trainable, state, batches = network
+            values = iter(batches)
+            inputs = [
+                next(values) if flag else tensor
+                for tensor, flag in zip(tensors, is_own, strict=True)
+            ]
+            one = WeightSet([w[None] for w in trainable], [s[None] for s in state])
+            packed = keras.tree.pack_sequence_as(self.plan.inputs, inputs)
+            outputs, new_state = self.run(one, packed, **mode)
+            return [t[0] for t in keras.tree.flatten(outputs)], [s[0] for s in new_state]
+
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            networks = tf.nest.map_structure(
+                _with_dense_gradient, (list(weights.trainable), list(weights.state), own)
+            )
+            outputs, new_state = tf.vectorized_map(run_one, networks, warn=False)
+        return keras.tree.pack_sequence_as(self.plan.outputs, outputs), new_state
 
     def to_keras(self, weights: WeightSet) -> keras.Model:
         """One network as an ordinary Keras model, independent of this target.
@@ -417,6 +474,30 @@ def _is_batch_norm(operation: Any) -> bool:
     return isinstance(operation, keras.layers.BatchNormalization)
 
 
+@tf.custom_gradient
+def _with_dense_gradient(tensor: tf.Tensor) -> Any:
+    """The tensor, with a gradient that is one tensor.
+
+    `tf.vectorized_map` reads its arguments row by row, for which TensorFlow returns the gradient as
+    `tf.IndexedSlices`, and warns where it converts them.
+    """
+
+    def gradient(upstream: Any) -> tf.Tensor:
+        if isinstance(upstream, tf.IndexedSlices):
+            return tf.math.unsorted_segment_sum(
+                upstream.values, upstream.indices, tf.shape(tensor)[0]
+            )
+        return upstream
+
+    return tf.identity(tensor), gradient
+
+
+def _first_size(tensor: tf.Tensor) -> Any:
+    """The size of the first axis: an integer, or a tensor where it is not known until run time."""
+    size = tensor.shape[0]
+    return tf.shape(tensor)[0] if size is None else size
+
+
 def _is_seed(variable: Any) -> bool:
     """Whether a state variable is the state of a `keras.random.SeedGenerator`."""
     return variable.name == "seed_generator_state"
@@ -424,35 +505,82 @@ def _is_seed(variable: Any) -> bool:
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class TargetLayer(keras.layers.Layer):
-    """A `Target` as a Keras layer: weights and inputs in, outputs [N, B, ...] out.
+    """A `Target` as a Keras layer: weights and inputs in, outputs out.
 
-    The layer has no variables. Its call takes `(trainable, inputs)`, where `trainable` are the
-    generated weights in the order of the model's trainable variables. The state is the initial one:
-    the values of frozen layers, which are saved with the layer, and the same dropout in each call.
+    The layer has no variables. Its call takes `(weights, inputs)`. The weights are theta [N, D], or
+    a list of the generated weights in the order of the model's trainable variables. N may be
+    unknown until run time, so that the weights may be computed from a batch of inputs: each example
+    then has its own network.
+
+    The state is the initial one: the values of frozen layers, which are saved with the layer, and
+    the same dropout in each call.
 
     Args:
-        target: The `Target`.
+        target: The `Target`, or a Keras model.
+        examples: What inputs [M, ...] are. "shared": examples that all networks run on, for outputs
+            [N, M, ...]. "one_each": one example for each network, M = N, for outputs [N, ...]. In
+            both cases inputs [N, B, ...] are B examples for each network, for outputs [N, B, ...].
         **kwargs: Arguments of `keras.layers.Layer`.
 
+    Raises:
+        ValueError: `examples` is unknown; in the call, theta does not have D columns, or there are
+            not as many inputs as networks.
+
     Example:
-        >>> layer = TargetLayer(target)
-        >>> layer((target.unflatten(theta).trainable, images)).shape
+        >>> target = Target(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
+        >>> condition, x = keras.Input((3,)), keras.Input((4,))
+        >>> theta = keras.layers.Dense(target.weight_count)(condition)            # [N, D]
+        >>> y = TargetLayer(target, examples="one_each")((theta, x))              # [N, 2]
+        >>> model = keras.Model([condition, x], y)
+        >>> TargetLayer(target)((tf.ones([3, 10]), tf.ones([5, 4]))).shape
         TensorShape([3, 5, 2])
+
+    Reference: Ha, Dai, Le 2016, "HyperNetworks", arXiv 1609.09106.
     """
 
-    def __init__(self, target: Target, **kwargs: Any):
+    def __init__(self, target: Target, *, examples: ExampleSharing = "shared", **kwargs: Any):
         super().__init__(**kwargs)
-        self.target = target
+        if examples not in get_args(ExampleSharing):
+            known = ", ".join(map(repr, get_args(ExampleSharing)))
+            raise ValueError(f"Unknown examples={examples!r}: choose one of {known}.")
+        self.target = target if isinstance(target, Target) else Target(target)
+        self.examples = examples
 
     def call(self, inputs, training=False):
         """Run the networks; see `Target.run`."""
-        trainable, images = inputs
-        state = self.target.initial_state(trainable[0].shape[0])
-        return self.target(WeightSet(list(trainable), state), images, training=bool(training))
+        weights, inputs = inputs
+        tensors = self.target.inputs_in_order(inputs)
+        refs = keras.tree.flatten(self.target.plan.inputs)
+        single = [
+            self.examples == "one_each"
+            and len(tensor.shape) == len(self.target.plan.shapes[ref]) + 1
+            for tensor, ref in zip(tensors, refs, strict=True)
+        ]
+        tensors = [t[:, None] if one else t for t, one in zip(tensors, single, strict=True)]
+        inputs = keras.tree.pack_sequence_as(self.target.plan.inputs, tensors)
+        outputs = self.target(self._weight_set(weights), inputs, training=bool(training))
+        if all(single):
+            outputs = keras.tree.map_structure(lambda t: t[:, 0], outputs)
+        return outputs
+
+    def _weight_set(self, weights: Any) -> WeightSet:
+        if isinstance(weights, list | tuple):
+            state = self.target.initial_state(_first_size(weights[0]))
+            return WeightSet(list(weights), state)
+        shape, size = tuple(weights.shape), self.target.weight_count
+        if len(shape) != 2 or shape[1] != size:
+            raise ValueError(
+                f"theta has shape {shape}, but a network of the target has {size} weights: give "
+                f"theta [N, {size}]."
+            )
+        return self.target.unflatten(weights)
 
     def get_config(self) -> dict:
         """The layer's configuration with its target."""
-        return super().get_config() | {"target": keras.saving.serialize_keras_object(self.target)}
+        return super().get_config() | {
+            "target": keras.saving.serialize_keras_object(self.target),
+            "examples": self.examples,
+        }
 
     @classmethod
     def from_config(cls, config: dict) -> TargetLayer:

@@ -83,6 +83,39 @@ def test_run_equals_the_loop_for_an_unknown_batch_size():
             assert_close(run(x), loop(model, weights, x, shared=len(batch) == 1, training=False)[0])
 
 
+FAST_UNKNOWN = ("dense", "conv_then_dense")
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in FAST_UNKNOWN else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
+def test_run_equals_the_loop_for_an_unknown_number_of_networks(case):
+    """Outputs, new state and gradients in a graph that knows neither N nor B."""
+    model = CASES[case]()
+    target = hn.Target(model)
+    weights = some_weights(target, model)
+    tolerance = 2e-2 if case == "mixed_precision" else 1e-5
+    fast = case in FAST_UNKNOWN
+    for shared, training in [(False, True)] if fast else [(False, True), (True, False)]:
+        x = some_inputs(model, *([B] if shared else [N, B]))
+
+        def unknown(tensor, axes):
+            return tf.TensorSpec([*[None] * axes, *tensor.shape[axes:]], tensor.dtype)
+
+        specs = (
+            tf.nest.map_structure(lambda t: unknown(t, 1), weights),
+            tf.nest.map_structure(lambda t, n=1 if shared else 2: unknown(t, n), x),
+        )
+        graph = tf.function(
+            functools.partial(target.run, training=training), specs, autograph=False
+        )
+        actual = with_gradients(functools.partial(graph, weights, x), weights)
+        oracle = with_gradients(
+            functools.partial(loop, model, weights, x, shared=shared, training=training), weights
+        )
+        assert_close(actual, oracle, tolerance, f"{shared=}, {training=}")
+
+
 @pytest.mark.parametrize("convolutions", ["unrolled", "grouped"])
 def test_new_values_do_not_retrace(convolutions):
     model = CASES["conv_then_dense"]()
