@@ -4,6 +4,11 @@ Rates and sizes are our choice. We tried a few on the training points of seed 10
 shows, and took those whose curves came closest to the reference. All methods take the same number
 of steps.
 
+HyperGAN, BHN and MC dropout were tried less: at 1,500 steps, without the reference, in two, one and
+four settings. Those of HyperGAN and MC dropout were chosen by the standard deviation of the curves,
+against the reference's of seed 0. A MC dropout that starts from the prior had a better likelihood,
+and deviations of 50 inside of the data.
+
 The prior's deviation of 1 is that of the samplers' defaults. For networks of infinite width (a
 Gaussian process) the log marginal likelihood of the points, mean over seeds 100 to 104, is -102.0,
 -78.6, -74.1, -80.8 nats for deviations of 0.5, 1, 2, 4.
@@ -103,6 +108,7 @@ _HYPERGAN: dict[str, Any] = {
     "code_dim": 128,
     "mixer_hidden": (256, 128),
     "generator_hidden": ((256,), (128,)),
+    "scatter": 1.0,
 }
 
 # lam = points makes lam · loss the negative log-likelihood of all points.
@@ -156,9 +162,9 @@ METHODS: dict[str, Method] = {
             rates={target.layers[-1].name: 0.05},
             length_scale=1 / config.prior_std,
             num_networks=16,
-            **_from_prior(config),
+            seed=config.seed,
         ),
-        _adam(1e-2),
+        _adam(1e-3),
     ),
     "deep_ensemble": Method(
         "deep ensemble",
