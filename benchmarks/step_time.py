@@ -23,6 +23,7 @@ import tensorflow as tf
 import hypernet_tf as hn
 from hypernet_tf.diversity import StepRecord
 from reproduce.configs import build_sampler, preset
+from reproduce.configs.methods import presets_of
 
 
 def main():
@@ -33,6 +34,8 @@ def main():
     parser.add_argument("--preset", choices=["paper", "fast", "quick"], default="paper")
     arguments = parser.parse_args()
     rounds, method = arguments.rounds, arguments.method
+    if arguments.preset not in (known := presets_of("mnist", method)):
+        parser.error(f"{method} has no preset '{arguments.preset}': choose {' or '.join(known)}")
     config = preset("mnist", method, arguments.preset)
     split, images = hn.data.load("mnist_5k").train, config.passes_per_step
     sampler = build_sampler(config, 55_000)

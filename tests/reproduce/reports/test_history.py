@@ -44,6 +44,14 @@ def test_a_training_without_diversity_has_no_curves_of_it():
     ]
 
 
+def test_the_spread_of_norms_has_a_curve_where_there_are_several_networks():
+    several = [entry | {"norm_spread": entry["step"] / 10} for entry in ORDINARY]
+    *_, spread = history.panels(several)
+    assert spread["curves"] == {"norm spread": ([1, 2], [0.1, 0.2])}
+    single = [entry | {"norm_spread": None} for entry in ORDINARY]
+    assert len(history.panels(single)) == len(history.panels(several)) - 1
+
+
 def test_the_arrays_are_the_numbers_of_the_curves():
     arrays = history.arrays(HYPERNETWORK)
     np.testing.assert_array_equal(arrays["majority vote"], [25, 50])
