@@ -40,7 +40,7 @@ COMMANDS = (
     Command(
         "regression",
         "one-dimensional regression: what each method says beyond its data",
-        "3 minutes",
+        "5 minutes",
     ),
     Command(
         "compare",
