@@ -6,6 +6,7 @@ import abc
 import contextlib
 import functools
 import numbers
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -567,10 +568,36 @@ class WeightSampler(keras.Model, abc.ABC):
         Returns:
             Mean probabilities [M, ...], or mean values.
         """
+        ensemble = self._ensemble(num_networks, seed)
+        return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
+
+    def _ensemble(self, num_networks: int | None, seed: int) -> Ensemble:
+        """Networks for predictions; None for 10, or all of a finite sampler."""
         self._check_batch_norm_data()
         count = num_networks or self.num_available or PREDICTION_NETWORKS
-        ensemble = self.sample(count, seed=seed)
-        return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
+        return self.sample(count, seed=seed)
+
+    def export(
+        self, path: str | os.PathLike, *, num_networks: int | None = None, seed: int = 0
+    ) -> None:
+        """Write an ensemble as a SavedModel: `sample(num_networks, seed=seed).export(path)`.
+
+        It returns mean probabilities and scores of uncertainty, see `Ensemble.export`. Files of
+        other formats hold one network: `sample(1).to_keras().export(path, format="litert")`.
+
+        Args:
+            path: Folder of the SavedModel; what it holds is replaced.
+            num_networks: Number of networks; None for 10, or all of a finite sampler.
+            seed: Seed of the draw.
+
+        Raises:
+            ValueError: The target has batch normalisation, and there is no data for its statistics;
+                or a finite sampler holds fewer networks.
+
+        Example:
+            >>> sampler.export("models/digits/1", num_networks=50)
+        """
+        self._ensemble(num_networks, seed).export(path)
 
     def predict_on_batch(self, x: Any) -> Any:
         """As `predict(x)`."""
