@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles import inference, io
+from hypernet_tf.ensembles import export, inference, io
 from hypernet_tf.ensembles.evaluation import Evaluation, evaluate, integer_labels
 from hypernet_tf.ensembles.examples import Chunk, Examples
 from hypernet_tf.ensembles.temperature import best_temperature
@@ -394,6 +394,46 @@ class Ensemble:
             )
         self._check_batch_norm()
         return self.target.to_keras(self.weights)
+
+    def export(self, path: str | os.PathLike) -> None:
+        """Write the networks as a TensorFlow SavedModel, which runs without this package.
+
+        Its signature `serving_default` takes inputs [M, ...]: a single input has the name `inputs`,
+        several have the names of the model's inputs. For classes it returns, by name, what
+        `predict` returns as `probabilities`, and the scores of `Uncertainty`: `entropy`,
+        `expected_entropy`, `mutual_information`, `variance` and `least_confidence`, each [M].
+        Otherwise it returns the `mean` of the values over networks and their `standard_deviation`;
+        for several outputs `mean_0`, `standard_deviation_0`, `mean_1` and so on. The temperature
+        of the ensemble is applied. The networks run one after the other.
+
+        Args:
+            path: Folder of the SavedModel; what it holds is replaced. TensorFlow Serving takes
+                the folder of a model, in which each version has a folder named by a number.
+
+        Raises:
+            ValueError: Batch norm's statistics are not updated.
+
+        Example:
+            >>> ensemble.export("models/digits/1")
+            >>> loaded = tf.saved_model.load("models/digits/1")
+            >>> scores = loaded.signatures["serving_default"](inputs=tf.constant(x_test))
+            >>> scores["probabilities"], scores["mutual_information"]
+        """
+        self._check_batch_norm()
+        export.write(path, self.target, self.weights, self._answers)
+
+    def _answers(self, outputs: Any) -> dict[str, tf.Tensor]:
+        """What an exported ensemble returns, from outputs [N, M, ...]."""
+        flat = keras.tree.flatten(outputs)
+        if self.target.classes is not None and len(flat[0].shape) == 3:
+            probabilities = tf.reduce_mean(self._activated(flat[0]), 0)
+            return {"probabilities": probabilities} | export.uncertainty(self._log_p(flat[0]))
+        answers = {}
+        for index, values in enumerate(map(self._activated, flat)):
+            suffix = "" if len(flat) == 1 else f"_{index}"
+            answers[f"mean{suffix}"] = tf.reduce_mean(values, 0)
+            answers[f"standard_deviation{suffix}"] = tf.math.reduce_std(values, 0)
+        return answers
 
     @classmethod
     def from_keras(cls, target: Target, model: keras.Model) -> Ensemble:

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import functools
 import numbers
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -567,10 +568,36 @@ class WeightSampler(keras.Model, abc.ABC):
         Returns:
             Mean probabilities [M, ...], or mean values.
         """
+        ensemble = self._ensemble(num_networks, seed)
+        return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
+
+    def _ensemble(self, num_networks: int | None, seed: int) -> Ensemble:
+        """Networks for predictions; None for 10, or all of a finite sampler."""
         self._check_batch_norm_data()
         count = num_networks or self.num_available or PREDICTION_NETWORKS
-        ensemble = self.sample(count, seed=seed)
-        return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
+        return self.sample(count, seed=seed)
+
+    def export(
+        self, path: str | os.PathLike, *, num_networks: int | None = None, seed: int = 0
+    ) -> None:
+        """Write an ensemble as a SavedModel: `sample(num_networks, seed=seed).export(path)`.
+
+        It returns mean probabilities and scores of uncertainty, see `Ensemble.export`. Files of
+        other formats hold one network: `sample(1).to_keras().export(path, format="litert")`.
+
+        Args:
+            path: Folder of the SavedModel; what it holds is replaced.
+            num_networks: Number of networks; None for 10, or all of a finite sampler.
+            seed: Seed of the draw.
+
+        Raises:
+            ValueError: The target has batch normalisation, and there is no data for its statistics;
+                or a finite sampler holds fewer networks.
+
+        Example:
+            >>> sampler.export("models/digits/1", num_networks=50)
+        """
+        self._ensemble(num_networks, seed).export(path)
 
     def predict_on_batch(self, x: Any) -> Any:
         """As `predict(x)`."""
@@ -612,7 +639,9 @@ class WeightSampler(keras.Model, abc.ABC):
         """The losses and metrics of one batch; every evaluated network sees all its images."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         drawn, weights = self._evaluation.networks.read()
-        outputs = self._outputs_in_turn(weights, x)
+        # One after the other: a batch is as large as the user makes it for one network.
+        outputs, _ = self.target.run_each(weights, x)
+        outputs = keras.tree.map_structure(lambda t: tf.cast(t, self.variable_dtype), outputs)
         count = weights.trainable[0].shape[0]
 
         def repeated(structure: Any) -> Any:
@@ -639,29 +668,6 @@ class WeightSampler(keras.Model, abc.ABC):
         size = tf.shape(keras.tree.flatten(x)[0])[0]
         self._evaluation.objective.update_state(objective, sample_weight=size)
         return self.get_metrics_result()
-
-    def _outputs_in_turn(self, weights: WeightSet, x: Any) -> Any:
-        """Outputs [N, M, ...] of N networks on the same inputs.
-
-        The networks run one after the other: a batch is as large as the user makes it for one.
-        """
-        plan, dtype = self.target.plan, self.variable_dtype
-
-        def run(one: tuple[list, list]) -> list[tf.Tensor]:
-            network = WeightSet(*tf.nest.map_structure(lambda t: t[None], one))
-            outputs, _ = self.target.run(network, x)
-            return [tf.cast(t[0], dtype) for t in keras.tree.flatten(outputs)]
-
-        outputs = tf.map_fn(
-            run,
-            (list(weights.trainable), list(weights.state)),
-            fn_output_signature=[
-                tf.TensorSpec([None, *plan.shapes[ref]], dtype)
-                for ref in keras.tree.flatten(plan.outputs)
-            ],
-            parallel_iterations=1,
-        )
-        return keras.tree.pack_sequence_as(plan.outputs, outputs)
 
     def _mean_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
         """The mean prediction of outputs [N, M, ...] in the form of outputs: logits stay logits."""

@@ -190,6 +190,20 @@ class Target:
         """The shape of one input, without the batch; structured as the model's inputs."""
         return keras.tree.map_structure(lambda ref: self.plan.shapes[ref], self.plan.inputs)
 
+    @property
+    def input_spec(self) -> Any:
+        """A `tf.TensorSpec` [M, ...] for each input, structured as the model's inputs.
+
+        A single input is named "inputs"; several have the names that the model gives them.
+        """
+        tensors = self._template.inputs
+        names = ["inputs"] if len(tensors) == 1 else [tensor.name for tensor in tensors]
+        specs = [
+            tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, name)
+            for tensor, name in zip(tensors, names, strict=True)
+        ]
+        return keras.tree.pack_sequence_as(self.plan.inputs, specs)
+
     # ---- what the outputs mean --------------------------------------------------------------
 
     @property
@@ -363,11 +377,11 @@ class Target:
             ValueError: The inputs do not fit the model.
         """
         num_networks = weights.trainable[0].shape[0]
-        tensors = self.inputs_in_order(inputs)
         if num_networks is None:
-            return self._run_each(
-                weights, tensors, training=training, batch_statistics=batch_statistics
+            return self.run_each(
+                weights, inputs, training=training, batch_statistics=batch_statistics
             )
+        tensors = self.inputs_in_order(inputs)
         grouped = self._convolutions == "grouped" or (
             self._convolutions == "auto" and bool(tf.config.list_logical_devices("GPU"))
         )
@@ -390,26 +404,30 @@ class Target:
         new_state = [run.value(v) for v in self._state]
         return keras.tree.map_structure(lambda value: value.stacked, outputs), new_state
 
-    def _run_each(
-        self, weights: WeightSet, tensors: list[tf.Tensor], **mode: bool
+    def run_each(
+        self, weights: WeightSet, inputs: Any, **mode: bool
     ) -> tuple[Any, list[tf.Tensor]]:
-        """`run` where N is not known until run time: one network, vectorised over networks.
+        """`run`, one network after the other, in the memory of one network.
 
-        TensorFlow makes batched products of the products of one network, and loops over networks
-        where it has no batched operation, as for convolutions.
+        In a graph the loop is one operation, whatever N is, so N may be unknown until run time.
+
+        Args:
+            weights: The weight set of N networks.
+            inputs: Inputs [N, B, ...] or [B, ...]; see `run`.
+            **mode: `training` and `batch_statistics`; see `run`.
+
+        Returns:
+            The outputs and the new state; see `run`.
+
+        Raises:
+            ValueError: The inputs do not fit the model.
         """
-        count = tf.shape(weights.trainable[0])[0]
+        tensors = self.inputs_in_order(inputs)
         is_own = [  # [N, B, ...] rather than [B, ...]
             len(tensor.shape) == len(like.shape) + 1
             for tensor, like in zip(tensors, self._template.inputs, strict=True)
         ]
         own = [tensor for tensor, flag in zip(tensors, is_own, strict=True) if flag]
-        checks = [
-            tf.debugging.assert_equal(
-                tf.shape(tensor)[0], count, "Give one batch of inputs for each network."
-            )
-            for tensor in own
-        ]
 
         def run_one(network: tuple[list, list, list]) -> tuple[list, list]:
             trainable, state, batches = network
@@ -423,11 +441,26 @@ class Target:
             outputs, new_state = self.run(one, packed, **mode)
             return [t[0] for t in keras.tree.flatten(outputs)], [s[0] for s in new_state]
 
-        with tf.control_dependencies([check for check in checks if check is not None]):
-            networks = tf.nest.map_structure(
-                _with_dense_gradient, (list(weights.trainable), list(weights.state), own)
+        signature = (
+            [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in self._template.outputs],
+            [tf.TensorSpec(v.shape, v.dtype) for v in self._state],
+        )
+        # The loop takes N from the first tensor, and would ignore further batches.
+        checks = [
+            tf.debugging.assert_equal(
+                tf.shape(tensor)[0],
+                tf.shape(weights.trainable[0])[0],
+                "Give one batch of inputs for each network.",
             )
-            outputs, new_state = tf.vectorized_map(run_one, networks, warn=False)
+            for tensor in own
+        ]
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            outputs, new_state = tf.map_fn(
+                run_one,
+                (list(weights.trainable), list(weights.state), own),
+                fn_output_signature=signature,
+                parallel_iterations=1,
+            )
         return keras.tree.pack_sequence_as(self.plan.outputs, outputs), new_state
 
     def to_keras(self, weights: WeightSet) -> keras.Model:
@@ -472,24 +505,6 @@ class Target:
 
 def _is_batch_norm(operation: Any) -> bool:
     return isinstance(operation, keras.layers.BatchNormalization)
-
-
-@tf.custom_gradient
-def _with_dense_gradient(tensor: tf.Tensor) -> Any:
-    """The tensor, with a gradient that is one tensor.
-
-    `tf.vectorized_map` reads its arguments row by row, for which TensorFlow returns the gradient as
-    `tf.IndexedSlices`, and warns where it converts them.
-    """
-
-    def gradient(upstream: Any) -> tf.Tensor:
-        if isinstance(upstream, tf.IndexedSlices):
-            return tf.math.unsorted_segment_sum(
-                upstream.values, upstream.indices, tf.shape(tensor)[0]
-            )
-        return upstream
-
-    return tf.identity(tensor), gradient
 
 
 def _first_size(tensor: tf.Tensor) -> Any:

@@ -1,0 +1,179 @@
+"""An exported ensemble returns what the ensemble returns, without this package too."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_ensembles import CLASSIFIERS, EXAMPLES, ensemble_of, normalised, one_line
+
+import hypernet_tf as hn
+
+layers = keras.layers
+GUIDE = pathlib.Path(__file__).parents[2] / "docs" / "guides" / "serving.md"
+
+
+def answers(folder, **inputs):
+    """What the signature of a SavedModel returns, as arrays."""
+    loaded = tf.saved_model.load(folder)
+    results = loaded.signatures["serving_default"](**inputs)
+    return {name: tensor.numpy() for name, tensor in results.items()}
+
+
+def expected_answers(ensemble, x):
+    """The same, computed by the ensemble."""
+    if ensemble.target.classes is None:
+        outputs = ensemble.outputs(x)
+        return {"mean": ensemble.predict(x), "standard_deviation": outputs.std(0)}
+    scores = dataclasses.asdict(ensemble.uncertainty(x))
+    return {"probabilities": ensemble.predict(x)} | scores
+
+
+def assert_same(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, values in expected.items():
+        assert actual[name].shape == values.shape, name
+        assert len(np.unique(values)) > 1, name
+        np.testing.assert_allclose(actual[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["logits", "one sigmoid", "values"])
+def test_the_signature_returns_what_the_ensemble_returns(kind, cases, x, tmp_path):
+    ensemble = cases[kind].ensemble
+    if kind == "logits":
+        ensemble = hn.Ensemble(ensemble.target, ensemble.weights, temperature=1.7)
+    ensemble.export(tmp_path / "1")
+    assert_same(answers(tmp_path / "1", inputs=tf.constant(x)), expected_answers(ensemble, x))
+
+
+def test_several_inputs_and_outputs(tmp_path):
+    left, right = keras.Input((3,), name="left"), keras.Input((2,), name="right")
+    hidden = layers.Dense(4, activation="relu")(layers.Concatenate()([left, right]))
+    ensemble = ensemble_of(keras.Model([left, right], [layers.Dense(2)(hidden), hidden]))
+    ensemble.export(tmp_path / "1")
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(7, size)).astype("float32") for size in (3, 2)]
+    result = answers(tmp_path / "1", right=tf.constant(x[1]), left=tf.constant(x[0]))
+    expected = {}
+    for index, outputs in enumerate(ensemble.outputs(x)):
+        expected[f"mean_{index}"] = outputs.mean(0)
+        expected[f"standard_deviation_{index}"] = outputs.std(0)
+    assert_same(result, expected)
+
+
+def test_batch_norm_needs_statistics_first(x, tmp_path):
+    ensemble = ensemble_of(normalised(), "logits")
+    with pytest.raises(ValueError) as error:
+        ensemble.export(tmp_path / "1")
+    assert "update_batch_norm" in one_line(error)
+    updated = ensemble.update_batch_norm(x)
+    updated.export(tmp_path / "1")
+    assert_same(answers(tmp_path / "1", inputs=tf.constant(x)), expected_answers(updated, x))
+
+
+def test_a_sampler_exports_the_networks_that_it_samples(blobs, tmp_path):
+    x, _ = blobs
+    sampler = hn.Hypernetwork(
+        hn.Target(keras.Sequential([keras.Input((2,)), layers.Dense(3)]), outputs="logits"),
+        latent_dim=4,
+    )
+    sampler.export(tmp_path / "1", num_networks=5, seed=3)
+    expected = expected_answers(sampler.sample(5, seed=3), x)
+    assert_same(answers(tmp_path / "1", inputs=tf.constant(x)), expected)
+
+
+# ---- without this package -----------------------------------------------------------------
+
+SCRIPT = """
+import sys
+sys.modules["hypernet_tf"] = None  # importing it raises an error
+import numpy as np, tensorflow as tf
+folder = sys.argv[1]
+x = np.load(folder + "/x.npy")
+results = {}
+for kind in sys.argv[2:]:
+    loaded = tf.saved_model.load(folder + "/" + kind)
+    for name, tensor in loaded.signatures["serving_default"](inputs=tf.constant(x)).items():
+        results[kind + "|" + name] = tensor.numpy()
+loaded = tf.saved_model.load(folder + "/member")
+results["member"] = loaded.serve(tf.constant(x)).numpy()
+interpreter = tf.lite.Interpreter(folder + "/member.tflite")
+(given,), (returned,) = interpreter.get_input_details(), interpreter.get_output_details()
+interpreter.resize_tensor_input(given["index"], x.shape)
+interpreter.allocate_tensors()
+interpreter.set_tensor(given["index"], x)
+interpreter.invoke()
+results["litert"] = interpreter.get_tensor(returned["index"])
+np.savez(folder + "/results.npz", **results)
+"""
+
+
+@pytest.mark.slow
+def test_a_fresh_process_without_this_package_returns_the_same(cases, x, tmp_path):
+    kinds = [*CLASSIFIERS, "values"]
+    for kind in kinds:
+        cases[kind].ensemble.export(tmp_path / kind)
+    member = cases["logits"].ensemble[1].to_keras()
+    member.export(tmp_path / "member", verbose=False)
+    member.export(tmp_path / "member.tflite", format="litert", verbose=False)
+    np.save(tmp_path / "x.npy", x)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path), *kinds],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "results.npz") as saved:
+        results = {name: saved[name] for name in saved.files}
+    for kind in kinds:
+        names = [name for name in results if name.startswith(kind + "|")]
+        actual = {name.partition("|")[2]: results[name] for name in names}
+        assert_same(actual, expected_answers(cases[kind].ensemble, x))
+    expected = cases["logits"].loop[1]
+    assert expected.shape == (EXAMPLES, 4)
+    for name in ("member", "litert"):
+        np.testing.assert_allclose(results[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_member_as_onnx(cases, x, tmp_path):
+    pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    member = cases["logits"].ensemble[1].to_keras()
+    member.export(tmp_path / "member.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "member.onnx")
+    (given,) = session.get_inputs()
+    (outputs,) = session.run(None, {given.name: x})
+    np.testing.assert_allclose(outputs, cases["logits"].loop[1], rtol=1e-4, atol=1e-5)
+
+
+# ---- the guide ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_request_of_the_guide(tmp_path, monkeypatch):
+    """The guide's export, and its request as TensorFlow Serving hands it to the signature."""
+    text = GUIDE.read_text()
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    exec(compile(code, GUIDE.name, "exec"), {"__name__": "serving"})
+    (url, body) = re.search(r"curl .*?(http://\S+).*?-d '(.*?)'", text, re.DOTALL).groups()
+    name = re.fullmatch(r"http://localhost:8501/v1/models/(\w+):predict", url).group(1)
+    instances = json.loads(body)["instances"]
+    served = answers(tmp_path / "models" / name / "1", inputs=tf.constant(instances))
+    response = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL).group(1))
+    assert len(response["predictions"]) == len(instances)
+    for index, prediction in enumerate(response["predictions"]):
+        assert served.keys() == prediction.keys()
+        for key, values in served.items():  # printed with three decimals
+            np.testing.assert_allclose(prediction[key], values[index], atol=0.02, err_msg=key)
