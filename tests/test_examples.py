@@ -29,8 +29,12 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     names: dict = {}
     exec(compile(code, "quickstart.ipynb", "exec"), names)
-    dips = {kind: values.mean(1) - values.min(1) for kind, values in names["accuracies"].items()}
-    assert dips["interpolated"].mean() < dips["direct"].mean()
+    assert names["result"].member_accuracy.mean() > 0.9
+    assert {kind: values.shape for kind, values in names["accuracies"].items()} == {
+        "direct": (5, 20),
+        "interpolated": (5, 20),
+    }
+    assert names["accuracies"]["interpolated"].mean() > 90
     assert (tmp_path / "digits.keras").exists()
 
 
