@@ -196,8 +196,8 @@ def projected_gradient(
         x <- clip(project(x + step_size · sign(d -log p(class) / d x))),  p = 1/N sum_n p_n
 
     The projection keeps each pixel within eps of the original. `steps=1, step_size=epsilon,
-    random_start=False` is the fast gradient method. One network is an ensemble of one. A function
-    that samples anew for each step is HyperGAN's protocol, in which no gradient can be followed.
+    random_start=False` is the fast gradient method. One network is an ensemble of one. HyperGAN's
+    protocol is a function that samples a new network for each step.
 
     Args:
         networks: Ensemble, or function of the step's number (0, 1, ...) -> ensemble.
@@ -314,8 +314,8 @@ def attack_detection(
 
     Example:
         >>> judge = hyper.sample(100, seed=1)
-        >>> found = attack_detection(judge[0], judge, x_test[:500], y_test[:500], [0.01, 0.1])
-        >>> found.misled, found.auroc["entropy"]
+        >>> result = attack_detection(judge[0], judge, x_test[:500], y_test[:500], [0.01, 0.1])
+        >>> result.misled, result.auroc["entropy"]
 
     Reference: Ratzlaff and Fuxin (2019), adversarial experiments.
     """

@@ -423,18 +423,18 @@ class Target:
             ValueError: The inputs do not fit the model.
         """
         tensors = self.inputs_in_order(inputs)
-        is_own = [  # [N, B, ...] rather than [B, ...]
+        is_per_network = [  # [N, B, ...] rather than [B, ...]
             len(tensor.shape) == len(like.shape) + 1
             for tensor, like in zip(tensors, self._template.inputs, strict=True)
         ]
-        own = [tensor for tensor, flag in zip(tensors, is_own, strict=True) if flag]
+        batches_of_networks = [t for t, flag in zip(tensors, is_per_network, strict=True) if flag]
 
         def run_one(network: tuple[list, list, list]) -> tuple[list, list]:
             trainable, state, batches = network
             values = iter(batches)
             inputs = [
                 next(values) if flag else tensor
-                for tensor, flag in zip(tensors, is_own, strict=True)
+                for tensor, flag in zip(tensors, is_per_network, strict=True)
             ]
             one = WeightSet([w[None] for w in trainable], [s[None] for s in state])
             packed = keras.tree.pack_sequence_as(self.plan.inputs, inputs)
@@ -452,12 +452,12 @@ class Target:
                 tf.shape(weights.trainable[0])[0],
                 "Give one batch of inputs for each network.",
             )
-            for tensor in own
+            for tensor in batches_of_networks
         ]
         with tf.control_dependencies([check for check in checks if check is not None]):
             outputs, new_state = tf.map_fn(
                 run_one,
-                (list(weights.trainable), list(weights.state), own),
+                (list(weights.trainable), list(weights.state), batches_of_networks),
                 fn_output_signature=signature,
                 parallel_iterations=1,
             )

@@ -73,6 +73,16 @@ def _unchanged(value: Any, limits: Limits) -> Any:
     return value
 
 
+def at_most_available(value: int, limits: Limits) -> int:
+    """Return a number of networks, or all that a finite sampler holds: `Setting.resolve`.
+
+    Args:
+        value: Number of networks.
+        limits: What the settings of a run depend on.
+    """
+    return value if limits.num_available is None else min(value, limits.num_available)
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """A number, switch or list on which an analysis depends; it becomes the flag --<name>.

@@ -13,7 +13,7 @@ from hypernet_tf import plots
 from hypernet_tf.analysis.posteriors import single_weights
 from hypernet_tf.metrics import MEASURES
 from hypernet_tf.samplers.base import NORM_NETWORKS
-from reproduce.analyses.base import Analysis, Findings, Limits, Setting, count
+from reproduce.analyses.base import Analysis, Findings, Setting, at_most_available, count
 from reproduce.analyses.subject import Subject
 from reproduce.reports.tables import Row
 
@@ -22,16 +22,12 @@ _WEIGHTS_PER_LAYER = 3
 _MOST_LAYERS = 8  # which one figure can show
 
 
-def _networks(value: int, limits: Limits) -> int:
-    return value if limits.num_available is None else min(value, limits.num_available)
-
-
 NETWORKS = Setting(
     "posterior_networks",
     1_000,
     "Number of networks in the histograms of single weights.",
     lower_bound=2,
-    resolve=_networks,
+    resolve=at_most_available,
 )
 
 

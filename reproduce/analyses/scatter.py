@@ -12,7 +12,7 @@ from tqdm import tqdm
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.analysis.pca import principal_components, weight_views
-from reproduce.analyses.base import Analysis, Findings, Limits, Setting, count, percent
+from reproduce.analyses.base import Analysis, Findings, Setting, at_most_available, count, percent
 from reproduce.analyses.subject import Subject
 from reproduce.reports.tables import Row
 
@@ -20,16 +20,12 @@ SEED = 10_002
 _COLOUR_IMAGES = 1_000
 
 
-def _networks(value: int, limits: Limits) -> int:
-    return value if limits.num_available is None else min(value, limits.num_available)
-
-
 NETWORKS = Setting(
     "scatter_networks",
     3_000,
     "Number of networks in the scatter matrices.",
     lower_bound=7,
-    resolve=_networks,
+    resolve=at_most_available,
 )
 COLOUR = Setting(
     "colour", False, "Colour the points of scatter matrices by accuracy.", kind="boolean"

@@ -171,15 +171,15 @@ class TestProjectedGradient:
         assert better.mean() > 0.9
 
     def test_each_step_may_have_networks_of_its_own(self):
-        asked = []
+        called_steps = []
 
         def networks(step):
-            asked.append(step)
+            called_steps.append(step)
             return random_networks(1, step, small_target())
 
         x, y = random_images(3)
         projected_gradient(networks, x, y, 0.1, steps=4)
-        assert asked == [0, 0, 1, 2, 3]  # the first time for the target
+        assert called_steps == [0, 0, 1, 2, 3]  # the first time for the target
 
     @pytest.mark.parametrize("epsilon", [-0.1, np.nan, np.inf])
     def test_a_size_that_is_none_is_an_error(self, ensemble, epsilon):
@@ -195,17 +195,17 @@ class TestDetection:
     def test_its_numbers_are_those_of_the_moved_images(self):
         judge = random_networks(5, 4, small_target())
         x, y = random_images(40)
-        found = attack_detection(judge[0], judge, x, y, [0.0, 0.2], steps=3, random_start=False)
+        result = attack_detection(judge[0], judge, x, y, [0.0, 0.2], steps=3, random_start=False)
         right = judge[0].predict(x).argmax(-1) == y
-        assert (found.images, found.attacked) == (40, right.sum())
-        assert found.misled[0] == 0
+        assert (result.images, result.attacked) == (40, right.sum())
+        assert result.misled[0] == 0
         moved = projected_gradient(judge[0], x[right], y[right], 0.2, steps=3, random_start=False)
-        for ensemble, misled in ((judge[0], found.misled), (judge, found.judge_misled)):
+        for ensemble, misled in ((judge[0], result.misled), (judge, result.judge_misled)):
             wrong = ensemble.predict(moved).argmax(-1) != y[right]
             assert misled[1] == pytest.approx(wrong.mean())
         scores = [judge.uncertainty(images).entropy for images in (x[right], moved)]
-        assert found.auroc["entropy"][1] == pytest.approx(hn.ood_metrics(*scores).auroc)
-        assert found.auroc["entropy"][0] == pytest.approx(0.5)
+        assert result.auroc["entropy"][1] == pytest.approx(hn.ood_metrics(*scores).auroc)
+        assert result.auroc["entropy"][0] == pytest.approx(0.5)
 
     def test_nothing_to_attack_is_an_error(self):
         judge = random_networks(1, 4, small_target())

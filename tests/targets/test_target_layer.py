@@ -28,13 +28,13 @@ def conditions_and_inputs(target, count, *batch):
 
 
 def one_at_a_time(model, target, condition, x):
-    """The oracle: a Keras model of each network, on its own examples."""
+    """The oracle: a Keras model of each network, on its examples."""
     theta = model.get_layer("theta")(condition)
     outputs = []
     for n in range(len(condition)):
         network = target.to_keras(target.unflatten(theta[n : n + 1]))
-        own = x[n] if x.ndim > len(target.input_shape) + 1 else x[n : n + 1]
-        outputs.append(network(own).numpy())
+        examples = x[n] if x.ndim > len(target.input_shape) + 1 else x[n : n + 1]
+        outputs.append(network(examples).numpy())
     return outputs
 
 

@@ -23,11 +23,11 @@ def test_the_numbers_are_those_of_attacks_on_its_networks(analysed):
     assert set(numbers["systems"]) == names
     x, y = (values[:30] for values in digits())
     judge = sampler_of(folder).sample(3, seed=1)
-    found = attack_detection(judge[0], judge, x, y, [0.05, 0.3], steps=2)
+    result = attack_detection(judge[0], judge, x, y, [0.05, 0.3], steps=2)
     values = numbers["systems"]["member_pgd"]
-    assert values["attacked"] == found.attacked
-    np.testing.assert_allclose(values["judge_misled"], found.judge_misled)
-    np.testing.assert_allclose(values["entropy"], found.auroc["entropy"], atol=1e-6)
+    assert values["attacked"] == result.attacked
+    np.testing.assert_allclose(values["judge_misled"], result.judge_misled)
+    np.testing.assert_allclose(values["entropy"], result.auroc["entropy"], atol=1e-6)
 
 
 def test_figures_and_page(analysed):
