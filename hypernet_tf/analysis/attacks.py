@@ -239,11 +239,11 @@ def projected_gradient(
     limits = (-np.inf, np.inf) if clip is None else clip
     moved = np.clip(moved, *limits)
 
-    @tf.function
     def direction(weights: WeightSet, images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(images)
-            log_p = target.log_probabilities(target(weights, images))  # [N, b, C]
+            # The compiled target keeps its graph and its gradient for the next attack.
+            log_p = target.log_probabilities(target.compiled(weights, images)[0])  # [N, b, C]
             mean = tf.reduce_logsumexp(log_p, 0)
             likely = tf.reduce_sum(tf.gather(mean, chosen, batch_dims=1))
         return tf.sign(tape.gradient(likely, images))

@@ -57,6 +57,9 @@ SMALL = {
     "path_images": 30,
     "adversarial_images": 32,
     "adversarial_networks": 3,
+    "attack_images": 20,
+    "attack_steps": 2,
+    "attack_sizes": ["0.1"],
     "ood": ["glyphs", "noise"],
 }
 ALONE = {"adversarial_images": 32, "ood": ["glyphs", "noise"]}

@@ -42,6 +42,9 @@ SMALL_SETTINGS = {
     "path_images": 30,
     "adversarial_images": 30,
     "adversarial_networks": 3,
+    "attack_images": 20,
+    "attack_steps": 2,
+    "attack_sizes": ["0.1"],
     "ood": ["glyphs", "noise"],
 }
 

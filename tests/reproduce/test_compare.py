@@ -211,6 +211,7 @@ def tuned(tmp_path_factory, with_few_digits, undrawn):
         yield study, folder, study.execute(folder)
 
 
+@pytest.mark.slow
 class TestTuning:
     def test_table_page_and_file_name_what_was_chosen(self, tuned):
         _, folder, metrics = tuned

@@ -79,6 +79,7 @@ def test_a_folder_is_named_after_what_differs():
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_from_data_to_report(self, tmp_path):
         done = python(
             *("-m", "reproduce.mnist", "--method=sgd", "--dataset=mnist_5k"),

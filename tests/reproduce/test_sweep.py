@@ -113,6 +113,7 @@ def swept(tmp_path_factory, few_digits, undrawn):
         return study, folder, sweep.run(study, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits", "quick_pictures")
 class TestSweep:
     def test_it_writes_the_frontier_of_its_trials(self, swept):

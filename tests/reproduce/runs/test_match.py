@@ -82,6 +82,7 @@ def test_a_generator_learns_the_networks_of_a_run_and_goes_on_alike(ensemble_run
     assert modification_times(ensemble_run) == times  # the first stage is not repeated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
