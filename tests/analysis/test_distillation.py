@@ -245,8 +245,12 @@ def one_step(teacher, *examples, **options):
     return student, history.history["loss"][0]
 
 
-@pytest.mark.parametrize("make", DATA_SETS.values(), ids=DATA_SETS)
-def test_data_sets_equal_arrays(make, values, x):
+@pytest.mark.parametrize(
+    "kind",
+    ["PyDataset", *(pytest.param(k, marks=pytest.mark.slow) for k in ("sliced", "generated"))],
+)
+def test_data_sets_equal_arrays(kind, values, x):
+    make = DATA_SETS[kind]
     weights = np.random.default_rng(5).uniform(size=len(x)).astype("float32")
     student, loss = one_step(values, x, sample_weight=weights)
     errors = ((values.outputs(x)[0] - values.predict(x)) ** 2).mean(-1)
@@ -256,7 +260,7 @@ def test_data_sets_equal_arrays(make, values, x):
     assert same_loss == loss
     for kernel, other in zip(student.get_weights(), same.get_weights(), strict=True):
         np.testing.assert_array_equal(kernel, other)
-    if make is DATA_SETS["sliced"]:
+    if kind == "sliced":
         assert one_step(values, make(x))[1] == pytest.approx(errors.mean(), rel=1e-4)
 
 
