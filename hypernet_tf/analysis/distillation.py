@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.ensembles.examples import arrays
+from hypernet_tf.ensembles.examples import Examples
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
 
@@ -21,6 +21,7 @@ def distill(
     ensemble: Ensemble,
     x: Any,
     *,
+    sample_weight: Any = None,
     soft_targets: bool = True,
     student: Target | keras.Model | Ensemble | None = None,
     temperature: float = 1.0,
@@ -47,7 +48,11 @@ def distill(
 
     Args:
         ensemble: Ensemble that teaches.
-        x: Inputs [M, ...]. No labels are needed, so these may be more than the training images.
+        x: Inputs [M, ...]; or a `tf.data.Dataset` or a `keras.utils.PyDataset`, see `Ensemble`,
+            which is read once into memory. No labels are needed, so these may be more than the
+            training images; labels of a data set are not used.
+        sample_weight: Sample weights [M], at least 0, of the losses; None for equal weights or a
+            data set, whose batches may hold them.
         soft_targets: Whether the student learns the mean probabilities (the mean values, for
             regression); False for the majority votes.
         student: Network that is trained. None is a network of the ensemble's target with new
@@ -80,7 +85,8 @@ def distill(
     settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     _check(ensemble.target, soft_targets, temperature, **settings)
     target, network = _student(student, ensemble, seed)
-    inputs, num_examples = arrays(x)
+    given = Examples(x, sample_weight=sample_weight, weighted=True).in_memory()
+    inputs = given.x
     if not soft_targets:
         votes = ensemble.majority_vote(inputs, verbose=verbose)
         answers = tf.one_hot(votes, ensemble.target.classes)
@@ -89,7 +95,8 @@ def distill(
         if target.classes is not None:
             answers = softened(answers, temperature)
     inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # tf.data stacks a list
-    examples = tf.data.Dataset.from_tensor_slices((inputs, answers))
+    weights = () if given.sample_weight is None else (given.sample_weight,)
+    examples = tf.data.Dataset.from_tensor_slices((inputs, answers, *weights))
     optimizer = keras.optimizers.get(optimizer)
     # A second model of the same layers is compiled: the student itself stays uncompiled.
     if isinstance(network, keras.Sequential):
@@ -101,7 +108,7 @@ def distill(
         loss="mse" if target.classes is None else soft_cross_entropy(target, temperature),
     )
     trained.fit(
-        examples.shuffle(num_examples, seed=seed).batch(batch_size).prefetch(1),
+        examples.shuffle(given.size, seed=seed).batch(batch_size).prefetch(1),
         epochs=epochs,
         shuffle=False,  # the data set shuffles, with the seed
         callbacks=list(callbacks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ class Examples:
         y: Labels or values [M, ...]; None where x is a data set or labels are not needed.
         sample_weight: Sample weights [M]; None where x is a data set or for equal weights.
         labels: Function that checks and converts labels; None where labels are not needed.
+        weighted: Whether sample weights are needed where labels are not.
 
     Attributes:
         size: M; None for a data set.
@@ -56,9 +58,10 @@ class Examples:
         sample_weight: Any = None,
         *,
         labels: Callable[[np.ndarray], np.ndarray] | None = None,
+        weighted: bool = False,
     ):
-        self._labels = labels
-        self._data_set = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+        self._labels, self._weighted = labels, weighted
+        self._data_set = is_data_set(x)
         self.size: int | None = None
         if self._data_set:
             if y is not None or sample_weight is not None:
@@ -74,7 +77,8 @@ class Examples:
         if not self._data_set:
             yield self._source
             return
-        for batch in _batches(self._source):
+        check_end(self._source)
+        for batch in batches(self._source):
             parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
             if not 1 <= len(parts) <= 3:
                 raise ValueError(
@@ -103,19 +107,35 @@ class Examples:
         if rest is not None:
             yield rest
 
+    def in_memory(self) -> Chunk:
+        """All examples at once.
+
+        Raises:
+            ValueError: The data set has no examples, or no end; or the sample weights are not
+                numbers that are at least 0 and not all of them 0.
+        """
+        parts = list(self)
+        if not parts:
+            raise ValueError("There are no examples to run on.")
+        whole = joined(*parts)
+        check_weights(whole.sample_weight, whole.size)
+        return whole
+
     def _checked(self, batch: tuple[Any, Any, Any]) -> Chunk:
         x, y, sample_weight = batch
         inputs, size = arrays(x)
-        if self._labels is None:
+        if self._labels is None and not self._weighted:
             return Chunk(inputs)
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        if weights is not None and weights.shape != (size,):
+            raise ValueError(f"Sample weights must be numbers [{size}], one for each example.")
+        if self._labels is None:
+            return Chunk(inputs, None, weights)
         if y is None:
             raise ValueError("There are no labels: give y, or a data set of (x, y).")
         y = np.asarray(y)
         if len(y) != size:
             raise ValueError(f"There are {len(y)} labels for {size} examples: give one for each.")
-        weights = None if sample_weight is None else np.asarray(sample_weight)
-        if weights is not None and weights.shape != (size,):
-            raise ValueError(f"Sample weights must be numbers [{size}], one for each example.")
         return Chunk(inputs, self._labels(y), weights)
 
 
@@ -143,12 +163,14 @@ def part(chunk: Chunk, index: slice) -> Chunk:
     return Chunk(*(_each(lambda array: array[index], values) for values in chunk))
 
 
-def joined(first: Chunk, second: Chunk) -> Chunk:
-    """The examples of two chunks."""
+def joined(*chunks: Chunk) -> Chunk:
+    """The examples of several chunks."""
     return Chunk(
         *(
-            None if a is None else keras.tree.map_structure(lambda *t: np.concatenate(t), a, b)
-            for a, b in zip(first, second, strict=True)
+            None
+            if values[0] is None
+            else keras.tree.map_structure(lambda *t: np.concatenate(t), *values)
+            for values in zip(*chunks, strict=True)
         )
     )
 
@@ -157,13 +179,36 @@ def _each(function: Callable[[np.ndarray], Any], values: Any) -> Any:
     return None if values is None else keras.tree.map_structure(function, values)
 
 
-def _batches(data_set: Any) -> Iterator[Any]:
+def is_data_set(x: Any) -> bool:
+    """Whether x is a data set of batches, rather than arrays."""
+    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+
+
+def check_end(data_set: Any) -> None:
+    """Check that a data set has an end.
+
+    Args:
+        data_set: A `tf.data.Dataset` or a `keras.utils.PyDataset`.
+
+    Raises:
+        ValueError: It has no end.
+    """
     if isinstance(data_set, tf.data.Dataset):
         if data_set.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError("The data set has no end: use data_set.take(number of batches).")
+    elif data_set.num_batches is None:
+        raise ValueError("The data set has no end: its num_batches must be a number.")
+
+
+def batches(data_set: Any) -> Iterator[Any]:
+    """The batches of a data set, as arrays; without an end if it has none.
+
+    Args:
+        data_set: A `tf.data.Dataset` or a `keras.utils.PyDataset`.
+    """
+    if isinstance(data_set, tf.data.Dataset):
         yield from data_set.as_numpy_iterator()
         return
-    if data_set.num_batches is None:
-        raise ValueError("The data set has no end: its num_batches must be a number.")
-    for index in range(data_set.num_batches):
+    size = data_set.num_batches
+    for index in itertools.count() if size is None else range(size):
         yield data_set[index]

@@ -22,6 +22,7 @@ from hypernet_tf.diversity import (
     TrainedTerm,
 )
 from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.ensembles.examples import batches, is_data_set
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.samplers.batching import Dealt, Share, widened
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
@@ -559,7 +560,8 @@ class WeightSampler(keras.Model, abc.ABC):
         """The mean prediction of an ensemble: `sample(num_networks, seed=seed).predict(x)`.
 
         Args:
-            x: Inputs [M, ...].
+            x: Inputs [M, ...]; or a `tf.data.Dataset` or a `keras.utils.PyDataset`, of whose
+                batches x, (x,), (x, y) or (x, y, sample_weight) the inputs are used.
             batch_size: Number of images run at once; None chooses.
             verbose: 1 shows a progress bar.
             num_networks: Number of networks; None for 10, or all of a finite sampler.
@@ -755,12 +757,15 @@ def _rest(tensor: tf.Tensor, axes: int) -> list:
 
 
 def some_inputs(x: Any, count: int) -> Any:
-    """Up to `count` of the inputs that `fit` was given, spread over all; None for a generator."""
-    if isinstance(x, tf.data.Dataset):
+    """Up to `count` of the inputs that `fit` was given; None for a generator.
+
+    Of arrays they are spread over all; of a data set they are the first ones.
+    """
+    if is_data_set(x):
         inputs, size = [], 0
-        for batch in x:
+        for batch in batches(x):
             inputs.append(keras.utils.unpack_x_y_sample_weight(batch)[0])
-            size += len(keras.tree.flatten(inputs[0])[0])
+            size += len(keras.tree.flatten(inputs[-1])[0])
             if size >= count:
                 break
         return keras.tree.map_structure(lambda *t: np.concatenate(t)[:count], *inputs)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_sets import DATA_SETS
 from scipy.special import log_softmax, softmax
 from small_ensembles import one_line
 
@@ -235,6 +236,34 @@ def test_a_regression_learns_the_mean(values, x):
     assert result.mean_squared_error < 0.05 * mean.var()
 
 
+def one_step(teacher, *examples, **options):
+    """The student and the loss of one step of gradient descent on all examples."""
+    history = keras.callbacks.History()
+    options |= {"student": teacher[0], "batch_size": 96, "callbacks": [history]}
+    optimizer = keras.optimizers.SGD(0.1)
+    student = hn.distill(teacher, *examples, epochs=1, optimizer=optimizer, **options)
+    return student, history.history["loss"][0]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["PyDataset", *(pytest.param(k, marks=pytest.mark.slow) for k in ("sliced", "generated"))],
+)
+def test_data_sets_equal_arrays(kind, values, x):
+    make = DATA_SETS[kind]
+    weights = np.random.default_rng(5).uniform(size=len(x)).astype("float32")
+    student, loss = one_step(values, x, sample_weight=weights)
+    errors = ((values.outputs(x)[0] - values.predict(x)) ** 2).mean(-1)
+    assert loss == pytest.approx((weights * errors).mean(), rel=1e-4)
+    labels = np.zeros(len(x), int)  # not used
+    same, same_loss = one_step(values, make(x, labels, weights))
+    assert same_loss == loss
+    for kernel, other in zip(student.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(kernel, other)
+    if kind == "sliced":
+        assert one_step(values, make(x))[1] == pytest.approx(errors.mean(), rel=1e-4)
+
+
 def test_several_inputs_and_a_class_for_each_pixel():
     left, right = keras.Input((4, 4, 1)), keras.Input((4, 4, 2))
     maps = layers.Conv2D(3, 1)(layers.Concatenate()([left, right]))
@@ -272,6 +301,14 @@ MISTAKES = {
     "batch_size must be at least 1, not -1.": ("logits", {"batch_size": -1}),
     "seed must be at least 0, not -1.": ("logits", {"seed": -1}),
     "There are no examples to run on.": ("logits", {"x": np.zeros([0, 2])}),
+    "Sample weights must be numbers [96], one for each example.": (
+        "logits",
+        {"sample_weight": np.ones(95)},
+    ),
+    "Sample weights must be numbers [96], at least 0 and not all of them 0.": (
+        "logits",
+        {"sample_weight": -np.ones(96)},
+    ),
     "The student returns values [3], the ensemble probabilities [3].": (
         "logits",
         {"student": lambda: hn.Target(dense(3))},

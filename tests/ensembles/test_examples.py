@@ -4,44 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_sets import DATA_SETS, Batches, Endless, sliced
 from small_ensembles import EXAMPLES, NETWORKS, ensemble_of, normalised, one_line
 
 from hypernet_tf.ensembles import inference
 
 layers = keras.layers
-
-
-class Batches(keras.utils.PyDataset):
-    """Batches of a few sizes."""
-
-    def __init__(self, *arrays, sizes=(4, 1, 9, 9)):
-        super().__init__()
-        ends = np.cumsum(sizes)
-        self.batches = [
-            tuple(a[end - size : end] for a in arrays)
-            for size, end in zip(sizes, ends, strict=True)
-        ]
-
-    @property
-    def num_batches(self):
-        return len(self.batches)
-
-    def __getitem__(self, index):
-        return self.batches[index]
-
-
-def generated(*arrays):
-    """A tf.data.Dataset of unknown cardinality, whose batches have other sizes."""
-    batches = Batches(*arrays, sizes=(10, 5, 8)).batches
-    signature = tuple(tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arrays)
-    return tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
-
-
-def sliced(*arrays):
-    return tf.data.Dataset.from_tensor_slices(arrays).batch(6)
-
-
-DATA_SETS = {"sliced": sliced, "generated": generated, "PyDataset": Batches}
 
 
 @pytest.mark.parametrize("batch_size", [None, 7])
@@ -154,9 +122,3 @@ class Uneven(Batches):
     def __getitem__(self, index):
         x, y = super().__getitem__(index)
         return x, y[1:]
-
-
-class Endless(Batches):
-    @property
-    def num_batches(self):
-        return None

@@ -68,6 +68,7 @@ def test_several_inputs_and_outputs(tmp_path):
     assert_same(result, expected)
 
 
+@pytest.mark.slow
 def test_batch_norm_needs_statistics_first(x, tmp_path):
     ensemble = ensemble_of(normalised(), "logits")
     with pytest.raises(ValueError) as error:

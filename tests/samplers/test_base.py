@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from data_sets import DATA_SETS, Endless
 from small_samplers import LOGITS, chains, classifier, deep_ensemble, fitted, hypernetwork
 from small_terms import EnsembleLoss
 
@@ -173,6 +174,12 @@ class TestBatchNorm:
         sampler.fit(*blobs, verbose=0)
         assert len(sampler.batch_norm_data) == 50
 
+    def test_inputs_of_a_py_dataset_are_kept_too(self):
+        x = np.arange(14)
+        np.testing.assert_array_equal(base.some_inputs(DATA_SETS["PyDataset"](x, x), 9), x[:9])
+        kept = base.some_inputs(Endless(x, x), 20)  # for a `fit` with `steps_per_epoch`
+        np.testing.assert_array_equal(kept, [*x, *x[:6]])
+
     def test_kept_inputs_are_spread_over_all(self):
         x = np.arange(2_500)
         kept = base.some_inputs((x, x + 1), 1_000)
@@ -223,6 +230,17 @@ class TestBatchNorm:
         sampler.batch_norm_data = np.ones((6, 2))
         sampler.save(tmp_path / "sampler.keras")
         assert keras.saving.load_model(tmp_path / "sampler.keras").batch_norm_data is None
+
+
+@pytest.mark.parametrize("make", DATA_SETS.values(), ids=DATA_SETS)
+def test_predict_takes_data_sets(make, blobs):
+    x, y = blobs
+    sampler = deep_ensemble()
+    weights = np.ones(len(x))
+    expected = sampler.predict(x, num_networks=2)
+    for arrays in ((x,), (x, y), (x, y, weights)):
+        data = make(*arrays)
+        np.testing.assert_allclose(sampler.predict(data, num_networks=2), expected, rtol=1e-5)
 
 
 def test_the_users_target_never_changes():

@@ -38,6 +38,7 @@ def one_at_a_time(model, target, condition, x):
     return outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["dense", "conv_then_dense"])
 def test_each_example_has_its_own_network(case):
     target = hn.Target(CASES[case]())
@@ -80,6 +81,7 @@ def test_it_trains_and_survives_saving(tmp_path):
     np.testing.assert_array_equal(loaded.predict(list(new), verbose=0), predicted)
 
 
+@pytest.mark.slow
 def test_theta_is_a_list_of_weights_in_one_vector():
     target = hn.Target(CASES["frozen"]())
     theta = tf.random.stateless_normal([3, target.weight_count], [0, 1])
@@ -93,6 +95,7 @@ def test_theta_is_a_list_of_weights_in_one_vector():
     assert_close(outputs, tf.stack([shared[n, n] for n in range(3)]))
 
 
+@pytest.mark.slow
 def test_shared_examples_of_networks_whose_number_is_unknown():
     target = hn.Target(CASES["dense"]())
     theta, x = keras.Input((target.weight_count,)), keras.Input(batch_shape=(4, 4))
@@ -123,6 +126,7 @@ def test_mistakes_raise_in_one_line():
         graph(theta, tf.ones([2, 4]))
 
 
+@pytest.mark.slow
 def test_weights_that_depend_on_the_input_itself():
     """The networks have two inputs, given by name, and two outputs."""
     a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
