@@ -13,6 +13,9 @@ Each method and seed is a run of `reproduce.mnist` in a folder below the compari
 analysed like any other; the trials are in its folder `tuning`. A repeated or widened comparison
 runs nothing that is finished, and goes on with a run or a trial that was killed. A training with
 the preset `quick` takes one to four minutes on two cores; a method has one for each trial and seed.
+
+Every run has the analyses of uncertainty and of other data sets, which --ood names. --analyses adds
+others, whose main numbers join the table: --analyses=attacks.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow qu
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import Measure
+from reproduce.analyses import ANALYSES, perform
 from reproduce.cli import (
     analysis_flags,
     device_flags,
@@ -43,6 +47,7 @@ from reproduce.cli import (
 )
 from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.methods import methods_of
+from reproduce.reports import run_page
 from reproduce.runs import experiment
 from reproduce.runs.folder import UsageError, folder_name
 from reproduce.studies import tuning
@@ -56,6 +61,7 @@ for _flag in SHARED_FLAGS:
 flags.adopt_module_key_flags(methods_flag)
 flags.adopt_module_key_flags(seeds_flag)
 flags.adopt_module_key_flags(trials_flag)
+flags.adopt_module_key_flags(analysis_flags)
 flags.DEFINE_integer(
     "passes",
     None,
@@ -67,6 +73,7 @@ flags.DEFINE_integer(
 
 PASSES = {"paper": 13_312_000, "fast": 512_000, "quick": 1_024_000}
 TRIALS = 8
+ANALYSES_OF_ALL = ("uncertainty", "out_of_distribution")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +100,7 @@ class Comparison(Study):
 
     command: ClassVar[str] = "compare"
     noun: ClassVar[str] = "comparison"
-    analyses: ClassVar[tuple[str, ...]] = ("uncertainty", "out_of_distribution")
+    analyses: tuple[str, ...] = dataclasses.field(default=ANALYSES_OF_ALL, kw_only=True)
     entries_are_columns: ClassVar[bool] = True
 
     def runs(self) -> list[StudyRun]:
@@ -184,8 +191,20 @@ class Comparison(Study):
             *("uncertainty_mutual_information_correct", "uncertainty_mutual_information_wrong"),
             *("entropy", "nearest_neighbour_distance"),
             *("train_seconds", "sample_seconds", "peak_memory_mib"),
-            *(Column(measure, functools.partial(_ood_value, key)) for key, measure in ood.items()),
+            *(Column(measure, functools.partial(_value, key)) for key, measure in ood.items()),
+            *self._columns_of_others(results),
         ]
+
+    def _columns_of_others(self, results: Sequence[RunResult]) -> list[Column]:
+        """The few rows that stand for each of the other analyses that were asked for."""
+        columns = []
+        for name in self.analyses:
+            if name in ANALYSES_OF_ALL:
+                continue
+            for key in run_page.highlights(ANALYSES[name], [one.metrics for one in results]):
+                measures = [one.rows[key].measure for one in results if key in one.rows]
+                columns += [Column(m, functools.partial(_value, key)) for m in measures[:1]]
+        return columns
 
     def _number_of_trials(self, result: RunResult) -> float:
         return len(self.tunings[self._tuned(result.run.config.method)].trials)
@@ -312,8 +331,8 @@ def _is_ood(key: str, *scores: str) -> bool:
     return key.startswith("ood_") and key.endswith(ends)
 
 
-def _ood_value(key: str, result: RunResult) -> float | None:
-    """The value of such a row; None if the run left out the data set, which was not available."""
+def _value(key: str, result: RunResult) -> float | None:
+    """The value of a row; None if the run has none, as for a data set that is not available."""
     return result.rows[key].value if key in result.rows else None
 
 
@@ -402,10 +421,9 @@ def from_flags() -> Comparison:
         UsageError: No method, an unknown one, one named twice, or noise without what it matches.
     """
     values = command.FLAGS
-    shared_flags.accept_only(
-        SHARED_FLAGS, "a comparison", others=(run_flags, device_flags, analysis_flags)
-    )
+    shared_flags.accept_only(SHARED_FLAGS, "a comparison", others=(run_flags, device_flags))
     methods = methods_flag.methods(methods_of("mnist"))
+    analyses = tuple(perform.names_of([*ANALYSES_OF_ALL, *analysis_flags.requested()]))
     for name in methods:
         run_flags.check_preset("mnist", name, values.preset)
         other = METHODS[name].matches
@@ -418,6 +436,8 @@ def from_flags() -> Comparison:
         methods,
         tuple(sorted(map(int, values.seeds))),
         TRIALS if values.trials is None else values.trials,
+        analyses=analyses,
+        settings=analysis_flags.settings(analyses, trains=True),
     )
 
 

@@ -64,6 +64,11 @@ class Attacks(Analysis):
         "An attack is dangerous where it misleads the ensemble and its uncertainty does not "
         "give it away: high curves on the left, areas near 50 % on the right."
     )
+    highlights = (
+        *("attacks_member_pgd_judge_misled", "attacks_member_pgd_mutual_information"),
+        *("attacks_ensemble_pgd_judge_misled", "attacks_ensemble_pgd_mutual_information"),
+        *("attacks_resampled_pgd_judge_misled", "attacks_resampled_pgd_mutual_information"),
+    )
     order = 65
     least_networks = 2
     settings = (NUM_NETWORKS, IMAGES, STEPS, SIZES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -68,16 +69,17 @@ def requested() -> list[str]:
     return names
 
 
-def settings(*, trains: bool) -> dict[str, Any]:
+def settings(names: Sequence[str], *, trains: bool) -> dict[str, Any]:
     """Return the settings that the command line gives, by name.
 
     Args:
+        names: Names of the analyses that are performed.
         trains: Whether the command trains a sampler, which uses --num_networks as well.
 
     Raises:
         UsageError: A flag is given that none of the requested analyses uses.
     """
-    used = perform.settings_of(perform.names_of(requested()))
+    used = perform.settings_of(names)
     for setting in SETTINGS if trains else (*SETTINGS, NUM_NETWORKS):
         if FLAGS[setting.name].present and setting not in used:
             raise UsageError(f"--{setting.name} is not used by the analyses asked for: remove it.")

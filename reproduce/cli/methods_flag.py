@@ -9,7 +9,9 @@ from absl import flags
 from reproduce.runs.folder import UsageError
 
 flags.DEFINE_list(
-    "methods", [], "Methods to compare, separated by commas. Default: all of the experiment."
+    "methods",
+    ["all"],
+    "Methods to compare, separated by commas, or all of the experiment. Default: all.",
 )
 
 
@@ -23,9 +25,9 @@ def methods(known: Sequence[str]) -> tuple[str, ...]:
         UsageError: No method, an unknown one, or one named twice.
     """
     flag = flags.FLAGS["methods"]
-    if flag.present and not flag.value:
+    if not flag.value:
         raise UsageError("--methods is empty: name at least one")
-    names = flag.value or known
+    names = known if flag.value == ["all"] else flag.value
     for name in names:
         if name not in known:
             raise UsageError(f"there is no method '{name}': choose from {', '.join(known)}")

@@ -9,6 +9,7 @@ import pathlib
 
 from absl import flags
 
+from reproduce.analyses import perform
 from reproduce.cli import analysis_flags, device_flags, shared_flags
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
 from reproduce.configs.methods import (
@@ -221,7 +222,7 @@ def main(experiment: str) -> None:
         folder = pathlib.Path(FLAGS.run_dir)
         config, _ = folders.finished(folder, RunConfig)
         device_flags.refuse("the analysis of a finished run")
-    settings = analysis_flags.settings(trains=trains)
+    settings = analysis_flags.settings(perform.names_of(analyses), trains=trains)
     execution = device_flags.execution()
     metrics = run(
         config, folder, FLAGS.data_dir, analyses=analyses, settings=settings, execution=execution

@@ -6,7 +6,7 @@ import collections
 import contextlib
 import json
 import pathlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import hypernet_tf as hn
@@ -82,7 +82,7 @@ def page(title: str, runs: list[Run]) -> str:
             analysis.name,
             f"{analysis.title[:1].upper()}{analysis.title[1:]}.",
             analysis.reading,
-            table(_highlights(analysis, runs)),
+            table(highlights(analysis, [run.metrics for run in runs])),
             _figures(runs, analysis),
         )
         for analysis in ANALYSES.values()
@@ -104,11 +104,16 @@ def _is_shown(row: Row, keys: Collection[str] | None) -> bool:
     return keys is None or row.measure.key in keys
 
 
-def _highlights(analysis: Analysis, runs: list[Run]) -> list[str]:
-    """Keys of the few rows that the section of an analysis shows: its own choice, or the first."""
+def highlights(analysis: Analysis, metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys of the few rows that stand for an analysis: its own choice, or the first.
+
+    Args:
+        analysis: The analysis.
+        metrics: Contents of metrics.json of runs.
+    """
     if analysis.highlights:
         return list(analysis.highlights)
-    numbers = [run.metrics["analyses"].get(analysis.name) for run in runs]
+    numbers = [run["analyses"].get(analysis.name) for run in metrics]
     keys = [row.measure.key for found in numbers if found for row in analysis.rows(found)]
     return list(dict.fromkeys(keys))[:MOST_ROWS]
 

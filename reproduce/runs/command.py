@@ -7,7 +7,8 @@ import pathlib
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.experiments import EXPERIMENTS
@@ -22,6 +23,7 @@ def command_line(
     data_dir: str | None = None,
     *,
     analyses: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """The arguments of `python` that do a run of this configuration.
 
@@ -31,6 +33,7 @@ def command_line(
         folder: Run folder.
         data_dir: Folder of data sets, see `hypernet_tf.data.load`.
         analyses: Names of analyses.
+        settings: Name of a setting of these analyses -> value, where it is not the default.
     """
     flags: dict[str, object] = {
         "extension": ",".join(loaded_extensions()),
@@ -46,6 +49,7 @@ def command_line(
         "data_dir": data_dir or "",
         "run_dir": folder,
         "analyses": ",".join(analyses),
+        **{name: _text(value) for name, value in (settings or {}).items()},
     }
     optional = {
         "lam": f"{config.lam:.17g}",
@@ -56,6 +60,11 @@ def command_line(
     flags |= {name: optional[name] for name in METHODS[config.method].flags if name in optional}
     words = [f"--{name}={value}" for name, value in flags.items() if value != ""]
     return ["-m", f"reproduce.{config.experiment}", *words]
+
+
+def _text(value: Any) -> str:
+    """A value of a setting as its flag takes it."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _training_settings(config: RunConfig) -> dict[str, object]:

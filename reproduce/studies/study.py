@@ -10,6 +10,7 @@ import abc
 import dataclasses
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hypernet_tf.metrics import Measure
-from reproduce.analyses import Limits, perform
+from reproduce.analyses import ANALYSES, Limits, perform
 from reproduce.configs import METHODS, TARGETS, RunConfig
 from reproduce.reports import page as pages
 from reproduce.reports import run_page
@@ -150,14 +151,19 @@ class Study(abc.ABC):
     Class attributes:
         command: Name of its command.
         noun: What it is called in messages.
-        analyses: Names of the analyses that every run gets.
         entries_are_columns: Whether the table has a column for each entry and a row for each
             number, rather than the reverse.
+
+    Attributes:
+        analyses: Names of the analyses that every run gets whose sampler holds enough networks.
+        settings: Name of a setting of these analyses -> value, where it is not the default.
     """
+
+    analyses: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
     command: ClassVar[str]
     noun: ClassVar[str]
-    analyses: ClassVar[tuple[str, ...]] = ()
     entries_are_columns: ClassVar[bool] = False
 
     # ---- what a kind of study says ----------------------------------------------------------
@@ -234,7 +240,7 @@ class Study(abc.ABC):
 
         Raises:
             RunError: The folder, or that of a run, holds something else; or a run would not have
-                as many networks as its ensemble takes.
+                as many networks as its ensemble takes, or does not fit a setting.
         """
         path = folder / "study.json"
         try:
@@ -271,6 +277,7 @@ class Study(abc.ABC):
                     f"{run.config.method} has {available} networks, and its ensemble takes "
                     f"{run.config.num_networks}: train for more steps"
                 )
+            self._resolved_settings(run.config, sys.maxsize)
 
     def record(self) -> dict[str, Any]:
         """The contents of study.json, by which a folder is known as this study's."""
@@ -328,8 +335,14 @@ class Study(abc.ABC):
                 f"{line}: {run.config.steps:,} steps; {progress.text(sum(left.values()))}",
                 flush=True,
             )
+            names = self._analyses(run.config)
+            used = {setting.name for setting in perform.settings_of(names)}
             arguments = command_line(
-                run.config, folder / run.folder, data_dir, analyses=self.analyses
+                run.config,
+                folder / run.folder,
+                data_dir,
+                analyses=names,
+                settings={name: self.settings[name] for name in used & {*self.settings}},
             )
             run_child(arguments, run.folder)
             progress.add(left.pop(run.folder))
@@ -346,15 +359,29 @@ class Study(abc.ABC):
             num_images = metrics["dataset"]["test"]
         except (KeyError, TypeError) as error:
             raise folders.damaged(where / "metrics.json") from error
+        settings = self._resolved_settings(run.config, num_images)
+        names = self._analyses(run.config)
+        return all(perform.is_current(name, metrics, settings) for name in names)
+
+    def _analyses(self, config: RunConfig) -> list[str]:
+        """The analyses for which the sampler of a run holds enough networks."""
+        available = METHODS[config.method].num_available(config)
+        return [
+            name
+            for name in self.analyses
+            if available is None or ANALYSES[name].least_networks <= available
+        ]
+
+    def _resolved_settings(self, config: RunConfig, num_images: int) -> dict[str, Any]:
+        """The values of all settings of the analyses of a run with some number of test images."""
         limits = Limits(
-            run.config.num_networks,
-            METHODS[run.config.method].num_available(run.config),
+            config.num_networks,
+            METHODS[config.method].num_available(config),
             num_images,
-            TARGETS[run.config.target].image_shape[-1],
-            run.config.dataset,
+            TARGETS[config.target].image_shape[-1],
+            config.dataset,
         )
-        settings = perform.resolved_settings(self.analyses, {}, limits)
-        return all(perform.is_current(name, metrics, settings) for name in self.analyses)
+        return perform.resolved_settings(self._analyses(config), self.settings, limits)
 
     # ---- collecting and writing -------------------------------------------------------------
 

@@ -50,7 +50,8 @@ class TestFlags:
             (["--steps=9"], "a comparison has no --steps"),
             (["--method=sgd"], "a comparison has no --method\\. "),
             (["--devices=2"], "a comparison has no --devices\\. "),
-            (["--analyses=all"], "a comparison has no --analyses\\. "),
+            (["--analyses=heat"], "there is no analysis 'heat'"),
+            (["--path_images=9"], "--path_images is not used by the analyses asked for"),
         ],
     )
     def test_flags_that_do_not_fit(self, arguments, words):
@@ -85,6 +86,19 @@ class TestFlags:
             other = METHODS[run.entry].matches
             match = f"../{other}-seed={run.config.seed}" if other else ""
             assert run.config.match == match
+
+    def test_further_analyses_and_their_settings(self):
+        with command_line("--dataset=mnist_5k", "--methods=sgd", "--analyses=attacks", "--ood=noise"):
+            study = compare.from_flags()
+        assert set(study.analyses) == {"uncertainty", "out_of_distribution", "attacks"}
+        assert study.settings == {"ood": ["noise"]}
+
+    def test_a_setting_that_does_not_fit_is_found_before_the_trials(self, tmp_path):
+        with command_line("--dataset=mnist_5k", "--methods=deep_ensemble", "--ood=mnist"):
+            study = compare.from_flags()
+        with pytest.raises(UsageError, match="--ood=mnist is in distribution"):
+            study.execute(tmp_path / "compare")
+        assert not (tmp_path / "compare").exists()
 
     def test_what_cannot_go_on_has_another_folder(self):
         def folder(*arguments):
@@ -349,6 +363,28 @@ class TestComparison:
         for key, values in numbers.items():
             if key.startswith("ood_fashion_mnist"):
                 assert values["sgd"]["mean"] is None
+
+    @pytest.mark.slow
+    def test_further_analyses_join_the_table(self, compared, tmp_path):
+        _, folder, _ = compared
+        folder = shutil.copytree(folder, tmp_path / "compare")
+        done = python(
+            *("-m", "reproduce.compare", "--run_dir=compare", "--dataset=mnist_5k"),
+            *("--preset=quick", "--passes=1000", "--seeds=0", "--trials=0"),
+            *("--methods=deep_ensemble,sgd", "--ood=noise", "--analyses=attacks"),
+            *("--attack_images=200", "--attack_sizes=0.1", "--attack_steps=2"),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        metrics = folders.read_metrics(folder / "deep_ensemble-seed=0")
+        assert metrics["analyses"]["attacks"]["settings"]["attack_sizes"] == [0.1]
+        assert list(metrics["analyses"]["out_of_distribution"]["sets"]) == ["noise"]
+        [misled] = metrics["analyses"]["attacks"]["systems"]["ensemble_pgd"]["judge_misled"]
+        table = json.loads((folder / "metrics.json").read_text())["numbers"]
+        numbers = table["attacks_ensemble_pgd_judge_misled"]
+        assert numbers["deep_ensemble"]["values"] == [misled]
+        assert numbers["sgd"]["values"] == [None]  # one network has no uncertainty
+        assert not any(key.startswith("attacks_resampled") for key in table)  # a finite sampler
 
     def test_a_run_that_fails_ends_it_in_one_line(self, tmp_path, capfd):
         study = Comparison("mnist_5k", "quick", 256, ("sgd",), (0,))
