@@ -88,7 +88,8 @@ class TestFlags:
             assert run.config.match == match
 
     def test_further_analyses_and_their_settings(self):
-        with command_line("--dataset=mnist_5k", "--methods=sgd", "--analyses=attacks", "--ood=noise"):
+        words = ("--dataset=mnist_5k", "--methods=sgd", "--analyses=attacks", "--ood=noise")
+        with command_line(*words):
             study = compare.from_flags()
         assert set(study.analyses) == {"uncertainty", "out_of_distribution", "attacks"}
         assert study.settings == {"ood": ["noise"]}
