@@ -39,7 +39,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--deep_ensemble", action="store_true")
     parser.add_argument("--initialization", default="scaled")
     parser.add_argument("--latent_dim", type=int, default=64)
+    parser.add_argument("--code_dim", type=int, default=15)
+    parser.add_argument("--hidden", type=int, default=100, help="units of the generators")
     parser.add_argument("--lam", type=float, default=1e3)
+    parser.add_argument("--lam_end", type=float, help="lam after the last step")
+    parser.add_argument("--ema", type=float, help="momentum of the average of the parameters")
     parser.add_argument("--diversity", choices=list(TERMS), default="weights")
     parser.add_argument("--sampled", type=int, default=100, help="networks of the ensemble")
     parser.add_argument("--seed", type=int, default=0)
@@ -51,11 +55,15 @@ def build(given: argparse.Namespace) -> hn.WeightSampler:
     target = hn.Target(hn.zoo.mnist(), outputs="logits")
     if given.deep_ensemble:
         return hn.DeepEnsemble(target, num_networks=given.networks, seed=given.seed)
+    steps = num_steps(given)
     parts = [
         hn.Hypernetwork(
             target,
             num_networks=given.networks,
             lam=given.lam,
+            lam_growth=((given.lam_end or given.lam) / given.lam) ** (1 / steps),
+            code_dim=given.code_dim,
+            generator_hidden=(given.hidden, given.hidden),
             latent_dim=given.latent_dim,
             initialization=given.initialization,
             diversity=TERMS[given.diversity](),
@@ -66,17 +74,23 @@ def build(given: argparse.Namespace) -> hn.WeightSampler:
     return parts[0] if len(parts) == 1 else hn.Mixture(parts)
 
 
+def num_steps(given: argparse.Namespace) -> int:
+    """The number of steps that the passes take."""
+    parts = 1 if given.deep_ensemble else given.hypernetworks
+    return round(given.passes / (parts * given.networks * given.images))
+
+
 def main() -> None:
     """Train, evaluate, print."""
     given = parse()
     keras.utils.set_random_seed(given.seed)
     data = hn.data.load(given.dataset, given.data_dir)
     sampler = build(given)
-    batch = sampler.num_networks * given.images
-    steps = round(given.passes / batch)
+    batch, steps = sampler.num_networks * given.images, num_steps(given)
     schedule = keras.optimizers.schedules.CosineDecay(given.rate, steps, alpha=0.01)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sampler.compile(keras.optimizers.Adam(schedule, epsilon=1e-8), loss)
+    average = {"use_ema": True, "ema_momentum": given.ema} if given.ema else {}
+    sampler.compile(keras.optimizers.Adam(schedule, epsilon=1e-8, **average), loss)
     examples = tf.data.Dataset.from_tensor_slices((data.train.x, data.train.y))
     examples = examples.shuffle(len(data.train), seed=given.seed).repeat().batch(batch).prefetch(2)
     start = time.perf_counter()
