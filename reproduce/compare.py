@@ -28,14 +28,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import Measure
-from reproduce.analyses import ANALYSES, perform
+from reproduce.analyses import ANALYSES, Drawing, perform
 from reproduce.cli import (
     analysis_flags,
     device_flags,
@@ -286,9 +285,7 @@ class Comparison(Study):
         left_out = [name for one in results for name in _left_out(one)]
         return {"left_out": list(dict.fromkeys(left_out))}
 
-    def figure(
-        self, numbers: Numbers, metrics: Mapping[str, Any]
-    ) -> tuple[str, str, Figure, dict[str, np.ndarray]]:
+    def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
         """The main numbers of each method, and how well it detects unknown images."""
         panels = [*_PANELS]
         for score in _OOD_SCORES:
@@ -319,7 +316,8 @@ class Comparison(Study):
                     {"title": panel.title, "unit": panel.unit, "log": panel.log, "series": series}
                 )
         caption = "Means and standard deviations over seeds"
-        return "comparison", caption, plots.comparison(list(self.methods), drawn), arrays
+        figure = plots.comparison(list(self.methods), drawn)
+        return [Drawing("comparison", caption, figure, arrays)]
 
 
 _OOD_SCORES = ("entropy", "mutual_information")

@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import Measure
+from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, seeds_flag, shared_flags
 from reproduce.configs import RunConfig, preset
 from reproduce.configs.methods import ABLATIONS
@@ -139,9 +139,7 @@ class Ablations(Study):
             *claims,
         ]
 
-    def figure(
-        self, numbers: Numbers, metrics: Mapping[str, Any]
-    ) -> tuple[str, str, Figure, dict[str, np.ndarray]]:
+    def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
         """Accuracy, gain and diversity along training."""
         panels: list[dict[str, Any]] = []
         arrays: dict[str, np.ndarray] = {}
@@ -152,7 +150,7 @@ class Ablations(Study):
                 drawn[name] = curves[f"{key}, step"], curves[key]
                 arrays |= {f"{name}, {key}": np.array(drawn[name])}
             panels.append({"title": title, "unit": unit, "curves": drawn})
-        return "ablations", "Means over seeds", plots.training_curves(panels), arrays
+        return [Drawing("ablations", "Means over seeds", plots.training_curves(panels), arrays)]
 
 
 def _vote_gain(result: RunResult) -> float:

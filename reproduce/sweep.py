@@ -44,12 +44,12 @@ from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow qu
 import keras
 import numpy as np
 from absl import flags
-from matplotlib.figure import Figure
 
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
 from hypernet_tf.training.devices import Execution
+from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, trials_flag
 from reproduce.configs import RunConfig, preset
 from reproduce.runs import experiment
@@ -232,9 +232,7 @@ class Sweep(Study):
             paragraphs.append(f"Not in the table, because training diverged: lam {lams}.")
         return paragraphs
 
-    def figure(
-        self, numbers: Numbers, metrics: Mapping[str, Any]
-    ) -> tuple[str, str, Figure, dict[str, np.ndarray]]:
+    def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
         """The frontier: quality against entropy, a mark for each trial."""
         keys = ("entropy", "member_accuracy", "majority_vote_accuracy", "negative_log_likelihood")
         arrays = {"lam": np.array(self.done)}
@@ -256,7 +254,7 @@ class Sweep(Study):
             "beside it, a ring around the best one; the grey line goes from lam to lam"
         )
         figure = plots.frontier(arrays["lam"], arrays["entropy"], panels, best=best)
-        return "frontier", caption, figure, arrays
+        return [Drawing("frontier", caption, figure, arrays)]
 
 
 def from_flags() -> Sweep:

@@ -25,7 +25,10 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
               method has no such number; at most 6 series, each with its own mark.
     """
     rows = -(-len(panels) // 2)
-    figure = new_figure(rows * (1.3 + 0.24 * len(methods)))
+    # Legends stand below the last method: among the methods, their marks would look like numbers.
+    most = max(len(panel["series"]) for panel in panels)
+    last = len(methods) + (0.8 * -(-most // 2) if most > 1 else 0.0)
+    figure = new_figure(rows * (1.3 + 0.24 * last))
     grid = figure.subplots(rows, 2, squeeze=False)
     rows_of_methods = np.arange(len(methods))
     for axes, panel in zip(np.ravel(grid), panels, strict=False):
@@ -50,13 +53,15 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
             axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_locator(ticker.NullLocator())
         axes.set_yticks(rows_of_methods, methods, fontsize=8)
-        axes.set_ylim(len(methods) - 0.5, -0.5)
+        axes.set_ylim(last - 0.5, -0.5)
         axes.set_title(panel["title"], fontsize=10)
         axes.set_xlabel(panel["unit"], fontsize=8)
         axes.tick_params(axis="x", labelsize=8)
         axes.grid(alpha=0.3)
         if len(panel["series"]) > 1:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(
+                frameon=False, fontsize=8, ncols=2, loc="lower center", columnspacing=1, borderpad=0
+            )
     for axes in np.ravel(grid)[len(panels) :]:
         axes.set_axis_off()
     for row in grid[:, 1:]:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from hypernet_tf.plots.style import STYLES, new_figure
+from hypernet_tf.plots.style import STYLES, many_styles, new_figure
 
 
 def accuracy_histogram(
@@ -293,11 +293,12 @@ def attack_curves(sizes: np.ndarray, curves: Mapping[str, tuple[np.ndarray, np.n
 
     Args:
         sizes: Sizes [E] of the attacks, fractions of the pixel range.
-        curves: Name -> (misled images [E], area under ROC [E]), both in percent; at most 6.
+        curves: Name -> (misled images [E], area under ROC [E]), both in percent.
     """
-    figure = new_figure(3.8)
+    columns = 2 if len(curves) <= 6 else 4
+    figure = new_figure(3.2 + 0.2 * -(-len(curves) // columns))
     panels = figure.subplots(1, 2, sharex=True)
-    for (name, values), (color, line, marker) in zip(curves.items(), STYLES, strict=False):
+    for (name, values), (color, line, marker) in zip(curves.items(), many_styles(), strict=False):
         style = {"color": color, "linestyle": line, "marker": marker, "markersize": 3}
         for axes, points in zip(panels, values, strict=True):
             axes.plot(sizes, points, label=name if axes is panels[0] else None, **style)
@@ -313,7 +314,7 @@ def attack_curves(sizes: np.ndarray, curves: Mapping[str, tuple[np.ndarray, np.n
         axes.set_ylabel(label)
         axes.set_ylim(0, 102)
         axes.grid(alpha=0.3)
-    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=columns)
     return figure
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -15,6 +17,13 @@ STYLES: tuple[tuple[str, Any, str], ...] = (
     ("#e69f00", (0, (5, 1, 1, 1, 1, 1)), "v"),
     ("#56b4e9", (0, (1, 3)), "P"),
 )
+
+
+def many_styles() -> Iterator[tuple[str, Any, str]]:
+    """Styles without end: after the first six, the colours come back with other lines and marks."""
+    for index in itertools.count():
+        _, line, marker = STYLES[(index + index // len(STYLES)) % len(STYLES)]
+        yield STYLES[index % len(STYLES)][0], line, marker
 
 
 def new_figure(height: float) -> Figure:

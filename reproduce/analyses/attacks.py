@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from hypernet_tf import plots
 from hypernet_tf.analysis import NothingToAttackError, attack_detection
-from reproduce.analyses.base import Analysis, Findings, Setting, count, percent
+from reproduce.analyses.base import Analysis, Drawing, Findings, Setting, count, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.reports.tables import Row
 from reproduce.runs.folder import UsageError
@@ -118,6 +118,27 @@ class Attacks(Analysis):
             one: (100 * arrays[f"{one}, misled"], 100 * arrays[f"{one}, detected"]) for one in names
         }
         return plots.attack_curves(arrays["sizes"], curves)
+
+    def side_by_side(self, numbers: Mapping[str, Mapping[str, Any]]) -> Drawing | None:
+        """Draw the projected gradient on the mean of an ensemble, a curve for each run."""
+        arrays: dict[str, np.ndarray] = {}
+        curves = {}
+        for name, found in numbers.items():
+            if one := found["systems"].get("ensemble_pgd"):
+                misled, detected = (
+                    100 * np.array(one[key]) for key in ("judge_misled", "mutual_information")
+                )
+                curves[name] = misled, detected
+                arrays |= {f"{name}, misled": misled, f"{name}, detected": detected}
+                arrays["sizes"] = np.array(found["sizes"])  # alike in all runs of a study
+        if not curves:
+            return None
+        caption = (
+            f"PGD on {_SYSTEMS['ensemble']}: attacked images that mislead the whole ensemble, and "
+            "their detection"
+        )
+        figure = plots.attack_curves(arrays["sizes"], curves)
+        return Drawing("attacks", caption, figure, arrays)
 
     def caption(self, figure_name: str) -> str:
         """Return the caption."""

@@ -122,6 +122,22 @@ class Findings(NamedTuple):
     arrays: dict[str, dict[str, np.ndarray]]
 
 
+class Drawing(NamedTuple):
+    """A figure of several runs.
+
+    Attributes:
+        name: Name of its files.
+        caption: Caption on the page.
+        figure: The figure.
+        arrays: The numbers in it, by name.
+    """
+
+    name: str
+    caption: str
+    figure: Figure
+    arrays: dict[str, np.ndarray]
+
+
 class Analysis(abc.ABC):
     """A question to a sampler: it asks for networks and does not know which sampler made them.
 
@@ -208,6 +224,14 @@ class Analysis(abc.ABC):
         Args:
             figure_name: Name of the figure.
         """
+
+    def side_by_side(self, numbers: Mapping[str, Mapping[str, Any]]) -> Drawing | None:
+        """Draw several runs in one figure, for a study; None for an analysis without such a figure.
+
+        Args:
+            numbers: Name of a run -> numbers that `compute` returned, as read from metrics.json.
+        """
+        return None
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return the rows of the page's table; none for an analysis of pictures alone.

@@ -16,10 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hypernet_tf.metrics import Measure
-from reproduce.analyses import ANALYSES, Limits, perform
+from reproduce.analyses import ANALYSES, Drawing, Limits, perform
 from reproduce.configs import METHODS, TARGETS, RunConfig
 from reproduce.reports import page as pages
 from reproduce.reports import run_page
@@ -196,16 +195,31 @@ class Study(abc.ABC):
             metrics: Contents of the study's metrics.json.
         """
 
-    def figure(
-        self, numbers: Numbers, metrics: Mapping[str, Any]
-    ) -> tuple[str, str, Figure, dict[str, np.ndarray]] | None:
-        """The figure: its name, its caption, the figure, the numbers in it; None for none.
+    def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
+        """The study's own figures; those of its analyses follow.
 
         Args:
             numbers: The numbers of the table.
             metrics: Contents of the study's metrics.json.
         """
-        return None
+        return []
+
+    def _figures_of_analyses(self, results: Sequence[RunResult]) -> list[Drawing]:
+        """The figures in which analyses show the first run of each entry side by side."""
+        first: dict[str, RunResult] = {}
+        for result in results:
+            first.setdefault(result.run.entry, result)
+        found = [
+            ANALYSES[name].side_by_side(
+                {
+                    entry: result.metrics["analyses"][name]
+                    for entry, result in first.items()
+                    if name in result.metrics["analyses"]
+                }
+            )
+            for name in self.analyses
+        ]
+        return [drawing for drawing in found if drawing]
 
     def summary(
         self,
@@ -416,11 +430,10 @@ class Study(abc.ABC):
             },
             **self.summary(results, numbers, folder, data_dir),
         }
-        drawn, pictures = self.figure(numbers, metrics), {}
-        if drawn is not None:
-            name, caption, figure, arrays = drawn
-            folders.write_figure(folder, name, figure, arrays)
-            pictures[caption] = {"": folder / "figures" / f"{name}.png"}
+        pictures = {}
+        for drawing in (*self.figures(numbers, metrics), *self._figures_of_analyses(results)):
+            folders.write_figure(folder, drawing.name, drawing.figure, drawing.arrays)
+            pictures[drawing.caption] = {"": folder / "figures" / f"{drawing.name}.png"}
         folders.write_json(folder / "metrics.json", metrics)
         header, cells = self._cells(columns, numbers, metrics)
         folders.write_text(folder / "table.md", markdown_table(header, cells) + "\n")

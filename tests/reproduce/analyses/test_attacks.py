@@ -38,3 +38,18 @@ def test_figures_and_page(analysed):
     assert arrays(folder, "attacks")["sizes"].tolist() == [0.05, 0.3]
     keys = check_page(folder, entry, ANALYSES["attacks"])
     assert len(keys) == 1 + 5 * (3 + 4)
+
+
+def test_twelve_runs_in_one_figure(analysed):
+    _, metrics = analysed
+    numbers = metrics["analyses"]["attacks"]
+    runs = {f"method_{index}": numbers for index in range(12)}
+    none = numbers | {"systems": {}}  # of a sampler that classifies no image correctly
+    drawing = ANALYSES["attacks"].side_by_side(runs | {"blind": none})
+    np.testing.assert_allclose(
+        drawing.arrays["method_11, misled"],
+        100 * np.array(numbers["systems"]["ensemble_pgd"]["judge_misled"]),
+    )
+    lines = [(one.get_color(), one.get_marker()) for one in drawing.figure.axes[0].get_lines()]
+    assert len(set(lines)) == len(lines) == 12
+    assert ANALYSES["attacks"].side_by_side({"blind": none}) is None
