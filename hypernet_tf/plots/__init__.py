@@ -9,6 +9,7 @@ from hypernet_tf.plots.frontier import frontier
 from hypernet_tf.plots.networks import (
     accuracy_histogram,
     attack_curves,
+    curves_by_size,
     ensemble_sizes,
     ensembles,
     filter_diversity,
@@ -35,6 +36,7 @@ __all__ = [
     "attack_curves",
     "comparison",
     "confusion",
+    "curves_by_size",
     "ensemble_sizes",
     "ensembles",
     "examples",

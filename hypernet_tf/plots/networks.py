@@ -267,6 +267,35 @@ def weight_histograms(layers: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     return figure
 
 
+def curves_by_size(
+    sizes: np.ndarray, panels: Mapping[str, Mapping[str, np.ndarray]], label: str
+) -> Figure:
+    """A number against the size of the ensembles, on a logarithmic axis.
+
+    Args:
+        sizes: Numbers of networks [S].
+        panels: Title of a panel -> name of a curve -> values [S]; all panels have the same names.
+        label: Label of the axis of values.
+    """
+    figure = new_figure(3.6)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, curves) in zip(grid, panels.items(), strict=True):
+        for (name, values), (color, line, marker) in zip(
+            curves.items(), many_styles(), strict=False
+        ):
+            style = {"color": color, "linestyle": line, "marker": marker, "markersize": 4}
+            axes.plot(sizes, values, label=name if axes is grid[0] else None, **style)
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, map(str, sizes))
+        axes.xaxis.set_minor_locator(ticker.NullLocator())
+        axes.set_xlabel("networks in an ensemble")
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel(label)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
+    return figure
+
+
 def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
     """Success rates of attacks against their size.
 

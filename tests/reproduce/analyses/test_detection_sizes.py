@@ -1,0 +1,47 @@
+"""Detection of unknown images by ensembles of several sizes."""
+
+import numpy as np
+import pytest
+from analysed_runs import arrays, check_figure, check_page, digits, sampler_of
+
+import hypernet_tf as hn
+from reproduce.analyses import ANALYSES
+
+pytestmark = pytest.mark.usefixtures("few_digits")
+
+
+@pytest.fixture(scope="module")
+def analysed(analyse):
+    settings = {"ensemble_sizes": ["1", "3", "6"], "ood": ["noise"], "detection_images": 60}
+    return analyse("detection_sizes", **settings)
+
+
+def test_areas_are_means_over_ensembles_of_the_same_networks(analysed):
+    folder, metrics = analysed
+    numbers = metrics["analyses"]["detection_sizes"]
+    assert numbers["sizes"] == [1, 3, 6]
+    ensemble = sampler_of(folder).sample(6, seed=10_007)
+    images = digits()[0][:60]
+    noise = hn.data.uniform_noise(1_000, images.shape[1:]).test.x[:60]
+    for score, values in numbers["sets"]["noise"].items():
+        for size, value in zip(numbers["sizes"], values, strict=True):
+            areas = []
+            for start in range(0, 6, size):
+                members = ensemble[start : start + size]
+                known, unknown = (getattr(members.uncertainty(x), score) for x in (images, noise))
+                areas.append(hn.ood_metrics(known, unknown).auroc)
+            assert value == pytest.approx(np.mean(areas), abs=2e-3)
+    assert numbers["sets"]["noise"]["mutual_information"][0] == pytest.approx(0.5, abs=0.05)
+
+
+def test_figure_and_page(analysed):
+    folder, metrics = analysed
+    entry = metrics["analyses"]["detection_sizes"]
+    check_figure(folder, "detection_sizes")
+    assert arrays(folder, "detection_sizes")["sizes"].tolist() == [1, 3, 6]
+    keys = check_page(folder, entry, ANALYSES["detection_sizes"])
+    assert keys == [
+        f"detection_sizes_noise_{score}_{size}"
+        for size in (1, 6)
+        for score in ("entropy", "mutual_information")
+    ]
