@@ -1,105 +1,190 @@
 """One training step of a sampler against its floor, alternated in one run.
 
-The floor of the hypernetwork is a training step of an ordinary Keras CNN, the same target, on the
-same images. HyperGAN's is the sum of this step and of one of mixer, generators and discriminator
-alone: forward, backward, both optimizers. The sampler's step is whole: z, generators, gauge,
-target, diversity, gradients, Adam, with the networks and images of its preset (hypernetwork, paper:
-32 networks on 32 images each; fast: 8 on 32; HyperGAN, paper: 100 networks on the same 100 images;
-quick: 32 on 32). Prints the ratio of the medians and the median of the ratios of neighbours; times
-alone mean nothing on a shared machine.
+The floor is the sum of two steps: that of the ordinary Keras model, the same target, on the same
+images; and that of all the sampler has beside its target, alone: its generators forward, to a loss
+that reads every weight, and backward, its terms' own networks (HyperGAN's discriminator), and the
+optimizers. The sampler's step is whole: z, generators, gauge, target, diversity, gradients, Adam,
+with the networks and images of its preset (hypernetwork, paper: 32 networks on 32 images each;
+fast: 8 on 32; HyperGAN, quick: 32 networks on the same 32 images).
 
     python -m benchmarks.step_time --rounds 40
     python -m benchmarks.step_time --rounds 100 --preset fast
     python -m benchmarks.step_time --rounds 40 --method hypergan --preset quick
+    python -m benchmarks.step_time --rounds 10 --target resnet32 --networks 8
+    python -m benchmarks.step_time --target resnet32 --memory sampler
+
+Prints medians, and the ratio of the sampler's step to the floor next to it: its median and
+quartiles; times alone mean nothing on a shared machine. Peak memory is a process's own: run it once
+with each of `nothing`, `ordinary` and `sampler`.
 """
 
 import argparse
+import dataclasses
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-import hypernet_tf as hn
 from hypernet_tf.diversity import StepRecord
-from reproduce.configs import build_sampler, preset
+from reproduce.configs import METHODS, TARGETS, RunConfig, build_sampler, preset
 from reproduce.configs.methods import presets_of
+from reproduce.runs import memory
+from reproduce.runs.experiment import load
+
+KINDS = ("ordinary", "generators", "sampler")
+
+
+class Timing(NamedTuple):
+    """What alternated steps took.
+
+    Attributes:
+        first: Kind of step -> seconds of the first one, with tracing.
+        seconds: Kind of step -> seconds [rounds] of the others.
+    """
+
+    first: dict[str, float]
+    seconds: dict[str, np.ndarray]
+
+    def ratios(self) -> np.ndarray:
+        """The sampler's steps over the floors next to them, [rounds]."""
+        return self.seconds["sampler"] / (self.seconds["ordinary"] + self.seconds["generators"])
+
+
+def configure(target: str, method: str, name: str, networks: int | None = None) -> RunConfig:
+    """The configuration of a measurement, on the digits, padded to the target's images.
+
+    Args:
+        target: Name of the target.
+        method: Name of the method.
+        name: Name of the preset.
+        networks: Number of networks in a step; None keeps the preset's.
+    """
+    experiment = "mnist" if target == "mnist" else "cifar"
+    config = preset(experiment, method, name, target=target, dataset="mnist_5k")
+    return dataclasses.replace(config, networks_per_step=networks or config.networks_per_step)
+
+
+def measure(config: RunConfig, rounds: int) -> Timing:
+    """Alternate the three steps.
+
+    Args:
+        config: Configuration of the sampler.
+        rounds: Number of steps of each kind that are timed.
+    """
+    first = {}
+    steps = {kind: step_of(kind, config) for kind in KINDS}
+    for kind, step in steps.items():
+        start = time.perf_counter()
+        step()
+        first[kind] = time.perf_counter() - start
+        step()
+    seconds = np.empty([rounds, len(KINDS)])
+    for turn in seconds:
+        for place, step in enumerate(steps.values()):
+            start = time.perf_counter()
+            step()
+            turn[place] = time.perf_counter() - start
+    return Timing(first, dict(zip(KINDS, seconds.T, strict=True)))
+
+
+def peak_memory(config: RunConfig, kind: str) -> float:
+    """Peak memory of this process in MiB after steps of one kind.
+
+    Args:
+        config: Configuration of the sampler.
+        kind: One of `KINDS`, or "nothing".
+    """
+    if kind != "nothing":
+        step = step_of(kind, config)
+        for _ in range(5):
+            step()
+    return memory.peak_memory()
+
+
+def step_of(kind: str, config: RunConfig) -> Callable[[], object]:
+    """A function that does one step.
+
+    Args:
+        kind: One of `KINDS`.
+        config: Configuration of the sampler.
+    """
+    split = load(config, None).train
+    sampler = build_sampler(config, 55_000)
+    # Where networks share their images, each of them runs on all.
+    copies = config.networks_per_step if sampler.shared_inputs else 1
+    size = config.passes_per_step // copies
+    x, y = tf.constant(split.x[:size]), tf.constant(split.y[:size])
+    if kind == "sampler":
+        return tf.function(lambda: sampler.train_step((x, y)))
+    if kind == "generators":
+        return step_of_generators(sampler)
+    model = TARGETS[config.target].make(x.shape[1:], 10)
+    model.compile(
+        optimizer=keras.optimizers.Adam(3e-4),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    model.optimizer.build(model.trainable_variables)
+    all_x, all_y = tf.tile(x, [copies, 1, 1, 1]), tf.tile(y, [copies])
+    return tf.function(lambda: model.train_step((all_x, all_y)))
+
+
+def step_of_generators(sampler):
+    """A step of all that a sampler has beside its target; every variable moves.
+
+    Args:
+        sampler: A compiled sampler, whose variables change.
+    """
+    variables = sampler.generating_variables
+
+    def step():
+        seed = tf.stack([tf.zeros([], tf.int64), sampler.step.value])
+        with tf.GradientTape() as tape:
+            drawn = sampler.draw(seed, sampler.num_networks, training=True)
+            loss = tf.add_n([tf.reduce_sum(w**2) for w in drawn.trainable])
+            loss += sampler.extra_loss(drawn)
+            if sampler.trained_terms:
+                record = StepRecord(drawn.trainable[0], drawn.z, drawn.codes, seed=seed)
+                for term in sampler.trained_terms:
+                    with tape.stop_recording():
+                        term.train(record)
+                    loss += term(record)
+        sampler.optimizer.apply(tape.gradient(loss, variables), variables)
+        sampler.step.assign_add(1)
+        return loss
+
+    return tf.function(step, autograph=False)
 
 
 def main():
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--method", choices=["hypernetwork", "hypergan"], default="hypernetwork")
+    parser.add_argument("--target", choices=list(TARGETS), default="mnist")
+    parser.add_argument("--method", choices=list(METHODS), default="hypernetwork")
     parser.add_argument("--preset", choices=["paper", "fast", "quick"], default="paper")
-    arguments = parser.parse_args()
-    rounds, method = arguments.rounds, arguments.method
-    if arguments.preset not in (known := presets_of("mnist", method)):
-        parser.error(f"{method} has no preset '{arguments.preset}': choose {' or '.join(known)}")
-    config = preset("mnist", method, arguments.preset)
-    split, images = hn.data.load("mnist_5k").train, config.passes_per_step
-    sampler = build_sampler(config, 55_000)
-    if sampler.shared_inputs:
-        batch = config.images_per_network
-        copies = config.networks_per_step  # each network runs on the same images
-    else:
-        batch, copies = images, 1
-    x, y = tf.constant(split.x[:batch]), tf.constant(split.y[:batch])
-    all_x, all_y = tf.tile(x, [copies, 1, 1, 1]), tf.tile(y, [copies])
-
-    cnn = hn.zoo.mnist()
-    cnn.compile(
-        optimizer=keras.optimizers.Adam(3e-4),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    cnn.optimizer.build(cnn.trainable_variables)
-    steps = {"ordinary CNN": tf.function(lambda: cnn.train_step((all_x, all_y)))}
-    if method == "hypergan":
-        steps["mixer, generators, discriminator"] = step_of_parts(build_sampler(config, 55_000))
-    steps[method] = tf.function(lambda: sampler.train_step((x, y)))
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        for _ in range(3):
-            step()
-    for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    *floors, ours = (np.array(seconds[name]) for name in steps)
-    for name, values in seconds.items():
-        print(f"{name}: median {1e3 * np.median(values):.1f} ms over {rounds} steps")
-    floor = sum(np.median(values) for values in floors)
-    print(
-        f"ratio of medians {np.median(ours) / floor:.3f}, "
-        f"median of neighbours' ratios {np.median(ours / np.sum(floors, 0)):.3f}"
-    )
-
-
-def step_of_parts(gan):
-    """A step of all that HyperGAN has beside its target: every variable moves.
-
-    Args:
-        gan: A compiled HyperGAN, whose variables change.
-    """
-    (discriminator,) = gan.trained_terms
-    variables = gan.generating_variables
-
-    def step():
-        seed = tf.stack([tf.zeros([], tf.int64), gan.step.value])
-        with tf.GradientTape() as tape:
-            drawn = gan.draw(seed, gan.num_networks, training=True)
-            record = StepRecord(drawn.trainable[0], drawn.z, drawn.codes, seed=seed)
-            with tape.stop_recording():
-                discriminator.train(record)
-            weights = tf.add_n([tf.reduce_sum(w**2) for w in drawn.trainable])
-            loss = weights + discriminator(record) + gan.extra_loss(drawn)
-        gan.optimizer.apply(tape.gradient(loss, variables), variables)
-        gan.step.assign_add(1)
-        return loss
-
-    return tf.function(step, autograph=False)
+    parser.add_argument("--networks", type=int, help="networks in a step; default: the preset's")
+    parser.add_argument("--memory", choices=[*KINDS, "nothing"], help="measure peak memory alone")
+    given = parser.parse_args()
+    known = presets_of("mnist" if given.target == "mnist" else "cifar", given.method)
+    if given.preset not in known:
+        names = " or ".join(known)
+        parser.error(f"{given.method} has no preset '{given.preset}': choose {names}")
+    config = configure(given.target, given.method, given.preset, given.networks)
+    if given.memory:
+        print(f"peak memory of this process {peak_memory(config, given.memory):,.0f} MiB")
+        return
+    timing = measure(config, given.rounds)
+    for kind in KINDS:
+        print(
+            f"{kind}: median {1e3 * np.median(timing.seconds[kind]):.1f} ms over {given.rounds} "
+            f"steps; first step, with tracing, {timing.first[kind]:.1f} s"
+        )
+    low, middle, high = np.quantile(timing.ratios(), [0.25, 0.5, 0.75])
+    print(f"sampler / (ordinary + generators): {middle:.3f} ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, build_sa
 from reproduce.reports import history, run_page
 from reproduce.runs import folder as folders
 from reproduce.runs.match import ensemble_to_match, finished_sampler, match
+from reproduce.runs.memory import peak_memory
 from reproduce.runs.summary import seconds_to_sample, summarise
 
 BATCH_NORM_IMAGES = 1_000
@@ -114,7 +114,7 @@ def run(
             sampler, record = trained(
                 config, dataset, folder, execution, matched if learns else None
             )
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            peak = peak_memory()
             if matched is not None and not learns:
                 match(sampler, matched, folder)
             # Remove results of a previous, shorter run.

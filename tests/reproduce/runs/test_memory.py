@@ -1,0 +1,26 @@
+"""The peak memory of a process."""
+
+import subprocess
+import sys
+
+from reproduce.runs.memory import peak_memory
+
+SIZE = 300
+
+
+def test_it_holds_what_was_freed_again():
+    before = peak_memory()
+    block = bytearray(SIZE * 2**20)
+    del block
+    assert peak_memory() >= max(before, SIZE)
+
+
+def test_a_process_does_not_inherit_it():
+    block = bytearray(SIZE * 2**20)
+    code = "from reproduce.runs.memory import peak_memory; print(peak_memory())"
+    command = f"import sys; sys.path[:0] = {sys.path!r}; {code}"
+    child = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True
+    )
+    del block
+    assert 0 < float(child.stdout) < SIZE
