@@ -97,7 +97,9 @@ def peak_memory(config: RunConfig, kind: str) -> float:
         config: Configuration of the sampler.
         kind: One of `KINDS`, or "nothing".
     """
-    if kind != "nothing":
+    if kind == "nothing":
+        load(config, None)
+    else:
         step = step_of(kind, config)
         for _ in range(5):
             step()
