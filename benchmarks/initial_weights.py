@@ -68,7 +68,7 @@ def _first_weights(sampler: hn.Hypernetwork) -> None:
 def _train(sampler, dataset, config, steps: int) -> None:
     size = config.networks_per_step * config.images_per_network
     data = iter(batches(dataset.train, batch_size=size, seed=0, first_step=0))
-    step = tf.function(sampler.train_step)
+    step = tf.function(sampler.train_step, autograph=False)
     for done in range(1, steps + 1):
         logs = step(next(data))
         if done in {1, steps // 4, steps // 2, steps}:

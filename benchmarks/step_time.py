@@ -120,7 +120,7 @@ def step_of(kind: str, config: RunConfig) -> Callable[[], object]:
     size = config.passes_per_step // copies
     x, y = tf.constant(split.x[:size]), tf.constant(split.y[:size])
     if kind == "sampler":
-        return tf.function(lambda: sampler.train_step((x, y)))
+        return tf.function(lambda: sampler.train_step((x, y)), autograph=False)
     if kind == "generators":
         return step_of_generators(sampler)
     model = TARGETS[config.target].make(x.shape[1:], 10)
@@ -131,7 +131,7 @@ def step_of(kind: str, config: RunConfig) -> Callable[[], object]:
     )
     model.optimizer.build(model.trainable_variables)
     all_x, all_y = tf.tile(x, [copies, 1, 1, 1]), tf.tile(y, [copies])
-    return tf.function(lambda: model.train_step((all_x, all_y)))
+    return tf.function(lambda: model.train_step((all_x, all_y)), autograph=False)
 
 
 def step_of_generators(sampler):

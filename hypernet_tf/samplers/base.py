@@ -432,11 +432,14 @@ class WeightSampler(keras.Model, abc.ABC):
         # What Keras calls before the first batch under a strategy; everything else is built.
         self.build_metrics(keras.utils.unpack_x_y_sample_weight(data_batch)[1])
 
-    def fit(self, x=None, *args, **kwargs):
+    def fit(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.fit`; see the class for what a batch is and what the history has."""
         if self.target.statistics and self._keeps_inputs:
             self._batch_norm_data = some_inputs(x, BATCH_NORM_EXAMPLES)
-        return super().fit(x, *args, **kwargs)
+        labels = _some_labels(x, y)
+        if self.compiled and self._distribute_strategy is None and labels is not None:
+            self.build_metrics(labels)  # a first step that makes variables would be traced twice
+        return super().fit(x, y, *args, **kwargs)
 
     @property
     def batch_norm_data(self) -> Any:
@@ -811,3 +814,16 @@ def check_loss(loss: Any, target: Target) -> str | None:
             "give the loss from_logits=True."
         )
     return "probabilities"
+
+
+def _some_labels(x: Any, y: Any) -> Any:
+    """Labels of two examples as `fit` takes them; None where it would have to read some."""
+    if isinstance(x, tf.data.Dataset):
+        y = keras.utils.unpack_x_y_sample_weight(x.element_spec)[1]
+    parts = [] if y is None else keras.tree.flatten(y)
+    known = all(isinstance(part, (np.ndarray, tf.Tensor, tf.TensorSpec)) for part in parts)
+    if not parts or not known:
+        return None
+    if not all(tf.TensorShape(part.shape)[1:].is_fully_defined() for part in parts):
+        return None
+    return keras.tree.map_structure(lambda t: tf.zeros([2, *t.shape[1:]], tf.as_dtype(t.dtype)), y)

@@ -376,3 +376,20 @@ def test_numbers_of_numpy_are_numbers():
     sampler = hypernetwork(num_networks=np.int64(6), lam=np.float32(2.0), seed=np.int32(3))
     json.dumps(sampler.get_config())
     assert sampler.num_networks == 6
+
+
+@pytest.mark.parametrize("form", ["arrays", "data set"])
+def test_the_first_step_is_traced_once(blobs, monkeypatch, form):
+    traced = []
+    step = hn.Hypernetwork.train_step
+    monkeypatch.setattr(
+        hn.Hypernetwork, "train_step", lambda self, data: traced.append(1) or step(self, data)
+    )
+    sampler, (x, y) = hypernetwork(), blobs
+    sampler.compile("adam", LOGITS, metrics=["accuracy"])
+    if form == "arrays":
+        sampler.fit(x, y, batch_size=64, verbose=0)
+    else:
+        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(64)
+        sampler.fit(data, shuffle=False, verbose=0)
+    assert len(traced) == 1
