@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -147,7 +148,7 @@ def filter_grids(grids: Mapping[str, np.ndarray]) -> Figure:
         height, width = np.array(pictures.shape[1:]) / 2
         cell = 1.15 * max(pictures.shape[1:])  # with a gap
         limit = float(np.abs(pictures).max())
-        image = None
+        image: Any = None
         for index, picture in enumerate(pictures):
             y, x = cell * (np.array(divmod(index, side)) + 0.5)
             image = axes.imshow(
