@@ -2,7 +2,8 @@
 
   python -m reproduce.report runs/mnist "runs/mnist-lam=100000" --output=runs/lam.html
 
-The runs are folders of finished `reproduce.mnist` runs, of any method and data set.
+The runs are folders of finished `reproduce.mnist` or `reproduce.cifar` runs, of any method and data
+set. The published numbers are those of MNIST, so that a page with other runs has none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from absl import flags
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 from reproduce.cli import shared_flags
-from reproduce.configs import RunConfig
+from reproduce.configs import EXPERIMENTS, RunConfig
 from reproduce.reports import run_page
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, UsageError
@@ -40,8 +41,9 @@ def write(run_folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
     runs = []
     for label, folder in zip(_labels(run_folders), run_folders, strict=True):
         metrics = folders.read_metrics(folder)
-        if metrics.get("experiment") != "mnist":
-            raise RunError(f"{folder} is not a run of reproduce.mnist")
+        if metrics.get("experiment") not in EXPERIMENTS:
+            names = " or ".join(f"reproduce.{name}" for name in EXPERIMENTS)
+            raise RunError(f"{folder} is not a run of {names}: name such a run")
         folders.finished(folder, RunConfig)
         runs.append(run_page.Run(label, folder, metrics))
     folders.write_text(output, run_page.page("Runs side by side", runs))

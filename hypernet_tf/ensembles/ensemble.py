@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import os
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -316,7 +317,7 @@ class Ensemble:
         runs = list(plain._run_classes(examples, batch_size, verbose))
         return self._like(self.weights, temperature=best_temperature(runs, self.temperature))
 
-    def update_batch_norm(self, x: Any, *, batch_size: int = 100) -> Ensemble:
+    def update_batch_norm(self, x: Any, *, batch_size: int = 100, verbose: int = 0) -> Ensemble:
         """The same networks with batch norm's moving statistics computed in one pass over x.
 
         The statistics of a network are the means over batches of its batch means and variances.
@@ -325,13 +326,16 @@ class Ensemble:
             x: Inputs [M, ...] or a data set, typically the training images.
             batch_size: B, the number of examples in a batch, also of a data set. A last, short
                 batch counts by its size.
+            verbose: 1 shows a progress bar.
 
         Returns:
             A new ensemble; the same one if it has no batch normalisation.
         """
         if not self.target.statistics:
             return self
-        weights = inference.batch_statistics(self.target, self.weights, Examples(x), batch_size)
+        weights = inference.batch_statistics(
+            self.target, self.weights, Examples(x), batch_size, verbose=verbose
+        )
         return self._like(weights, batch_norm_updated=True)
 
     def polyak_average(
@@ -454,8 +458,13 @@ class Ensemble:
         The file is written aside, then moved into place.
 
         Args:
-            path: Path of the file.
+            path: Path of the file, in a folder that is there.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
         """
+        if not (folder := pathlib.Path(path).parent).is_dir():
+            raise FileNotFoundError(f"Cannot save to {path}: there is no folder {folder}.")
         frozen = [variable.value for variable in self.target.frozen]
         tensors = {"trainable": self.weights.trainable, "state": self.weights.state}
         arrays = {

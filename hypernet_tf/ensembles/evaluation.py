@@ -109,18 +109,18 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
     averaged = [measure for measure in measures if measure.kind in ("member", "example")]
     totals: dict[str, Any] = dict.fromkeys((measure.key for measure in averaged), 0.0)
     means, labels, weights = [], [], []
-    num_networks, unit = 0, 0.0
+    num_networks, unit, weighted_runs = 0, 0.0, False
     for outputs, examples in runs:
         num_networks = len(outputs)
         y, sample_weight = examples.y, examples.sample_weight
         if num_classes is None:
             y = _like_predictions(y, outputs)
-        relative = None
-        if sample_weight is not None:
-            # Relative to the first weight above 0, equal weights are exactly 1.
-            unit = unit or float(sample_weight[np.argmax(sample_weight > 0)])
-            relative = sample_weight / (unit or 1.0)
-            weights.append(sample_weight)
+        weighted_runs |= sample_weight is not None
+        sample_weight = np.ones(len(y)) if sample_weight is None else sample_weight
+        # Relative to the first weight above 0, equal weights are exactly 1.
+        unit = unit or float(sample_weight[np.argmax(sample_weight > 0)])
+        relative = sample_weight / (unit or 1.0)
+        weights.append(sample_weight)
         for measure in averaged:
             if num_networks >= measure.least_networks:
                 totals[measure.key] += _weighted_sum(_computed(measure, outputs, y), relative)
@@ -128,7 +128,8 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
         if num_classes is not None:
             means.append(mean_log_probabilities(outputs))
 
-    all_labels, all_weights = np.concatenate(labels), np.concatenate(weights) if weights else None
+    all_labels = np.concatenate(labels)
+    all_weights = np.concatenate(weights) if weighted_runs else None
     different = check_weights(all_weights, len(all_labels))  # None if they are equal
     size = len(all_labels) if different is None else (different / unit).sum()
     mean = np.concatenate(means) if means else None
@@ -173,9 +174,9 @@ def _computed(measure: Measure, *arguments: Any, **options: Any) -> Any:
     return measure.compute(*arguments, **options)
 
 
-def _weighted_sum(values: np.ndarray, weights: np.ndarray | None) -> Any:
+def _weighted_sum(values: np.ndarray, weights: np.ndarray) -> Any:
     """Sum over examples, the last axis; weights that are all 1 do not change its rounding."""
-    if weights is not None and (weights != 1.0).any():
+    if (weights != 1.0).any():
         return values @ weights
     if values.dtype == bool:
         return values.sum(-1)

@@ -134,6 +134,10 @@ class Examples:
         if y is None:
             raise ValueError("There are no labels: give y, or a data set of (x, y).")
         y = np.asarray(y)
+        if y.ndim == 0:
+            raise ValueError(
+                "The data set gives single examples, not batches: use data_set.batch(256)."
+            )
         if len(y) != size:
             raise ValueError(f"There are {len(y)} labels for {size} examples: give one for each.")
         return Chunk(inputs, self._labels(y), weights)
@@ -164,7 +168,14 @@ def part(chunk: Chunk, index: slice) -> Chunk:
 
 
 def joined(*chunks: Chunk) -> Chunk:
-    """The examples of several chunks."""
+    """The examples of several chunks; without sample weights, examples of a weighted set have 1."""
+    if any(chunk.sample_weight is not None for chunk in chunks):
+        chunks = tuple(
+            chunk._replace(sample_weight=np.ones(chunk.size))
+            if chunk.sample_weight is None
+            else chunk
+            for chunk in chunks
+        )
     return Chunk(
         *(
             None

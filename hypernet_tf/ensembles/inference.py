@@ -90,7 +90,7 @@ def run(
 
 
 def batch_statistics(
-    target: Target, weights: WeightSet, examples: Examples, batch_size: int
+    target: Target, weights: WeightSet, examples: Examples, batch_size: int, *, verbose: int = 0
 ) -> WeightSet:
     """The weights with batch norm's moving statistics computed in one pass over examples.
 
@@ -100,6 +100,7 @@ def batch_statistics(
         examples: Examples on which all networks run.
         batch_size: B, the number of examples in the batches of the statistics. A last, short batch
             counts by its size.
+        verbose: 1 shows a progress bar.
     """
     num_networks, _ = plan(target, weights.trainable[0].shape[0], examples.size, batch_size)
     parts = _parts(weights, num_networks)
@@ -110,14 +111,17 @@ def batch_statistics(
         dict.fromkeys((index for index, _ in target.statistics), 0.0) for _ in parts
     ]
     divisor, num_examples = examples.size or batch_size, 0
-    for chunk in examples.chunks(batch_size):
-        x = keras.tree.map_structure(tf.constant, chunk.x)
-        num_examples += chunk.size
-        for (_, some), sums in zip(parts, totals, strict=True):
-            _, new = target.compiled(some, x, batch_statistics=True)
-            for index, momentum in target.statistics:
-                # From zero, one update leaves (1 - momentum) · statistic of the batch.
-                sums[index] += chunk.size / divisor * new[index] / (1.0 - momentum)
+    total = None if examples.size is None else len(parts) * -(-examples.size // batch_size)
+    with tqdm(total=total, disable=not verbose, desc="batch statistics", leave=False) as bar:
+        for chunk in examples.chunks(batch_size):
+            x = keras.tree.map_structure(tf.constant, chunk.x)
+            num_examples += chunk.size
+            for (_, some), sums in zip(parts, totals, strict=True):
+                _, new = target.compiled(some, x, batch_statistics=True)
+                for index, momentum in target.statistics:
+                    # From zero, one update leaves (1 - momentum) · statistic of the batch.
+                    sums[index] += chunk.size / divisor * new[index] / (1.0 - momentum)
+                bar.update()
     state = list(weights.state)
     for index, _ in target.statistics:
         state[index] = tf.concat(

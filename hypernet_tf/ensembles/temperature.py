@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import log_softmax
 
-from hypernet_tf.ensembles.examples import Chunk
+from hypernet_tf.ensembles.examples import Chunk, joined
 from hypernet_tf.metrics.accuracy import log_losses, mean_log_probabilities, mean_over_examples
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
@@ -28,9 +28,7 @@ def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.
     """
     from scipy.optimize import minimize_scalar  # takes a second: only for those who use it
 
-    weights = None
-    if runs[0][1].sample_weight is not None:
-        weights = np.concatenate([examples.sample_weight for _, examples in runs])
+    weights = joined(*(Chunk(e.y, e.y, e.sample_weight) for _, e in runs)).sample_weight
 
     def loss(log_temperature: float) -> float:
         losses = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from hypernet_tf.plots.style import STYLES, many_styles, new_figure
 
@@ -138,18 +140,30 @@ def filter_grids(grids: Mapping[str, np.ndarray]) -> Figure:
     """
     rows = -(-len(grids) // 2)
     figure = new_figure(2.6 * rows)
-    panels = np.ravel(figure.subfigures(rows, 2, squeeze=False))
-    for panel, (title, pictures) in zip(panels, grids.items(), strict=False):
+    panels = np.ravel(figure.subplots(rows, 2, squeeze=False))
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, (title, pictures) in zip(panels, grids.items(), strict=False):
         side = round(len(pictures) ** 0.5)
+        height, width = np.array(pictures.shape[1:]) / 2
+        cell = 1.15 * max(pictures.shape[1:])  # with a gap
         limit = float(np.abs(pictures).max())
-        panel.suptitle(title, fontsize=10)
-        all_axes = panel.subplots(side, side, squeeze=False)
-        image = None
-        for axes, picture in zip(np.ravel(all_axes), pictures, strict=True):
-            image = axes.imshow(picture, cmap=matplotlib.colormaps["gray"], vmin=-limit, vmax=limit)
-            axes.set_xticks([])
-            axes.set_yticks([])
-        bar = panel.colorbar(image, ax=all_axes, location="right", shrink=0.9, aspect=25)
+        image: Any = None
+        for index, picture in enumerate(pictures):
+            y, x = cell * (np.array(divmod(index, side)) + 0.5)
+            image = axes.imshow(
+                picture,
+                extent=(x - width, x + width, y + height, y - height),
+                cmap=matplotlib.colormaps["gray"],
+                vmin=-limit,
+                vmax=limit,
+            )
+            corner = (x - width, y - height)
+            axes.add_patch(Rectangle(corner, 2 * width, 2 * height, fill=False, linewidth=0.5))
+        axes.set_xlim(0, side * cell)  # one pair of axes: as many as pictures take seconds
+        axes.set_ylim(side * cell, 0)
+        axes.set_title(title, fontsize=10)
+        bar = figure.colorbar(image, ax=axes, location="right", shrink=0.9, aspect=25)
         bar.set_label("weight", fontsize=8)
         bar.ax.tick_params(labelsize=8)
     return figure

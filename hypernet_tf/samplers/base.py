@@ -87,8 +87,9 @@ class WeightSampler(keras.Model, abc.ABC):
     Attributes:
         target: The target as the sampler runs it; the one that was given never changes.
         batch_norm_data: Inputs on which `sample` computes the moving statistics of batch
-            normalisation. Unless they are set, each `fit` keeps 1,000 of its training inputs if
-            the target has batch normalisation. They are saved with the sampler.
+            normalisation; of a data set the first 1,000 are kept. Unless they are set, each `fit`
+            keeps 1,000 of its training inputs if the target has batch normalisation. They are saved
+            with the sampler.
 
     Raises:
         ValueError: An argument is out of range.
@@ -275,7 +276,7 @@ class WeightSampler(keras.Model, abc.ABC):
         weights = WeightSet(drawn.trainable, state)
         return drawn, self.gauge(weights) if in_gauge else weights
 
-    def _sample(self, count: int, seed: int) -> tuple[Draw, Ensemble]:
+    def _sample(self, count: int, seed: int, verbose: int = 0) -> tuple[Draw, Ensemble]:
         """Draw networks and, if there is data for them, batch normalisation's statistics."""
         draw = functools.partial(self._traced_draw, self.sampling_seed(seed), count)
         if self.batch_norm_data is None or not self.target.statistics:
@@ -284,18 +285,21 @@ class WeightSampler(keras.Model, abc.ABC):
         # Networks that train outside of the gauge get their statistics outside of it as well: the
         # gauge that comes afterwards is exact, the one before up to the normalisation's epsilon.
         drawn, weights = draw(in_gauge=self.trains_in_gauge)
-        ensemble = Ensemble(self.target, weights).update_batch_norm(self.batch_norm_data)
+        ensemble = Ensemble(self.target, weights).update_batch_norm(
+            self.batch_norm_data, verbose=verbose
+        )
         if not self.trains_in_gauge:
             weights = self.gauge(ensemble.weights)
             ensemble = Ensemble(self.target, weights, batch_norm_updated=True)
         return drawn, ensemble
 
-    def sample(self, count: int, *, seed: int = 0) -> Ensemble:
+    def sample(self, count: int, *, seed: int = 0, verbose: int = 0) -> Ensemble:
         """Draw networks.
 
         Args:
             count: Number of networks.
             seed: Seed of the draw; the same seed gives the same networks.
+            verbose: 1 shows a progress bar of batch normalisation's statistics, which take longest.
 
         Returns:
             An `Ensemble` of `count` networks in the fixed gauge.
@@ -312,7 +316,7 @@ class WeightSampler(keras.Model, abc.ABC):
             raise ValueError(
                 f"Cannot sample {count} networks: this sampler holds {self.num_available}."
             )
-        return self._sample(count, seed)[1]
+        return self._sample(count, seed, verbose)[1]
 
     def norm_spread(self, count: int = NORM_NETWORKS, *, seed: int = 0) -> float | None:
         """How much the L2 norms of networks differ: their standard deviation over their mean.
@@ -432,8 +436,20 @@ class WeightSampler(keras.Model, abc.ABC):
         # What Keras calls before the first batch under a strategy; everything else is built.
         self.build_metrics(keras.utils.unpack_x_y_sample_weight(data_batch)[1])
 
+    def _check_inputs(self, x: Any) -> None:
+        """Check the shapes of arrays and data sets; what else Keras takes is checked in a step."""
+        if isinstance(x, tf.data.Dataset):
+            x = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+        if all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x)):
+            self.target.check_inputs(x)
+
     def fit(self, x=None, y=None, *args, **kwargs):
-        """As `keras.Model.fit`; see the class for what a batch is and what the history has."""
+        """As `keras.Model.fit`; see the class for what a batch is and what the history has.
+
+        Raises:
+            ValueError: The inputs do not have the shape that the target takes.
+        """
+        self._check_inputs(x)
         if self.target.statistics and self._keeps_inputs:
             self._batch_norm_data = some_inputs(x, BATCH_NORM_EXAMPLES)
         labels = _some_labels(x, y)
@@ -448,7 +464,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     @batch_norm_data.setter
     def batch_norm_data(self, x: Any) -> None:
-        self._batch_norm_data = x
+        self._batch_norm_data = some_inputs(x, BATCH_NORM_EXAMPLES) if is_data_set(x) else x
         self._keeps_inputs = x is None
 
     def train_step(self, data):
@@ -573,14 +589,15 @@ class WeightSampler(keras.Model, abc.ABC):
         Returns:
             Mean probabilities [M, ...], or mean values.
         """
-        ensemble = self._ensemble(num_networks, seed)
-        return ensemble.predict(x, batch_size=batch_size, verbose=int(verbose == 1))
+        shown = int(verbose == 1)
+        ensemble = self._ensemble(num_networks, seed, shown)
+        return ensemble.predict(x, batch_size=batch_size, verbose=shown)
 
-    def _ensemble(self, num_networks: int | None, seed: int) -> Ensemble:
+    def _ensemble(self, num_networks: int | None, seed: int, verbose: int = 0) -> Ensemble:
         """Networks for predictions; None for 10, or all of a finite sampler."""
         self._check_batch_norm_data()
         count = num_networks or self.num_available or PREDICTION_NETWORKS
-        return self.sample(count, seed=seed)
+        return self.sample(count, seed=seed, verbose=verbose)
 
     def export(
         self, path: str | os.PathLike, *, num_networks: int | None = None, seed: int = 0
@@ -629,7 +646,11 @@ class WeightSampler(keras.Model, abc.ABC):
         Returns:
             A list of numbers in the order `loss`, `member_...`, `ensemble_...`; with `return_dict`
             a dict by these names.
+
+        Raises:
+            ValueError: The inputs do not have the shape that the target takes.
         """
+        self._check_inputs(x)
         with self._evaluation_mode():
             results = super().evaluate(x, y, *args, return_dict=True, **kwargs)
         return results if return_dict else [results[name] for name in self._evaluation.results()]

@@ -65,5 +65,11 @@ def run_plan(plan: Plan, run: NetworkRun, inputs: dict[Ref, Value]) -> Any:
         is_masked = any(value.is_masked for value in values_in(args, kwargs))
         rule = per_network if is_masked else rule_for(call.operation)
         result = rule(run, call, args, kwargs)
+        if not all(isinstance(leaf, Value) for leaf in keras.tree.flatten(result)):
+            raise TypeError(
+                f"The rule of {type(call.operation).__name__} must return a Value, not "
+                f"{type(result).__name__}: wrap a tensor [N, B, ...] as "
+                "Value(run.num_networks, stacked=tensor)."
+            )
         keras.tree.map_structure(values.__setitem__, call.outputs, result)
     return with_values(plan.outputs)

@@ -184,8 +184,13 @@ def per_network(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
     results, scopes = [], []
     for n, weights in enumerate(run.values_per_network(variables)):
         mapping = list(zip(variables, weights, strict=True))
-        with keras.StatelessScope(state_mapping=mapping) as scope:
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             results.append(called_with(lambda value: value.each[n]))  # noqa: B023 (called at once)
+        if scope.losses and run.training:
+            raise ValueError(
+                f"Layer '{operation.name}' calls add_loss, which is not supported in a target: "
+                "return the loss as an output of the model, or use a diversity term."
+            )
         scopes.append(scope)
     for variable in operation.non_trainable_variables if is_layer else []:
         run.set_state(variable, [scope.get_current_value(variable) for scope in scopes])

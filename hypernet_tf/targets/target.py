@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -343,6 +344,25 @@ class Target:
         names = [tensor.name for tensor in self._template.inputs]
         return in_order(inputs, self.plan.inputs, names)
 
+    def check_inputs(self, inputs: Any) -> None:
+        """Check the shapes of inputs.
+
+        Args:
+            inputs: Inputs [M, ...] or their specifications, structured as the model's inputs.
+
+        Raises:
+            ValueError: An input is missing, or has another shape.
+        """
+        refs = keras.tree.flatten(self.plan.inputs)
+        for tensor, ref in zip(self.inputs_in_order(inputs), refs, strict=True):
+            given, expected = tf.TensorShape(tensor.shape), self.plan.shapes[ref]
+            if not given.is_compatible_with([None, *expected]):
+                sizes = ", ".join(["M", *map(str, expected)])
+                raise ValueError(
+                    f"Inputs have shape {given}, but the target takes [{sizes}]: reshape them. "
+                    "Batch a data set of single examples, data_set.batch(32)."
+                )
+
     def __call__(self, weights: WeightSet, inputs: Any, *, training: bool = False) -> Any:
         """Outputs [N, B, ...] of N networks; see `run`."""
         return self.run(weights, inputs, training=training)[0]
@@ -498,9 +518,26 @@ class Target:
 
     @classmethod
     def from_config(cls, config: dict) -> Target:
-        """A target from `get_config`."""
-        model = copy.deepcopy(config["model"])  # Keras changes the config that it reads
-        return cls(**config | {"model": keras.saving.deserialize_keras_object(model)})
+        """A target from `get_config`.
+
+        Raises:
+            ValueError: A layer of the model is not registered with Keras.
+        """
+        config = copy.deepcopy(config)  # Keras changes the config that it reads
+        try:
+            model = keras.saving.deserialize_keras_object(config.pop("model"))
+        except TypeError as error:
+            unknown = re.search(r"Could not locate (?:class|function) '(.+?)'", str(error))
+            if unknown is None:
+                raise
+            name = unknown[1]
+            # Keras puts a TypeError into one of its own, which quotes the whole configuration.
+            raise ValueError(
+                f"Cannot load the target: '{name}' is not registered. Decorate it with "
+                "@keras.saving.register_keras_serializable(), or load inside "
+                f"keras.saving.custom_object_scope({{'{name}': {name}}})."
+            ) from error
+        return cls(model, **config)
 
 
 def _is_batch_norm(operation: Any) -> bool:

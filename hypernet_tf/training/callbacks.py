@@ -55,6 +55,10 @@ class HaltOnNaN(keras.callbacks.Callback):
             raise TrainingDivergedError(f"A weight stopped being finite at step {step}.")
 
 
+class TrainingStoppedError(KeyboardInterrupt):
+    """Ctrl-C in the middle of training; the message is one line that says what is kept."""
+
+
 class Validated(NamedTuple):
     """A validation.
 
@@ -82,6 +86,7 @@ class Validation(keras.callbacks.Callback):
         every: Number of steps between validations; the last step has one too.
         last: The last step.
         watched: Other images, on which the same networks are evaluated; or None.
+        verbose: Whether to show progress.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Validation(keras.callbacks.Callback):
         every: int,
         last: int,
         watched: Split | None = None,
+        verbose: bool = False,
     ):
         super().__init__()
         self.split = split
@@ -99,6 +105,7 @@ class Validation(keras.callbacks.Callback):
         self.num_networks = num_networks
         self.every = every
         self.last = last
+        self.verbose = int(verbose)
         self.latest: Validated | None = None
 
     def on_train_batch_end(self, batch, logs=None):
@@ -108,12 +115,12 @@ class Validation(keras.callbacks.Callback):
         if step % self.every == 0 or step == self.last:
             start = time.monotonic()
             count = min(self.num_networks, self.model.num_available or self.num_networks)
-            ensemble = self.model.sample(count, seed=0)
-            result = ensemble.evaluate(self.split.x, self.split.y)
+            ensemble = self.model.sample(count, seed=0, verbose=self.verbose)
+            result = ensemble.evaluate(self.split.x, self.split.y, verbose=self.verbose)
             entropy = ensemble_entropy(ensemble, self.model)
             watched = None
             if self.watched is not None:
-                watched = ensemble.evaluate(self.watched.x, self.watched.y)
+                watched = ensemble.evaluate(self.watched.x, self.watched.y, verbose=self.verbose)
             self.latest = Validated(ensemble, result, entropy, watched, time.monotonic() - start)
 
 
@@ -224,9 +231,13 @@ class Recorder(keras.callbacks.Callback):
         self.model.reset_metrics()
         self._recorded = step, time.monotonic()
 
+    def close_bar(self) -> None:
+        """Close the progress bar, also where training ends early."""
+        self._bar.close()
+
     def on_train_end(self, logs=None):
         """Close the progress bar and TensorBoard's files."""
-        self._bar.close()
+        self.close_bar()
         if self.validation.latest:
             self.tensorboard.finish(self.validation.latest.ensemble, self.validation.latest.result)
 

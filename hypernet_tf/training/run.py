@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, Validation
+from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, TrainingStoppedError, Validation
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.devices import Execution, check_batch, detect_lost_workers
 from hypernet_tf.training.loop import loop
@@ -77,6 +77,7 @@ def train(
         TrainingDivergedError: The loss is not finite; the last good checkpoint stays.
         DeviceError: A batch cannot be shared among the devices.
         WorkerLostError: Another machine has ended; the last checkpoint stays.
+        TrainingStoppedError: Ctrl-C; the last checkpoint stays.
     """
     execution = execution or Execution()
     checkpoints = Checkpoints(folder / "checkpoints")
@@ -109,6 +110,7 @@ def train(
             every=validate_every,
             last=steps,
             watched=dataset.test if watch_test else None,
+            verbose=verbose and execution.chief,
         )
         recorder = Recorder(
             checkpoints,
@@ -121,13 +123,32 @@ def train(
             record=record,
             verbose=verbose and execution.chief,
         )
-        loop(
-            sampler,
-            data,
-            dataset.train.y[:1],
-            [HaltOnNaN(), validation, recorder],
-            steps=steps,
-            stops=(validate_every, checkpoint_every),
-            execution=execution,
-        )
+        try:
+            loop(
+                sampler,
+                data,
+                dataset.train.y[:1],
+                [HaltOnNaN(), validation, recorder],
+                steps=steps,
+                stops=(validate_every, checkpoint_every),
+                execution=execution,
+            )
+        except KeyboardInterrupt:
+            raise TrainingStoppedError(_stopped(int(sampler.step.numpy()), checkpoints)) from None
+        finally:
+            recorder.close_bar()
         return sampler, recorder.record
+
+
+def _stopped(step: int, checkpoints: Checkpoints) -> str:
+    """What is kept of a run that was stopped, and how to go on."""
+    kept = checkpoints.latest_step()
+    if kept is None:
+        return (
+            f"stopped at step {step:,}, before the first checkpoint: "
+            "run the same command again to start anew"
+        )
+    return (
+        f"stopped at step {step:,}; the checkpoint of step {kept:,} is kept: "
+        "run the same command again to go on"
+    )

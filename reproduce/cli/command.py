@@ -35,6 +35,9 @@ USER_ERRORS = (
 )
 
 
+STOPPED = "stopped; what is finished is kept: run the same command again to go on"
+
+
 def _fail(message: str, code: int) -> NoReturn:
     print(f"reproduce.{pathlib.Path(sys.argv[0]).stem}: {message}", file=sys.stderr)
     sys.exit(code)
@@ -83,8 +86,8 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
             main(arguments[1:])
         except USER_ERRORS as error:
             _fail(str(error), 2 if isinstance(error, UsageError) else 1)
-        except KeyboardInterrupt:
-            _fail("stopped; run the same command again", 130)
+        except KeyboardInterrupt as stop:
+            _fail(str(stop) or STOPPED, 130)
 
     # TensorFlow reports its devices and strategies at the level of information.
     logging.set_verbosity(logging.WARNING)

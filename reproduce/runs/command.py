@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -15,6 +16,9 @@ from reproduce.configs.experiments import EXPERIMENTS
 from reproduce.configs.extensions import loaded_extensions
 from reproduce.configs.run_config import TRAINING_SETTINGS
 from reproduce.runs.folder import RunError
+
+SECONDS_TO_END = 10
+"""How long a child may take to end after Ctrl-C."""
 
 
 def command_line(
@@ -93,6 +97,11 @@ def run_child(arguments: Sequence[str], what: str) -> None:
     with subprocess.Popen([sys.executable, *arguments]) as child:
         try:
             code = child.wait()
+        except KeyboardInterrupt:  # Ctrl-C has reached the child too, which says what is kept
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(SECONDS_TO_END)
+            child.terminate()
+            raise
         except BaseException:
             child.terminate()  # or it would go on training alone
             raise

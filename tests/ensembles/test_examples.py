@@ -35,6 +35,28 @@ def test_data_sets_equal_arrays(make, batch_size, cases, x):
         np.testing.assert_array_equal(result.confusion, expected.confusion)
 
 
+@pytest.mark.parametrize("weighted_batch", [0, 1])
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_batches_without_sample_weights_among_others_have_weights_of_one(
+    weighted_batch, batch_size, cases, x
+):
+    c = cases["logits"]
+    data = Batches(x, c.y, sizes=(8,))
+    weights = np.ones(EXAMPLES)
+    part = slice(0, 8) if weighted_batch == 0 else slice(8, None)
+    weights[part] = np.linspace(0.5, 3.0, len(weights[part]))
+    data.batches[weighted_batch] = (*data.batches[weighted_batch], weights[part])
+    result = c.ensemble.evaluate(data, batch_size=batch_size)
+    expected = c.ensemble.evaluate(x, c.y, sample_weight=weights)
+    assert result.ensemble == pytest.approx(expected.ensemble, rel=1e-5, nan_ok=True)
+    np.testing.assert_allclose(result.confusion, expected.confusion)
+    temperatures = [
+        c.ensemble.calibrate(data, batch_size=batch_size).temperature,
+        c.ensemble.calibrate(x, c.y, sample_weight=weights).temperature,
+    ]
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-4)
+
+
 def test_a_data_set_of_inputs_alone(cases, x):
     c = cases["logits"]
     data = tf.data.Dataset.from_tensor_slices(x).batch(6)
@@ -100,6 +122,9 @@ def test_data_sets_that_cannot_be_used_raise(cases, x):
         ),
         "There are no labels: give y, or a data set of (x, y).": lambda: c.ensemble.evaluate(
             sliced(x)
+        ),
+        "The data set gives single examples, not batches: use data_set.batch(256).": lambda: (
+            c.ensemble.evaluate(sliced(x, c.y).unbatch())
         ),
         "There are no examples to run on.": lambda: c.ensemble.evaluate(sliced(x, c.y).take(0)),
         "A batch must be x, (x,), (x, y) or (x, y, sample_weight), not 4 parts.": lambda: (

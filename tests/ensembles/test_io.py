@@ -161,3 +161,33 @@ def test_loading_executes_nothing(saved, tmp_path):
     assert not marker.exists()
     evil(np.ones(1))  # code that runs leaves its mark
     assert marker.exists()
+
+
+def test_a_missing_folder_is_not_made(cases, tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        cases["logits"].ensemble.save(tmp_path / "missing" / "e.npz")
+    assert str(error.value) == (
+        f"Cannot save to {tmp_path}/missing/e.npz: there is no folder {tmp_path}/missing."
+    )
+    assert not list(tmp_path.iterdir())
+
+
+class Unregistered(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def test_a_layer_that_is_not_registered_is_named(tmp_path):
+    path = tmp_path / "e.npz"
+    ensemble = ensemble_of(convolutional(layers.Dense(3), Unregistered()), "logits")
+    ensemble.save(path)
+    with pytest.raises(ValueError) as error:
+        hn.Ensemble.load(path)
+    assert one_line(error).startswith("Cannot load the target: 'Unregistered' is not registered.")
+    with keras.saving.custom_object_scope({"Unregistered": Unregistered}):
+        loaded = hn.Ensemble.load(path)
+    np.testing.assert_array_equal(loaded.theta(), ensemble.theta())
+    sampler = hn.DeepEnsemble(ensemble.target, num_networks=2)
+    sampler.save(tmp_path / "s.keras")
+    with pytest.raises(ValueError, match="Cannot load the target: 'Unregistered'"):
+        keras.saving.load_model(tmp_path / "s.keras")

@@ -37,6 +37,7 @@ def all_terms():
         hn.diversity.NegativeEntropy(distance="l2", k=2),
         hn.diversity.NegativeOutputEntropy(),
         small_terms.EnsembleLoss(),
+        small.discriminator("sgd"),
     ]
     return small.hypernetwork(num_networks=8, diversity=terms, prior_scale=1.0)
 

@@ -58,6 +58,12 @@ def tiny(method, experiment="mnist", **changes):
     return dataclasses.replace(config, images_per_network=images)
 
 
+def tiny_of_study(method, seed=0):
+    """A tiny run of a small study; an ensemble has three networks."""
+    sizes = {"num_networks": 3, "networks_per_step": 3} if method == "deep_ensemble" else {}
+    return tiny(method, seed=seed, **sizes)
+
+
 @contextlib.contextmanager
 def small_presets(*methods):
     """A context in which all presets of methods train two networks for two steps."""
@@ -137,7 +143,7 @@ class SmallStudy(Study):
 
     def runs(self):
         return [
-            StudyRun(method, f"{method}-seed={seed}", tiny(method, seed=seed))
+            StudyRun(method, f"{method}-seed={seed}", tiny_of_study(method, seed))
             for method in self.methods
             for seed in self.seeds
         ]

@@ -4,9 +4,35 @@ TensorFlow is imported where it is needed, see tests/conftest.py.
 """
 
 import dataclasses
+import fcntl
+import hashlib
+import os
 import shutil
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """A function name, make -> the folder that `make(folder)` wrote, once for all processes."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the folder of a worker is in the folder of all
+        shared = shared.parent
+
+    def function(name, make):
+        place = shared / "once" / name
+        place.parent.mkdir(exist_ok=True)
+        with place.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not place.exists():
+                aside = place.with_suffix(".part")
+                shutil.rmtree(aside, ignore_errors=True)  # of a process that failed
+                aside.mkdir()
+                make(aside / name)
+                aside.rename(place)
+        return place / name
+
+    return function
 
 
 @pytest.fixture
@@ -20,18 +46,19 @@ def as_bent(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def bent_run(tmp_path_factory, with_few_digits, undrawn):
+def bent_run(once, with_few_digits, undrawn):
     """The folder of a finished run of a sampler for which no analysis was written."""
     import analysed_runs
 
     from reproduce.runs import experiment
 
-    folder = tmp_path_factory.mktemp("runs") / "generated"
-    not_drawn = {"accuracy_histogram", "training_curves"}
-    with pytest.MonkeyPatch.context() as patch, with_few_digits(), undrawn(not_drawn):
-        patch.setattr(experiment, "build_sampler", analysed_runs.bent)
-        experiment.run(analysed_runs.TINY, folder)
-    return folder
+    def make(folder):
+        not_drawn = {"accuracy_histogram", "training_curves"}
+        with pytest.MonkeyPatch.context() as patch, with_few_digits(), undrawn(not_drawn):
+            patch.setattr(experiment, "build_sampler", analysed_runs.bent)
+            experiment.run(analysed_runs.TINY, folder)
+
+    return once("generated", make)
 
 
 @pytest.fixture(scope="session")
@@ -55,20 +82,24 @@ def analyse(bent_run, tmp_path_factory, with_few_digits, undrawn):
 
 
 @pytest.fixture(scope="session")
-def analysed(analyse):
+def analysed(once, analyse):
     """A run with several analyses whose figures are not drawn: folder, contents of metrics.json."""
-    return analyse("ensembles", "paths", "adversarial", "uncertainty", not_drawn=None)
+    from reproduce.runs import folder as folders
+
+    names = ("ensembles", "paths", "adversarial", "uncertainty")
+    folder = once("analysed", lambda aside: analyse(*names, not_drawn=None)[0].rename(aside))
+    return folder, folders.read_metrics(folder)
 
 
 @pytest.fixture(scope="session")
-def single(tmp_path_factory, with_few_digits, undrawn):
+def single(once, with_few_digits, undrawn):
     """A finished run of one network with all analyses of one network: folder, metrics."""
     import analysed_runs
 
     from reproduce.configs import preset
     from reproduce.runs import experiment
+    from reproduce.runs import folder as folders
 
-    folder = tmp_path_factory.mktemp("runs") / "single"
     config = dataclasses.replace(
         preset("mnist", "sgd", "quick"),
         dataset="mnist_5k",
@@ -77,24 +108,26 @@ def single(tmp_path_factory, with_few_digits, undrawn):
         validate_every=30,
         checkpoint_every=30,
     )
-    with with_few_digits(), undrawn():
-        metrics = experiment.run(config, folder, analyses=["all"], settings=analysed_runs.ALONE)
-    return folder, metrics
+
+    def make(folder):
+        with with_few_digits(), undrawn():
+            experiment.run(config, folder, analyses=["all"], settings=analysed_runs.ALONE)
+
+    folder = once("single", make)
+    return folder, folders.read_metrics(folder)
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, with_few_digits, undrawn):
+def tiny_run(once, with_few_digits, undrawn):
     """A function config -> folder of its finished run, which is run once and not drawn."""
     from reproduce.runs import experiment
 
-    finished = {}
-
     def function(config):
-        if config not in finished:
-            folder = tmp_path_factory.mktemp("runs") / f"{config.method}-seed={config.seed}"
+        def make(folder):
             with with_few_digits(), undrawn():
                 experiment.run(config, folder)
-            finished[config] = folder
-        return finished[config]
+
+        digest = hashlib.sha256(repr(config).encode()).hexdigest()[:8]
+        return once(f"{config.method}-seed={config.seed}-{digest}", make)
 
     return function

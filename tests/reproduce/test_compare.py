@@ -117,12 +117,9 @@ class TestFlags:
         assert (study.preset, study.passes, study.seeds) == ("paper", 13_312_000, (0, 1, 2))
 
 
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory, load_once, undrawn):
-    """Two seeds of an ensemble, compared; and a run of the single network."""
-    folder = tmp_path_factory.mktemp("runs") / "compare"
-    study = Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble",), (0, 1))
-    wider = dataclasses.replace(study, methods=("deep_ensemble", "sgd"))
+@pytest.fixture(scope="session")
+def compare_two(load_once, undrawn):
+    """A function folder, passes -> two seeds of an ensemble, compared; a single network beside."""
 
     def load(name, data_dir=None):
         if name in ("fashion_mnist", "notmnist"):
@@ -131,13 +128,29 @@ def compared(tmp_path_factory, load_once, undrawn):
         few = hn.data.Split(whole.test.images[:100], whole.test.labels[:100])
         return dataclasses.replace(whole, validation=few, test=few)
 
-    with undrawn(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hn.data, "load", load)
-        folders.write_json(folder / "study.json", study.record())
-        for run in wider.runs():
-            if run.folder != "sgd-seed=1":
-                experiment.run(run.config, folder / run.folder, analyses=study.analyses)
-        return study, folder, study.execute(folder)
+    def function(folder, passes):
+        study = Comparison("mnist_5k", "quick", passes, ("deep_ensemble",), (0, 1))
+        wider = dataclasses.replace(study, methods=("deep_ensemble", "sgd"))
+        with undrawn(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hn.data, "load", load)
+            folders.write_json(folder / "study.json", study.record())
+            for run in wider.runs():
+                if run.folder != "sgd-seed=1":
+                    experiment.run(run.config, folder / run.folder, analyses=study.analyses)
+            return study, folder, study.execute(folder)
+
+    return function
+
+
+@pytest.fixture(scope="class")  # the presets are small for this class only
+def compared(tmp_path_factory, compare_two):
+    with small_presets("deep_ensemble", "sgd"):
+        yield compare_two(tmp_path_factory.mktemp("runs") / "compare", 8)
+
+
+@pytest.fixture(scope="module")
+def compared_presets(tmp_path_factory, compare_two):
+    return compare_two(tmp_path_factory.mktemp("runs") / "compare", 1_000)
 
 
 class TestTuned:
@@ -293,7 +306,7 @@ class TestComparison:
         assert vote["values"] == votes
         assert vote["mean"] == pytest.approx(np.mean(votes))
         assert vote["std"] == pytest.approx(np.std(votes, ddof=1))
-        assert numbers["image_passes"]["mean"] == 1_000
+        assert numbers["image_passes"]["mean"] == 8
         area = runs[0]["analyses"]["out_of_distribution"]["sets"]["glyphs"]["entropy"]["auroc"]
         assert numbers["ood_glyphs_entropy_auroc"]["values"][0] == area
         assert not any(key.startswith("ood_fashion") for key in numbers)
@@ -326,8 +339,8 @@ class TestComparison:
         assert "not in this table: deep_ensemble-seed=1" in said
         assert numbers["num_networks"]["sgd"] == {"mean": 1.0, "std": None, "values": [1]}
         assert numbers["disagreement"]["sgd"]["mean"] is None
-        fewer = dataclasses.replace(study, passes=500)
-        with pytest.raises(RunError, match="goes to 4 steps, not 2: ask for more steps"):
+        fewer = dataclasses.replace(study, passes=4)
+        with pytest.raises(RunError, match="goes to 2 steps, not 1: ask for more steps"):
             fewer.execute(folder)
 
     def test_analyses_with_other_settings_are_done_again(self, compared, tmp_path):
@@ -339,53 +352,6 @@ class TestComparison:
         metrics["analyses"]["out_of_distribution"]["settings"]["ood"] = ["glyphs"]
         folders.write_json(folder / run.folder / "metrics.json", metrics)
         assert not study.is_complete(folder, run)
-
-    @pytest.mark.slow
-    def test_the_command_runs_what_is_new_and_nothing_else(self, compared, tmp_path):
-        _, folder, _ = compared
-        folder = shutil.copytree(folder, tmp_path / "runs" / "compare")
-        before = {p: p.stat().st_mtime_ns for p in folder.glob("*-seed=*/**/*")}
-        done = python(
-            *("-m", "reproduce.compare", "--run_dir=runs/compare", "--dataset=mnist_5k"),
-            *("--preset=quick", "--passes=1000", "--seeds=0", "--trials=0"),
-            "--methods=deep_ensemble,sgd,sgd_chains",
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "run 3 of 3: sgd_chains-seed=0: 4 steps" in done.stdout
-        assert "| deep_ensemble | sgd | sgd_chains |" in done.stdout
-        assert {p: p.stat().st_mtime_ns for p in before} == before
-        metrics = folders.read_metrics(folder / "sgd_chains-seed=0")
-        basic = {name for name, analysis in ANALYSES.items() if analysis.basic}
-        assert set(metrics["analyses"]) == basic | set(Comparison.analyses)
-        assert metrics["run"]["image_passes"] == 4 * 320
-        # The first runs left out a data set that was not available.
-        numbers = json.loads((folder / "metrics.json").read_text())["numbers"]
-        for key, values in numbers.items():
-            if key.startswith("ood_fashion_mnist"):
-                assert values["sgd"]["mean"] is None
-
-    @pytest.mark.slow
-    def test_further_analyses_join_the_table(self, compared, tmp_path):
-        _, folder, _ = compared
-        folder = shutil.copytree(folder, tmp_path / "compare")
-        done = python(
-            *("-m", "reproduce.compare", "--run_dir=compare", "--dataset=mnist_5k"),
-            *("--preset=quick", "--passes=1000", "--seeds=0", "--trials=0"),
-            *("--methods=deep_ensemble,sgd", "--ood=noise", "--analyses=attacks"),
-            *("--attack_images=200", "--attack_sizes=0.1", "--attack_steps=2"),
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
-        metrics = folders.read_metrics(folder / "deep_ensemble-seed=0")
-        assert metrics["analyses"]["attacks"]["settings"]["attack_sizes"] == [0.1]
-        assert list(metrics["analyses"]["out_of_distribution"]["sets"]) == ["noise"]
-        [misled] = metrics["analyses"]["attacks"]["systems"]["ensemble_pgd"]["judge_misled"]
-        table = json.loads((folder / "metrics.json").read_text())["numbers"]
-        numbers = table["attacks_ensemble_pgd_judge_misled"]
-        assert numbers["deep_ensemble"]["values"] == [misled]
-        assert numbers["sgd"]["values"] == [None]  # one network has no uncertainty
-        assert not any(key.startswith("attacks_resampled") for key in table)  # a finite sampler
 
     def test_a_run_that_fails_ends_it_in_one_line(self, tmp_path, capfd):
         study = Comparison("mnist_5k", "quick", 256, ("sgd",), (0,))
@@ -428,6 +394,54 @@ class TestComparison:
             study.execute(folder)
         after = modification_times(folder)
         assert {path.name for path in after if after[path] != before[path]} == {"study.json"}
+
+
+@pytest.mark.slow
+class TestCommand:
+    def test_the_command_runs_what_is_new_and_nothing_else(self, compared_presets, tmp_path):
+        _, folder, _ = compared_presets
+        folder = shutil.copytree(folder, tmp_path / "runs" / "compare")
+        before = {p: p.stat().st_mtime_ns for p in folder.glob("*-seed=*/**/*")}
+        done = python(
+            *("-m", "reproduce.compare", "--run_dir=runs/compare", "--dataset=mnist_5k"),
+            *("--preset=quick", "--passes=1000", "--seeds=0", "--trials=0"),
+            "--methods=deep_ensemble,sgd,sgd_chains",
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "run 3 of 3: sgd_chains-seed=0: 4 steps" in done.stdout
+        assert "| deep_ensemble | sgd | sgd_chains |" in done.stdout
+        assert {p: p.stat().st_mtime_ns for p in before} == before
+        metrics = folders.read_metrics(folder / "sgd_chains-seed=0")
+        basic = {name for name, analysis in ANALYSES.items() if analysis.basic}
+        assert set(metrics["analyses"]) == basic | set(Comparison.analyses)
+        assert metrics["run"]["image_passes"] == 4 * 320
+        # The first runs left out a data set that was not available.
+        numbers = json.loads((folder / "metrics.json").read_text())["numbers"]
+        for key, values in numbers.items():
+            if key.startswith("ood_fashion_mnist"):
+                assert values["sgd"]["mean"] is None
+
+    def test_further_analyses_join_the_table(self, compared_presets, tmp_path):
+        _, folder, _ = compared_presets
+        folder = shutil.copytree(folder, tmp_path / "compare")
+        done = python(
+            *("-m", "reproduce.compare", "--run_dir=compare", "--dataset=mnist_5k"),
+            *("--preset=quick", "--passes=1000", "--seeds=0", "--trials=0"),
+            *("--methods=deep_ensemble,sgd", "--ood=noise", "--analyses=attacks"),
+            *("--attack_images=200", "--attack_sizes=0.1", "--attack_steps=2"),
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        metrics = folders.read_metrics(folder / "deep_ensemble-seed=0")
+        assert metrics["analyses"]["attacks"]["settings"]["attack_sizes"] == [0.1]
+        assert list(metrics["analyses"]["out_of_distribution"]["sets"]) == ["noise"]
+        [misled] = metrics["analyses"]["attacks"]["systems"]["ensemble_pgd"]["judge_misled"]
+        table = json.loads((folder / "metrics.json").read_text())["numbers"]
+        numbers = table["attacks_ensemble_pgd_judge_misled"]
+        assert numbers["deep_ensemble"]["values"] == [misled]
+        assert numbers["sgd"]["values"] == [None]  # one network has no uncertainty
+        assert not any(key.startswith("attacks_resampled") for key in table)  # a finite sampler
 
 
 @pytest.mark.slow

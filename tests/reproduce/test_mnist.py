@@ -2,7 +2,12 @@
 
 import dataclasses
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from small_experiments import command_line, python
@@ -91,6 +96,41 @@ class TestCommand:
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
         assert metrics["dataset"]["train"] == 4_000
         assert metrics["networks"]["num_networks"] == 1
+        assert (tmp_path / "run" / "report.html").exists()
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("study", [False, True])
+    def test_ctrl_c_in_the_middle_of_training(self, study, tmp_path):
+        """SIGINT to the command and its children, as a terminal sends it; then the same again."""
+        module, more = ("mnist", ["--method=sgd", "--steps=60"])
+        if study:
+            module, more = ("compare", ["--methods=sgd", "--trials=0", "--passes=15000"])
+        run = tmp_path / "run" / ("sgd-seed=0" if study else "")
+        words = [f"reproduce.{module}", "--dataset=mnist_5k", "--preset=quick", "--run_dir=run"]
+        script = (
+            "import runpy, signal, sys\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            "runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=True)\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, *words, *more],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while process.poll() is None and not list(run.glob("tensorboard/events*")):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 130, errors[-2000:]
+        last = errors.strip().splitlines()[-1]
+        assert "run the same command again to" in last
+        assert "Traceback" not in errors
+        done = python("-m", *words, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
         assert (tmp_path / "run" / "report.html").exists()
 
     def test_a_users_error_is_one_line_and_nothing_is_written(self, tmp_path):

@@ -32,6 +32,16 @@ def test_several_runs_on_one_page(analysed, single, tmp_path):
     assert text.count("<figcaption>single</figcaption>") == len(second)
 
 
+def test_a_run_of_cifar_on_the_page(single, tmp_path):
+    cifar = shutil.copytree(single[0], tmp_path / "cifar")
+    for name in ("config.json", "metrics.json"):
+        text = (cifar / name).read_text()
+        (cifar / name).write_text(text.replace('"experiment": "mnist"', '"experiment": "cifar"'))
+    report.write([single[0], cifar], tmp_path / "page.html")
+    header = re.search(r"<tr><th>.*?</tr>", (tmp_path / "page.html").read_text())[0]
+    assert header == "<tr><th></th><th>single</th><th>cifar</th></tr>"
+
+
 def test_what_cannot_be_set_side_by_side(analysed, tmp_path):
     folder, _ = analysed
     cases = {
@@ -45,7 +55,7 @@ def test_what_cannot_be_set_side_by_side(analysed, tmp_path):
     toy = tmp_path / "toy"
     toy.mkdir()
     (toy / "metrics.json").write_text('{"experiment": "toy", "steps": 1}')
-    with pytest.raises(RunError, match=r"not a run of reproduce\.mnist"):
+    with pytest.raises(RunError, match=r"not a run of reproduce\.mnist or reproduce\.cifar: name"):
         report.write([toy], tmp_path / "page.html")
     for damaged in ("{", "[]", "{}"):
         (toy / "metrics.json").write_text(damaged)
@@ -66,6 +76,7 @@ def test_folders_of_the_same_name_are_named_by_their_paths(analysed, tmp_path):
     assert f"<th>{twin}</th>" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line(tmp_path):
     """As a user sees it: one line, an exit code, nothing written."""
     (tmp_path / "empty").mkdir()

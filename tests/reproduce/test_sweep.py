@@ -208,6 +208,7 @@ class TestSweep:
         assert not modification_times(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_users_error_is_one_line(tmp_path):
     flags = ("--dataset=mnist_5k", "--preset=quick", "--run_dir=sweep", "--devices=9")
     done = python("-m", "reproduce.sweep", *flags, cwd=tmp_path)

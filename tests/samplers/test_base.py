@@ -214,6 +214,15 @@ class TestBatchNorm:
         np.testing.assert_array_equal(loaded.batch_norm_data, sampler.batch_norm_data)
         np.testing.assert_array_equal(loaded.predict(blobs[0]), sampler.predict(blobs[0]))
 
+    def test_of_a_data_set_the_first_inputs_are_saved(self, tmp_path):
+        x = np.random.default_rng(0).normal(size=(1_200, 2)).astype("float32")
+        sampler = deep_ensemble(with_norm(), num_networks=2)
+        sampler.batch_norm_data = tf.data.Dataset.from_tensor_slices(x).batch(100)
+        np.testing.assert_array_equal(sampler.batch_norm_data, x[:1_000])
+        sampler.save(tmp_path / "sampler.keras")
+        loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+        np.testing.assert_array_equal(loaded.batch_norm_data, x[:1_000])
+
     def test_the_structure_of_several_inputs_is_saved(self, tmp_path):
         a, b = keras.Input((2,), name="a"), keras.Input((3,), name="b")
         joined = layers.Concatenate()([a, b])
@@ -393,3 +402,24 @@ def test_the_first_step_is_traced_once(blobs, monkeypatch, form):
         data = tf.data.Dataset.from_tensor_slices((x, y)).batch(64)
         sampler.fit(data, shuffle=False, verbose=0)
     assert len(traced) == 1
+
+
+def test_inputs_of_a_wrong_shape_are_one_line(blobs):
+    y = blobs[1]
+    sampler = deep_ensemble(num_networks=2)
+    sampler.compile(loss=LOGITS)
+    images = np.zeros((96, 5, 5, 3), "float32")
+    single = tf.data.Dataset.from_tensor_slices(blobs)
+    for call, shape in (
+        (lambda: sampler.fit(images, y, verbose=0), "(96, 5, 5, 3)"),
+        (lambda: sampler.evaluate(images, y, verbose=0), "(96, 5, 5, 3)"),
+        (lambda: sampler.fit(single, verbose=0), "(2,)"),
+        (lambda: sampler.evaluate(single, verbose=0), "(2,)"),
+    ):
+        with pytest.raises(ValueError) as error:
+            call()
+        assert str(error.value) == (
+            f"Inputs have shape {shape}, but the target takes [M, 2]: reshape them. "
+            "Batch a data set of single examples, data_set.batch(32)."
+        )
+    assert int(sampler.step.numpy()) == 0

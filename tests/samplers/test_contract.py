@@ -165,14 +165,14 @@ class TestContract:
         model = keras.Sequential(
             [keras.Input((1,)), layers.Dense(8, activation="tanh"), layers.Dense(1)]
         )
-        x = np.linspace(-1, 1, 64, dtype="float32")[:, None]
+        x = np.linspace(-1, 1, 96, dtype="float32")[:, None]  # two batches of one shape
         y = np.sin(3 * x)
         sampler, history = fitted(lambda: make(model), x, y, loss="mse", epochs=60)
         assert_learns(sampler, history, 0.5)
         result = sampler.sample(10).evaluate(x, y)
         assert result.mean_squared_error < y.var()
         assert result.standard_deviation > 0
-        assert sampler.predict(x).shape == (64, 1)
+        assert sampler.predict(x).shape == (96, 1)
         assert np.isfinite(sampler.evaluate(x, y, verbose=0)).all()
         sampler.save(tmp_path / "sampler.keras")
         loaded = keras.saving.load_model(tmp_path / "sampler.keras")

@@ -284,3 +284,29 @@ def test_operations_are_recognised_wherever_they_come_from():
         *_, add, relu = record(same).operations
         assert traits_of(add).merges and traits_of(add).homogeneous
         assert traits_of(relu).homogeneous and traits_of(relu).elementwise
+
+
+def test_a_rule_that_returns_a_tensor_raises():
+    class Doubled(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    hn.register_layer(Doubled, rule=lambda run, call, args, kwargs: 2 * args[0].stacked)
+    target = hn.Target(keras.Sequential([keras.Input((2,)), layers.Dense(3), Doubled()]))
+    weights = target.unflatten(tf.ones([2, target.weight_count]))
+    with pytest.raises(TypeError, match="The rule of Doubled must return a Value, not Eager"):
+        target(weights, tf.ones([4, 2]))
+
+
+class Penalised(layers.Layer):
+    def call(self, x):
+        self.add_loss(tf.reduce_sum(x**2))
+        return x
+
+
+def test_a_loss_of_a_layer_is_not_dropped_silently():
+    target = hn.Target(keras.Sequential([keras.Input((2,)), layers.Dense(3), Penalised()]))
+    weights = target.unflatten(tf.ones([2, target.weight_count]))
+    assert target(weights, tf.ones([4, 2])).shape == (2, 4, 3)  # a loss matters in training only
+    with pytest.raises(ValueError, match="Layer 'penalised' calls add_loss, which"):
+        target(weights, tf.ones([4, 2]), training=True)

@@ -15,6 +15,7 @@ from small_training_runs import run, same_state
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 import hypernet_tf as hn
+from hypernet_tf.training.callbacks import HaltOnNaN, TrainingStoppedError
 from hypernet_tf.training.checkpoints import Checkpoints
 
 
@@ -54,6 +55,30 @@ def test_a_finished_run_is_only_loaded(four_steps):
     assert record["history"][-1]["step"] == 4
 
 
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(four_steps, tmp_path, monkeypatch):
+    def stop(self, logs=None):
+        raise KeyboardInterrupt
+
+    shutil.copytree(four_steps[0], tmp_path / "four")
+    monkeypatch.setattr(HaltOnNaN, "on_train_begin", stop)
+    for name, message in (
+        (
+            "four",
+            "stopped at step 4; the checkpoint of step 4 is kept: "
+            "run the same command again to go on",
+        ),
+        (
+            "new",
+            "stopped at step 0, before the first checkpoint: "
+            "run the same command again to start anew",
+        ),
+    ):
+        with pytest.raises(TrainingStoppedError) as error:
+            run(tmp_path / name, 7)
+        assert str(error.value) == message
+        assert isinstance(error.value, KeyboardInterrupt)
+
+
 def test_the_training_step_is_traced_once(four_steps):
     assert 1 <= four_steps[-1] <= 2  # Keras makes the metrics' variables in a first trace
 
@@ -72,13 +97,21 @@ KILLED = textwrap.dedent(
 )
 
 
-def test_killed_at_any_moment_it_ends_bit_for_bit_alike(tmp_path):
+@pytest.mark.parametrize(
+    "moments",
+    [
+        (".step-00000003.part",),
+        pytest.param((".step-00000003.part", "step-00000008"), marks=pytest.mark.slow),
+    ],
+    ids=["once", "twice"],
+)
+def test_killed_at_any_moment_it_ends_bit_for_bit_alike(moments, tmp_path):
     """SIGKILL while a checkpoint is written, and again between two of them.
 
-    The process that was killed first is continued by another one, that one by this process, which
-    also does the run that nothing interrupts.
+    A process that was killed is continued by the next one, the last by this process, which also
+    does the run that nothing interrupts.
     """
-    steps = 12
+    steps = 12 if len(moments) > 1 else 6
     tf.config.experimental.enable_op_determinism()
 
     def here(folder):
@@ -91,7 +124,7 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_alike(tmp_path):
     here(tmp_path / "whole")
     folder = tmp_path / "killed" / "checkpoints"
     kills = 0
-    for wanted in (".step-00000003.part", "step-00000008"):
+    for wanted in moments:
         process = start(tmp_path / "killed")
         deadline = time.monotonic() + 120
         while process.poll() is None and not (folder / wanted).exists():

@@ -111,7 +111,10 @@ class TestErrors:
         with pytest.raises(SystemExit) as end:
             self.run(monkeypatch, KeyboardInterrupt())
         assert end.value.code == 130
-        assert capsys.readouterr().err == "reproduce.mnist: stopped; run the same command again\n"
+        assert capsys.readouterr().err == (
+            "reproduce.mnist: stopped; what is finished is kept: "
+            "run the same command again to go on\n"
+        )
 
     def test_another_error_is_a_traceback(self, monkeypatch):
         with pytest.raises(ZeroDivisionError):

@@ -68,6 +68,18 @@ def test_a_child_that_fails_is_one_line(capfd):
     assert said.err == "because\n"
 
 
+def test_at_ctrl_c_a_child_says_itself_what_is_kept(capfd):
+    """The terminal sends SIGINT to both, this process here by the child."""
+    script = "import os, signal; os.kill(os.getppid(), signal.SIGINT); print('kept')"
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_child(["-c", script], "the run")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().out == "kept\n"
+
+
 def test_a_child_ends_with_this_process(tmp_path):
     """As SIGTERM of the parent: `end_together` turns it into an exit, which ends the child."""
     before = signal.getsignal(signal.SIGTERM)

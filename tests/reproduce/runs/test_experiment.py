@@ -26,9 +26,10 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, few_digits):
+def finished(tmp_path_factory, few_digits, undrawn):
     folder = tmp_path_factory.mktemp("runs") / "mnist"
-    return folder, experiment.run(TINY, folder)
+    with undrawn({"training_curves", "filters"}):
+        return folder, experiment.run(TINY, folder)
 
 
 class TestFolder:
@@ -36,8 +37,10 @@ class TestFolder:
         folder, metrics = finished
         assert json.loads((folder / "config.json").read_text()) == dataclasses.asdict(TINY)
         assert json.loads((folder / "metrics.json").read_text()) == metrics
+        assert (folder / "figures" / "accuracy_histogram.png").read_bytes()[:4] == b"\x89PNG"
         for name in ("accuracy_histogram", "training_curves", "filters"):
-            assert (folder / "figures" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+            for suffix in ("png", "pdf", "npz"):
+                assert (folder / "figures" / f"{name}.{suffix}").exists()
         assert any((folder / "tensorboard").iterdir())
         assert not list(folder.rglob("*.part*"))
 

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from small_experiments import SMALL_SETTINGS, modification_times, tiny
+from small_experiments import SMALL_SETTINGS, modification_times, tiny, tiny_of_study
 
 import hypernet_tf as hn
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
@@ -23,6 +23,12 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 @pytest.fixture(scope="module")
 def ensemble_run(tiny_run):
     return tiny_run(tiny("deep_ensemble", steps=30))
+
+
+@pytest.fixture(scope="module")
+def small_run(tiny_run):
+    """A run of three networks that have hardly learned, for tests without training of their own."""
+    return tiny_run(tiny_of_study("deep_ensemble"))
 
 
 def sampler_of(folder):
@@ -123,18 +129,18 @@ class TestWhatCannotBeMatched:
         self.check(config, tmp_path / "noise", "has one network, and so no distances to match")
 
 
-def test_as_many_networks_are_matched_as_the_other_run_has(ensemble_run, tmp_path):
-    for asked, expected in ((4, 4), (50, 10)):
-        config = tiny("noise", num_networks=asked, match=str(ensemble_run))
+def test_as_many_networks_are_matched_as_the_other_run_has(small_run, tmp_path):
+    for asked, expected in ((2, 2), (50, 3)):
+        config = tiny("noise", num_networks=asked, match=str(small_run))
         assert len(ensemble_to_match(tmp_path / "noise", config)) == expected
 
 
-def test_networks_that_are_equal_cannot_be_matched(ensemble_run, monkeypatch, tmp_path):
+def test_networks_that_are_equal_cannot_be_matched(small_run, monkeypatch, tmp_path):
     def fail(self, ensemble):
         raise ValueError("no noise is as weak")
 
     monkeypatch.setattr(hn.NoiseControl, "match", fail)
-    config = tiny("noise", num_networks=10, match=str(ensemble_run))
+    config = tiny("noise", num_networks=3, match=str(small_run))
     with pytest.raises(RunError, match="the noise cannot be matched: no noise is as weak"):
         experiment.run(config, tmp_path / "noise")
     assert not (tmp_path / "noise" / "metrics.json").exists()

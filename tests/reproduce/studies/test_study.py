@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from small_experiments import SmallStudy, modification_times, tiny
+from small_experiments import SmallStudy, modification_times, tiny_of_study
 
 from hypernet_tf.metrics import MEASURES, Measure
 from reproduce.reports import run_page
@@ -46,7 +46,7 @@ def children(monkeypatch, tiny_run):
         started.append(what)
         [folder] = [a.removeprefix("--run_dir=") for a in arguments if a.startswith("--run_dir=")]
         method, seed = what.split("-seed=")
-        run = tiny_run(tiny(method, seed=int(seed)))
+        run = tiny_run(tiny_of_study(method, int(seed)))
         shutil.copytree(run, folder, dirs_exist_ok=True)
 
     monkeypatch.setattr(studies, "run_child", run_child)
