@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -326,15 +325,17 @@ def attack_detection(
             f"None of the {len(x)} images is classified correctly: train the networks further."
         )
     x, y = np.asarray(x)[correct], np.asarray(y)[correct]
-    known = dataclasses.asdict(judge.uncertainty(x))
+    known = judge.uncertainty(x).scores
     misled, judge_misled = [], []
     auroc: dict[str, list[float]] = {name: [] for name in known}
     for epsilon in epsilons:
         moved = projected_gradient(networks, x, y, float(epsilon), steps=steps, seed=seed, **attack)
         misled.append((_classes(at(steps), moved) != y).mean())
-        log_p = judge.log_probabilities(moved)
-        judge_misled.append((mean_log_probabilities(log_p).argmax(-1) != y).mean())
-        for name, scores in dataclasses.asdict(measure_uncertainty([log_p])).items():
+        judged = judge.predictions(moved)
+        judge_misled.append(
+            (mean_log_probabilities(judged.log_probabilities).argmax(-1) != y).mean()
+        )
+        for name, scores in measure_uncertainty([judged]).scores.items():
             auroc[name].append(ood_metrics(known[name], scores).auroc)
     return AttackDetection(
         np.asarray(epsilons, float),

@@ -18,7 +18,12 @@ from hypernet_tf.ensembles.examples import Chunk, Examples
 from hypernet_tf.ensembles.temperature import best_temperature
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics.accuracy import majority_vote
-from hypernet_tf.metrics.uncertainty import Uncertainty, measure_uncertainty
+from hypernet_tf.metrics.uncertainty import (
+    Predictions,
+    Uncertainty,
+    measure_uncertainty,
+    uncertainty_in_graph,
+)
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.weights import weights_of
 
@@ -157,12 +162,52 @@ class Ensemble:
         log_p = self.target.log_probabilities(outputs)
         return log_p if self.temperature == 1.0 else tf.nn.log_softmax(log_p / self.temperature)
 
+    def _logits(self, outputs: Any) -> Any:
+        """Logits at the temperature; None unless there is one for each class."""
+        if self.target.outputs != "logits" or outputs.shape[-1] == 1:
+            return None
+        return outputs / self.temperature
+
     def _run_classes(
         self, examples: Examples, batch_size: int | None, verbose: int
     ) -> Iterator[tuple[np.ndarray, Chunk]]:
         """Yields log-probabilities [N, b, C] and the examples, for chunks of examples."""
         for outputs, chunk in self._run(examples, batch_size, verbose):
             yield self._log_p(tf.constant(keras.tree.flatten(outputs)[0])).numpy(), chunk
+
+    def _run_predictions(
+        self, examples: Examples, batch_size: int | None, verbose: int
+    ) -> Iterator[Predictions]:
+        """Yields predictions for chunks of examples."""
+        for outputs, _ in self._run(examples, batch_size, verbose):
+            (values,) = keras.tree.flatten(outputs)
+            yield Predictions(self._log_p(tf.constant(values)).numpy(), self._logits(values))
+
+    def predictions(
+        self, x: Any, *, batch_size: int | None = None, verbose: int = 0
+    ) -> Predictions:
+        """Log-probabilities of every network, and its logits where it returns them.
+
+        They are all that the scores of uncertainty need, see `hn.metrics.measure_uncertainty`.
+
+        Args:
+            x: Inputs [M, ...] or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
+            verbose: 1 shows a progress bar.
+
+        Raises:
+            ValueError: The target returns values, not classes.
+
+        Example:
+            >>> predicted = ensemble.predictions(x_test)
+            >>> hn.metrics.energy(predicted.logits)
+        """
+        self.target.require_classes("predictions()")
+        parts = list(self._run_predictions(Examples(x), batch_size, verbose))
+        log_p, logits = zip(*parts, strict=True)
+        return Predictions(
+            np.concatenate(log_p, 1), None if logits[0] is None else np.concatenate(logits, 1)
+        )
 
     def log_probabilities(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
@@ -262,8 +307,7 @@ class Ensemble:
             >>> ood_metrics(id_scores, ood_scores).auroc
         """
         self.target.require_classes("uncertainty")
-        runs = self._run_classes(Examples(x), batch_size, verbose)
-        return measure_uncertainty(log_p for log_p, _ in runs)
+        return measure_uncertainty(self._run_predictions(Examples(x), batch_size, verbose))
 
     # ---- other ensembles ------------------------------------------------------------------
 
@@ -400,10 +444,9 @@ class Ensemble:
 
         Its signature `serving_default` takes inputs [M, ...]: a single input has the name `inputs`,
         several have the names of the model's inputs. For classes it returns, by name, what
-        `predict` returns as `probabilities`, and the scores of `Uncertainty`: `entropy`,
-        `expected_entropy`, `mutual_information`, `variance` and `least_confidence`, each [M].
-        Otherwise it returns the `mean` of the values over networks and their `standard_deviation`;
-        for several outputs `mean_0`, `standard_deviation_0`, `mean_1` and so on. The temperature
+        `predict` returns as `probabilities`, and the scores of `Uncertainty`, each [M]. Otherwise
+        it returns the `mean` of the values over networks and their `standard_deviation`; for
+        several outputs `mean_0`, `standard_deviation_0`, `mean_1` and so on. The temperature
         of the ensemble is applied. The networks run one after the other.
 
         Args:
@@ -427,7 +470,8 @@ class Ensemble:
         flat = keras.tree.flatten(outputs)
         if self.target.classes is not None and len(flat[0].shape) == 3:
             probabilities = tf.reduce_mean(self._activated(flat[0]), 0)
-            return {"probabilities": probabilities} | export.uncertainty(self._log_p(flat[0]))
+            scores = uncertainty_in_graph(self._log_p(flat[0]), self._logits(flat[0]))
+            return {"probabilities": probabilities} | scores
         answers = {}
         for index, values in enumerate(map(self._activated, flat)):
             suffix = "" if len(flat) == 1 else f"_{index}"

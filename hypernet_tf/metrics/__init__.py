@@ -1,4 +1,4 @@
-"""Measures of predictions: pure functions of arrays, and the one table of all measures."""
+"""Measures of predictions: pure functions of arrays, and the tables of measures and of scores."""
 
 from hypernet_tf.metrics.accuracy import (
     brier_score,
@@ -35,19 +35,29 @@ from hypernet_tf.metrics.similarity import (
     pairwise_kl_divergence,
 )
 from hypernet_tf.metrics.uncertainty import (
+    SCORES,
+    Predictions,
+    Score,
     Uncertainty,
+    energy,
     expected_entropy,
+    least_confidence,
     measure_uncertainty,
     mutual_information,
     predictive_entropy,
     probability_variance,
+    uncertainty_in_graph,
+    variation_ratio,
 )
 
 __all__ = [
     "MEASURES",
+    "SCORES",
     "Measure",
     "OODMetrics",
+    "Predictions",
     "Reliability",
+    "Score",
     "Uncertainty",
     "adaptive_calibration_error",
     "area_under_risk_coverage",
@@ -55,8 +65,10 @@ __all__ = [
     "classification_accuracy",
     "confusion",
     "correct",
+    "energy",
     "expected_calibration_error",
     "expected_entropy",
+    "least_confidence",
     "linear_cka",
     "log_losses",
     "majority_vote",
@@ -76,5 +88,7 @@ __all__ = [
     "risk_coverage",
     "roc_curve",
     "squared_errors",
+    "uncertainty_in_graph",
+    "variation_ratio",
     "votes",
 ]

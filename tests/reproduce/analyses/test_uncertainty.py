@@ -60,10 +60,11 @@ def test_figures_and_page(analysed):
     for name in entry["figures"]:
         check_figure(folder, name)
     keys = check_page(folder, entry, ANALYSES["uncertainty"])
-    assert len(keys) == 3 + 4 * 2 + 3 + 4
+    assert len(keys) == 3 + 7 * 2 + 3 + 7
     assert {
         "uncertainty_member_brier_score",
         "uncertainty_mutual_information_wrong",
         "uncertainty_cka_of_log_probabilities",
         "uncertainty_risk_coverage_least_confidence",
+        "uncertainty_risk_coverage_energy",
     } <= set(keys)
