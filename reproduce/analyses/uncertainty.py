@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.special import log_softmax
 
+import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import (
     MEASURES,
@@ -27,9 +29,12 @@ from reproduce.reports.tables import Row
 
 # Networks are compared in pairs on the first test images only: the time grows with N².
 _PAIR_IMAGES = 1_000
+# One temperature needs few images: the first validation images.
+_TEMPERATURE_IMAGES = 1_000
 _EXAMPLES = ("Most uncertain images by entropy", "Wrong answers with the highest probability")
 _NUM_EXAMPLES = 8  # in each row of the figure
 _CALIBRATION = ("expected_calibration_error", "adaptive_calibration_error", "brier_score")
+_SCALED = ("negative_log_likelihood", *_CALIBRATION)
 _PAIRS = {
     "kl_divergence": ("Kullback-Leibler divergence of two networks", "nats"),
     "js_divergence": ("Jensen-Shannon divergence of two networks", "nats"),
@@ -38,7 +43,10 @@ _PAIRS = {
 
 
 class Uncertainty(Analysis):
-    """Calibration, uncertainty, similarity of the networks, and risk-coverage curves."""
+    """Calibration, uncertainty, similarity of the networks, and risk-coverage curves.
+
+    Calibration is reported without and with temperature scaling.
+    """
 
     name = "uncertainty"
     title = "calibration, uncertainty, similarity of the networks, risk-coverage curves"
@@ -48,6 +56,8 @@ class Uncertainty(Analysis):
     )
     highlights = (
         "uncertainty_member_expected_calibration_error",
+        "uncertainty_before_scaling_expected_calibration_error",
+        "uncertainty_after_scaling_expected_calibration_error",
         "uncertainty_mutual_information_correct",
         "uncertainty_mutual_information_wrong",
         "uncertainty_cka_of_log_probabilities",
@@ -68,12 +78,13 @@ class Uncertainty(Analysis):
         wrong = mean.argmax(-1) != labels
         numbers: dict[str, Any] = {"num_networks": len(ensemble), "num_images": len(labels)}
         for key in _CALIBRATION:
-            error = MEASURES[key].compute
-            assert error is not None
+            error = _measure(key)
             numbers[key] = {
                 "member_mean": float(np.mean([error(member, labels) for member in log_p])),
                 "ensemble": float(error(mean, labels)),
             }
+        if len(subject.dataset.validation):
+            numbers["temperature_scaling"] = _scaling(subject, ensemble, log_p, labels)
         for score, values in scores.items():
             numbers[score] = {
                 "mean": float(values.mean()),
@@ -135,6 +146,7 @@ class Uncertainty(Analysis):
             )
             for key in _CALIBRATION
         ]
+        rows += _scaling_rows(numbers.get("temperature_scaling"))
         # A run from before a score was added, or without logits, does not have all of them.
         scores = [score for score in SCORES.values() if score.key in numbers]
         for score in scores:
@@ -162,6 +174,51 @@ class Uncertainty(Analysis):
                 )
                 rows.append(Row(area, areas[score.key]))
         return rows
+
+
+def _scaling(
+    subject: Subject, ensemble: hn.Ensemble, log_p: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """Likelihood and calibration at temperature 1 and at that of the validation images."""
+    validation = subject.dataset.validation
+    x, y = validation.x[:_TEMPERATURE_IMAGES], np.asarray(validation.y[:_TEMPERATURE_IMAGES])
+    temperature = ensemble.calibrate(x, y, verbose=1).temperature
+    means = {
+        "before": mean_log_probabilities(log_p),
+        "after": mean_log_probabilities(log_softmax(log_p / temperature, -1)),
+    }
+    return {"temperature": temperature, "num_images": len(y)} | {
+        when: {key: float(_measure(key)(mean, labels)) for key in _SCALED}
+        for when, mean in means.items()
+    }
+
+
+def _measure(key: str) -> Callable[..., Any]:
+    compute = MEASURES[key].compute
+    assert compute is not None
+    return compute
+
+
+def _scaling_rows(numbers: Mapping[str, Any] | None) -> list[Row]:
+    """The temperature, and both values of each measure; none where no image was held out."""
+    if numbers is None:
+        return []
+    temperature = Measure(
+        "uncertainty_temperature", "temperature of the validation images", "analysis"
+    )
+    return [Row(temperature, numbers["temperature"])] + [
+        Row(
+            dataclasses.replace(
+                MEASURES[key],
+                key=f"uncertainty_{when}_scaling_{key}",
+                title=f"{MEASURES[key].title}, {when} temperature scaling",
+                group="analysis",
+            ),
+            numbers[when][key],
+        )
+        for key in _SCALED
+        for when in ("before", "after")
+    ]
 
 
 def _examples(
