@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.ensembles import export, inference, io
-from hypernet_tf.ensembles.evaluation import Evaluation, evaluate, integer_labels
+from hypernet_tf.ensembles.evaluation import (
+    Evaluation,
+    evaluate,
+    evaluate_choices,
+    integer_choices,
+    integer_labels,
+)
 from hypernet_tf.ensembles.examples import Chunk, Examples
 from hypernet_tf.ensembles.temperature import best_temperature
 from hypernet_tf.gauge import Gauge
@@ -26,6 +33,10 @@ from hypernet_tf.metrics.uncertainty import (
 )
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.weights import weights_of
+
+# Log-probabilities that are in memory at once where examples have several choices: 64 MiB in
+# float32, and a few times as much for what is computed from them.
+_PREDICTIONS_AT_ONCE = 2**24
 
 
 class Ensemble:
@@ -65,7 +76,7 @@ class Ensemble:
         if not 0.0 < temperature < float("inf"):
             raise ValueError(f"The temperature must be a number above 0, not {temperature}.")
         if temperature != 1.0:
-            target.require_classes("a temperature")
+            target.require_choices("a temperature")
         self.target = target
         self.weights = WeightSet(list(weights.trainable), list(weights.state))
         self.temperature = float(temperature)
@@ -156,6 +167,8 @@ class Ensemble:
         if self.temperature == 1.0:
             return self.target.activate(outputs)
         p = tf.exp(self._log_p(outputs))
+        if self.target.has_labels:
+            return p[..., 1]
         return p[..., 1:] if outputs.shape[-1] == 1 else p  # the second of two classes
 
     def _log_p(self, outputs: tf.Tensor) -> tf.Tensor:
@@ -202,7 +215,7 @@ class Ensemble:
             >>> predicted = ensemble.predictions(x_test)
             >>> hn.metrics.energy(predicted.logits)
         """
-        self.target.require_classes("predictions()")
+        self.target.require_choices("predictions()")
         parts = list(self._run_predictions(Examples(x), batch_size, verbose))
         log_p, logits = zip(*parts, strict=True)
         return Predictions(
@@ -213,6 +226,8 @@ class Ensemble:
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
     ) -> np.ndarray:
         """Log of each class's probability by each network, [N, M, C], in nats.
+
+        Where each example has several choices, [N, M, labels, 2] or [N, M, height, width, C].
 
         If the target ends in probabilities, a probability of 0 counts as 1.2e-38, the smallest
         normal float32.
@@ -225,7 +240,7 @@ class Ensemble:
         Raises:
             ValueError: The target returns values, not classes.
         """
-        self.target.require_classes("log-probabilities")
+        self.target.require_choices("log-probabilities")
         runs = self._run_classes(Examples(x), batch_size, verbose)
         return np.concatenate([log_p for log_p, _ in runs], 1)
 
@@ -265,8 +280,9 @@ class Ensemble:
 
         Args:
             x: Inputs [M, ...], or a data set of (x, y) or (x, y, sample_weight).
-            y: Integer labels [M] (or [M, 1], or one-hot [M, C]); for regression values [M, ...].
-                None for a data set.
+            y: Integer labels [M] (or [M, 1], or one-hot [M, C]); for several labels 0 or 1
+                [M, L]; for class maps integers [M, height, width] (or one-hot); for regression
+                values [M, ...]. None for a data set.
             sample_weight: Sample weights [M], at least 0; None for equal weights or a data set.
             batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
@@ -283,15 +299,33 @@ class Ensemble:
             examples = Examples(x, y, sample_weight, labels=np.asarray)
             runs = self._run(examples, batch_size, verbose)
             return evaluate(((keras.tree.flatten(o)[0], chunk) for o, chunk in runs), None)
-        num_classes = self.target.require_classes("evaluate()")
-        labels = functools.partial(integer_labels, num_classes=num_classes)
-        examples = Examples(x, y, sample_weight, labels=labels)
+        num_classes = self.target.require_choices("evaluate()")
+        examples = Examples(x, y, sample_weight, labels=self._integer_labels())
+        if self.target.choices_shape:
+            batch_size = batch_size or self._choices_at_once()
+            runs = self._run_classes(examples, batch_size, verbose)
+            return evaluate_choices(runs, num_classes)
         return evaluate(self._run_classes(examples, batch_size, verbose), num_classes)
+
+    def _integer_labels(self) -> Callable[[np.ndarray], np.ndarray]:
+        num_classes = self.target.require_choices("labels")
+        shape = self.target.choices_shape
+        if shape:
+            return functools.partial(integer_choices, num_classes=num_classes, shape=shape)
+        return functools.partial(integer_labels, num_classes=num_classes)
+
+    def _choices_at_once(self) -> int | None:
+        """Number of examples whose predictions [N, b, ..., C] stay small; None for one choice."""
+        shape = self.target.choices_shape
+        if not shape or None in shape:
+            return 1 if shape else None
+        each = len(self) * math.prod(shape) * (self.target.classes or 1)
+        return max(1, min(512, _PREDICTIONS_AT_ONCE // each))
 
     def uncertainty(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
     ) -> Uncertainty:
-        """Scores of the networks' uncertainty about each example.
+        """Scores of the networks' uncertainty about each example, each label or each pixel.
 
         Args:
             x: Inputs [M, ...] or a data set.
@@ -306,7 +340,8 @@ class Ensemble:
             >>> id_scores, ood_scores = (ensemble.uncertainty(x).entropy for x in (x_test, x_ood))
             >>> ood_metrics(id_scores, ood_scores).auroc
         """
-        self.target.require_classes("uncertainty")
+        self.target.require_choices("uncertainty")
+        batch_size = batch_size or self._choices_at_once()
         return measure_uncertainty(self._run_predictions(Examples(x), batch_size, verbose))
 
     # ---- other ensembles ------------------------------------------------------------------
@@ -353,9 +388,8 @@ class Ensemble:
 
         Reference: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
         """
-        num_classes = self.target.require_classes("calibrate()")
-        labels = functools.partial(integer_labels, num_classes=num_classes)
-        examples = Examples(x, y, sample_weight, labels=labels)
+        self.target.require_choices("calibrate()")
+        examples = Examples(x, y, sample_weight, labels=self._integer_labels())
         plain = self._like(self.weights, temperature=1.0)
         runs = list(plain._run_classes(examples, batch_size, verbose))
         return self._like(self.weights, temperature=best_temperature(runs, self.temperature))
@@ -468,7 +502,7 @@ class Ensemble:
     def _answers(self, outputs: Any) -> dict[str, tf.Tensor]:
         """What an exported ensemble returns, from outputs [N, M, ...]."""
         flat = keras.tree.flatten(outputs)
-        if self.target.classes is not None and len(flat[0].shape) == 3:
+        if self.target.classes is not None:
             probabilities = tf.reduce_mean(self._activated(flat[0]), 0)
             scores = uncertainty_in_graph(self._log_p(flat[0]), self._logits(flat[0]))
             return {"probabilities": probabilities} | scores

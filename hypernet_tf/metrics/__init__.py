@@ -2,6 +2,7 @@
 
 from hypernet_tf.metrics.accuracy import (
     brier_score,
+    brier_scores,
     classification_accuracy,
     confusion,
     correct,
@@ -17,8 +18,11 @@ from hypernet_tf.metrics.accuracy import (
 from hypernet_tf.metrics.calibration import (
     Reliability,
     adaptive_calibration_error,
+    bin_sums,
+    error_of_bins,
     expected_calibration_error,
     reliability,
+    reliability_of,
 )
 from hypernet_tf.metrics.measures import MEASURES, Measure
 from hypernet_tf.metrics.ood import (
@@ -61,11 +65,14 @@ __all__ = [
     "Uncertainty",
     "adaptive_calibration_error",
     "area_under_risk_coverage",
+    "bin_sums",
     "brier_score",
+    "brier_scores",
     "classification_accuracy",
     "confusion",
     "correct",
     "energy",
+    "error_of_bins",
     "expected_calibration_error",
     "expected_entropy",
     "least_confidence",
@@ -85,6 +92,7 @@ __all__ = [
     "predictive_entropy",
     "probability_variance",
     "reliability",
+    "reliability_of",
     "risk_coverage",
     "roc_curve",
     "squared_errors",

@@ -23,6 +23,9 @@ from hypernet_tf.metrics.accuracy import mean_log_probabilities, votes
 class Predictions(NamedTuple):
     """What N networks predict for M examples.
 
+    Where each example has several choices among classes, they are the axes before the last one:
+    [N, M, labels, 2], [N, M, height, width, C].
+
     Attributes:
         log_probabilities: Log-probabilities [N, M, C], in nats.
         logits: Logits [N, M, C], divided by the temperature; None unless the networks return one
@@ -84,7 +87,8 @@ class Uncertainty:
       each class.
 
     Attributes:
-        scores: Key -> scores [M], in the order of the table.
+        scores: Key -> scores [M], in the order of the table; [M, labels] for labels, and maps
+            [M, height, width] for class maps.
     """
 
     scores: dict[str, np.ndarray]
@@ -111,7 +115,9 @@ def measure_uncertainty(chunks: Iterable[Predictions]) -> Uncertainty:
     """
     parts = [
         {
-            key: score.compute(values)
+            key: score.compute(values.reshape(len(values), -1, values.shape[-1])).reshape(
+                values.shape[1:-1]
+            )
             for key, score in SCORES.items()
             if (values := _inputs(score, *chunk)) is not None
         }
