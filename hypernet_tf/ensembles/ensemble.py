@@ -20,8 +20,9 @@ from hypernet_tf.ensembles.evaluation import (
     evaluate_choices,
     integer_choices,
     integer_labels,
+    numeric_values,
 )
-from hypernet_tf.ensembles.examples import Chunk, Examples
+from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs
 from hypernet_tf.ensembles.temperature import best_temperature
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics.accuracy import majority_vote
@@ -296,7 +297,7 @@ class Ensemble:
         if len(keras.tree.flatten(self.target.plan.outputs)) != 1:
             raise ValueError("evaluate() needs a target with one output: use predict().")
         if self.target.classes is None:
-            examples = Examples(x, y, sample_weight, labels=np.asarray)
+            examples = Examples(x, y, sample_weight, labels=numeric_values)
             runs = self._run(examples, batch_size, verbose)
             return evaluate(((keras.tree.flatten(o)[0], chunk) for o, chunk in runs), None)
         num_classes = self.target.require_choices("evaluate()")
@@ -579,18 +580,8 @@ class Ensemble:
 
 
 def _require_numbers(outputs: Any, x: Any) -> None:
-    """Raise an error in one line if inputs are NaN, or if networks return NaN or infinity.
-
-    ReLU and pooling may turn NaN into a number, so that the outputs alone do not tell.
-    """
-    for part in map(np.asarray, keras.tree.flatten(x)):
-        if np.issubdtype(part.dtype, np.floating):
-            missing = np.isnan(part.reshape(len(part), -1)).any(1)
-            if missing.any():
-                raise ValueError(
-                    f"{missing.sum()} of {len(part)} inputs that ran together have NaN, the first "
-                    f"of them number {missing.argmax()}: remove or replace them."
-                )
+    """Raise an error in one line if inputs are not finite, or networks return NaN or infinity."""
+    check_inputs(x)
     for values in keras.tree.flatten(outputs):
         rows = values.reshape(len(values), -1)
         broken = np.flatnonzero((np.isnan(rows) | np.isposinf(rows)).any(1))

@@ -107,6 +107,27 @@ def integer_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
     return labels
 
 
+def numeric_values(y: np.ndarray) -> np.ndarray:
+    """True values of a regression [M, ...].
+
+    Args:
+        y: Numbers [M, ...].
+
+    Raises:
+        ValueError: Some of them are NaN or infinite.
+    """
+    y = np.asarray(y)
+    if y.dtype.kind != "f":
+        return y
+    wrong = ~np.isfinite(y.reshape(len(y), -1)).all(1)
+    if wrong.any():
+        raise ValueError(
+            f"{wrong.sum()} of {len(y)} true values are NaN or infinite, the first of them number "
+            f"{wrong.argmax()}: remove these examples."
+        )
+    return y
+
+
 def integer_choices(y: np.ndarray, num_classes: int, shape: tuple) -> np.ndarray:
     """Classes of all choices of each example as integers [M, *shape].
 

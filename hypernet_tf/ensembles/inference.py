@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from hypernet_tf.ensembles.examples import Chunk, Examples, joined, part
+from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs, joined, part
 from hypernet_tf.targets import Target, WeightSet
 
 # Bytes of activations that are in memory at once: half of 1 GiB, which leaves room for copies.
@@ -100,6 +100,9 @@ def batch_statistics(
         examples: Examples on which all networks run.
         batch_size: B, the number of examples in the batches of the statistics. A last, short batch
             counts by its size.
+
+    Raises:
+        ValueError: Inputs have NaN or infinity.
     """
     num_networks, _ = plan(target, weights.trainable[0].shape[0], examples.size, batch_size)
     parts = _parts(weights, num_networks)
@@ -111,6 +114,7 @@ def batch_statistics(
     ]
     divisor, num_examples = examples.size or batch_size, 0
     for chunk in examples.chunks(batch_size):
+        check_inputs(chunk.x)
         x = keras.tree.map_structure(tf.constant, chunk.x)
         num_examples += chunk.size
         for (_, some), sums in zip(parts, totals, strict=True):

@@ -220,6 +220,29 @@ class TestNaN:
         with pytest.raises(ValueError, match=rule):
             getattr(ensemble, method)(x, *arguments)
 
+    def test_infinite_inputs_are_counted(self, cases, x):
+        x = x.copy()
+        x[3] = np.inf
+        rule = (
+            f"^1 of {EXAMPLES} inputs that ran together have infinity, the first of them number 3: "
+        )
+        with pytest.raises(ValueError, match=rule):
+            cases["logits"].ensemble.predict(x)
+
+    def test_true_values_are_counted(self, cases, x):
+        y = np.zeros([EXAMPLES, 2])
+        y[4, 1] = np.nan
+        rule = f"^1 of {EXAMPLES} true values are NaN or infinite, the first of them number 4: "
+        with pytest.raises(ValueError, match=rule):
+            cases["values"].ensemble.evaluate(x, y)
+
+    def test_inputs_of_statistics_are_counted(self, x):
+        x = x.copy()
+        x[2] = np.nan
+        rule = f"^1 of {EXAMPLES} inputs that ran together have NaN, the first of them number 2: "
+        with pytest.raises(ValueError, match=rule):
+            ensemble_of(normalised(), "logits").update_batch_norm(x)
+
     def test_inputs_are_counted(self, cases, x):
         x = x.copy()
         x[2] = np.nan
