@@ -33,7 +33,7 @@ from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow qu
 
 import hypernet_tf as hn
 from hypernet_tf import plots
-from hypernet_tf.metrics import Measure
+from hypernet_tf.metrics import SCORES, Measure
 from reproduce.analyses import ANALYSES, Drawing, perform
 from reproduce.cli import (
     analysis_flags,
@@ -325,8 +325,9 @@ _OOD_SCORES = ("entropy", "mutual_information")
 
 def _is_ood(key: str, *scores: str) -> bool:
     """Whether a row is the area under the ROC curve of a data set and one of the scores."""
-    ends = tuple(f"_{score}_auroc" for score in scores or _OOD_SCORES)
-    return key.startswith("ood_") and key.endswith(ends)
+    # The name of a score may end with that of another one.
+    ends = [score for score in SCORES if key.endswith(f"_{score}_auroc")]
+    return key.startswith("ood_") and max(ends, key=len, default="") in (scores or _OOD_SCORES)
 
 
 def _value(key: str, result: RunResult) -> float | None:

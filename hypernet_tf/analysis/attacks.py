@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.ensembles.examples import check_inputs
 from hypernet_tf.metrics.accuracy import majority_vote, mean_log_probabilities
 from hypernet_tf.metrics.ood import ood_metrics
 from hypernet_tf.metrics.uncertainty import measure_uncertainty
@@ -118,7 +118,8 @@ def adversarial_success(
 
     Raises:
         NothingToAttackError: No image is classified correctly.
-        ValueError: The target returns values, not classes.
+        ValueError: The target returns values, not classes; eps is negative or not finite; or images
+            are not finite.
 
     Example:
         >>> sample = lambda num_networks, seed: hyper.sample(num_networks, seed=seed)
@@ -130,6 +131,9 @@ def adversarial_success(
     num_classes = target.require_classes("an attack")
     wrong_classes = (y + rng.integers(1, num_classes, len(y))) % num_classes
     sizes = np.asarray(epsilons, np.float32) / 255
+    for epsilon in np.ravel(epsilons):
+        _check_epsilon(epsilon)
+    check_inputs(x)
 
     @tf.function
     def attack(weights: WeightSet, images: tf.Tensor, classes: tf.Tensor) -> tuple:
@@ -214,7 +218,8 @@ def projected_gradient(
         seed: Seed of the random start.
 
     Raises:
-        ValueError: eps is negative or not finite, or there is no step.
+        ValueError: eps is negative or not finite, another option is out of range, or images are
+            not finite.
 
     Example:
         >>> moved = projected_gradient(hyper.sample(10), x_test, y_test, 0.1)
@@ -224,10 +229,14 @@ def projected_gradient(
     Reference: "Towards Deep Learning Models Resistant to Adversarial Attacks", arXiv 1706.06083;
     Ratzlaff and Fuxin (2019), adversarial experiments.
     """
-    if not (np.isfinite(epsilon) and epsilon >= 0):
-        raise ValueError(f"epsilon is {epsilon}: give the size of the attack, 0 or more.")
+    _check_epsilon(epsilon)
     if steps < 1:
         raise ValueError(f"steps is {steps}: give a whole number of at least 1.")
+    if step_size is not None and not 0 <= step_size < float("inf"):
+        raise ValueError(f"step_size is {step_size}: give a number of at least 0, or None.")
+    if clip is not None and not clip[0] < clip[1]:
+        raise ValueError(f"clip is {clip}: give the lowest pixel, then the highest.")
+    check_inputs(x)
     length = 2.5 * epsilon / steps if step_size is None else step_size
     sign = 1.0 if targeted else -1.0
     at = networks if callable(networks) else lambda step: networks
@@ -259,6 +268,11 @@ def projected_gradient(
             near = np.clip(images, x[part] - epsilon, x[part] + epsilon)
             moved[part] = np.clip(near, *limits)
     return moved
+
+
+def _check_epsilon(epsilon: float) -> None:
+    if not (np.isfinite(epsilon) and epsilon >= 0):
+        raise ValueError(f"epsilon is {epsilon}: give the size of the attack, 0 or more.")
 
 
 class AttackDetection(NamedTuple):
@@ -326,15 +340,17 @@ def attack_detection(
             f"None of the {len(x)} images is classified correctly: train the networks further."
         )
     x, y = np.asarray(x)[correct], np.asarray(y)[correct]
-    known = dataclasses.asdict(judge.uncertainty(x))
+    known = judge.uncertainty(x).scores
     misled, judge_misled = [], []
     auroc: dict[str, list[float]] = {name: [] for name in known}
     for epsilon in epsilons:
         moved = projected_gradient(networks, x, y, float(epsilon), steps=steps, seed=seed, **attack)
         misled.append((_classes(at(steps), moved) != y).mean())
-        log_p = judge.log_probabilities(moved)
-        judge_misled.append((mean_log_probabilities(log_p).argmax(-1) != y).mean())
-        for name, scores in dataclasses.asdict(measure_uncertainty([log_p])).items():
+        judged = judge.predictions(moved)
+        judge_misled.append(
+            (mean_log_probabilities(judged.log_probabilities).argmax(-1) != y).mean()
+        )
+        for name, scores in measure_uncertainty([judged]).scores.items():
             auroc[name].append(ood_metrics(known[name], scores).auroc)
     return AttackDetection(
         np.asarray(epsilons, float),

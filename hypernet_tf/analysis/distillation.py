@@ -13,6 +13,7 @@ from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.ensembles.examples import Examples
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
+from hypernet_tf.targets.outputs import Outputs
 
 _LEAST_PROBABILITY = np.finfo(np.float32).tiny
 
@@ -93,6 +94,7 @@ def distill(
     else:
         (answers,) = keras.tree.flatten(ensemble.predict(inputs, verbose=verbose))
         if target.classes is not None:
+            answers = answers[..., None] if ensemble.target.has_labels else answers
             answers = softened(answers, temperature)
     inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # tf.data stacks a list
     weights = () if given.sample_weight is None else (given.sample_weight,)
@@ -175,7 +177,8 @@ def _student(student: Any, ensemble: Ensemble, seed: int) -> tuple[Target, keras
         if not isinstance(target, Target):
             target = Target(target)
             if ensemble.target.classes is not None and target.outputs == "values":
-                target = Target(student, outputs="logits")
+                logits: Outputs = "label_logits" if ensemble.target.has_labels else "logits"
+                target = Target(student, outputs=logits)
         weights = _new_weights(target, seed)
     outputs, expected = _outputs(target), _outputs(ensemble.target)
     if outputs != expected:
@@ -188,7 +191,8 @@ def _outputs(target: Target) -> str:
     shapes = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
     if len(shapes) != 1 or target.classes is None:
         return f"values {', '.join(str(list(shape)) for shape in shapes)}"
-    return f"probabilities {[*shapes[0][:-1], target.classes]}"
+    kind = "label probabilities" if target.has_labels else "probabilities"
+    return f"{kind} {[*target.choices_shape, target.classes]}"
 
 
 def _new_weights(target: Target, seed: int) -> WeightSet:

@@ -33,7 +33,7 @@ def principal_components(vectors: np.ndarray, components: int = 6, *, seed: int 
         seed: Seed of the shuffling, and of scikit-learn's randomised solver.
 
     Raises:
-        ValueError: There are not more networks than components.
+        ValueError: There are not more networks than components, or weights are not finite.
 
     Source: `sklearn.decomposition.PCA`.
     """
@@ -44,6 +44,12 @@ def principal_components(vectors: np.ndarray, components: int = 6, *, seed: int 
         raise ValueError(
             f"{components} principal components need at least {components + 1} networks, not "
             f"{len(vectors)}."
+        )
+    broken = np.flatnonzero(~np.isfinite(vectors).all(1))
+    if len(broken):
+        raise ValueError(
+            f"{len(broken)} of {len(vectors)} networks have weights that are NaN or infinite, the "
+            f"first of them number {broken[0]}: leave them out."
         )
     pca = PCA(components, random_state=seed)
     coordinates = pca.fit_transform(vectors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 import os
 import pathlib
@@ -14,14 +15,30 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.ensembles import export, inference, io
-from hypernet_tf.ensembles.evaluation import Evaluation, evaluate, integer_labels
-from hypernet_tf.ensembles.examples import Chunk, Examples
+from hypernet_tf.ensembles.evaluation import (
+    Evaluation,
+    evaluate,
+    evaluate_choices,
+    integer_choices,
+    integer_labels,
+    numeric_values,
+)
+from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs
 from hypernet_tf.ensembles.temperature import best_temperature
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics.accuracy import majority_vote
-from hypernet_tf.metrics.uncertainty import Uncertainty, measure_uncertainty
+from hypernet_tf.metrics.uncertainty import (
+    Predictions,
+    Uncertainty,
+    measure_uncertainty,
+    uncertainty_in_graph,
+)
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.weights import weights_of
+
+# Log-probabilities that are in memory at once where examples have several choices: 64 MiB in
+# float32, and a few times as much for what is computed from them.
+_PREDICTIONS_AT_ONCE = 2**24
 
 
 class Ensemble:
@@ -61,7 +78,7 @@ class Ensemble:
         if not 0.0 < temperature < float("inf"):
             raise ValueError(f"The temperature must be a number above 0, not {temperature}.")
         if temperature != 1.0:
-            target.require_classes("a temperature")
+            target.require_choices("a temperature")
         self.target = target
         self.weights = WeightSet(list(weights.trainable), list(weights.state))
         self.temperature = float(temperature)
@@ -152,11 +169,19 @@ class Ensemble:
         if self.temperature == 1.0:
             return self.target.activate(outputs)
         p = tf.exp(self._log_p(outputs))
+        if self.target.has_labels:
+            return p[..., 1]
         return p[..., 1:] if outputs.shape[-1] == 1 else p  # the second of two classes
 
     def _log_p(self, outputs: tf.Tensor) -> tf.Tensor:
         log_p = self.target.log_probabilities(outputs)
         return log_p if self.temperature == 1.0 else tf.nn.log_softmax(log_p / self.temperature)
+
+    def _logits(self, outputs: Any) -> Any:
+        """Logits at the temperature; None unless there is one for each class."""
+        if self.target.outputs != "logits" or outputs.shape[-1] == 1:
+            return None
+        return outputs / self.temperature
 
     def _run_classes(
         self, examples: Examples, batch_size: int | None, verbose: int
@@ -165,10 +190,46 @@ class Ensemble:
         for outputs, chunk in self._run(examples, batch_size, verbose):
             yield self._log_p(tf.constant(keras.tree.flatten(outputs)[0])).numpy(), chunk
 
+    def _run_predictions(
+        self, examples: Examples, batch_size: int | None, verbose: int
+    ) -> Iterator[Predictions]:
+        """Yields predictions for chunks of examples."""
+        for outputs, _ in self._run(examples, batch_size, verbose):
+            (values,) = keras.tree.flatten(outputs)
+            yield Predictions(self._log_p(tf.constant(values)).numpy(), self._logits(values))
+
+    def predictions(
+        self, x: Any, *, batch_size: int | None = None, verbose: int = 0
+    ) -> Predictions:
+        """Log-probabilities of every network, and its logits where it returns them.
+
+        They are all that the scores of uncertainty need, see `hn.metrics.measure_uncertainty`.
+
+        Args:
+            x: Inputs [M, ...] or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
+            verbose: 1 shows a progress bar.
+
+        Raises:
+            ValueError: The target returns values, not classes.
+
+        Example:
+            >>> predicted = ensemble.predictions(x_test)
+            >>> hn.metrics.energy(predicted.logits)
+        """
+        self.target.require_choices("predictions()")
+        parts = list(self._run_predictions(Examples(x), batch_size, verbose))
+        log_p, logits = zip(*parts, strict=True)
+        return Predictions(
+            np.concatenate(log_p, 1), None if logits[0] is None else np.concatenate(logits, 1)
+        )
+
     def log_probabilities(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
     ) -> np.ndarray:
         """Log of each class's probability by each network, [N, M, C], in nats.
+
+        Where each example has several choices, [N, M, labels, 2] or [N, M, height, width, C].
 
         If the target ends in probabilities, a probability of 0 counts as 1.2e-38, the smallest
         normal float32.
@@ -181,7 +242,7 @@ class Ensemble:
         Raises:
             ValueError: The target returns values, not classes.
         """
-        self.target.require_classes("log-probabilities")
+        self.target.require_choices("log-probabilities")
         runs = self._run_classes(Examples(x), batch_size, verbose)
         return np.concatenate([log_p for log_p, _ in runs], 1)
 
@@ -221,8 +282,9 @@ class Ensemble:
 
         Args:
             x: Inputs [M, ...], or a data set of (x, y) or (x, y, sample_weight).
-            y: Integer labels [M] (or [M, 1], or one-hot [M, C]); for regression values [M, ...].
-                None for a data set.
+            y: Integer labels [M] (or [M, 1], or one-hot [M, C]); for several labels 0 or 1
+                [M, L]; for class maps integers [M, height, width] (or one-hot); for regression
+                values [M, ...]. None for a data set.
             sample_weight: Sample weights [M], at least 0; None for equal weights or a data set.
             batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
@@ -236,18 +298,36 @@ class Ensemble:
         if len(keras.tree.flatten(self.target.plan.outputs)) != 1:
             raise ValueError("evaluate() needs a target with one output: use predict().")
         if self.target.classes is None:
-            examples = Examples(x, y, sample_weight, labels=np.asarray)
+            examples = Examples(x, y, sample_weight, labels=numeric_values)
             runs = self._run(examples, batch_size, verbose)
             return evaluate(((keras.tree.flatten(o)[0], chunk) for o, chunk in runs), None)
-        num_classes = self.target.require_classes("evaluate()")
-        labels = functools.partial(integer_labels, num_classes=num_classes)
-        examples = Examples(x, y, sample_weight, labels=labels)
+        num_classes = self.target.require_choices("evaluate()")
+        examples = Examples(x, y, sample_weight, labels=self._integer_labels())
+        if self.target.choices_shape:
+            batch_size = batch_size or self._choices_at_once()
+            runs = self._run_classes(examples, batch_size, verbose)
+            return evaluate_choices(runs, num_classes)
         return evaluate(self._run_classes(examples, batch_size, verbose), num_classes)
+
+    def _integer_labels(self) -> Callable[[np.ndarray], np.ndarray]:
+        num_classes = self.target.require_choices("labels")
+        shape = self.target.choices_shape
+        if shape:
+            return functools.partial(integer_choices, num_classes=num_classes, shape=shape)
+        return functools.partial(integer_labels, num_classes=num_classes)
+
+    def _choices_at_once(self) -> int | None:
+        """Number of examples whose predictions [N, b, ..., C] stay small; None for one choice."""
+        shape = self.target.choices_shape
+        if not shape or None in shape:
+            return 1 if shape else None
+        each = len(self) * math.prod(shape) * (self.target.classes or 1)
+        return max(1, min(512, _PREDICTIONS_AT_ONCE // each))
 
     def uncertainty(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
     ) -> Uncertainty:
-        """Scores of the networks' uncertainty about each example.
+        """Scores of the networks' uncertainty about each example, each label or each pixel.
 
         Args:
             x: Inputs [M, ...] or a data set.
@@ -262,9 +342,9 @@ class Ensemble:
             >>> id_scores, ood_scores = (ensemble.uncertainty(x).entropy for x in (x_test, x_ood))
             >>> ood_metrics(id_scores, ood_scores).auroc
         """
-        self.target.require_classes("uncertainty")
-        runs = self._run_classes(Examples(x), batch_size, verbose)
-        return measure_uncertainty(log_p for log_p, _ in runs)
+        self.target.require_choices("uncertainty")
+        batch_size = batch_size or self._choices_at_once()
+        return measure_uncertainty(self._run_predictions(Examples(x), batch_size, verbose))
 
     # ---- other ensembles ------------------------------------------------------------------
 
@@ -310,9 +390,8 @@ class Ensemble:
 
         Reference: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
         """
-        num_classes = self.target.require_classes("calibrate()")
-        labels = functools.partial(integer_labels, num_classes=num_classes)
-        examples = Examples(x, y, sample_weight, labels=labels)
+        self.target.require_choices("calibrate()")
+        examples = Examples(x, y, sample_weight, labels=self._integer_labels())
         plain = self._like(self.weights, temperature=1.0)
         runs = list(plain._run_classes(examples, batch_size, verbose))
         return self._like(self.weights, temperature=best_temperature(runs, self.temperature))
@@ -404,10 +483,9 @@ class Ensemble:
 
         Its signature `serving_default` takes inputs [M, ...]: a single input has the name `inputs`,
         several have the names of the model's inputs. For classes it returns, by name, what
-        `predict` returns as `probabilities`, and the scores of `Uncertainty`: `entropy`,
-        `expected_entropy`, `mutual_information`, `variance` and `least_confidence`, each [M].
-        Otherwise it returns the `mean` of the values over networks and their `standard_deviation`;
-        for several outputs `mean_0`, `standard_deviation_0`, `mean_1` and so on. The temperature
+        `predict` returns as `probabilities`, and the scores of `Uncertainty`, each [M]. Otherwise
+        it returns the `mean` of the values over networks and their `standard_deviation`; for
+        several outputs `mean_0`, `standard_deviation_0`, `mean_1` and so on. The temperature
         of the ensemble is applied. The networks run one after the other.
 
         Args:
@@ -429,9 +507,10 @@ class Ensemble:
     def _answers(self, outputs: Any) -> dict[str, tf.Tensor]:
         """What an exported ensemble returns, from outputs [N, M, ...]."""
         flat = keras.tree.flatten(outputs)
-        if self.target.classes is not None and len(flat[0].shape) == 3:
+        if self.target.classes is not None:
             probabilities = tf.reduce_mean(self._activated(flat[0]), 0)
-            return {"probabilities": probabilities} | export.uncertainty(self._log_p(flat[0]))
+            scores = uncertainty_in_graph(self._log_p(flat[0]), self._logits(flat[0]))
+            return {"probabilities": probabilities} | scores
         answers = {}
         for index, values in enumerate(map(self._activated, flat)):
             suffix = "" if len(flat) == 1 else f"_{index}"
@@ -510,18 +589,8 @@ class Ensemble:
 
 
 def _require_numbers(outputs: Any, x: Any) -> None:
-    """Raise an error in one line if inputs are NaN, or if networks return NaN or infinity.
-
-    ReLU and pooling may turn NaN into a number, so that the outputs alone do not tell.
-    """
-    for part in map(np.asarray, keras.tree.flatten(x)):
-        if np.issubdtype(part.dtype, np.floating):
-            missing = np.isnan(part.reshape(len(part), -1)).any(1)
-            if missing.any():
-                raise ValueError(
-                    f"{missing.sum()} of {len(part)} inputs that ran together have NaN, the first "
-                    f"of them number {missing.argmax()}: remove or replace them."
-                )
+    """Raise an error in one line if inputs are not finite, or networks return NaN or infinity."""
+    check_inputs(x)
     for values in keras.tree.flatten(outputs):
         rows = values.reshape(len(values), -1)
         broken = np.flatnonzero((np.isnan(rows) | np.isposinf(rows)).any(1))

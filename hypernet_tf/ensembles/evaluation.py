@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from hypernet_tf.ensembles.examples import Chunk
-from hypernet_tf.metrics.accuracy import check_weights, confusion, mean_log_probabilities
+from hypernet_tf.metrics.accuracy import (
+    check_weights,
+    confusion,
+    count_pairs,
+    mean_log_probabilities,
+)
+from hypernet_tf.metrics.calibration import bin_sums, reliability_of
 from hypernet_tf.metrics.measures import MEASURES, Measure, evaluation_measures
 
 
@@ -28,7 +34,14 @@ class Evaluation:
             `mean_squared_error`, `standard_deviation`. NaN where a measure is not defined.
         confusion: Number [C, C] of examples, or sum of their sample weights, of each class (rows)
             for which the class in the column has the highest mean probability; None for regression.
-        undefined: Keys of measures that need more networks, or equal sample weights.
+        undefined: Keys of measures that need more networks, or equal sample weights, or one choice
+            among classes for each example.
+        accuracy_by_choice: Accuracy of the mean probability for each label [L], or for each pixel
+            [height, width]; None unless each example has several choices.
+
+    Where each example has several choices among classes (L labels, or the pixels of a class map),
+    measures are means over these choices and over examples, and `exact_match` and
+    `member_exact_match` count the examples of which all choices are right.
 
     Example:
         >>> result = ensemble.evaluate(x_test, y_test)
@@ -40,6 +53,7 @@ class Evaluation:
     ensemble: dict[str, float]
     confusion: np.ndarray | None = None
     undefined: frozenset[str] = frozenset()
+    accuracy_by_choice: np.ndarray | None = None
 
     def __getattr__(self, key: str) -> Any:
         """A measure by its key: values [N] of the networks, or a number of the ensemble."""
@@ -91,6 +105,55 @@ def integer_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
             "or one-hot rows."
         )
     return labels
+
+
+def numeric_values(y: np.ndarray) -> np.ndarray:
+    """True values of a regression [M, ...].
+
+    Args:
+        y: Numbers [M, ...].
+
+    Raises:
+        ValueError: Some of them are NaN or infinite.
+    """
+    y = np.asarray(y)
+    if y.dtype.kind != "f":
+        return y
+    wrong = ~np.isfinite(y.reshape(len(y), -1)).all(1)
+    if wrong.any():
+        raise ValueError(
+            f"{wrong.sum()} of {len(y)} true values are NaN or infinite, the first of them number "
+            f"{wrong.argmax()}: remove these examples."
+        )
+    return y
+
+
+def integer_choices(y: np.ndarray, num_classes: int, shape: tuple) -> np.ndarray:
+    """Classes of all choices of each example as integers [M, *shape].
+
+    Args:
+        y: Integers [M, *shape] or [M, *shape, 1], or one-hot [M, *shape, C].
+        num_classes: C.
+        shape: Shape of the choices of an example: (labels,), or (height, width); None for an axis
+            of any size.
+
+    Raises:
+        ValueError: The classes are neither, or out of range.
+    """
+    if y.ndim == len(shape) + 2:
+        if y.shape[-1] == 1:
+            y = y[..., 0]
+        elif np.isin(y, (0, 1)).all() and (y.sum(-1) == 1).all():
+            y = y.argmax(-1)
+    same = y.ndim == len(shape) + 1 and all(
+        size in (None, given) for size, given in zip(shape, y.shape[1:], strict=True)
+    )
+    if not same or y.dtype.kind not in "iubf" or not np.isin(y, range(num_classes)).all():
+        raise ValueError(
+            f"Labels must be integers from 0 to {num_classes - 1} of shape {list(shape)} for each "
+            "example; to compare other values, use Target(model, outputs='values')."
+        )
+    return y if y.dtype.kind in "iu" else y.astype(np.int64)
 
 
 def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) -> Evaluation:
@@ -158,6 +221,83 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
     if mean is not None and num_classes is not None:
         counts = confusion(mean.argmax(-1), all_labels, num_classes, all_weights)
     return Evaluation(members, ensemble, counts, undefined)
+
+
+def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int) -> Evaluation:
+    """Evaluate networks with several choices among classes for each example: labels, or pixels.
+
+    One chunk at a time is in memory.
+
+    Args:
+        runs: Log-probabilities [N, b, ..., C] and the examples with labels [b, ...], of consecutive
+            chunks of examples.
+        num_classes: C.
+
+    Raises:
+        ValueError: Sample weights are negative, not finite, or all 0.
+    """
+    measures = evaluation_measures("choices")
+    totals: dict[str, Any] = dict.fromkeys((measure.key for measure in measures), 0.0)
+    bins: Any = 0.0
+    counts: Any = 0
+    by_choice: Any = 0.0
+    size, weights, num_networks = 0.0, [], 0
+    for outputs, examples in runs:
+        num_networks, num_examples = outputs.shape[:2]
+        y = examples.y.reshape(-1)
+        flat = outputs.reshape(num_networks, -1, num_classes)
+        num_choices = len(y) // num_examples
+        weight = examples.sample_weight
+        if weight is not None:
+            weights.append(weight)
+            weight = np.asarray(weight, np.float64)
+        each = None if weight is None else np.repeat(weight, num_choices)
+        mean = mean_log_probabilities(flat)
+        for measure in measures:
+            if num_networks < measure.least_networks:
+                continue
+            if measure.kind in ("member", "example"):
+                values = _computed(measure, flat, y)
+            elif measure.of_example is not None:
+                values = measure.of_example(mean, y)
+            else:
+                continue
+            values = values.reshape(*values.shape[:-1], num_examples, num_choices)
+            values = values.all(-1) if measure.all_choices else values.mean(-1, dtype=np.float64)
+            totals[measure.key] += _weighted_sum(values, weight)
+        bins = bins + bin_sums(mean, y, sample_weight=each)
+        predictions = mean.argmax(-1)
+        counts = counts + count_pairs(predictions, y, num_classes, each)
+        is_correct = (predictions == y).reshape(examples.y.shape)
+        by_choice += np.tensordot(
+            np.ones(num_examples) if weight is None else weight, is_correct, 1
+        )
+        size += num_examples if weight is None else weight.sum()
+    if weights:
+        check_weights(np.concatenate(weights), sum(map(len, weights)))
+
+    members: dict[str, np.ndarray] = {}
+    ensemble: dict[str, float] = {}
+    undefined = frozenset(
+        measure.key
+        for measure in measures
+        if num_networks < measure.least_networks
+        or (measure.kind == "prediction" and not (measure.of_example or measure.of_bins))
+    )
+    for measure in measures:
+        if measure.key in undefined:
+            value: Any = np.full(num_networks if measure.kind == "member" else (), np.nan)
+        elif measure.kind == "summary":
+            value = _computed(measure, Evaluation(members, ensemble))
+        elif measure.of_bins is not None:
+            value = measure.of_bins(reliability_of(bins))
+        else:
+            value = totals[measure.key] / size
+        if measure.kind == "member":
+            members[measure.key] = value
+        else:
+            ensemble[measure.key] = float(value)
+    return Evaluation(members, ensemble, counts, undefined, by_choice / size)
 
 
 def _like_predictions(values: np.ndarray, outputs: np.ndarray) -> np.ndarray:

@@ -162,6 +162,28 @@ def arrays(x: Any) -> tuple[Any, int]:
     return inputs, size
 
 
+def check_inputs(x: Any) -> None:
+    """Check that inputs are finite, because ReLU and pooling may turn NaN into a number.
+
+    Args:
+        x: Inputs [b, ...] that run together, structured as the model's inputs.
+
+    Raises:
+        ValueError: Inputs have NaN or infinity.
+    """
+    for array in map(np.asarray, keras.tree.flatten(x)):
+        if not np.issubdtype(array.dtype, np.floating):
+            continue
+        rows = array.reshape(len(array), -1)
+        for what, found in (("NaN", np.isnan), ("infinity", np.isinf)):
+            wrong = found(rows).any(1)
+            if wrong.any():
+                raise ValueError(
+                    f"{wrong.sum()} of {len(array)} inputs that ran together have {what}, the "
+                    f"first of them number {wrong.argmax()}: remove or replace them."
+                )
+
+
 def part(chunk: Chunk, index: slice) -> Chunk:
     """Some of the examples."""
     return Chunk(*(_each(lambda array: array[index], values) for values in chunk))

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from hypernet_tf.ensembles.examples import Chunk, Examples, joined, part
+from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs, joined, part
 from hypernet_tf.targets import Target, WeightSet
 
 # Bytes of activations that are in memory at once: half of 1 GiB, which leaves room for copies.
@@ -101,6 +101,9 @@ def batch_statistics(
         batch_size: B, the number of examples in the batches of the statistics. A last, short batch
             counts by its size.
         verbose: 1 shows a progress bar.
+
+    Raises:
+        ValueError: Inputs have NaN or infinity.
     """
     num_networks, _ = plan(target, weights.trainable[0].shape[0], examples.size, batch_size)
     parts = _parts(weights, num_networks)
@@ -114,6 +117,7 @@ def batch_statistics(
     total = None if examples.size is None else len(parts) * -(-examples.size // batch_size)
     with tqdm(total=total, disable=not verbose, desc="batch statistics", leave=False) as bar:
         for chunk in examples.chunks(batch_size):
+            check_inputs(chunk.x)
             x = keras.tree.map_structure(tf.constant, chunk.x)
             num_examples += chunk.size
             for (_, some), sums in zip(parts, totals, strict=True):

@@ -18,7 +18,7 @@ def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.
 
     Args:
         runs: Log-probabilities [N, b, C] at temperature 1, and the examples with labels, of chunks
-            of examples.
+            of examples; or [N, b, ..., C] and labels [b, ...].
         start: Temperature that is returned if no other one is better.
 
     Returns:
@@ -34,7 +34,9 @@ def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.
         losses = []
         for log_p, examples in runs:
             scaled = log_softmax(log_p.astype(np.float64) / np.exp(log_temperature), -1)
-            losses.append(log_losses(mean_log_probabilities(scaled), examples.y))
+            flat = scaled.reshape(len(scaled), -1, scaled.shape[-1])
+            choices = log_losses(mean_log_probabilities(flat), examples.y.reshape(-1))
+            losses.append(choices.reshape(len(examples.y), -1).mean(-1))
         return float(mean_over_examples(np.concatenate(losses), weights))
 
     minimum = minimize_scalar(

@@ -193,7 +193,7 @@ def _divide(layer: WeightedLayer, trainable: list[tf.Tensor], divisor: tf.Tensor
 
 def _logit_layer(target: Target) -> Any:
     """The layer that makes the logits of a softmax; None if the target has not exactly one."""
-    if target.outputs == "values" or target.classes is None:
+    if target.outputs == "values" or target.has_labels or target.classes is None:
         return None
     (ref,) = keras.tree.flatten(target.plan.outputs)
     if target.plan.shapes[ref][-1] == 1:

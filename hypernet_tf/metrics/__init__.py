@@ -1,7 +1,8 @@
-"""Measures of predictions: pure functions of arrays, and the one table of all measures."""
+"""Measures of predictions: pure functions of arrays, and the tables of measures and of scores."""
 
 from hypernet_tf.metrics.accuracy import (
     brier_score,
+    brier_scores,
     classification_accuracy,
     confusion,
     correct,
@@ -17,8 +18,11 @@ from hypernet_tf.metrics.accuracy import (
 from hypernet_tf.metrics.calibration import (
     Reliability,
     adaptive_calibration_error,
+    bin_sums,
+    error_of_bins,
     expected_calibration_error,
     reliability,
+    reliability_of,
 )
 from hypernet_tf.metrics.measures import MEASURES, Measure
 from hypernet_tf.metrics.ood import (
@@ -35,28 +39,43 @@ from hypernet_tf.metrics.similarity import (
     pairwise_kl_divergence,
 )
 from hypernet_tf.metrics.uncertainty import (
+    SCORES,
+    Predictions,
+    Score,
     Uncertainty,
+    energy,
     expected_entropy,
+    least_confidence,
     measure_uncertainty,
     mutual_information,
     predictive_entropy,
     probability_variance,
+    uncertainty_in_graph,
+    variation_ratio,
 )
 
 __all__ = [
     "MEASURES",
+    "SCORES",
     "Measure",
     "OODMetrics",
+    "Predictions",
     "Reliability",
+    "Score",
     "Uncertainty",
     "adaptive_calibration_error",
     "area_under_risk_coverage",
+    "bin_sums",
     "brier_score",
+    "brier_scores",
     "classification_accuracy",
     "confusion",
     "correct",
+    "energy",
+    "error_of_bins",
     "expected_calibration_error",
     "expected_entropy",
+    "least_confidence",
     "linear_cka",
     "log_losses",
     "majority_vote",
@@ -73,8 +92,11 @@ __all__ = [
     "predictive_entropy",
     "probability_variance",
     "reliability",
+    "reliability_of",
     "risk_coverage",
     "roc_curve",
     "squared_errors",
+    "uncertainty_in_graph",
+    "variation_ratio",
     "votes",
 ]

@@ -127,10 +127,34 @@ def negative_log_likelihood(
     return mean_over_examples(log_losses(log_probabilities, labels), sample_weight)
 
 
+def brier_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """sum_c (p_c - [c = label])^2 of each example, between 0 and 2, [M].
+
+    Args:
+        log_probabilities: Log-probabilities [M, C] of one prediction.
+        labels: Labels [M].
+
+    Raises:
+        ValueError: The labels are not one class for each example.
+
+    Source: `tfp.stats.brier_score`, which leaves out the constant 1 (Brier 1950).
+    """
+    return _brier_scores_but_1(log_probabilities, labels) + 1.0
+
+
+def _brier_scores_but_1(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    check_labels(labels, *log_probabilities.shape)
+    import tensorflow_probability as tfp  # takes seconds: only for those who use it
+
+    return tfp.stats.brier_score(
+        labels=labels.astype(np.int32), logits=log_probabilities.astype(np.float32)
+    ).numpy()
+
+
 def brier_score(
     log_probabilities: np.ndarray, labels: np.ndarray, sample_weight: np.ndarray | None = None
 ) -> float:
-    """Mean over examples of sum_c (p_c - [c = label])^2, between 0 and 2.
+    """Mean over examples of their `brier_scores`, between 0 and 2.
 
     Args:
         log_probabilities: Log-probabilities [M, C] of one prediction.
@@ -139,16 +163,10 @@ def brier_score(
 
     Raises:
         ValueError: The labels are not one class for each example.
-
-    Source: `tfp.stats.brier_score`, which leaves out the constant 1 (Brier 1950).
     """
-    check_labels(labels, *log_probabilities.shape)
-    import tensorflow_probability as tfp  # takes seconds: only for those who use it
-
-    scores = tfp.stats.brier_score(
-        labels=labels.astype(np.int32), logits=log_probabilities.astype(np.float32)
-    )
-    return float(mean_over_examples(scores.numpy(), sample_weight) + 1.0)
+    # The 1 is added in float64.
+    scores = _brier_scores_but_1(log_probabilities, labels)
+    return float(mean_over_examples(scores, sample_weight) + 1.0)
 
 
 def votes(predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -214,6 +232,23 @@ def confusion(
     """
     check_labels(labels, len(predictions), num_classes)
     check_weights(sample_weight, len(predictions))
+    return count_pairs(predictions, labels, num_classes, sample_weight)
+
+
+def count_pairs(
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    sample_weight: np.ndarray | None = None,
+) -> np.ndarray:
+    """`confusion` of a part of the examples, whose weights may all be 0.
+
+    Args:
+        predictions: Classes [M], integers.
+        labels: Labels [M].
+        num_classes: C.
+        sample_weight: Weights [M] of the examples; None for equal ones.
+    """
     pairs = labels.astype(np.int64) * num_classes + predictions
     counts = np.bincount(pairs, sample_weight, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)

@@ -56,24 +56,53 @@ def reliability(
     Source: `scipy.stats.binned_statistic` (Guo et al. 2017, "On Calibration of Modern Neural
     Networks", equations 2 and 3).
     """
+    weights = check_weights(sample_weight, len(labels))
+    return reliability_of(bin_sums(log_probabilities, labels, bins, weights))
+
+
+def bin_sums(
+    log_probabilities: np.ndarray,
+    labels: np.ndarray,
+    bins: int = CALIBRATION_BINS,
+    sample_weight: np.ndarray | None = None,
+) -> np.ndarray:
+    """Sums of weight, confidence and accuracy in each bin of `reliability`, [3, b].
+
+    Sums of several parts of the examples add up, so that not all examples need to be in memory.
+
+    Args:
+        log_probabilities: Log-probabilities [M, C] of one prediction.
+        labels: Labels [M].
+        bins: Number of bins on [0, 1].
+        sample_weight: Weights [M] of the examples; None for equal ones.
+
+    Raises:
+        ValueError: The labels are not one class for each example.
+    """
     from scipy.stats import binned_statistic  # takes a second: only for those who use it
 
     log_confidence, is_correct = _confidence(log_probabilities, labels)
     confidence = np.minimum(np.exp(log_confidence), 1.0)  # float32's rounding may exceed 1
-    weights = check_weights(sample_weight, len(labels))
-    if weights is None:
-        weights = np.ones(len(labels))
-    (weight, confidence_sum, correct_sum), edges, _ = binned_statistic(
-        confidence,
-        (weights, weights * confidence, weights * is_correct),
-        "sum",
-        bins,
-        (0.0, 1.0),
-    )
+    weights = np.ones(len(labels)) if sample_weight is None else sample_weight
+    values = (weights, weights * confidence, weights * is_correct)
+    return binned_statistic(confidence, values, "sum", bins, (0.0, 1.0)).statistic
+
+
+def reliability_of(sums: np.ndarray) -> Reliability:
+    """The reliability diagram of the sums [3, b] of `bin_sums`."""
+    weight, confidence, correct_weight = sums
     with np.errstate(invalid="ignore"):  # an empty bin: 0 / 0
         return Reliability(
-            edges, confidence_sum / weight, correct_sum / weight, weight / weights.sum()
+            np.linspace(0.0, 1.0, len(weight) + 1),
+            confidence / weight,
+            correct_weight / weight,
+            weight / weight.sum(),
         )
+
+
+def error_of_bins(diagram: Reliability) -> float:
+    """The `expected_calibration_error` of a reliability diagram."""
+    return float(np.nansum(diagram.share * np.abs(diagram.accuracy - diagram.confidence)))
 
 
 def expected_calibration_error(
@@ -101,8 +130,7 @@ def expected_calibration_error(
     if np.isnan(log_probabilities).any():
         return float("nan")
     if check_weights(sample_weight, len(labels)) is not None:
-        diagram = reliability(log_probabilities, labels, bins, sample_weight)
-        return float(np.nansum(diagram.share * np.abs(diagram.accuracy - diagram.confidence)))
+        return error_of_bins(reliability(log_probabilities, labels, bins, sample_weight))
     import tensorflow_probability as tfp  # takes seconds: only for those who use it
 
     return float(

@@ -45,8 +45,18 @@ class Measure:
             * "summary": An `Evaluation` with the measures of the other kinds -> number.
             * "run": No function. The code that trains or samples records the value.
         task: "classification" if the outputs are log-probabilities [N, b, C], "regression" if they
-            are values [N, b, ...].
+            are values [N, b, ...], "choices" if each example has several choices among classes
+            (labels, pixels of a class map): log-probabilities [N, b, ..., C]. Measures of
+            "classification" are those of "choices" too: the choices of an example count as
+            examples.
         compute: Function of the kind above.
+        of_example: The mean over examples of this function is the same measure: log of the mean
+            probability [b, C], labels [b] -> [b]. For the kind "prediction", so that choices of one
+            chunk at a time are in memory.
+        of_bins: Function of a `Reliability` that is the same measure, for the same reason. A
+            "prediction" with neither function is not defined for choices.
+        all_choices: Whether an example counts only if it does with all its choices; otherwise with
+            their mean.
         description: One sentence more than the title, shown by TensorBoard beside the curve.
         least_networks: Number of networks below which the measure has no value.
         weighted: Whether the measure is defined for examples with different sample weights.
@@ -59,8 +69,11 @@ class Measure:
     better: Literal["higher", "lower", "neither"] = "neither"
     format: str = "{:.4g}"
     kind: Kind = "run"
-    task: Literal["classification", "regression"] = "classification"
+    task: Literal["classification", "choices", "regression"] = "classification"
     compute: Callable[..., Any] | None = None
+    of_example: Callable[..., Any] | None = None
+    of_bins: Callable[[calibration.Reliability], float] | None = None
+    all_choices: bool = False
     description: str = ""
     least_networks: int = 1
     weighted: bool = True
@@ -106,6 +119,10 @@ def _vote_is_correct(log_probabilities: np.ndarray, labels: np.ndarray) -> np.nd
 
 def _most_confident_is_correct(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return accuracy.most_confident(log_probabilities) == labels
+
+
+def _mean_is_correct(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return accuracy.correct(accuracy.mean_log_probabilities(log_probabilities), labels)
 
 
 def _disagreement(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -224,6 +241,16 @@ _TABLE = (
         compute=_member_accuracies(np.max),
         description="Accuracy of the best network.",
     ),
+    _percent(
+        "member_exact_match",
+        "examples with all choices right, mean over networks",
+        "networks",
+        kind="member",
+        task="choices",
+        compute=accuracy.correct,
+        all_choices=True,
+        description="Fraction of examples of which a network gets all labels, or pixels, right.",
+    ),
     _nats(
         "member_negative_log_likelihood",
         "negative log-likelihood of the networks, mean",
@@ -256,6 +283,7 @@ _TABLE = (
         "ensemble",
         kind="prediction",
         compute=accuracy.classification_accuracy,
+        of_example=accuracy.correct,
         description="Accuracy of the class with the highest mean probability.",
     ),
     _percent(
@@ -266,6 +294,16 @@ _TABLE = (
         compute=_most_confident_is_correct,
         description="Accuracy of the most confident network's choice.",
     ),
+    _percent(
+        "exact_match",
+        "examples with all choices of the mean probability right",
+        "ensemble",
+        kind="example",
+        task="choices",
+        compute=_mean_is_correct,
+        all_choices=True,
+        description="Fraction of examples of which the mean probability gets all choices right.",
+    ),
     _nats(
         "negative_log_likelihood",
         "negative log-likelihood of the ensemble",
@@ -273,6 +311,7 @@ _TABLE = (
         better="lower",
         kind="prediction",
         compute=accuracy.negative_log_likelihood,
+        of_example=accuracy.log_losses,
         description="Negative log-likelihood of the networks' mean probability.",
     ),
     Measure(
@@ -282,6 +321,7 @@ _TABLE = (
         better="lower",
         kind="prediction",
         compute=calibration.expected_calibration_error,
+        of_bins=calibration.error_of_bins,
         description="Calibration error of the mean probability, 15 bins of equal width.",
     ),
     Measure(
@@ -301,6 +341,7 @@ _TABLE = (
         better="lower",
         kind="prediction",
         compute=accuracy.brier_score,
+        of_example=accuracy.brier_scores,
         description="Brier score of the mean probability, between 0 and 2.",
     ),
     Measure(
@@ -360,9 +401,10 @@ def evaluation_measures(task: str) -> list[Measure]:
     """Measures that an evaluation computes.
 
     Args:
-        task: "classification" or "regression".
+        task: "classification", "choices" or "regression".
 
     Returns:
         The measures with a function for this task, in the order of the table.
     """
-    return [m for m in MEASURES.values() if m.compute is not None and m.task == task]
+    tasks = ("classification", "choices") if task == "choices" else (task,)
+    return [m for m in MEASURES.values() if m.compute is not None and m.task in tasks]

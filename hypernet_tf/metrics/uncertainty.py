@@ -1,58 +1,149 @@
-"""How uncertain an ensemble is about each example: log-probabilities [N, M, C] -> values [M].
+"""How uncertain an ensemble is about each example, and the one table of these scores.
 
-The total uncertainty (`predictive_entropy`) is the mean uncertainty of the single networks
-(`expected_entropy`) plus their disagreement (`mutual_information`). Probabilities of 0 add 0.
+Scores are functions of log-probabilities [N, M, C] with values [M]; the energy is one of logits
+[N, M, C]. The total uncertainty (`predictive_entropy`) is the mean uncertainty of the single
+networks (`expected_entropy`) plus their disagreement (`mutual_information`). Probabilities of 0
+add 0.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import entr
+import tensorflow as tf
+from scipy.special import entr, logsumexp
 
-from hypernet_tf.metrics.accuracy import mean_log_probabilities
+from hypernet_tf.metrics.accuracy import mean_log_probabilities, votes
+
+
+class Predictions(NamedTuple):
+    """What N networks predict for M examples.
+
+    Where each example has several choices among classes, they are the axes before the last one:
+    [N, M, labels, 2], [N, M, height, width, C].
+
+    Attributes:
+        log_probabilities: Log-probabilities [N, M, C], in nats.
+        logits: Logits [N, M, C], divided by the temperature; None unless the networks return one
+            logit for each class.
+    """
+
+    log_probabilities: np.ndarray
+    logits: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """One score of uncertainty: its name, and how it is computed. Higher is less certain.
+
+    Attributes:
+        key: Name in code, JSON, rows of tables and exported models.
+        title: Title in tables and figures, without the unit.
+        compute: Function of log-probabilities [N, M, C] that returns scores [M].
+        in_graph: The same function of a float64 tensor, for exported models.
+        unit: Unit of the score.
+        of_logits: Whether both functions take logits instead of log-probabilities.
+        is_drawn: Whether analyses draw figures of it; their tables have all scores.
+    """
+
+    key: str
+    title: str
+    compute: Callable[[np.ndarray], np.ndarray]
+    in_graph: Callable[[tf.Tensor], tf.Tensor]
+    unit: str = ""
+    of_logits: bool = False
+    is_drawn: bool = True
+
+    @property
+    def name(self) -> str:
+        """The key in words."""
+        return self.key.replace("_", " ")
+
+    @property
+    def heading(self) -> str:
+        """The title with the unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
 @dataclasses.dataclass(frozen=True)
 class Uncertainty:
     """Scores of N networks' uncertainty about each of M examples; higher is less certain.
 
+    Every score of `hypernet_tf.metrics.SCORES` is an attribute by its key:
+
+    * `entropy`: Entropy of the mean prediction, in nats: the total uncertainty.
+    * `expected_entropy`: Mean entropy of the networks' predictions, in nats: the part of the total
+      that each network has (aleatoric uncertainty).
+    * `mutual_information`: Their difference, in nats: the part of the total that is disagreement of
+      the networks (epistemic uncertainty).
+    * `variance`: Variance of the probabilities over networks, summed over classes.
+    * `least_confidence`: 1 - the highest mean probability.
+    * `variation_ratio`: Share of the networks that do not choose the most frequent class.
+    * `energy`: Free energy of the mean logits, in nats; only for networks that return one logit for
+      each class.
+
     Attributes:
-        entropy: Entropy [M] of the mean prediction, in nats: the total uncertainty.
-        expected_entropy: Mean entropy [M] of the networks' predictions, in nats: the part of the
-            total that each network has (aleatoric uncertainty).
-        mutual_information: Their difference [M], in nats: the part of the total that is
-            disagreement of the networks (epistemic uncertainty).
-        variance: Variance [M] of the probabilities over networks, summed over classes.
-        least_confidence: 1 - the highest mean probability, [M].
+        scores: Key -> scores [M], in the order of the table; [M, labels] for labels, and maps
+            [M, height, width] for class maps.
     """
 
-    entropy: np.ndarray
-    expected_entropy: np.ndarray
-    mutual_information: np.ndarray
-    variance: np.ndarray
-    least_confidence: np.ndarray
+    scores: dict[str, np.ndarray]
+
+    def __getattr__(self, key: str) -> np.ndarray:
+        """Scores [M] by their key."""
+        if key == "scores":  # missing while the object is copied or unpickled
+            raise AttributeError(key)
+        if key in self.scores:
+            return self.scores[key]
+        if key in SCORES:
+            raise AttributeError(
+                f"There is no {key} of these networks, which do not return one logit for each "
+                "class: use a model without its last softmax or sigmoid, or another score."
+            )
+        raise AttributeError(f"There is no score '{key}': choose one of {', '.join(self.scores)}.")
 
 
-def measure_uncertainty(chunks: Iterable[np.ndarray]) -> Uncertainty:
+def measure_uncertainty(chunks: Iterable[Predictions]) -> Uncertainty:
     """All scores of `Uncertainty`.
 
     Args:
-        chunks: Log-probabilities [N, b, C] of consecutive chunks of examples.
+        chunks: Predictions for consecutive chunks of examples.
     """
-    scores = [
-        (
-            predictive_entropy(log_p),
-            expected_entropy(log_p),
-            mutual_information(log_p),
-            probability_variance(log_p),
-            -np.expm1(np.minimum(mean_log_probabilities(log_p).max(-1), 0.0)),
-        )
-        for log_p in chunks
+    parts = [
+        {
+            key: score.compute(values.reshape(len(values), -1, values.shape[-1])).reshape(
+                values.shape[1:-1]
+            )
+            for key, score in SCORES.items()
+            if (values := _inputs(score, *chunk)) is not None
+        }
+        for chunk in chunks
     ]
-    return Uncertainty(*(np.concatenate(values) for values in zip(*scores, strict=True)))
+    return Uncertainty({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+
+
+def uncertainty_in_graph(
+    log_probabilities: tf.Tensor, logits: tf.Tensor | None
+) -> dict[str, tf.Tensor]:
+    """All scores of `Uncertainty` in TensorFlow, each [M], by key.
+
+    Args:
+        log_probabilities: Log-probabilities [N, M, C].
+        logits: Logits [N, M, C], or None; see `Predictions`.
+    """
+    return {
+        key: tf.cast(score.in_graph(tf.cast(values, tf.float64)), tf.float32)
+        for key, score in SCORES.items()
+        if (values := _inputs(score, log_probabilities, logits)) is not None
+    }
+
+
+def _inputs(score: Score, log_probabilities: Any, logits: Any) -> Any:
+    return logits if score.of_logits else log_probabilities
 
 
 def predictive_entropy(log_probabilities: np.ndarray) -> np.ndarray:
@@ -107,3 +198,127 @@ def probability_variance(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C].
     """
     return np.exp(log_probabilities, dtype=np.float64).var(0).sum(-1)
+
+
+def least_confidence(log_probabilities: np.ndarray) -> np.ndarray:
+    """1 - max_c p_c with p = 1/N sum_n p_n, [M].
+
+    Between 0 and 1 - 1/C. It orders examples as minus the maximum probability does.
+
+    Args:
+        log_probabilities: Log-probabilities [N, M, C].
+
+    Source: Hendrycks and Gimpel 2017, "A Baseline for Detecting Misclassified and
+    Out-of-Distribution Examples in Neural Networks".
+    """
+    return -np.expm1(np.minimum(mean_log_probabilities(log_probabilities).max(-1), 0.0))
+
+
+def variation_ratio(log_probabilities: np.ndarray) -> np.ndarray:
+    """Share of the networks that do not choose the most frequent class: 1 - max_c v_c / N, [M].
+
+    Between 0, as for one network, and 1 - 1/N. v_c is the number of networks whose most probable
+    class is c.
+
+    Args:
+        log_probabilities: Log-probabilities [N, M, C].
+
+    Source: Freeman 1965, "Elementary Applied Statistics"; Gal 2016, "Uncertainty in Deep Learning",
+    equation 3.19.
+    """
+    num_networks, _, num_classes = log_probabilities.shape
+    return 1.0 - votes(log_probabilities.argmax(-1), num_classes).max(-1) / num_networks
+
+
+def energy(logits: np.ndarray) -> np.ndarray:
+    """Free energy of the mean logits: -log sum_c exp(f_c) with f = 1/N sum_n f_n, in nats, [M].
+
+    The mean of the logits has a higher energy than the networks have on average, the more so the
+    more they disagree. A constant that is added to all logits of an example changes its energy and
+    no probability, so that the training does not set the energy's scale. It has no bounds.
+
+    Args:
+        logits: Logits [N, M, C].
+
+    Source: Liu et al. 2020, "Energy-based Out-of-distribution Detection", equation 4, at
+    temperature 1; for an ensemble of the mean logits, as `EnergyCriterion` of Torch-Uncertainty.
+    """
+    return -logsumexp(logits.mean(0, dtype=np.float64), axis=-1)
+
+
+# ---- the same in TensorFlow --------------------------------------------------------------------
+
+
+def _mean(log_p: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_logsumexp(log_p, 0) - math.log(log_p.shape[0])
+
+
+def _entropy(log_p: tf.Tensor) -> tf.Tensor:
+    """-sum_c p_c log p_c; a probability of 0 adds 0."""
+    return -tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), -1)
+
+
+def _expected_entropy(log_p: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(_entropy(log_p), 0)
+
+
+def _largest_vote(log_p: tf.Tensor) -> tf.Tensor:
+    chosen = tf.one_hot(tf.argmax(log_p, -1), log_p.shape[-1], dtype=log_p.dtype)
+    return tf.reduce_max(tf.reduce_mean(chosen, 0), -1)
+
+
+_TABLE = (
+    Score(
+        "entropy",
+        "entropy of the mean prediction",
+        predictive_entropy,
+        lambda log_p: _entropy(_mean(log_p)),
+        unit="nats",
+    ),
+    Score(
+        "expected_entropy",
+        "entropy of the networks' predictions, mean",
+        expected_entropy,
+        _expected_entropy,
+        unit="nats",
+        is_drawn=False,
+    ),
+    Score(
+        "mutual_information",
+        "mutual information of class and network",
+        mutual_information,
+        # Rounding may make the difference negative.
+        lambda log_p: tf.maximum(_entropy(_mean(log_p)) - _expected_entropy(log_p), 0.0),
+        unit="nats",
+    ),
+    Score(
+        "variance",
+        "variance of the probabilities",
+        probability_variance,
+        lambda log_p: tf.reduce_sum(tf.math.reduce_variance(tf.exp(log_p), 0), -1),
+    ),
+    Score(
+        "least_confidence",
+        "1 - highest mean probability",
+        least_confidence,
+        lambda log_p: -tf.math.expm1(tf.minimum(tf.reduce_max(_mean(log_p), -1), 0.0)),
+    ),
+    Score(
+        "variation_ratio",
+        "share of the networks that do not choose the most frequent class",
+        variation_ratio,
+        lambda log_p: 1.0 - _largest_vote(log_p),
+        is_drawn=False,
+    ),
+    Score(
+        "energy",
+        "free energy of the mean logits",
+        energy,
+        lambda logits: -tf.reduce_logsumexp(tf.reduce_mean(logits, 0), -1),
+        unit="nats",
+        of_logits=True,
+    ),
+)
+
+SCORES: dict[str, Score] = {score.key: score for score in _TABLE}
+"""Key -> score, for everything that computes, exports, tabulates or draws scores."""

@@ -132,7 +132,8 @@ class APD(LatentSampler):
             ensemble: Networks of the same target.
 
         Raises:
-            ValueError: There are fewer networks than a step draws, or they are of another target.
+            ValueError: There are fewer networks than a step draws, they are of another target, or
+                their weights are not finite.
         """
         if ensemble.target.weight_count != self.target.weight_count:
             raise ValueError("Cannot learn networks of another target: give networks of this one.")
@@ -142,6 +143,12 @@ class APD(LatentSampler):
                 "give a larger ensemble, or a smaller num_networks, at least 2 of each."
             )
         theta = ensemble.theta()
+        broken = np.flatnonzero(~np.isfinite(theta).all(1))
+        if len(broken):
+            raise ValueError(
+                f"{len(broken)} of {len(theta)} networks have weights that are NaN or infinite, "
+                f"the first of them number {broken[0]}: leave them out."
+            )
         spread = theta.std(0)
         self.centre.assign(theta.mean(0))
         self.spread.assign(spread)

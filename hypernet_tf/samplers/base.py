@@ -28,6 +28,7 @@ from hypernet_tf.samplers.batching import Dealt, Share, widened
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.targets import Target, WeightSet
+from hypernet_tf.targets.outputs import Outputs, num_columns
 
 # Networks behind `predict`, `evaluate` and a call of a sampler without a limit.
 PREDICTION_NETWORKS = 10
@@ -367,8 +368,8 @@ class WeightSampler(keras.Model, abc.ABC):
                 reverse.
         """
         given = self._given_target
-        takes_logits = check_loss(loss, given) == "logits"
-        wanted = given.with_outputs("logits") if takes_logits else given
+        meaning = check_loss(loss, given)
+        wanted = given if meaning in (None, given.outputs) else given.with_outputs(meaning)
         if wanted.outputs != self.target.outputs:
             self._set_target(wanted)
         compiled = {
@@ -697,9 +698,11 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def _mean_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
         """The mean prediction of outputs [N, M, ...] in the form of outputs: logits stay logits."""
-        if self.target.outputs != "logits":
+        if self.target.outputs not in ("logits", "label_logits"):
             return tf.reduce_mean(outputs, 0)
         log_p = tf.reduce_logsumexp(self.target.log_probabilities(outputs), 0)
+        if self.target.has_labels:
+            return log_p[..., 1] - log_p[..., 0]
         if outputs.shape[-1] == 1:
             return log_p[..., 1:] - log_p[..., :1]
         return log_p - tf.math.log(tf.cast(tf.shape(outputs)[0], log_p.dtype))
@@ -800,7 +803,7 @@ def some_inputs(x: Any, count: int) -> Any:
     return keras.tree.map_structure(lambda t: np.asarray(t[::stride][:count]), x)
 
 
-def check_loss(loss: Any, target: Target) -> str | None:
+def check_loss(loss: Any, target: Target) -> Outputs | None:
     """Compare a loss with what a target returns.
 
     Args:
@@ -808,19 +811,20 @@ def check_loss(loss: Any, target: Target) -> str | None:
         target: The target.
 
     Returns:
-        "logits" or "probabilities", whichever a classification loss takes; None for any other loss.
+        What a classification loss takes, "logits" or "probabilities", or "label_logits" or
+        "label_probabilities" for a binary loss of several columns; None for any other loss.
 
     Raises:
         ValueError: A loss of logits on outputs that are probabilities, or the reverse.
     """
     losses = keras.losses
     loss = losses.get(loss) if isinstance(loss, str) else loss
-    classes: tuple = (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy)
-    functions = [losses.sparse_categorical_crossentropy, losses.categorical_crossentropy]
-    if target.single_column:
-        classes += (losses.BinaryCrossentropy,)
-        functions.append(losses.binary_crossentropy)
-    if not (isinstance(loss, classes) or loss in functions):
+    classes = (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy)
+    functions = (losses.sparse_categorical_crossentropy, losses.categorical_crossentropy)
+    if isinstance(loss, losses.BinaryCrossentropy) or loss is losses.binary_crossentropy:
+        if not target.single_column:
+            return _labels_of(loss, target)
+    elif not (isinstance(loss, classes) or loss in functions):
         return None
     if getattr(loss, "from_logits", False):
         if target.outputs == "probabilities":
@@ -848,3 +852,18 @@ def _some_labels(x: Any, y: Any) -> Any:
     if not all(tf.TensorShape(part.shape)[1:].is_fully_defined() for part in parts):
         return None
     return keras.tree.map_structure(lambda t: tf.zeros([2, *t.shape[1:]], tf.as_dtype(t.dtype)), y)
+
+
+def _labels_of(loss: Any, target: Target) -> Outputs | None:
+    """What a binary loss takes of several columns; None where they are no labels."""
+    if getattr(loss, "from_logits", False):
+        if target.outputs in ("probabilities", "label_probabilities"):
+            raise ValueError(
+                "The loss takes logits (from_logits=True), but the target ends in probabilities: "
+                "drop the target's softmax or sigmoid, or from_logits."
+            )
+        # One-versus-rest losses of classes are those of a target that the user calls "logits".
+        return (
+            None if target.outputs == "logits" or not num_columns(target.plan) else "label_logits"
+        )
+    return target.outputs if target.has_labels else None

@@ -8,14 +8,23 @@ import keras
 
 from hypernet_tf.targets.graph import Plan, Ref
 
-# Unnormalised log-probabilities of the classes, their probabilities, or numbers (regression).
-Outputs = Literal["logits", "probabilities", "values"]
+# Unnormalised log-probabilities of the classes, or their probabilities; the logit or probability of
+# each of several labels; or numbers (regression).
+Outputs = Literal["logits", "probabilities", "label_logits", "label_probabilities", "values"]
 
 
 def infer_outputs(plan: Plan) -> Outputs:
-    """What the outputs are: "probabilities" where each ends in a softmax or in one sigmoid."""
+    """What the outputs are.
+
+    "probabilities" where each ends in a softmax or in one sigmoid, "label_probabilities" where the
+    only one ends in several sigmoids, otherwise "values".
+    """
     refs = keras.tree.flatten(plan.outputs)
-    return "probabilities" if all(_is_probability(plan, ref) for ref in refs) else "values"
+    if all(_is_probability(plan, ref) for ref in refs):
+        return "probabilities"
+    if _may_be_labels(plan) and _is_sigmoid(plan, refs[0]):
+        return "label_probabilities"
+    return "values"
 
 
 def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
@@ -27,8 +36,8 @@ def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
         model_name: The name of the model, for errors.
 
     Raises:
-        ValueError: `outputs` is no `Outputs`; or the outputs have no axis of classes, or are
-            probabilities and called logits.
+        ValueError: `outputs` is no `Outputs`; or the outputs have no axis of classes or of labels,
+            or are probabilities and called logits.
     """
     if outputs not in get_args(Outputs):
         known = ", ".join(map(repr, get_args(Outputs)))
@@ -44,6 +53,22 @@ def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
             f"The model '{model_name}' ends in a softmax or sigmoid: its outputs are "
             "'probabilities', not 'logits'."
         )
+    if outputs.startswith("label") and not _may_be_labels(plan):
+        raise ValueError(
+            f"outputs={outputs!r} needs one output [B, labels] with at least 2 columns, which the "
+            f"model '{model_name}' does not have: use outputs='logits' for one choice of class."
+        )
+    if outputs == "label_logits" and _is_sigmoid(plan, refs[0]):
+        raise ValueError(
+            f"The model '{model_name}' ends in a sigmoid: its outputs are 'label_probabilities', "
+            "not 'label_logits'."
+        )
+
+
+def num_columns(plan: Plan) -> int | None:
+    """Number of columns of the one output [B, columns]; None for any other outputs."""
+    shapes = [plan.shapes[ref] for ref in keras.tree.flatten(plan.outputs)]
+    return shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 1 else None
 
 
 def is_softmax(operation: Any) -> bool:
@@ -53,11 +78,20 @@ def is_softmax(operation: Any) -> bool:
     return getattr(operation, "activation", None) is keras.activations.softmax
 
 
-def _is_probability(plan: Plan, ref: Ref) -> bool:
+def _operation(plan: Plan, ref: Ref) -> Any:
     maker = plan.maker(ref)
-    operation = maker and maker.operation
+    return maker and maker.operation
+
+
+def _is_sigmoid(plan: Plan, ref: Ref) -> bool:
+    return getattr(_operation(plan, ref), "activation", None) is keras.activations.sigmoid
+
+
+def _is_probability(plan: Plan, ref: Ref) -> bool:
     # A sigmoid over several columns gives several answers, not one choice among classes.
-    return is_softmax(operation) or (
-        getattr(operation, "activation", None) is keras.activations.sigmoid
-        and plan.shapes[ref][-1:] == (1,)
-    )
+    one_sigmoid = _is_sigmoid(plan, ref) and plan.shapes[ref][-1:] == (1,)
+    return is_softmax(_operation(plan, ref)) or one_sigmoid
+
+
+def _may_be_labels(plan: Plan) -> bool:
+    return (num_columns(plan) or 0) > 1

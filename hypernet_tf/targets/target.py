@@ -16,7 +16,7 @@ import tensorflow as tf
 from hypernet_tf.targets.execution import input_value, run_plan
 from hypernet_tf.targets.filters import channel_units, describe_layers
 from hypernet_tf.targets.graph import copied, in_order, record
-from hypernet_tf.targets.outputs import Outputs, check_outputs, infer_outputs
+from hypernet_tf.targets.outputs import Outputs, check_outputs, infer_outputs, num_columns
 from hypernet_tf.targets.rules import NetworkRun
 from hypernet_tf.targets.weights import WeightSet
 
@@ -39,9 +39,11 @@ class Target:
             trainable weights are not used; its non-trainable ones (frozen layers, batch
             normalisation's statistics) are, as every network's initial state.
         outputs: What the model returns: "logits" (unnormalised log-probabilities of the classes),
-            "probabilities", or "values" (regression). None reads it off the last layer of each
-            output: probabilities where it ends in a softmax or in one sigmoid, otherwise values,
-            until a sampler is compiled with a classification loss that has `from_logits=True`.
+            "probabilities", "label_logits" or "label_probabilities" (one column for each of several
+            labels, any number of which an example has), or "values" (regression). None reads it off
+            the last layer of each output: probabilities where it ends in a softmax or in one
+            sigmoid, label probabilities where it ends in several sigmoids, otherwise values, until
+            a sampler is compiled with a classification loss that has `from_logits=True`.
         convolutions: How convolutions run: "unrolled" over networks, "grouped" into one, or "auto":
             grouped where TensorFlow sees a GPU.
 
@@ -98,7 +100,7 @@ class Target:
 
     @property
     def outputs(self) -> Outputs:
-        """What the model returns: "logits", "probabilities" or "values"."""
+        """What the model returns, one of the words of the argument `outputs`."""
         return self._outputs
 
     # ---- other targets from this one --------------------------------------------------------
@@ -209,18 +211,38 @@ class Target:
 
     @property
     def classes(self) -> int | None:
-        """The number of classes; None for values and for several outputs."""
+        """The number of classes; None for values and for several outputs.
+
+        For labels it is 2: each of them is absent (class 0) or present (class 1).
+        """
         refs = keras.tree.flatten(self.plan.outputs)
         if self.outputs == "values" or len(refs) != 1:
             return None
+        if self.has_labels:
+            return 2
         size = self.plan.shapes[refs[0]][-1]
         return 2 if size == 1 else size
 
     @property
+    def has_labels(self) -> bool:
+        """Whether each column of the output is a label that an example has or does not have."""
+        return self.outputs in ("label_logits", "label_probabilities")
+
+    @property
+    def choices_shape(self) -> tuple:
+        """Shape of the choices among classes for each example.
+
+        () for one class, (L,) for L labels, (height, width) for a class map; an axis is None where
+        the model leaves its size open. Only for a target with classes.
+        """
+        (ref,) = keras.tree.flatten(self.plan.outputs)
+        shape = tuple(self.plan.shapes[ref])
+        return shape if self.has_labels else shape[:-1]
+
+    @property
     def single_column(self) -> bool:
         """Whether the model has one output of one column."""
-        refs = keras.tree.flatten(self.plan.outputs)
-        return len(refs) == 1 and self.plan.shapes[refs[0]] == (1,)
+        return num_columns(self.plan) == 1
 
     def require_classes(self, what: str) -> int:
         """C, the number of classes among which each example has one.
@@ -229,19 +251,33 @@ class Target:
             what: What needs them, for the error.
 
         Raises:
-            ValueError: The target returns values, or a class for each pixel.
+            ValueError: The target returns values, several labels, or a class for each pixel.
+        """
+        num_classes = self.require_choices(what)
+        if self.choices_shape:
+            raise ValueError(f"{what} needs one choice of class per example: use predict()")
+        return num_classes
+
+    def require_choices(self, what: str) -> int:
+        """C, the number of classes among which each example has one or more choices.
+
+        Args:
+            what: What needs them, for the error.
+
+        Raises:
+            ValueError: The target returns values.
         """
         if self.classes is None:
             raise ValueError(
                 f"{what} needs classes, but the target returns values: use predict(), or say "
                 "Target(model, outputs='logits')"
             )
-        if len(self.plan.shapes[keras.tree.flatten(self.plan.outputs)[0]]) != 1:
-            raise ValueError(f"{what} needs one choice of class per example: use predict()")
         return self.classes
 
     def activate(self, outputs: tf.Tensor) -> tf.Tensor:
         """Outputs that may be averaged over networks: logits become probabilities."""
+        if self.outputs == "label_logits":
+            return tf.sigmoid(outputs)
         probabilities = tf.sigmoid if outputs.shape[-1] == 1 else tf.nn.softmax
         return probabilities(outputs) if self.outputs == "logits" else outputs
 
@@ -258,12 +294,15 @@ class Target:
 
         Args:
             outputs: Outputs of a target of classes: [..., C], or [..., 1] where one column tells
-                two classes apart. A probability of 0 counts as 1.2e-38, the smallest of float32.
+                two classes apart; or [..., L] of L labels, for which the result is [..., L, 2]. A
+                probability of 0 counts as 1.2e-38, the smallest of float32.
         """
         if outputs.dtype.size < 4:
             outputs = tf.cast(outputs, tf.float32)
+        if self.has_labels:
+            outputs = outputs[..., None]
         one_column = outputs.shape[-1] == 1  # the probability or logit of the second of two classes
-        if self.outputs == "logits":
+        if self.outputs in ("logits", "label_logits"):
             if one_column:
                 return tf.math.log_sigmoid(tf.concat([-outputs, outputs], -1))
             return tf.nn.log_softmax(outputs)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from hypernet_tf import plots
 from hypernet_tf.analysis import NothingToAttackError, attack_detection
+from hypernet_tf.metrics import SCORES
 from reproduce.analyses.base import Analysis, Drawing, Findings, Setting, count, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.reports.tables import Row
@@ -17,7 +18,6 @@ from reproduce.runs.folder import UsageError
 
 SEED = 1_000_000  # and above: networks that are sampled anew in each step
 _MEMBERS = 10  # of the ensemble that is attacked
-_SCORES = ("entropy", "mutual_information", "variance", "least_confidence")
 _SYSTEMS = {
     "member": "one network",
     "ensemble": f"the mean of {_MEMBERS} networks",
@@ -101,7 +101,7 @@ class Attacks(Analysis):
                     "attacked": result.attacked,
                     "misled": result.misled.tolist(),
                     "judge_misled": result.judge_misled.tolist(),
-                    **{score: result.auroc[score].tolist() for score in _SCORES},
+                    **{score: areas.tolist() for score, areas in result.auroc.items()},
                 }
                 name = f"{kind} on {_SYSTEMS[system]}"
                 arrays[f"{name}, misled"] = result.judge_misled
@@ -184,11 +184,12 @@ class Attacks(Analysis):
             rows += [
                 Row(
                     percent(
-                        f"attacks_{key}_{score}",
-                        f"{name}, {size}: detected by {score.replace('_', ' ')}, area under ROC",
+                        f"attacks_{key}_{score.key}",
+                        f"{name}, {size}: detected by {score.name}, area under ROC",
                     ),
-                    values[score][place],
+                    values[score.key][place],
                 )
-                for score in _SCORES
+                for score in SCORES.values()
+                if score.key in values
             ]
         return rows

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 import hypernet_tf as hn
 from hypernet_tf import plots
-from hypernet_tf.metrics import ood_metrics, roc_curve
+from hypernet_tf.metrics import SCORES, ood_metrics, roc_curve
 from reproduce.analyses.base import Analysis, Findings, Limits, Setting, count, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
-from reproduce.analyses.uncertainty import SCORES, curve_arrays, curves_of
+from reproduce.analyses.uncertainty import curve_arrays, curves_of
 from reproduce.reports.tables import Row
 from reproduce.runs.folder import UsageError
 
@@ -135,10 +135,10 @@ class OutOfDistribution(Analysis):
     def compute(self, subject: Subject) -> Findings:
         """Score the test images and the images of each other data set with one ensemble."""
         ensemble = subject.ensemble()
-        id_scores = ensemble.uncertainty(subject.test.x, verbose=1)
+        id_scores = ensemble.uncertainty(subject.test.x, verbose=1).scores
         datasets, left_out = ood_datasets(subject)
         ood_scores = {
-            name: ensemble.uncertainty(dataset.test.x, verbose=1)
+            name: ensemble.uncertainty(dataset.test.x, verbose=1).scores
             for name, dataset in datasets.items()
         }
         sets: dict[str, dict[str, Any]] = {
@@ -146,11 +146,12 @@ class OutOfDistribution(Analysis):
             for name, dataset in datasets.items()
         }
         arrays: dict[str, dict[str, np.ndarray]] = {}
-        for score in SCORES if datasets else ():
-            id_values = getattr(id_scores, score)
-            ood_values = {name: getattr(scores, score) for name, scores in ood_scores.items()}
+        for score, id_values in id_scores.items() if datasets else ():
+            ood_values = {name: scores[score] for name, scores in ood_scores.items()}
             for name, values in ood_values.items():
                 sets[name][score] = dataclasses.asdict(ood_metrics(id_values, values))
+            if not SCORES[score].is_drawn:
+                continue
             arrays[f"ood_{score}"] = {"in distribution": id_values} | ood_values
             arrays[f"ood_roc_{score}"] = curve_arrays(
                 {name: roc_curve(id_values, values) for name, values in ood_values.items()}
@@ -179,7 +180,7 @@ class OutOfDistribution(Analysis):
             for name, values in arrays.items()
             if name != "in distribution"
         }
-        label = SCORES[name.removeprefix("ood_")]
+        label = SCORES[name.removeprefix("ood_")].heading
         return plots.score_distributions(arrays["in distribution"], ood_values, label)
 
     def caption(self, figure_name: str) -> str:
@@ -189,7 +190,7 @@ class OutOfDistribution(Analysis):
             ("ood_", "Test images, and images that are out of distribution, by the"),
         ):
             if figure_name.startswith(prefix):
-                return f"{text} {figure_name.removeprefix(prefix).replace('_', ' ')}"
+                return f"{text} {SCORES[figure_name.removeprefix(prefix)].name}"
         raise KeyError(figure_name)
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
@@ -199,14 +200,16 @@ class OutOfDistribution(Analysis):
             title = hn.data.title(name)
             images = count(f"ood_{name}_num_images", f"images of {title}")
             rows.append(Row(images, values["num_images"]))
-            for score in SCORES:
+            for score in SCORES.values():
+                if score.key not in values:
+                    continue
                 for key, (measure, better) in _REPORTED.items():
                     detection = percent(
-                        f"ood_{name}_{score}_{key}",
-                        f"{title} by {score.replace('_', ' ')}: {measure}",
+                        f"ood_{name}_{score.key}_{key}",
+                        f"{title} by {score.name}: {measure}",
                         better,
                     )
-                    rows.append(Row(detection, values[score][key]))
+                    rows.append(Row(detection, values[score.key][key]))
         return rows
 
 

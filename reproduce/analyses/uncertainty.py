@@ -3,60 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.special import log_softmax
 
+import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import (
     MEASURES,
+    SCORES,
     Measure,
     area_under_risk_coverage,
     mean_log_probabilities,
+    measure_uncertainty,
     reliability,
     risk_coverage,
     similarity,
 )
-from hypernet_tf.metrics.uncertainty import measure_uncertainty
 from reproduce.analyses.base import Analysis, Findings, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.reports.tables import Row
 
 # Networks are compared in pairs on the first test images only: the time grows with N².
 _PAIR_IMAGES = 1_000
+# One temperature needs few images: the first validation images.
+_TEMPERATURE_IMAGES = 1_000
 _EXAMPLES = ("Most uncertain images by entropy", "Wrong answers with the highest probability")
 _NUM_EXAMPLES = 8  # in each row of the figure
-SCORES = {
-    "entropy": "entropy of the mean prediction (nats)",
-    "mutual_information": "mutual information of class and network (nats)",
-    "variance": "variance of the probabilities, summed over classes",
-}
-"""Score of `Uncertainty` -> its name in figures."""
 _CALIBRATION = ("expected_calibration_error", "adaptive_calibration_error", "brier_score")
+_SCALED = ("negative_log_likelihood", *_CALIBRATION)
 _PAIRS = {
     "kl_divergence": ("Kullback-Leibler divergence of two networks", "nats"),
     "js_divergence": ("Jensen-Shannon divergence of two networks", "nats"),
     "cka_of_log_probabilities": ("alignment (CKA) of two networks' log-probabilities", ""),
 }
-_PARTS = {
-    "entropy": ("entropy of the mean prediction", "nats"),
-    "expected_entropy": ("entropy of the networks' predictions, mean", "nats"),
-    "mutual_information": ("mutual information of class and network", "nats"),
-    "variance": ("variance of the probabilities", ""),
-}
-_RISKS = {
-    "1 - highest probability": "least_confidence",
-    "entropy": "entropy",
-    "mutual information": "mutual_information",
-    "variance": "variance",
-}
-"""Name of a curve -> score of `Uncertainty` by which the ensemble abstains."""
 
 
 class Uncertainty(Analysis):
-    """Calibration, uncertainty, similarity of the networks, and risk-coverage curves."""
+    """Calibration, uncertainty, similarity of the networks, and risk-coverage curves.
+
+    Calibration is reported without and with temperature scaling.
+    """
 
     name = "uncertainty"
     title = "calibration, uncertainty, similarity of the networks, risk-coverage curves"
@@ -66,6 +56,8 @@ class Uncertainty(Analysis):
     )
     highlights = (
         "uncertainty_member_expected_calibration_error",
+        "uncertainty_before_scaling_expected_calibration_error",
+        "uncertainty_after_scaling_expected_calibration_error",
         "uncertainty_mutual_information_correct",
         "uncertainty_mutual_information_wrong",
         "uncertainty_cka_of_log_probabilities",
@@ -76,24 +68,25 @@ class Uncertainty(Analysis):
     settings = (NUM_NETWORKS,)
 
     def compute(self, subject: Subject) -> Findings:
-        """Compute everything from the log-probabilities of one ensemble."""
+        """Compute everything from the predictions of one ensemble."""
         labels = np.asarray(subject.test.y)
         ensemble = subject.ensemble()
-        log_p = ensemble.log_probabilities(subject.test.x, verbose=1)  # [N, M, C]
+        predicted = ensemble.predictions(subject.test.x, verbose=1)
+        log_p = predicted.log_probabilities  # [N, M, C]
         mean = mean_log_probabilities(log_p)
-        scores = measure_uncertainty([log_p])
+        scores = measure_uncertainty([predicted]).scores
         wrong = mean.argmax(-1) != labels
         numbers: dict[str, Any] = {"num_networks": len(ensemble), "num_images": len(labels)}
         for key in _CALIBRATION:
-            error = MEASURES[key].compute
-            assert error is not None
+            error = _measure(key)
             numbers[key] = {
                 "member_mean": float(np.mean([error(member, labels) for member in log_p])),
                 "ensemble": float(error(mean, labels)),
             }
-        for field in dataclasses.fields(scores):
-            values = getattr(scores, field.name)
-            numbers[field.name] = {
+        if len(subject.dataset.validation):
+            numbers["temperature_scaling"] = _scaling(subject, ensemble, log_p, labels)
+        for score, values in scores.items():
+            numbers[score] = {
                 "mean": float(values.mean()),
                 "mean_of_correct": _mean(values[~wrong]),
                 "mean_of_wrong": _mean(values[wrong]),
@@ -101,16 +94,17 @@ class Uncertainty(Analysis):
         first = log_p[:, :_PAIR_IMAGES]
         numbers["pairs"] = {"num_images": first.shape[1], **_similarity(first)}
         numbers["area_under_risk_coverage"] = {
-            score: area_under_risk_coverage(getattr(scores, score), wrong)
-            for score in _RISKS.values()
+            score: area_under_risk_coverage(values, wrong) for score, values in scores.items()
         }
         curves = {
-            name: risk_coverage(getattr(scores, score), wrong) for name, score in _RISKS.items()
+            SCORES[score].name: risk_coverage(values, wrong)
+            for score, values in scores.items()
+            if SCORES[score].is_drawn
         }
         arrays = {
             "reliability": dataclasses.asdict(reliability(mean, labels)),
             "risk_coverage": curve_arrays(curves),
-            "examples": _examples(subject, log_p, mean, scores.entropy, wrong),
+            "examples": _examples(subject, log_p, mean, scores["entropy"], wrong),
         }
         return Findings(numbers, arrays)
 
@@ -152,26 +146,79 @@ class Uncertainty(Analysis):
             )
             for key in _CALIBRATION
         ]
-        for score, (title, unit) in _PARTS.items():
+        rows += _scaling_rows(numbers.get("temperature_scaling"))
+        # A run from before a score was added, or without logits, does not have all of them.
+        scores = [score for score in SCORES.values() if score.key in numbers]
+        for score in scores:
             for kind, images in (
                 ("correct", "correctly classified images"),
                 ("wrong", "wrongly classified images"),
             ):
                 part = Measure(
-                    f"uncertainty_{score}_{kind}", f"{title}, {images}", "analysis", unit=unit
+                    f"uncertainty_{score.key}_{kind}",
+                    f"{score.title}, {images}",
+                    "analysis",
+                    unit=score.unit,
                 )
-                rows.append(Row(part, numbers[score][f"mean_of_{kind}"]))
+                rows.append(Row(part, numbers[score.key][f"mean_of_{kind}"]))
         for key, (title, unit) in _PAIRS.items():
             pair = Measure(f"uncertainty_{key}", title, "analysis", unit=unit)
             rows.append(Row(pair, numbers["pairs"][key]))
-        for name, score in _RISKS.items():
-            area = percent(
-                f"uncertainty_risk_coverage_{score}",
-                f"errors, mean over coverages, by {name}",
-                "lower",
-            )
-            rows.append(Row(area, numbers["area_under_risk_coverage"][score]))
+        areas = numbers["area_under_risk_coverage"]
+        for score in SCORES.values():
+            if score.key in areas:
+                area = percent(
+                    f"uncertainty_risk_coverage_{score.key}",
+                    f"errors, mean over coverages, by {score.name}",
+                    "lower",
+                )
+                rows.append(Row(area, areas[score.key]))
         return rows
+
+
+def _scaling(
+    subject: Subject, ensemble: hn.Ensemble, log_p: np.ndarray, labels: np.ndarray
+) -> dict[str, Any]:
+    """Likelihood and calibration at temperature 1 and at that of the validation images."""
+    validation = subject.dataset.validation
+    x, y = validation.x[:_TEMPERATURE_IMAGES], np.asarray(validation.y[:_TEMPERATURE_IMAGES])
+    temperature = ensemble.calibrate(x, y, verbose=1).temperature
+    means = {
+        "before": mean_log_probabilities(log_p),
+        "after": mean_log_probabilities(log_softmax(log_p / temperature, -1)),
+    }
+    return {"temperature": temperature, "num_images": len(y)} | {
+        when: {key: float(_measure(key)(mean, labels)) for key in _SCALED}
+        for when, mean in means.items()
+    }
+
+
+def _measure(key: str) -> Callable[..., Any]:
+    compute = MEASURES[key].compute
+    assert compute is not None
+    return compute
+
+
+def _scaling_rows(numbers: Mapping[str, Any] | None) -> list[Row]:
+    """The temperature, and both values of each measure; none where no image was held out."""
+    if numbers is None:
+        return []
+    temperature = Measure(
+        "uncertainty_temperature", "temperature of the validation images", "analysis"
+    )
+    return [Row(temperature, numbers["temperature"])] + [
+        Row(
+            dataclasses.replace(
+                MEASURES[key],
+                key=f"uncertainty_{when}_scaling_{key}",
+                title=f"{MEASURES[key].title}, {when} temperature scaling",
+                group="analysis",
+            ),
+            numbers[when][key],
+        )
+        for key in _SCALED
+        for when in ("before", "after")
+    ]
 
 
 def _examples(

@@ -186,6 +186,33 @@ class TestProjectedGradient:
         with pytest.raises(ValueError, match=r"^epsilon is .*: give the size of the attack, 0 or"):
             projected_gradient(ensemble, *random_images(2), epsilon)
 
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"step_size": -0.1}, r"^step_size is -0\.1: give a number of at least 0"),
+            ({"step_size": np.nan}, r"^step_size is nan: give a number of at least 0"),
+            ({"clip": (1.0, 0.0)}, r"^clip is \(1\.0, 0\.0\): give the lowest pixel, then"),
+        ],
+    )
+    def test_options_out_of_range_are_errors(self, ensemble, options, words):
+        with pytest.raises(ValueError, match=words):
+            projected_gradient(ensemble, *random_images(2), 0.1, **options)
+
+    def test_images_with_nan_are_counted(self, ensemble):
+        x, y = random_images(3)
+        x = np.array(x)
+        x[1] = np.nan
+        rule = "^1 of 3 inputs that ran together have NaN, the first of them number 1: "
+        with pytest.raises(ValueError, match=rule):
+            projected_gradient(ensemble, x, y, 0.1)
+        with pytest.raises(ValueError, match=rule):
+            adversarial_success(lambda *_: ensemble[:1], x, y, num_networks=0)
+
+    @pytest.mark.parametrize("epsilons", [[2, -1], [np.nan]])
+    def test_sizes_of_single_steps_are_checked(self, ensemble, epsilons):
+        with pytest.raises(ValueError, match=r"^epsilon is .*: give the size of the attack"):
+            adversarial_success(lambda *_: ensemble[:1], *random_images(2), epsilons=epsilons)
+
     def test_no_step_is_an_error(self, ensemble):
         with pytest.raises(ValueError, match=r"^steps is 0: give a whole number of at least 1"):
             projected_gradient(ensemble, *random_images(2), 0.1, steps=0)

@@ -58,3 +58,10 @@ def test_spanned_coordinates_keep_all_distances():
     np.testing.assert_allclose(distances, exact, rtol=1e-5)
     assert (np.diff(coordinates.var(0)) <= 0).all()
     assert spanned_coordinates(vectors[:, :2]).shape == (5, 2)
+
+
+def test_networks_without_numbers_are_counted():
+    vectors = np.zeros([9, 4])
+    vectors[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"^1 of 9 networks have .* the first of them number 3: "):
+        principal_components(vectors, 2)

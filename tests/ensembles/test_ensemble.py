@@ -201,10 +201,9 @@ def test_a_class_for_each_pixel_is_predicted_but_not_voted_on():
     ensemble = ensemble_of(model, "logits")
     x = np.ones([2, 4, 4, 1], "float32")
     assert ensemble.predict(x).shape == (2, 4, 4, 3)
-    for run in (ensemble.majority_vote, lambda x: ensemble.evaluate(x, np.zeros(2, int))):
-        with pytest.raises(ValueError) as error:
-            run(x)
-        assert "needs one choice of class per example" in one_line(error)
+    with pytest.raises(ValueError) as error:
+        ensemble.majority_vote(x)
+    assert "needs one choice of class per example" in one_line(error)
 
 
 class TestNaN:
@@ -220,6 +219,29 @@ class TestNaN:
         rule = f"^2 of {NETWORKS} networks return NaN or infinity, the first of them number 1: "
         with pytest.raises(ValueError, match=rule):
             getattr(ensemble, method)(x, *arguments)
+
+    def test_infinite_inputs_are_counted(self, cases, x):
+        x = x.copy()
+        x[3] = np.inf
+        rule = (
+            f"^1 of {EXAMPLES} inputs that ran together have infinity, the first of them number 3: "
+        )
+        with pytest.raises(ValueError, match=rule):
+            cases["logits"].ensemble.predict(x)
+
+    def test_true_values_are_counted(self, cases, x):
+        y = np.zeros([EXAMPLES, 2])
+        y[4, 1] = np.nan
+        rule = f"^1 of {EXAMPLES} true values are NaN or infinite, the first of them number 4: "
+        with pytest.raises(ValueError, match=rule):
+            cases["values"].ensemble.evaluate(x, y)
+
+    def test_inputs_of_statistics_are_counted(self, x):
+        x = x.copy()
+        x[2] = np.nan
+        rule = f"^1 of {EXAMPLES} inputs that ran together have NaN, the first of them number 2: "
+        with pytest.raises(ValueError, match=rule):
+            ensemble_of(normalised(), "logits").update_batch_norm(x)
 
     def test_inputs_are_counted(self, cases, x):
         x = x.copy()

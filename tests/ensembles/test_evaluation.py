@@ -21,6 +21,7 @@ import hypernet_tf as hn
 from hypernet_tf.ensembles import inference
 from hypernet_tf.metrics import (
     adaptive_calibration_error,
+    energy,
     expected_calibration_error,
     majority_vote,
     mutual_information,
@@ -160,10 +161,22 @@ def test_uncertainty_does_not_depend_on_chunks(cases, x):
     np.testing.assert_allclose(whole.variance, probability_variance(log_p))
     highest = ensemble.predict(x).max(-1)
     np.testing.assert_allclose(whole.least_confidence, 1 - highest, atol=1e-6)
-    for name, values in vars(whole).items():
+    np.testing.assert_allclose(whole.energy, energy(ensemble.outputs(x)))
+    predicted = ensemble.predictions(x, batch_size=5)
+    np.testing.assert_allclose(predicted.log_probabilities, log_p, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(predicted.logits, ensemble.outputs(x), rtol=1e-5, atol=1e-6)
+    for name, values in whole.scores.items():
         np.testing.assert_allclose(getattr(parts, name), values, rtol=1e-4, atol=1e-7)
     with pytest.raises(ValueError, match="uncertainty needs classes"):
         ensemble_of(convolutional(layers.Dense(2)), "values").uncertainty(x)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "one logit", "one sigmoid"])
+def test_networks_without_a_logit_for_each_class_have_no_energy(kind, cases, x):
+    ensemble = cases[kind].ensemble
+    assert ensemble.predictions(x).logits is None
+    with pytest.raises(AttributeError, match=r"^There is no energy of these networks"):
+        _ = ensemble.uncertainty(x).energy
 
 
 def test_an_evaluation_is_copied_and_pickled(cases, x):

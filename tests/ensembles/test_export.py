@@ -1,6 +1,5 @@
 """An exported ensemble returns what the ensemble returns, without this package too."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -32,15 +31,14 @@ def expected_answers(ensemble, x):
     if ensemble.target.classes is None:
         outputs = ensemble.outputs(x)
         return {"mean": ensemble.predict(x), "standard_deviation": outputs.std(0)}
-    scores = dataclasses.asdict(ensemble.uncertainty(x))
-    return {"probabilities": ensemble.predict(x)} | scores
+    return {"probabilities": ensemble.predict(x)} | ensemble.uncertainty(x).scores
 
 
-def assert_same(actual, expected):
+def assert_same(actual, expected, constant=()):
     assert actual.keys() == expected.keys()
     for name, values in expected.items():
         assert actual[name].shape == values.shape, name
-        assert len(np.unique(values)) > 1, name
+        assert (len(np.unique(values)) == 1) == (name in constant), name
         np.testing.assert_allclose(actual[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
@@ -87,7 +85,9 @@ def test_a_sampler_exports_the_networks_that_it_samples(blobs, tmp_path):
     )
     sampler.export(tmp_path / "1", num_networks=5, seed=3)
     expected = expected_answers(sampler.sample(5, seed=3), x)
-    assert_same(answers(tmp_path / "1", inputs=tf.constant(x)), expected)
+    # Untrained networks are nearly alike, and choose the same classes.
+    actual = answers(tmp_path / "1", inputs=tf.constant(x))
+    assert_same(actual, expected, constant=["variation_ratio"])
 
 
 # ---- without this package -----------------------------------------------------------------

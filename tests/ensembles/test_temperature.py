@@ -44,6 +44,8 @@ def test_probabilities_at_a_temperature_equal_the_formula(classifier, x):
     np.testing.assert_array_equal(warm.outputs(x), classifier.ensemble.outputs(x))
     entropy = warm.uncertainty(x).entropy
     np.testing.assert_allclose(entropy, predictive_entropy(expected), rtol=1e-4)
+    if (logits := warm.predictions(x).logits) is not None:
+        np.testing.assert_allclose(logits, classifier.ensemble.outputs(x) / 2.5, rtol=1e-6)
     result = warm.evaluate(x, classifier.y)
     loss = -np.log(mean[np.arange(EXAMPLES), classifier.y]).mean()
     assert result.negative_log_likelihood == pytest.approx(loss, rel=1e-4)

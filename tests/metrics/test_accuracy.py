@@ -28,7 +28,7 @@ def choices(draw):
 def test_every_function_is_tested():
     names = functions_of(accuracy)
     source = inspect.getsource(sys.modules[__name__])
-    assert len(names) == 14
+    assert len(names) == 16
     assert [name for name in names if f"accuracy.{name}(" not in source] == []
 
 
@@ -160,6 +160,7 @@ def test_brier_score_equals_its_formula_and_scikit_learn(drawn):
     exact = np.mean(((p - np.eye(p.shape[1])[labels]) ** 2).sum(-1))
     assert result == pytest.approx(exact, abs=1e-6)
     assert -1e-6 < result < 2 + 1e-6
+    assert accuracy.brier_scores(log_p, labels).mean() == pytest.approx(result, abs=1e-6)
     if p.shape[1] == 2:  # scikit-learn counts the second class only, which is half of the score
         half = sklearn.metrics.brier_score_loss(labels, np.minimum(p[:, 1], 1.0), pos_label=1)
         assert result == pytest.approx(2 * half, abs=1e-6)
@@ -183,6 +184,9 @@ def test_confusion_equals_scikit_learn(drawn):
         result = accuracy.confusion(predictions, labels, classes)
         exact = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(classes))
         np.testing.assert_array_equal(result, exact)
+        parts = [slice(0, 1), slice(1, None)]
+        counts = [accuracy.count_pairs(predictions[i], labels[i], classes) for i in parts]
+        np.testing.assert_array_equal(sum(counts), exact)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,27 @@ def predictions(draw):
 def test_every_function_is_tested():
     names = functions_of(calibration)
     source = inspect.getsource(sys.modules[__name__])
-    assert len(names) == 3
+    assert len(names) == 6
     assert [name for name in names if f"calibration.{name}(" not in source] == []
+
+
+@moderately
+@given(predictions(), st.booleans())
+def test_the_bins_of_parts_add_up(drawn, weighted):
+    log_p, labels = drawn
+    weights = np.random.default_rng(0).uniform(0.1, 1.0, len(labels)) if weighted else None
+    parts = sum(
+        calibration.bin_sums(
+            log_p[i::3], labels[i::3], sample_weight=None if weights is None else weights[i::3]
+        )
+        for i in range(min(3, len(labels)))
+    )
+    diagram = calibration.reliability_of(parts)
+    whole = calibration.reliability(log_p, labels, sample_weight=weights)
+    for name, values in vars(diagram).items():
+        np.testing.assert_allclose(values, getattr(whole, name), err_msg=name)
+    error = calibration.expected_calibration_error(log_p, labels, sample_weight=weights)
+    np.testing.assert_allclose(calibration.error_of_bins(diagram), error, rtol=1e-4, atol=1e-6)
 
 
 # ---- bins of equal width --------------------------------------------------------------------

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from hypernet_tf.ensembles.evaluation import Evaluation, evaluate
+from hypernet_tf.ensembles.evaluation import Evaluation, evaluate, evaluate_choices
 from hypernet_tf.ensembles.examples import Chunk
 from hypernet_tf.metrics import MEASURES, Measure
 from hypernet_tf.metrics.measures import evaluation_measures
 
-TASKS = ("classification", "regression")
+TASKS = ("classification", "choices", "regression")
 
 
 def an_evaluation(task, num_networks=5, sample_weight=None):
@@ -21,6 +21,10 @@ def an_evaluation(task, num_networks=5, sample_weight=None):
     if task == "classification":
         examples = Chunk(None, rng.integers(0, 3, 40), sample_weight)
         return evaluate([(log_softmax(outputs, -1), examples)], 3)
+    if task == "choices":
+        outputs = rng.normal(size=(num_networks, 40, 2, 3))
+        examples = Chunk(None, rng.integers(0, 3, (40, 2)), sample_weight)
+        return evaluate_choices([(log_softmax(outputs, -1), examples)], 3)
     return evaluate([(outputs, Chunk(None, rng.normal(size=(40, 3)), sample_weight))], None)
 
 
@@ -52,6 +56,9 @@ def test_every_measure_of_a_task_is_in_its_evaluation(task):
     for key in expected:
         value = getattr(result, key)
         assert np.shape(value) == ((5,) if MEASURES[key].kind == "member" else ())
+        if key in result.undefined:
+            assert summary[key] is None and np.isnan(value)
+            continue
         assert summary[key] == np.mean(value)
         assert isinstance(summary[key], float)
 
@@ -62,7 +69,8 @@ def test_measures_that_are_not_defined_have_no_value(task):
     weights = np.random.default_rng(1).uniform(size=40)
     weighted = an_evaluation(task, sample_weight=weights).summary()
     for measure in evaluation_measures(task):
-        assert (one[measure.key] is None) == (measure.least_networks > 1), measure.key
+        never = task == "choices" and measure.key == "adaptive_calibration_error"
+        assert (one[measure.key] is None) == (measure.least_networks > 1 or never), measure.key
         assert (weighted[measure.key] is None) == (not measure.weighted), measure.key
 
 

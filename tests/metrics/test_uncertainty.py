@@ -1,17 +1,21 @@
 """Uncertainty against closed forms, loops, and SciPy."""
 
+import copy
 import inspect
 import math
+import pickle
 import sys
 
 import numpy as np
+import pytest
 import scipy.special
 import scipy.stats
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from predictions import ensemble_predictions, functions_of
 
-from hypernet_tf.metrics import uncertainty
+from hypernet_tf.metrics import SCORES, uncertainty
 
 moderately = settings(deadline=None, derandomize=True, max_examples=50)
 PER_EXAMPLE = (
@@ -19,13 +23,15 @@ PER_EXAMPLE = (
     uncertainty.expected_entropy,
     uncertainty.mutual_information,
     uncertainty.probability_variance,
+    uncertainty.least_confidence,
+    uncertainty.variation_ratio,
 )
 
 
 def test_every_function_is_tested():
     names = functions_of(uncertainty)
     source = inspect.getsource(sys.modules[__name__])
-    assert len(names) == 5
+    assert len(names) == 9
     assert [name for name in names if f"uncertainty.{name}(" not in source] == []
 
 
@@ -74,14 +80,79 @@ def test_probability_variance_equals_a_loop(drawn):
 @given(ensemble_predictions(least_examples=2))
 def test_all_scores_over_chunks_equal_the_functions(drawn):
     log_p, _ = drawn
-    scores = uncertainty.measure_uncertainty([log_p[:, :1], log_p[:, 1:]])
-    np.testing.assert_array_equal(scores.entropy, uncertainty.predictive_entropy(log_p))
-    np.testing.assert_array_equal(scores.expected_entropy, uncertainty.expected_entropy(log_p))
-    np.testing.assert_array_equal(scores.mutual_information, uncertainty.mutual_information(log_p))
-    np.testing.assert_array_equal(scores.variance, uncertainty.probability_variance(log_p))
-    np.testing.assert_allclose(
-        scores.least_confidence, 1 - np.exp(log_p).mean(0).max(-1), atol=1e-6
+    logits = 3.0 * log_p
+    for some, known in ((logits, SCORES), (None, [key for key in SCORES if key != "energy"])):
+        chunks = [
+            uncertainty.Predictions(log_p[:, part], None if some is None else some[:, part])
+            for part in (slice(0, 1), slice(1, None))
+        ]
+        scores = uncertainty.measure_uncertainty(chunks)
+        assert list(scores.scores) == list(known)
+        for key in known:
+            expected = SCORES[key].compute(logits if SCORES[key].of_logits else log_p)
+            np.testing.assert_array_equal(getattr(scores, key), expected, key)
+    assert scores.least_confidence == pytest.approx(1 - np.exp(log_p).mean(0).max(-1), abs=1e-6)
+
+
+@moderately
+@given(ensemble_predictions())
+def test_scores_in_a_graph_equal_those_of_arrays(drawn):
+    log_p, _ = drawn
+    logits = 3.0 * log_p + 1.0
+    in_graph = uncertainty.uncertainty_in_graph(tf.constant(log_p), tf.constant(logits))
+    expected = uncertainty.measure_uncertainty([uncertainty.Predictions(log_p, logits)]).scores
+    assert list(in_graph) == list(expected)
+    for key, values in expected.items():
+        np.testing.assert_allclose(in_graph[key], values, rtol=1e-5, atol=1e-6, err_msg=key)
+    without = uncertainty.uncertainty_in_graph(tf.constant(log_p), None)
+    assert set(in_graph) - set(without) == {"energy"}
+
+
+@moderately
+@given(ensemble_predictions())
+def test_variation_ratio_equals_a_loop(drawn):
+    log_p, _ = drawn
+    exact = []
+    for example in log_p.swapaxes(0, 1):
+        classes = [int(network.argmax()) for network in example]
+        exact.append(1 - max(map(classes.count, classes)) / len(classes))
+    np.testing.assert_allclose(uncertainty.variation_ratio(log_p), exact, atol=1e-12)
+
+
+@moderately
+@given(ensemble_predictions(), st.floats(-5, 5))
+def test_the_energy_of_an_ensemble(drawn, constant):
+    """SciPy's, shifted by a constant of the logits, and at least the mean of the networks'."""
+    logits = drawn[0].astype(np.float64)
+    exact = -scipy.special.logsumexp(logits.mean(0), axis=-1)
+    energy = uncertainty.energy(logits)
+    np.testing.assert_allclose(energy, exact, rtol=1e-9)
+    np.testing.assert_allclose(uncertainty.energy(logits + constant), exact - constant, atol=1e-9)
+    single = np.mean([uncertainty.energy(network[None]) for network in logits], 0)
+    assert (energy >= single - 1e-9).all()
+
+
+def test_scores_that_are_missing_are_one_line():
+    log_p = np.log([[[0.3, 0.7]]])
+    scores = uncertainty.measure_uncertainty([uncertainty.Predictions(log_p)])
+    words = r"^There is no energy of these networks, .*: use a model without its last softmax"
+    with pytest.raises(AttributeError, match=words):
+        _ = scores.energy
+    with pytest.raises(AttributeError, match=r"^There is no score 'doubt': choose one of entropy,"):
+        _ = scores.doubt
+    for same in (copy.deepcopy(scores), pickle.loads(pickle.dumps(scores))):
+        np.testing.assert_array_equal(same.entropy, scores.entropy)
+
+
+def test_a_score_is_added_in_one_place(monkeypatch):
+    toy = uncertainty.Score(
+        "toy", "a toy", lambda log_p: log_p[0, :, 0], lambda log_p: log_p[0, :, 0]
     )
+    monkeypatch.setitem(SCORES, "toy", toy)
+    log_p = np.log([[[0.25, 0.75]]])
+    scores = uncertainty.measure_uncertainty([uncertainty.Predictions(log_p)])
+    np.testing.assert_array_equal(scores.toy, log_p[0, :, 0])
+    assert "toy" in uncertainty.uncertainty_in_graph(tf.constant(log_p), None)
 
 
 @moderately
@@ -96,8 +167,10 @@ def test_uncertainties_are_within_their_bounds(drawn):
     assert (single >= 0).all() and (total <= math.log(classes) + rounding).all()
     assert (information >= 0).all() and (information <= math.log(networks) + rounding).all()
     np.testing.assert_allclose(total, single + information, atol=rounding)
-    variance = uncertainty.probability_variance(log_p)
-    assert (variance >= 0).all() and (variance <= 1 - 1 / networks + rounding).all()
+    for score in (uncertainty.probability_variance, uncertainty.variation_ratio):
+        assert (score(log_p) >= 0).all() and (score(log_p) <= 1 - 1 / networks + rounding).all()
+    confidence = uncertainty.least_confidence(log_p)
+    assert (confidence >= 0).all() and (confidence <= 1 - 1 / classes + rounding).all()
 
 
 def test_uncertainties_by_hand():
@@ -109,6 +182,8 @@ def test_uncertainties_by_hand():
     np.testing.assert_allclose(uncertainty.expected_entropy(log_p), [0, 0, one])
     np.testing.assert_allclose(uncertainty.mutual_information(log_p), [0, one, 0], atol=1e-15)
     np.testing.assert_allclose(uncertainty.probability_variance(log_p), [0, 0.5, 0])
+    np.testing.assert_allclose(uncertainty.least_confidence(log_p), [0, 0.5, 0.5])
+    np.testing.assert_allclose(uncertainty.variation_ratio(log_p), [0, 0.5, 0])
 
 
 def test_one_network_has_no_disagreement():

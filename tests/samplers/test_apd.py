@@ -173,6 +173,10 @@ def test_errors():
         apd(ensemble=few)
     with pytest.raises(ValueError, match="Cannot learn from 1 networks"):
         apd(ensemble=few[0], num_networks=1)
+    theta = np.zeros((9, target.weight_count))
+    theta[2, 0] = np.nan
+    with pytest.raises(ValueError, match=r"^1 of 9 networks have weights that are NaN or infinite"):
+        apd(ensemble=ensemble_of(target, theta))
     with pytest.raises(ValueError, match="Cannot learn networks of another target"):
         apd(line(), ensemble=ensemble_of(target, np.zeros((9, target.weight_count))))
     with pytest.raises(ValueError, match="critic_steps is 0: give an integer"):

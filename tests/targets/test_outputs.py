@@ -18,7 +18,12 @@ layers = keras.layers
         (lambda: sequential((4,), layers.Dense(3, activation="softmax")), "probabilities", 3),
         (lambda: sequential((4,), layers.Dense(3), layers.Softmax()), "probabilities", 3),
         (lambda: sequential((4,), layers.Dense(1, activation="sigmoid")), "probabilities", 2),
-        (lambda: sequential((4,), layers.Dense(2, activation="sigmoid")), "values", None),
+        (lambda: sequential((4,), layers.Dense(2, activation="sigmoid")), "label_probabilities", 2),
+        (
+            lambda: functional((4, 4, 1), layers.Conv2D(2, 1, activation="sigmoid")),
+            "values",
+            None,
+        ),
         (
             lambda: functional(
                 (4,), lambda x: [layers.Dense(1)(x), layers.Dense(3, activation="softmax")(x)]
@@ -27,7 +32,15 @@ layers = keras.layers
             None,
         ),
     ],
-    ids=["linear", "softmax", "softmax_layer", "sigmoid", "sigmoids", "two_outputs"],
+    ids=[
+        "linear",
+        "softmax",
+        "softmax_layer",
+        "sigmoid",
+        "sigmoids",
+        "sigmoid_maps",
+        "two_outputs",
+    ],
 )
 def test_outputs_are_inferred_from_the_last_layer(build, outputs, classes):
     target = hn.Target(build())
@@ -41,6 +54,14 @@ def test_logits_become_probabilities():
     assert (logits.classes, single.classes) == (3, 2)
     assert single.single_column and not logits.single_column
     np.testing.assert_allclose(single.activate(tf.zeros([2, 1])), np.full([2, 1], 0.5), rtol=1e-6)
+    labels = hn.Target(sequential((4,), layers.Dense(3)), outputs="label_logits")
+    assert (labels.classes, labels.choices_shape, logits.choices_shape) == (2, (3,), ())
+    np.testing.assert_allclose(labels.activate(tf.zeros([2, 3])), np.full([2, 3], 0.5), rtol=1e-6)
+    np.testing.assert_allclose(
+        labels.log_probabilities(tf.constant([[0.0, 2.0, -2.0]]))[..., 1],
+        tf.math.log_sigmoid([[0.0, 2.0, -2.0]]),
+        rtol=1e-6,
+    )
     values = hn.Target(sequential((4,), layers.Dense(3)))
     np.testing.assert_array_equal(values.activate(tf.ones([2, 3])), np.ones([2, 3]))
 
@@ -50,6 +71,9 @@ def test_logits_become_probabilities():
     [
         ("dense_softmax", "logits", ["ends in a softmax or sigmoid", "'probabilities'"]),
         ("sigmoid", "logits", ["ends in a softmax or sigmoid", "'probabilities'"]),
+        ("sigmoids", "label_logits", ["ends in a sigmoid", "'label_probabilities'"]),
+        ("sigmoid", "label_probabilities", ["at least 2 columns", "use outputs='logits'"]),
+        ("one_number", "label_logits", ["needs an axis of classes", "use outputs='values'"]),
         ("one_number", "logits", ["needs an axis of classes", "use outputs='values'"]),
         ("one_number", "probabilities", ["needs an axis of classes", "use outputs='values'"]),
     ],
@@ -57,6 +81,7 @@ def test_logits_become_probabilities():
 def test_outputs_that_the_model_does_not_have_raise(case, outputs, words):
     models = {
         "sigmoid": lambda: sequential((4,), layers.Dense(1, activation="sigmoid")),
+        "sigmoids": lambda: sequential((4,), layers.Dense(2, activation="sigmoid")),
         "one_number": lambda: sequential((4,), layers.Dense(1), layers.Reshape(())),
     }
     model = (models | CASES)[case]()

@@ -37,7 +37,7 @@ def test_figures_and_page(analysed):
     check_figure(folder, "attacks")
     assert arrays(folder, "attacks")["sizes"].tolist() == [0.05, 0.3]
     keys = check_page(folder, entry, ANALYSES["attacks"])
-    assert len(keys) == 1 + 5 * (3 + 4)
+    assert len(keys) == 1 + 5 * (3 + 7)
 
 
 def test_twelve_runs_in_one_figure(analysed):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from analysed_runs import arrays, check_figure, check_page, digits, sampler_of
 
+import hypernet_tf as hn
 from hypernet_tf.metrics import similarity
 from reproduce.analyses import ANALYSES
 
@@ -37,6 +38,23 @@ def test_the_numbers_are_those_of_the_ensemble_and_its_networks(analysed):
     np.testing.assert_allclose(arrays(folder, "reliability")["share"].sum(), 1)
 
 
+def test_temperature_scaling_takes_the_validation_images(analysed):
+    folder, metrics = analysed
+    numbers = metrics["analyses"]["uncertainty"]["temperature_scaling"]
+    validation = hn.data.load("mnist_5k").validation
+    ensemble = sampler_of(folder).sample(3, seed=1)
+    calibrated = ensemble.calibrate(validation.x[:1_000], validation.y[:1_000])
+    assert numbers["temperature"] == pytest.approx(calibrated.temperature, rel=1e-4)
+    assert numbers["num_images"] == min(1_000, len(validation))
+    for when, one in (("before", ensemble), ("after", calibrated)):
+        result = one.evaluate(*digits())
+        for key, value in numbers[when].items():
+            assert value == pytest.approx(getattr(result, key), rel=1e-3), (when, key)
+    assert numbers["before"]["expected_calibration_error"] == pytest.approx(
+        metrics["analyses"]["uncertainty"]["expected_calibration_error"]["ensemble"]
+    )
+
+
 def test_the_examples_are_the_most_uncertain_and_the_most_certain_errors(analysed):
     folder, _ = analysed
     x, y = digits()
@@ -60,10 +78,13 @@ def test_figures_and_page(analysed):
     for name in entry["figures"]:
         check_figure(folder, name)
     keys = check_page(folder, entry, ANALYSES["uncertainty"])
-    assert len(keys) == 3 + 4 * 2 + 3 + 4
+    assert len(keys) == 3 + (1 + 2 * 4) + 7 * 2 + 3 + 7
+    older = {key: value for key, value in entry.items() if key != "temperature_scaling"}
+    assert len(ANALYSES["uncertainty"].rows(older)) == len(keys) - 9
     assert {
         "uncertainty_member_brier_score",
         "uncertainty_mutual_information_wrong",
         "uncertainty_cka_of_log_probabilities",
         "uncertainty_risk_coverage_least_confidence",
+        "uncertainty_risk_coverage_energy",
     } <= set(keys)
