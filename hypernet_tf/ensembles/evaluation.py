@@ -247,11 +247,10 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
         y = examples.y.reshape(-1)
         flat = outputs.reshape(num_networks, -1, num_classes)
         num_choices = len(y) // num_examples
-        weight = examples.sample_weight
-        if weight is not None:
-            weights.append(weight)
-            weight = np.asarray(weight, np.float64)
-        each = None if weight is None else np.repeat(weight, num_choices)
+        given = examples.sample_weight
+        weight = np.ones(num_examples) if given is None else np.asarray(given, np.float64)
+        each = None if given is None else np.repeat(weight, num_choices)
+        weights.append(weight)
         mean = mean_log_probabilities(flat)
         for measure in measures:
             if num_networks < measure.least_networks:
@@ -269,12 +268,9 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
         predictions = mean.argmax(-1)
         counts = counts + count_pairs(predictions, y, num_classes, each)
         is_correct = (predictions == y).reshape(examples.y.shape)
-        by_choice += np.tensordot(
-            np.ones(num_examples) if weight is None else weight, is_correct, 1
-        )
-        size += num_examples if weight is None else weight.sum()
-    if weights:
-        check_weights(np.concatenate(weights), sum(map(len, weights)))
+        by_choice += np.tensordot(weight, is_correct, 1)
+        size += weight.sum()
+    check_weights(np.concatenate(weights), sum(map(len, weights)))
 
     members: dict[str, np.ndarray] = {}
     ensemble: dict[str, float] = {}
