@@ -131,7 +131,7 @@ def adversarial_success(
     wrong_classes = (y + rng.integers(1, num_classes, len(y))) % num_classes
     sizes = np.asarray(epsilons, np.float32) / 255
 
-    @tf.function
+    @tf.function(autograph=False)
     def attack(weights: WeightSet, images: tf.Tensor, classes: tf.Tensor) -> tuple:
         moved = fast_gradient_method(target, weights, images, classes, sizes, clip=clip)
         shown = tf.concat([images[:, None], moved], 1)  # [N, 1 + E, ...], the first one unchanged

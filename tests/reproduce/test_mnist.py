@@ -110,7 +110,7 @@ class TestCommand:
         script = (
             "import runpy, signal, sys\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=True)\n"
+            "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)\n"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", script, *words, *more],
@@ -123,6 +123,7 @@ class TestCommand:
         )
         while process.poll() is None and not list(run.glob("tensorboard/events*")):
             time.sleep(0.01)
+        assert process.poll() is None, process.communicate()[1][-2000:]
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 130, errors[-2000:]
