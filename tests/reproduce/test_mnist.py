@@ -104,7 +104,10 @@ class TestCommand:
         """SIGINT to the command and its children, as a terminal sends it; then the same again."""
         module, more = ("mnist", ["--method=sgd", "--steps=60"])
         if study:
-            module, more = ("compare", ["--methods=sgd", "--trials=0", "--passes=15000"])
+            module, more = (
+                "compare",
+                ["--methods=sgd", "--seeds=0", "--trials=0", "--passes=9000"],
+            )
         run = tmp_path / "run" / ("sgd-seed=0" if study else "")
         words = [f"reproduce.{module}", "--dataset=mnist_5k", "--preset=quick", "--run_dir=run"]
         script = (
