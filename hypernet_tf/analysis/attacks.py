@@ -135,7 +135,7 @@ def adversarial_success(
         _check_epsilon(epsilon)
     check_inputs(x)
 
-    @tf.function
+    @tf.function(autograph=False)
     def attack(weights: WeightSet, images: tf.Tensor, classes: tf.Tensor) -> tuple:
         moved = fast_gradient_method(target, weights, images, classes, sizes, clip=clip)
         shown = tf.concat([images[:, None], moved], 1)  # [N, 1 + E, ...], the first one unchanged

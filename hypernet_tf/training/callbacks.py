@@ -39,7 +39,7 @@ class HaltOnNaN(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Make the check of the weights, which takes a small part of a step."""
 
-        @tf.function
+        @tf.function(autograph=False)
         def finite() -> tf.Tensor:
             weights = self.model.trainable_variables
             return tf.reduce_all([tf.reduce_all(tf.math.is_finite(w)) for w in weights])
@@ -182,6 +182,7 @@ class Recorder(keras.callbacks.Callback):
         self.record = record or {"history": [], "seconds": 0.0}
         self.verbose = verbose
         self.tensorboard = tensorboard
+        self._bar: Any = None
 
     def on_train_begin(self, logs=None):
         """Start the clock and the progress bar."""
@@ -233,7 +234,8 @@ class Recorder(keras.callbacks.Callback):
 
     def close_bar(self) -> None:
         """Close the progress bar, also where training ends early."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def on_train_end(self, logs=None):
         """Close the progress bar and TensorBoard's files."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -110,7 +111,7 @@ def train(
             every=validate_every,
             last=steps,
             watched=dataset.test if watch_test else None,
-            verbose=verbose and execution.chief,
+            verbose=verbose and execution.chief and sys.stderr.isatty(),  # a bar below a bar
         )
         recorder = Recorder(
             checkpoints,

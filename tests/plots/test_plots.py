@@ -160,6 +160,21 @@ def test_a_table_of_filters_has_a_column_for_each_network():
     assert axes.get_ylabel() == "neuron"
 
 
+def test_a_grid_shows_the_same_filter_of_each_network_at_its_place():
+    pictures = np.arange(4 * 2 * 3).reshape(4, 2, 3) - 30.0
+    figure = plots.filter_grids({"first": pictures})
+    images = figure.axes[0].images
+    for image, picture in zip(images, pictures, strict=True):
+        np.testing.assert_array_equal(image.get_array(), picture)
+        assert (image.norm.vmin, image.norm.vmax) == (-30, 30)
+    left, right, bottom, top = np.transpose([image.get_extent() for image in images])
+    np.testing.assert_allclose(right - left, 3)
+    np.testing.assert_allclose(bottom - top, 2)
+    assert (right[[0, 2]] < left[[1, 3]]).all()  # side by side
+    assert (bottom[[0, 1]] < top[[2, 3]]).all()  # one below the other
+    assert figure.axes[0].get_title() == "first"
+
+
 @pytest.mark.parametrize("draw", (roc, risk))
 def test_curves_differ_by_more_than_colour(draw):
     lines = [line for line in draw().axes[0].get_lines() if line.get_marker() != "None"]

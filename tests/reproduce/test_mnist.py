@@ -104,13 +104,16 @@ class TestCommand:
         """SIGINT to the command and its children, as a terminal sends it; then the same again."""
         module, more = ("mnist", ["--method=sgd", "--steps=60"])
         if study:
-            module, more = ("compare", ["--methods=sgd", "--trials=0", "--passes=15000"])
+            module, more = (
+                "compare",
+                ["--methods=sgd", "--seeds=0", "--trials=0", "--passes=9000"],
+            )
         run = tmp_path / "run" / ("sgd-seed=0" if study else "")
         words = [f"reproduce.{module}", "--dataset=mnist_5k", "--preset=quick", "--run_dir=run"]
         script = (
             "import runpy, signal, sys\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=True)\n"
+            "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)\n"
         )
         process = subprocess.Popen(
             [sys.executable, "-c", script, *words, *more],
@@ -123,6 +126,7 @@ class TestCommand:
         )
         while process.poll() is None and not list(run.glob("tensorboard/events*")):
             time.sleep(0.01)
+        assert process.poll() is None, process.communicate()[1][-2000:]
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 130, errors[-2000:]
