@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import hypernet_tf as hn
 from hypernet_tf import plots
-from hypernet_tf.metrics import mutual_information, ood_metrics, predictive_entropy
+from hypernet_tf.metrics import SCORES, ood_metrics
 from reproduce.analyses.base import Analysis, Findings, Setting, percent
 from reproduce.analyses.ensemble_sizes import SIZES
 from reproduce.analyses.out_of_distribution import OOD, ood_datasets
@@ -24,7 +24,7 @@ IMAGES = Setting(
     "Number of images of each data set, the first ones, that ensembles of several sizes detect.",
     lower_bound=1,
 )
-_SCORES = {"entropy": predictive_entropy, "mutual_information": mutual_information}
+_SCORES = ("entropy", "mutual_information")
 
 
 class DetectionSizes(Analysis):
@@ -114,7 +114,7 @@ def _areas(known: np.ndarray, unknown: np.ndarray, size: int) -> dict[str, np.nd
     areas: dict[str, list[float]] = {score: [] for score in _SCORES}
     for start in range(0, len(known) - size + 1, size):
         group = slice(start, start + size)
-        for score, compute in _SCORES.items():
-            metrics = ood_metrics(compute(known[group]), compute(unknown[group]))
-            areas[score].append(metrics.auroc)
+        for score in _SCORES:
+            ours, others = (SCORES[score].compute(log_p[group]) for log_p in (known, unknown))
+            areas[score].append(ood_metrics(ours, others).auroc)
     return {score: np.array(values) for score, values in areas.items()}
