@@ -67,6 +67,12 @@ class Evaluation:
         """N."""
         return len(next(iter(self.members.values())))
 
+    def __str__(self) -> str:
+        """One line for each measure."""
+        values = self.summary().items()
+        lines = [f"{MEASURES[key].heading}: {MEASURES[key].text(value)}" for key, value in values]
+        return "\n".join([f"{len(self)} networks", *lines])
+
     def summary(self) -> dict[str, float | None]:
         """Key -> number for every measure, in the order of the table; None where it is not defined.
 

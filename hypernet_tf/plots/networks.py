@@ -125,9 +125,11 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
         axes.set_title(panel["title"], fontsize=10)
         axes.set_xlabel("training step")
         axes.set_ylabel(panel["unit"])
+        axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:.4g}"))
         axes.grid(alpha=0.3)
         if len(panel["curves"]) > 1 or "low_high" in panel:
-            axes.legend(frameon=False, fontsize=8)
+            # On white: it may lie over the band of the members.
+            axes.legend(fontsize=8, edgecolor="none", framealpha=0.8)
     return figure
 
 

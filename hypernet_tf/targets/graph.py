@@ -177,8 +177,8 @@ def copied(
         copy = copy_of(model)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
-            f"The model '{model.name}' cannot be copied: give each custom layer a get_config(), "
-            "and make a layer of each Lambda."
+            f"The model '{model.name}' cannot be copied: write a layer of your own instead of each "
+            "Lambda, and give each layer of your own a get_config()."
         ) from error
     replaced = adapted | {id(v) for pair in replacements for layer in pair for v in layer.variables}
     variables = [v for v in model.variables if id(v) not in replaced]

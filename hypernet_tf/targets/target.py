@@ -269,8 +269,9 @@ class Target:
         """
         if self.classes is None:
             raise ValueError(
-                f"{what} needs classes, but the target returns values: use predict(), or say "
-                "Target(model, outputs='logits')"
+                f"{what} needs classes, but the target returns values: use predict(), or "
+                "outputs(), which returns those of all networks; or say "
+                "Target(model, outputs='logits') if they are logits"
             )
         return self.classes
 

@@ -31,6 +31,7 @@ _PUBLISHED = (
     "Published numbers are those of the hypernetwork on MNIST. They are comparable only if the "
     "data set is mnist and the preset is paper."
 )
+_SMALLER = ("ensembles", "paths", "adversarial")
 _SMALLER_NUMBERS = (
     "Some analyses take fewer ensembles or images than published, because these take too long on "
     "two cores: --ensembles, --path_images and --adversarial_images raise them."
@@ -69,6 +70,7 @@ def page(title: str, runs: list[Run]) -> str:
         with _damaged(path):
             sentences.append(("" if single else f"{run.label}: ") + _sentence(run.metrics))
             configs[run.label] = run.metrics["config"]
+    smaller = any(name in run.metrics["analyses"] for run in runs for name in _SMALLER)
     mnist = all(run.metrics["experiment"] == "mnist" for run in runs)
     headings = ["measured"] if single else [run.label for run in runs]
     published_numbers = published.MNIST if mnist else {}
@@ -88,11 +90,11 @@ def page(title: str, runs: list[Run]) -> str:
         for analysis in ANALYSES.values()
         if any(analysis.name in run.metrics["analyses"] for run in runs)
     ]
-    if curves := _figures_of(runs, {"training_curves": "Training"}):
+    if curves := _figures_of(runs, {"training_curves": "Along training"}):
         sections.insert(0, pages.Section("training", "Loss and accuracy by step.", "", "", curves))
     return pages.report(
         title,
-        [*sentences, *([_PUBLISHED] if mnist else []), _SMALLER_NUMBERS],
+        [*sentences, *([_PUBLISHED] if mnist else []), *([_SMALLER_NUMBERS] if smaller else [])],
         table(HEADLINE),
         sections,
         table(None),

@@ -179,6 +179,15 @@ def test_networks_without_a_logit_for_each_class_have_no_energy(kind, cases, x):
         _ = ensemble.uncertainty(x).energy
 
 
+def test_an_evaluation_is_printed_as_a_line_for_each_measure(classifier, x):
+    result = classifier.ensemble.evaluate(x, classifier.y)
+    first, *lines = str(result).splitlines()
+    assert first == f"{len(result)} networks"
+    assert len(lines) == len(result.summary())
+    vote = f"accuracy of the majority vote (%): {100 * result.majority_vote_accuracy:.2f}"
+    assert vote in lines
+
+
 def test_an_evaluation_is_copied_and_pickled(cases, x):
     c = cases["logits"]
     result = c.ensemble.evaluate(x, c.y)
