@@ -56,6 +56,7 @@ def test_the_order_is_that_of_the_experiment():
         "filter_diversity",
         "uncertainty",
         "out_of_distribution",
+        "detection_sizes",
     ]
 
 

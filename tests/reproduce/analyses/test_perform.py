@@ -71,7 +71,8 @@ def test_one_network_has_the_analyses_of_one_network(single):
     assert set(metrics["diversity"].values()) == {None}
     of_several = {name for name, analysis in ANALYSES.items() if analysis.least_networks > 1}
     assert of_several == {
-        *("ensembles", "scatter", "posteriors", "paths", "attacks", "filter_diversity")
+        *("ensembles", "scatter", "posteriors", "paths", "attacks", "filter_diversity"),
+        "detection_sizes",
     }
     analyses = metrics["analyses"]
     assert set(analyses) == set(ANALYSES) - of_several
@@ -95,7 +96,7 @@ def test_an_analysis_of_more_networks_than_there_are(single, capsys):
         )
     capsys.readouterr()
     experiment.run(config, folder, analyses=["all"], settings=ALONE)
-    assert capsys.readouterr().out.count("left out: the analysis") == 6
+    assert capsys.readouterr().out.count("left out: the analysis") == 7
 
 
 class TestKilled:

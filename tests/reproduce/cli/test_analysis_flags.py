@@ -8,7 +8,7 @@ from analysed_runs import TINY
 from small_experiments import command_line, python
 
 from reproduce import mnist, report
-from reproduce.analyses import ANALYSES
+from reproduce.analyses import ANALYSES, perform
 from reproduce.cli import analysis_flags
 from reproduce.cli.command import FLAGS
 from reproduce.runs import folder as folders
@@ -42,13 +42,15 @@ def test_a_flag_that_no_requested_analysis_uses(flag):
     message = f"^{name} is not used by the analyses asked for: remove it.$"
     for analyses in ("--analyses=paths,adversarial", "--seed=0"):
         with command_line(analyses, flag), pytest.raises(UsageError, match=message):
-            analysis_flags.settings(trains=False)
+            names = perform.names_of(analysis_flags.requested())
+            analysis_flags.settings(names, trains=False)
 
 
 def test_settings_come_from_flags():
     arguments = ["--ensembles=3", "--colour", "--num_networks=7", "--ood=noise,glyphs"]
     with command_line("--analyses=all", *arguments):
-        assert analysis_flags.settings(trains=True) == {
+        names = perform.names_of(analysis_flags.requested())
+        assert analysis_flags.settings(names, trains=True) == {
             "num_networks": 7,
             "ensembles": 3,
             "colour": True,
