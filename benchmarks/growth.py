@@ -16,7 +16,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from benchmarks.__main__ import apart
+from benchmarks.ratios import apart
 
 SIZES = {
     "networks": (1, 2, 4, 8, 16, 32, 64, 128, 256),

@@ -120,6 +120,7 @@ def step_of(kind: str, config: RunConfig) -> Callable[[], object]:
     size = config.passes_per_step // copies
     x, y = tf.constant(split.x[:size]), tf.constant(split.y[:size])
     if kind == "sampler":
+        sampler.build_metrics(y[:2])  # as training does: a step that makes them is traced twice
         return tf.function(lambda: sampler.train_step((x, y)), autograph=False)
     if kind == "generators":
         return step_of_generators(sampler)
