@@ -84,7 +84,7 @@ class DetectionSizes(Analysis):
         return "Detection of unknown images by the number of networks in an ensemble"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the detection by mutual information of the smallest and the largest ensemble."""
+        """Return the detection by the smallest and by the largest ensemble."""
         rows = []
         for name, areas in numbers["sets"].items():
             for place in sorted({0, len(numbers["sizes"]) - 1}):
