@@ -294,7 +294,7 @@ def curves_by_size(
         label: Label of the axis of values.
     """
     figure = new_figure(3.6)
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, curves) in zip(grid, panels.items(), strict=True):
         for (name, values), (color, line, marker) in zip(
             curves.items(), many_styles(), strict=False
