@@ -1,9 +1,9 @@
 """How the cost of a training step grows: with networks, images, weights and classes.
 
 One number changes at a time, from a small convolutional target with 8 networks on 32 images of
-28 x 28 pixels. Each point runs in a process of its own, which says the median of its steps, their
-share that an ordinary Keras step on the same images takes, and its peak memory. The exponent is the
-slope of log seconds over log size in the upper half of the sizes: 1 is proportional growth.
+28 x 28 pixels. Each size runs in a process of its own. Printed are the median time of a step, its
+ratio to an ordinary Keras step on the same images, and the peak memory. The exponent is the slope
+of log seconds over log size in the upper half of the sizes: 1 is proportional growth.
 
     python -m benchmarks.growth
     python -m benchmarks.growth --what networks

@@ -90,8 +90,8 @@ def keras_loop(given: argparse.Namespace) -> Step:
     for number, weights in enumerate(zip(*weights_of(given.networks), strict=True)):
         model = hn.zoo.mnist()
         model.set_weights(weights)
-        own = number if given.task == "training" else slice(None)
-        images, labels = tf.constant(x[own]), tf.constant(y[own])
+        part = number if given.task == "training" else slice(None)
+        images, labels = tf.constant(x[part]), tf.constant(y[part])
 
         def logits(model: Any = model, images: Any = images) -> Any:
             return model(images)

@@ -209,7 +209,7 @@ class Study(abc.ABC):
         first: dict[str, RunResult] = {}
         for result in results:
             first.setdefault(result.run.entry, result)
-        found = [
+        drawings = [
             ANALYSES[name].side_by_side(
                 {
                     entry: result.metrics["analyses"][name]
@@ -219,7 +219,7 @@ class Study(abc.ABC):
             )
             for name in self.analyses
         ]
-        return [drawing for drawing in found if drawing]
+        return [drawing for drawing in drawings if drawing]
 
     def summary(
         self,
