@@ -83,9 +83,11 @@ def main(arguments: Sequence[str] = ()) -> None:
         arguments: Arguments of the command line; there must be none.
     """
     if arguments:
-        names = ", ".join(command.name for command in COMMANDS)
-        message = f"unexpected argument '{arguments[0]}': run python -m reproduce.<command>, one of"
-        print(f"reproduce: {message} {names}", file=sys.stderr)
+        names = [command.name for command in COMMANDS]
+        name = arguments[0] if arguments[0] in names else "<command>"
+        message = f"unexpected argument '{arguments[0]}': run python -m reproduce.{name}"
+        others = "" if arguments[0] in names else f", one of {', '.join(names)}"
+        print(f"reproduce: {message}{others}", file=sys.stderr)
         sys.exit(2)
     print("python -m reproduce.<command> --help describes a command. On two CPU cores they take:\n")
     for command in COMMANDS:

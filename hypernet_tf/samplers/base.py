@@ -195,8 +195,9 @@ class WeightSampler(keras.Model, abc.ABC):
             if self._gauge_options is False
             else Gauge(target, epsilon=self.gauge_epsilon, **options)
         )
-        # One function, so that each number of networks is traced once.
-        self._traced_draw = tf.function(self._draw_weights, autograph=False)
+        # One function, so that each number of networks is traced once; a partial, so that
+        # TensorFlow counts the traces of this sampler alone before it warns of too many.
+        self._traced_draw = tf.function(functools.partial(self._draw_weights), autograph=False)
 
     # ---- what a sampler provides ----------------------------------------------------------
 
@@ -448,12 +449,15 @@ class WeightSampler(keras.Model, abc.ABC):
         """As `keras.Model.fit`; see the class for what a batch is and what the history has.
 
         Raises:
-            ValueError: The inputs do not have the shape that the target takes.
+            ValueError: The inputs do not have the shape that the target takes, or the labels are
+                one-hot where the loss takes numbers of classes, or the reverse.
         """
         self._check_inputs(x)
         if self.target.statistics and self._keeps_inputs:
             self._batch_norm_data = some_inputs(x, BATCH_NORM_EXAMPLES)
         labels = _some_labels(x, y)
+        if self.compiled:
+            check_labels(self.loss, labels, self.target)
         if self.compiled and self._distribute_strategy is None and labels is not None:
             self.build_metrics(labels)  # a first step that makes variables would be traced twice
         return super().fit(x, y, *args, **kwargs)
@@ -839,6 +843,40 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
             "give the loss from_logits=True."
         )
     return "probabilities"
+
+
+def check_labels(loss: Any, y: Any, target: Target) -> None:
+    """Compare the labels of examples with what a loss of classes takes.
+
+    Args:
+        loss: Loss that `compile` was given.
+        y: Labels of a few examples.
+        target: The target, of whose last axis the loss takes a class.
+
+    Raises:
+        ValueError: One-hot labels for a loss that takes numbers of classes, or the reverse.
+    """
+    losses = keras.losses
+    loss = losses.get(loss) if isinstance(loss, str) else loss
+    sparse = isinstance(loss, losses.SparseCategoricalCrossentropy)
+    sparse = sparse or loss is losses.sparse_categorical_crossentropy
+    one_hot = isinstance(loss, losses.CategoricalCrossentropy)
+    one_hot = one_hot or loss is losses.categorical_crossentropy
+    refs = keras.tree.flatten(target.plan.outputs)
+    if not (sparse or one_hot) or len(refs) > 1 or not hasattr(y, "shape"):
+        return
+    given, wanted = tuple(y.shape[1:]), tuple(target.plan.shapes[refs[0]])
+    shown = f"[examples, {', '.join(map(str, given))}]" if given else "[examples]"
+    if sparse and given == wanted and wanted[-1] > 1:
+        raise ValueError(
+            f"The loss takes numbers of classes, but the labels {shown} are one-hot: use "
+            "keras.losses.CategoricalCrossentropy, or y.argmax(-1)."
+        )
+    if one_hot and given in (wanted[:-1], (*wanted[:-1], 1)) and wanted[-1] > 1:
+        raise ValueError(
+            f"The loss takes one-hot labels, but the labels {shown} are numbers of classes: use "
+            "keras.losses.SparseCategoricalCrossentropy."
+        )
 
 
 def _some_labels(x: Any, y: Any) -> Any:

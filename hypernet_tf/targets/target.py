@@ -410,7 +410,9 @@ class Target:
     @functools.cached_property
     def compiled(self) -> Any:
         """`run` as one `tf.function`, so that the same shapes in one mode are traced once."""
-        return tf.function(self.run, autograph=False)
+        # A partial is this target's own: TensorFlow counts the traces of a method over all targets,
+        # and would warn of too many after the third.
+        return tf.function(functools.partial(self.run), autograph=False)
 
     def run(
         self,

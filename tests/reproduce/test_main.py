@@ -60,6 +60,4 @@ def test_an_argument_is_an_error(capsys):
     with pytest.raises(SystemExit) as error:
         main(["mnist"])
     assert error.value.code == 2
-    assert (
-        "unexpected argument 'mnist': run python -m reproduce.<command>" in capsys.readouterr().err
-    )
+    assert "unexpected argument 'mnist': run python -m reproduce.mnist\n" in capsys.readouterr().err

@@ -423,3 +423,26 @@ def test_inputs_of_a_wrong_shape_are_one_line(blobs):
             "Batch a data set of single examples, data_set.batch(32)."
         )
     assert int(sampler.step.numpy()) == 0
+
+
+def test_labels_of_the_wrong_kind_are_one_line(blobs):
+    x, y = blobs
+    sampler = hypernetwork()
+    one_hot = keras.utils.to_categorical(y)
+    sampler.compile(loss=LOGITS)
+    with pytest.raises(ValueError, match=r"^The loss takes numbers of classes, .*one-hot: use"):
+        sampler.fit(x, one_hot)
+    sampler.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    for numbers in (y, y[:, None], tf.data.Dataset.from_tensor_slices((x, y)).batch(8)):
+        given = (numbers,) if isinstance(numbers, tf.data.Dataset) else (x, numbers)
+        with pytest.raises(ValueError, match=r"^The loss takes one-hot labels, .* numbers of cl"):
+            sampler.fit(*given)
+    history = sampler.fit(x, one_hot, batch_size=96, epochs=1, verbose=0).history
+    assert np.isfinite(history["loss"][0])
+
+
+def test_the_summary_knows_every_shape():
+    lines = []
+    hypernetwork().summary(print_fn=lines.append)
+    assert "(None, " in lines[0]
+    assert "?" not in lines[0]

@@ -353,7 +353,7 @@ class HyperGAN(LatentSampler):
                 value = float(step(tf.constant(done)))
                 done += 1
                 bar.update()
-                bar.set_postfix(error=f"{value:.3g}")
+                bar.set_postfix(error=f"{value:.3g}", refresh=False)
         self.pretrained.assign(1)
         return done, value
 

@@ -192,6 +192,10 @@ class Extractor(keras.layers.Layer):
             for part, (filters, size) in zip(flat, self.codes, strict=True)
         ]
 
+    def compute_output_shape(self, input_shape):
+        """[N, F, code_dim] of each unit."""
+        return [(input_shape[0], filters, size) for filters, size in self.codes]
+
     def get_config(self) -> dict:
         """The arguments of the constructor."""
         return super().get_config() | {
