@@ -867,12 +867,12 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
         return
     given, wanted = tuple(y.shape[1:]), tuple(target.plan.shapes[refs[0]])
     shown = f"[examples, {', '.join(map(str, given))}]" if given else "[examples]"
-    if sparse and given == wanted and wanted[-1] != 1:
+    if sparse and given == wanted and wanted[-1:] not in ((), (1,)):
         raise ValueError(
             f"The loss takes numbers of classes, but the labels {shown} are one-hot: use "
             "keras.losses.CategoricalCrossentropy, or y.argmax(-1)."
         )
-    if one_hot and given in (wanted[:-1], (*wanted[:-1], 1)) and wanted[-1] != 1:
+    if one_hot and given in (wanted[:-1], (*wanted[:-1], 1)) and wanted[-1:] not in ((), (1,)):
         raise ValueError(
             f"The loss takes one-hot labels, but the labels {shown} are numbers of classes: use "
             "keras.losses.SparseCategoricalCrossentropy."
