@@ -40,7 +40,7 @@ COMMANDS = (
     Command(
         "regression",
         "one-dimensional regression: what each method says beyond its data",
-        "5 minutes",
+        "4 minutes",
     ),
     Command(
         "compare",

@@ -26,8 +26,9 @@ from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, seeds_flag, shared_flags
 from reproduce.configs import RunConfig, preset
 from reproduce.configs.methods import ABLATIONS
+from reproduce.reports import history
 from reproduce.runs.folder import folder_name
-from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun
+from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, claim_paragraphs
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "extension")
@@ -122,11 +123,6 @@ class Ablations(Study):
     def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
         """What was trained, and which claims hold."""
         config = self.config
-        claims = [
-            f"“{claim['claim']}”: {'holds' if claim['holds'] else 'does not hold'} here. "
-            f"{claim['numbers']}"
-            for claim in metrics["claims"]
-        ]
         return [
             f"Each variant trained {config.networks_per_step} networks per step on the same "
             f"{config.images_per_network} images, for {config.steps:,} steps; seeds "
@@ -135,8 +131,7 @@ class Ablations(Study):
             "Diversity along training is the standard deviation over the mean of the L2 norms of "
             "100 networks, before their gauge is fixed. Disagreement is that of two networks on "
             "the test images.",
-            "Claims of the paper:",
-            *claims,
+            *claim_paragraphs(metrics["claims"]),
         ]
 
     def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
@@ -160,17 +155,17 @@ def _vote_gain(result: RunResult) -> float:
 
 def _curves(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """The curves of a run: values of each key of `CURVES`, and their steps."""
-    with np.load(folder / "figures" / "training_curves.npz") as numbers:
-        member, vote = numbers["mean of the networks"], numbers["majority vote"]
-        steps = numbers["majority vote, step"]
-        return {
-            "mean of the networks": member,
-            "mean of the networks, step": steps,
-            "gain of the vote": vote - member,
-            "gain of the vote, step": steps,
-            "norm spread": numbers["norm spread"],
-            "norm spread, step": numbers["norm spread, step"],
-        }
+    numbers = history.read(folder)
+    member, vote = numbers["mean of the networks"], numbers["majority vote"]
+    steps = numbers["majority vote, step"]
+    return {
+        "mean of the networks": member,
+        "mean of the networks, step": steps,
+        "gain of the vote": vote - member,
+        "gain of the vote, step": steps,
+        "norm spread": numbers["norm spread"],
+        "norm spread, step": numbers["norm spread, step"],
+    }
 
 
 def _claims(numbers: Numbers, curves: Mapping[str, Mapping[str, list]]) -> list[dict[str, Any]]:

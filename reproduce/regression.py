@@ -4,7 +4,7 @@ Every method learns y = x³ from 20 noisy points on [-4, 4] with the target of H
 (Ratzlaff and Li 2019), and predicts on [-6, 6]. The reference is a long run of Hamiltonian Monte
 Carlo, by TensorFlow Probability, on the posterior of the weights.
 
-  python -m reproduce.regression                   all methods, in about five minutes
+  python -m reproduce.regression                   all methods, in about four minutes
   python -m reproduce.regression --methods=mnf,sgld --seed=1
 
 The reference and each method are kept in the run folder, so a repeated or widened command computes

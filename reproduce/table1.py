@@ -19,29 +19,56 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 from absl import flags
 
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import hypernet_tf as hn
+from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
+from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, target_flag
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset, published
 from reproduce.configs.methods import DIVERSITY, methods_of
+from reproduce.reports import history
 from reproduce.runs.folder import UsageError, folder_name
-from reproduce.studies.study import Column, RunResult, Study, StudyRun
+from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, claim_paragraphs
 
-# Columns of the published table, and the deep ensemble: name -> method, diversity, what it is.
+
+class ColumnOf(NamedTuple):
+    """What a column of the table is.
+
+    Attributes:
+        method: Name of its method.
+        diversity: What its networks are to differ in.
+        help: What it is, in the words of the table.
+        recipe: Name of the preset whose settings it has, at the image passes of the table's own
+            preset; "" for the table's preset itself.
+    """
+
+    method: str
+    diversity: str
+    help: str
+    recipe: str = ""
+
+
+# Columns of the published table, and four that are not in it.
 COLUMNS = {
-    "sgd": ("sgd", "weights", "one network, its rate decaying"),
-    "sgd_chains": ("sgd_chains", "weights", "ten independent chains at a constant rate"),
-    "sgd_snapshots": ("sgd_snapshots", "weights", "ten snapshots of one such chain"),
-    "hypernetwork-none": ("hypernetwork", "none", "no entropy"),
-    "hypernetwork-weights": ("hypernetwork", "weights", "entropy of the weights"),
-    "hypernetwork-outputs": ("hypernetwork", "outputs", "entropy of the outputs"),
-    "deep_ensemble": ("deep_ensemble", "weights", "ten networks, their rates decaying"),
+    "sgd": ColumnOf("sgd", "weights", "one network, its rate decaying"),
+    "sgd_chains": ColumnOf("sgd_chains", "weights", "ten independent chains at a constant rate"),
+    "sgd_snapshots": ColumnOf("sgd_snapshots", "weights", "ten snapshots of one such chain"),
+    "hypernetwork-none": ColumnOf("hypernetwork", "none", "no entropy"),
+    "hypernetwork-weights": ColumnOf("hypernetwork", "weights", "entropy of the weights"),
+    "hypernetwork-outputs": ColumnOf("hypernetwork", "outputs", "entropy of the outputs"),
+    "hypernetwork-fast": ColumnOf(
+        "hypernetwork", "weights", "entropy of the weights, recipe of the preset fast", "fast"
+    ),
+    "mixture": ColumnOf("mixture", "weights", "four such hypernetworks, with the same recipe"),
+    "deep_ensemble": ColumnOf("deep_ensemble", "weights", "ten networks, their rates decaying"),
+    "hypergan": ColumnOf("hypergan", "weights", "HyperGAN"),
 }
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "lam", "extension")
@@ -55,13 +82,13 @@ flags.DEFINE_list(
 )
 
 
-def column_parts(column: str) -> tuple[str, str, str]:
-    """Method, diversity and description of a column.
+def column_of(name: str) -> ColumnOf:
+    """What a column is.
 
     Args:
-        column: Name of a column, or of a method.
+        name: Name of a column, or of a method.
     """
-    return COLUMNS.get(column) or (column, "weights", METHODS[column].help)
+    return COLUMNS.get(name) or ColumnOf(name, "weights", METHODS[name].help)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +123,12 @@ class Table1(Study):
 
     def config(self, column: str) -> RunConfig:
         """The configuration of a column's run."""
-        method, diversity, _ = column_parts(column)
-        config = preset(
-            "cifar",
-            method,
-            self.preset,
-            target=self.target,
-            dataset=self.dataset,
-            steps=self.steps,
-        )
+        method, diversity, _, recipe = column_of(column)
+        where: dict[str, Any] = {"target": self.target, "dataset": self.dataset}
+        config = preset("cifar", method, self.preset, **where, steps=self.steps)
+        if recipe:
+            steps = config.image_passes // preset("cifar", method, recipe, **where).passes_per_step
+            config = preset("cifar", method, recipe, **where, steps=steps)
         lam = config.lam
         if "lam" in METHODS[method].flags:
             lam = DIVERSITY[diversity].lam if self.lam is None else self.lam
@@ -125,19 +149,19 @@ class Table1(Study):
                 MEASURES["best_majority_vote_accuracy"],
                 lambda one: _best(one, "majority_vote_accuracy"),
             ),
-            *("negative_log_likelihood", "disagreement", "entropy"),
+            *("negative_log_likelihood", "expected_calibration_error", "disagreement", "entropy"),
+            Column(MEASURES["late_gain"], lambda one: one.metrics["late_gain"]),
             *("image_passes", "train_seconds"),
         ]
 
     def label(self, entry: str, metrics: Mapping[str, Any]) -> str:
         """The column's name and what it is."""
-        return f"{entry}: {column_parts(entry)[2]}"
+        return f"{entry}: {column_of(entry).help}"
 
     def published(self, entry: str) -> list[str]:
         """The published mean and vote, where target and data set are the paper's."""
-        fits = self.dataset in ("cifar10", "cifar10_jpeg")
-        table = published.TABLE_1.get(self.target, {}) if fits else {}
-        return ["" if v is None else f"{v:.2f}" for v in table.get(entry, (None, None))]
+        values = self._published_table().get(entry, (None, None))
+        return ["" if v is None else f"{v:.2f}" for v in values]
 
     def title(self) -> str:
         """The heading of the page."""
@@ -155,7 +179,124 @@ class Table1(Study):
             "test images themselves, which is what the paper prints. Published numbers are those "
             "of CIFAR-10; for its column with entropy it is not clear which entropy was meant.",
             *(copies if self.dataset == "cifar10_jpeg" else ()),
+            "Whether a training has flattened: what its networks gained in its last quarter.",
+            *claim_paragraphs(metrics.get("claims", [])),
         ]
+
+    def summary(
+        self,
+        results: Sequence[RunResult],
+        numbers: Numbers,
+        folder: pathlib.Path,
+        data_dir: str | None,
+    ) -> dict[str, Any]:
+        """The validations of each column, and the paper's claims."""
+        curves = {}
+        for result in results:
+            numbers_of_run = history.read(folder / result.run.folder)
+            steps = numbers_of_run["majority vote, step"]
+            curves[result.run.entry] = {
+                "image passes": (steps * result.run.config.passes_per_step).tolist(),
+                "mean of the networks": numbers_of_run["mean of the networks"].tolist(),
+                "majority vote": numbers_of_run["majority vote"].tolist(),
+            }
+        return {"curves": curves, "claims": claims_of(numbers)}
+
+    def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
+        """Mean and vote of every column beside what else tells an ensemble; learning curves."""
+        return [self._measures(numbers), self._learning_curves(metrics["curves"])]
+
+    def _measures(self, numbers: Numbers) -> Drawing:
+        entries, published_table = self.columns_shown, self._published_table()
+
+        def series(values: Mapping[str, float | None], factor: float = 1.0) -> tuple:
+            drawn = factor * np.array([values[entry] for entry in entries], float)
+            return drawn, np.full(len(entries), np.nan)
+
+        def measured(key: str) -> tuple:
+            means = {entry: number.mean for entry, number in numbers[key].items()}
+            return series(means, MEASURES[key].factor)
+
+        accuracies = {
+            "mean of the networks": measured("member_accuracy"),
+            "majority vote": measured("majority_vote_accuracy"),
+        }
+        for index, name in enumerate(("published mean", "published vote")):
+            found = {entry: published_table.get(entry, (None, None))[index] for entry in entries}
+            if any(found.values()):
+                accuracies[name] = series(found)
+        panels: list[dict[str, Any]] = [
+            {"title": "Accuracy, test images", "unit": "%", "series": accuracies}
+        ]
+        for key in ("negative_log_likelihood", "expected_calibration_error", "disagreement"):
+            title, unit = MEASURES[key].title.capitalize(), MEASURES[key].unit
+            panels.append({"title": title, "unit": unit, "series": {title: measured(key)}})
+        figure = plots.comparison(entries, [panel | {"log": False} for panel in panels])
+        arrays = {name: values for panel in panels for name, (values, _) in panel["series"].items()}
+        names = {"columns": np.array(entries)}
+        return Drawing("columns", "At the end of the training", figure, names | arrays)
+
+    def _learning_curves(self, curves: Mapping[str, Mapping[str, list]]) -> Drawing:
+        titles = {"mean of the networks": "Mean of the networks", "majority vote": "Majority vote"}
+        panels: dict[str, dict[str, tuple]] = {}
+        arrays: dict[str, np.ndarray] = {}
+        for key, title in titles.items():
+            panels[title] = {
+                entry: (np.array(one["image passes"]), np.array(one[key]))
+                for entry, one in curves.items()
+                if key == "mean of the networks" or column_of(entry).method != "sgd"
+            }
+            arrays |= {f"{entry}, {key}": np.stack(pair) for entry, pair in panels[title].items()}
+        figure = plots.learning_curves(panels, "accuracy on the validation images (%)")
+        return Drawing("learning", "Along the training", figure, arrays)
+
+    def _published_table(self) -> Mapping[str, tuple[float | None, float | None]]:
+        """The published numbers where target and data set are the paper's."""
+        fits = self.dataset in ("cifar10", "cifar10_jpeg")
+        return published.TABLE_1.get(self.target, {}) if fits else {}
+
+
+# The pattern of the published table, for each column with entropy: a claim, which needs another
+# column; the two numbers that it compares, of which the first is to be higher: key, column ("" for
+# the column with entropy).
+CLAIMS = (
+    (
+        "ten independent chains vote better",
+        (("majority_vote_accuracy", "sgd_chains"), ("majority_vote_accuracy", "")),
+    ),
+    (
+        "entropy lowers the mean",
+        (("member_accuracy", "hypernetwork-none"), ("member_accuracy", "")),
+    ),
+    (
+        "entropy raises the vote",
+        (("majority_vote_accuracy", ""), ("majority_vote_accuracy", "hypernetwork-none")),
+    ),
+    (
+        "the vote is better than one network trained by SGD",
+        (("majority_vote_accuracy", ""), ("member_accuracy", "sgd")),
+    ),
+)
+
+
+def claims_of(numbers: Numbers) -> list[dict[str, Any]]:
+    """Each claim, whether it holds, and the numbers behind it, as far as columns were trained."""
+    claims = []
+    for entry in ("hypernetwork-weights", "hypernetwork-outputs"):
+        for claim, compared in CLAIMS:
+            found = [numbers[key].get(column or entry) for key, column in compared]
+            values = [one.mean for one in found if one and one.mean is not None]
+            if len(values) < len(compared):
+                continue
+            higher, lower = values
+            claims.append(
+                {
+                    "claim": f"{column_of(entry).help}: {claim}",
+                    "holds": higher > lower,
+                    "numbers": f"{higher:.2%} and {lower:.2%}.",
+                }
+            )
+    return claims
 
 
 def _is_ensemble(result: RunResult) -> bool:
@@ -187,7 +328,7 @@ def from_flags() -> Table1:
     for name in values.columns:
         if name not in known or name == "hypernetwork":
             raise UsageError(f"there is no column '{name}': choose from {', '.join(known)}")
-        run_flags.check_preset("cifar", column_parts(name)[0], values.preset)
+        run_flags.check_preset("cifar", column_of(name).method, values.preset)
     if not values.columns:
         raise UsageError("--columns is empty: name at least one")
     return Table1(

@@ -392,6 +392,15 @@ _TABLE = (
     # Studies.
     _percent("best_member_accuracy", "best accuracy of the networks, mean", "study"),
     _percent("best_majority_vote_accuracy", "best accuracy of the majority vote", "study"),
+    _percent(
+        "late_gain",
+        "gained in the last quarter of the training",
+        "study",
+        unit="points",
+        better="neither",
+        description="Mean accuracy of the networks on validation images at the end, less that "
+        "after three quarters of the steps: near 0 where the training has flattened.",
+    ),
 )
 
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _TABLE}

@@ -133,6 +133,35 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
     return figure
 
 
+def learning_curves(
+    panels: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]], label: str
+) -> Figure:
+    """A number along several trainings, against their cost on a logarithmic axis.
+
+    Args:
+        panels: Title of a panel -> name of a training -> (image passes [T], values [T]).
+        label: Label of the axis of values.
+    """
+    figure = new_figure(4.4)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    styles = dict(zip(names, many_styles(), strict=False))
+    labelled: set[str] = set()
+    for axes, (title, curves) in zip(grid, panels.items(), strict=True):
+        for name, (passes, values) in curves.items():
+            color, line, marker = styles[name]
+            style = {"color": color, "linestyle": line, "marker": marker, "markersize": 3}
+            axes.plot(passes, values, label=None if name in labelled else name, **style)
+            labelled.add(name)
+        axes.set_xscale("log")
+        axes.set_xlabel("image passes in training")
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel(label)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=2)
+    return figure
+
+
 def filter_grids(grids: Mapping[str, np.ndarray]) -> Figure:
     """The same filter in many networks, a grid of small pictures for each layer.
 

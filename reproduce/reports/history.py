@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import numpy as np
 
 from hypernet_tf.metrics import MEASURES
@@ -85,3 +87,13 @@ def arrays(history: list[dict]) -> dict[str, np.ndarray]:
         for name, (steps, values) in panel["curves"].items():
             numbers |= {name: np.array(values), f"{name}, step": np.array(steps)}
     return numbers
+
+
+def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """Return the `arrays` that a run folder holds.
+
+    Args:
+        folder: Run folder.
+    """
+    with np.load(folder / "figures" / "training_curves.npz") as numbers:
+        return dict(numbers)

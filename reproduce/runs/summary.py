@@ -59,6 +59,7 @@ def summarise(
         **groups,
         "validation": {k: v for k, v in validation.items() if k != "member_accuracies"},
         **best_on_test(history),
+        "late_gain": late_gain(history),
         "analyses": {},
     }
 
@@ -80,6 +81,25 @@ def best_on_test(history: list[dict[str, Any]]) -> dict[str, Any]:
         for key in ("member_accuracy", "majority_vote_accuracy")
     }
     return {"best_on_test": {"validations": len(watched), **best}}
+
+
+def late_gain(history: list[dict[str, Any]]) -> float | None:
+    """Return what the networks' mean accuracy gained in the last quarter of the training.
+
+    Args:
+        history: Record of the training, which ends with a validation.
+
+    Returns:
+        Accuracy on validation images at the end, less that of the last validation in the first
+        three quarters of the steps; None if there was none.
+    """
+    last = history[-1]
+    earlier = [
+        entry["validation"]["member_accuracy"]
+        for entry in history
+        if "validation" in entry and entry["step"] <= 0.75 * last["step"]
+    ]
+    return last["validation"]["member_accuracy"] - earlier[-1] if earlier else None
 
 
 def seconds_to_sample(sampler: hn.WeightSampler, count: int) -> float:

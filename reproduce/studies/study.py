@@ -516,6 +516,20 @@ class Study(abc.ABC):
         )
 
 
+def claim_paragraphs(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a page says of a paper's claims; nothing where there are none.
+
+    Args:
+        claims: For each its "claim", whether it "holds", and the "numbers" behind it.
+    """
+    texts = [
+        f"“{claim['claim']}”: {'holds' if claim['holds'] else 'does not hold'} here. "
+        f"{claim['numbers']}"
+        for claim in claims
+    ]
+    return ["Claims of the paper:", *texts] if texts else []
+
+
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a study without what its runs say themselves."""
     return {name: value for name, value in settings.items() if name != "config"}

@@ -12,6 +12,7 @@ from reproduce.configs import METHODS, published
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, UsageError
 from reproduce.studies import study as studies
+from reproduce.studies.study import Number
 from reproduce.table1 import Table1
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -35,6 +36,14 @@ def table(small, few_digits, undrawn, tmp_path_factory):
         return folder, TABLE.execute(folder)
 
 
+def numbers_of(table):
+    """The numbers of a study with these means and votes."""
+    return {
+        key: {entry: Number(pair[index], None, [pair[index]]) for entry, pair in table.items()}
+        for index, key in enumerate(("member_accuracy", "majority_vote_accuracy"))
+    }
+
+
 @pytest.mark.slow
 class TestTable:
     def test_its_numbers_are_those_of_the_runs(self, table):
@@ -55,7 +64,9 @@ class TestTable:
                 "best_member_accuracy": max(best["member_accuracy"], mean),
                 "best_majority_vote_accuracy": best_vote if is_ensemble else None,
                 "negative_log_likelihood": run["ensemble"]["negative_log_likelihood"],
+                "expected_calibration_error": run["ensemble"]["expected_calibration_error"],
                 "disagreement": run["diversity"]["disagreement"],
+                "late_gain": run["late_gain"],
                 "entropy": run["diversity"]["entropy"],
                 "image_passes": run["run"]["image_passes"],
                 "train_seconds": run["seconds"]["train_seconds"],
@@ -79,6 +90,8 @@ class TestTable:
         assert shown["published mean (%)"] == ""  # these are digits
         assert cells[1][2] == ""  # one network has no vote
         assert "hypernetwork-none: no entropy" in (folder / "report.html").read_text()
+        for name in ("columns", "learning"):
+            assert (folder / "figures" / f"{name}.png").exists()
 
     def test_published_numbers_stand_beside_those_of_cifar10(self):
         of_cifar = dataclasses.replace(TABLE, dataset="cifar10")
@@ -91,7 +104,7 @@ class TestTable:
         copies = dataclasses.replace(TABLE, dataset="cifar10_jpeg")
         assert copies.published("sgd") == ["77.36", ""]
         assert copies.title() == "Table 1: lenet on CIFAR-10 (JPEG)"
-        assert "lossy copies" in copies.paragraphs({})[-1]
+        assert "lossy copies" in " ".join(copies.paragraphs({}))
         assert "lossy" not in " ".join(of_cifar.paragraphs({}))
         for target in published.TABLE_1:
             assert published.TABLE_1[target].keys() <= table1.COLUMNS.keys()
@@ -138,10 +151,33 @@ class TestColumns:
         one = Table1(("sgd",), "cifar10", "lenet", "paper", lam=7.0)
         assert one.config("sgd").lam == 1.0
 
+    def test_the_recipe_has_the_passes_of_the_other_hypernetworks(self):
+        table = Table1(("hypernetwork-fast",), "cifar10_jpeg", "lenet", "quick")
+        recipe, other = table.config("hypernetwork-fast"), table.config("hypernetwork-weights")
+        assert (recipe.preset, recipe.steps, recipe.lam) == ("fast", 12_000, 1e3)
+        assert recipe.image_passes == other.image_passes
+
     def test_a_method_of_the_table_of_methods_is_a_column(self):
         one = Table1(("mnf",), "cifar10", "resnet32", "paper")
         assert one.config("mnf").method == "mnf"
         assert one.label("mnf", {}) == f"mnf: {METHODS['mnf'].help}"
+
+
+class TestClaims:
+    def test_the_published_numbers_have_the_published_pattern(self):
+        table = {
+            entry: [None if value is None else value / 100 for value in pair]
+            for entry, pair in published.TABLE_1["lenet"].items()
+        }
+        claims = table1.claims_of(numbers_of(table))
+        assert len(claims) == 8
+        assert all(claim["holds"] for claim in claims)
+        assert "78.21% and 77.36%." in [claim["numbers"] for claim in claims]
+
+    def test_without_entropy_to_compare_there_is_less_to_say(self):
+        table = {"sgd": (0.8, None), "hypernetwork-weights": (0.7, 0.75)}
+        (claim,) = table1.claims_of(numbers_of(table))
+        assert not claim["holds"]
 
 
 class TestFlags:
