@@ -77,7 +77,17 @@ def attacks():
     return plots.attack_curves(sizes, {"one network": (rise, rise), "the mean": (rise, rise)})
 
 
-@pytest.mark.parametrize("draw", (reliability, histograms, roc, risk, frontier, attacks))
+def learning():
+    passes, rise = np.array([1e3, 1e5, 3e6]), np.array([10.0, 60, 75])
+    trainings = {f"hypernetwork-{number}": (passes, rise + number) for number in range(9)}
+    votes = {name: trainings[name] for name in list(trainings)[1:]}
+    return plots.learning_curves({"Mean": trainings, "Vote": votes}, "accuracy (%)")
+
+
+DRAWN = (reliability, histograms, roc, risk, frontier, attacks, learning)
+
+
+@pytest.mark.parametrize("draw", DRAWN)
 def test_figures_fit_a_page_and_can_be_read(draw):
     figure = draw()
     file = io.BytesIO()
@@ -183,6 +193,15 @@ def test_curves_differ_by_more_than_colour(draw):
     assert len({line.get_marker() for line in lines}) == 4
     for line, (x, y) in zip(lines, CURVES.values(), strict=True):
         np.testing.assert_allclose(line.get_xydata(), 100 * np.stack([x, y], 1))
+
+
+def test_learning_curves_name_each_training_once():
+    figure = learning()
+    assert len(figure.legends[0].get_texts()) == 9
+    mean, vote = figure.axes
+    assert [len(axes.get_lines()) for axes in (mean, vote)] == [9, 8]
+    assert mean.get_lines()[1].get_color() == vote.get_lines()[0].get_color()
+    assert len({(line.get_color(), line.get_marker()) for line in mean.get_lines()}) == 9
 
 
 def test_each_lam_is_beside_its_mark_and_on_no_other():
