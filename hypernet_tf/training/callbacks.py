@@ -210,7 +210,8 @@ class Recorder(keras.callbacks.Callback):
         seconds = time.monotonic() - since - (validated.seconds if validated else 0.0)
         entry: dict[str, Any] = {"step": step, **{name: float(v) for name, v in logs.items()}}
         entry["lam"] = float(self.model.lam.numpy())
-        entry["norm_spread"] = self.model.norm_spread()
+        # The gauge, in which some samplers train, fixes most norms: their spread says nothing.
+        entry["norm_spread"] = None if self.model.trains_in_gauge else self.model.norm_spread()
         entry["learning_rate"] = float(
             keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         )

@@ -171,16 +171,16 @@ def _table(
     columns: list[list[Row]],
     published_numbers: Mapping[str, float | None],
 ) -> str:
-    """The table of the numbers of all runs; a number that a run does not have is left empty."""
+    """The table of the numbers of all runs; a cell without a number is left empty."""
     measures = {row.measure.key: row.measure for column in columns for row in column}
     values = [{row.measure.key: row.value for row in column} for column in columns]
-    if measures.keys() & published_numbers.keys():
+    if any(published_numbers.get(key) is not None for key in measures):
         headings = [*headings, "published"]
         values.append(dict(published_numbers))
     lines = [
         [
             measure.heading,
-            *((measure.text(v[key]) or "not available") if key in v else "" for v in values),
+            *(measure.text(one.get(key)) for one in values),
         ]
         for key, measure in measures.items()
     ]
@@ -210,9 +210,9 @@ def _figures_of(runs: list[Run], captions: Mapping[str, str]) -> dict[str, dict[
 
 def _sentence(metrics: Mapping[str, Any]) -> str:
     """What a run is."""
-    data = metrics["dataset"]
+    data, count = metrics["dataset"], metrics["networks"]["num_networks"]
     return (
-        f"{metrics['networks']['num_networks']} network(s) of {metrics['method']} after "
+        f"{count} network{'' if count == 1 else 's'} of {metrics['method']} after "
         f"{metrics['steps']:,} training steps, evaluated on {data['test']:,} test images of "
         f"{hn.data.title(data['name'])} ({data['source']}; trained on {data['train']:,}, "
         f"validated on {data['validation']:,})."

@@ -104,7 +104,6 @@ class TestOverHTTP:
         validation.remove("member_accuracies")
         assert {"member_accuracy", "majority_vote_accuracy", "entropy"} <= set(validation)
         training = ["loss", "accuracy_loss", "diversity_loss", "accuracy", "lam", "learning_rate"]
-        training += ["norm_spread"]
         expected = {f"training/{name}": (None, name) for name in training}
         expected |= {f"validation/{name}": ("validation", name) for name in validation}
         assert set(tags) == {*expected, "training/steps_per_second"}

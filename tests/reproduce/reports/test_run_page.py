@@ -53,16 +53,17 @@ def test_the_page_shows_them(analysed):
     ):
         assert f"<td>{words}</td>" in text
     vote = 100 * metrics["ensemble"]["majority_vote_accuracy"]
-    line = f'<td class="n">{vote:.4g}</td><td class="n">not available</td></tr>'
+    line = f'<td class="n">{vote:.4g}</td><td class="n"></td></tr>'  # nothing to cite
     assert f"<td>accuracy of the majority vote (%)</td>{line}" in text
 
 
-def test_a_value_that_is_not_defined_is_said(single):
+def test_a_value_that_is_not_defined_is_an_empty_cell(single):
     folder, metrics = single
     assert metrics["diversity"]["disagreement"] is None
     title = MEASURES["disagreement"].heading
     text = (folder / "report.html").read_text()
-    assert f'<td>{title}</td><td class="n">not available</td><td class="n"></td>' in text
+    assert f'<td>{title}</td><td class="n"></td><td class="n"></td>' in text
+    assert "1 network of " in text
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,6 @@ class TestFolder:
         text = (folder / "report.html").read_text()
         assert "20,018" in text
         assert "633,640" in text
-        assert "not available" in text  # published accuracies that cannot be cited
         assert text.count("data:image/png;base64,") == 3
         sources = re.findall(r'(?:src|href)="([^"]{0,30})', text)
         assert all(source.startswith(("data:", "#")) for source in sources)
