@@ -33,6 +33,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data_dir")
     parser.add_argument("--passes", type=int, default=512_000)
     parser.add_argument("--networks", type=int, default=8, help="N of each hypernetwork")
+    parser.add_argument("--late_networks", type=int, help="N in the second half of the passes")
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--hypernetworks", type=int, default=1)
@@ -51,7 +52,7 @@ def parse() -> argparse.Namespace:
 
 
 def build(given: argparse.Namespace) -> hn.WeightSampler:
-    """The sampler, not compiled."""
+    """The sampler, not compiled, with N networks in a step of each hypernetwork."""
     target = hn.Target(hn.zoo.mnist(), outputs="logits")
     if given.deep_ensemble:
         return hn.DeepEnsemble(target, num_networks=given.networks, seed=given.seed)
@@ -80,22 +81,47 @@ def num_steps(given: argparse.Namespace) -> int:
     return round(given.passes / (parts * given.networks * given.images))
 
 
+def train(given: argparse.Namespace, data: hn.data.Dataset) -> hn.WeightSampler:
+    """A sampler after its passes: all at once, or in two halves with different numbers of networks.
+
+    The second half continues parameters and state of the optimizer, and the fall of the rate.
+    """
+    phases = [given]
+    if given.late_networks:
+        late = {**vars(given), "networks": given.late_networks}
+        phases.append(argparse.Namespace(**late))
+    before, done = None, 0.0
+    for phase in phases:
+        sampler = build(phase)
+        share = 1 / len(phases)
+        whole = num_steps(phase)  # if all passes were like these
+        schedule = keras.optimizers.schedules.CosineDecay(phase.rate, whole, alpha=0.01)
+        average = {"use_ema": True, "ema_momentum": phase.ema} if phase.ema else {}
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        sampler.compile(keras.optimizers.Adam(schedule, epsilon=1e-8, **average), loss)
+        if before is not None:
+            sampler.set_weights(before.get_weights())
+            for variable, value in zip(
+                sampler.optimizer.variables, before.optimizer.variables, strict=True
+            ):
+                variable.assign(value)
+            sampler.optimizer.iterations.assign(round(done * whole))
+        examples = tf.data.Dataset.from_tensor_slices((data.train.x, data.train.y))
+        examples = examples.shuffle(len(data.train), seed=phase.seed).repeat()
+        examples = examples.batch(sampler.num_networks * phase.images).prefetch(2)
+        sampler.fit(examples, steps_per_epoch=round(share * whole), shuffle=False, verbose=2)
+        before, done = sampler, done + share
+    return sampler
+
+
 def main() -> None:
     """Train, evaluate, print."""
     given = parse()
     keras.utils.set_random_seed(given.seed)
     data = hn.data.load(given.dataset, given.data_dir)
-    sampler = build(given)
-    batch, steps = sampler.num_networks * given.images, num_steps(given)
-    schedule = keras.optimizers.schedules.CosineDecay(given.rate, steps, alpha=0.01)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    average = {"use_ema": True, "ema_momentum": given.ema} if given.ema else {}
-    sampler.compile(keras.optimizers.Adam(schedule, epsilon=1e-8, **average), loss)
-    examples = tf.data.Dataset.from_tensor_slices((data.train.x, data.train.y))
-    examples = examples.shuffle(len(data.train), seed=given.seed).repeat().batch(batch).prefetch(2)
     start = time.perf_counter()
-    sampler.fit(examples, steps_per_epoch=steps, shuffle=False)
-    print(f"{given}\n{steps} steps of {batch} image passes in {time.perf_counter() - start:.0f} s")
+    sampler = train(given, data)
+    print(f"{given}\n{given.passes} image passes in {time.perf_counter() - start:.0f} s")
     ensemble = sampler.sample(sampler.num_available or given.sampled, seed=2)
     for name, split in (("validation", data.validation), ("test", data.test)):
         result = ensemble.evaluate(split.x, split.y)
