@@ -21,8 +21,10 @@ figure {{ margin: 1.5rem 0; break-inside: avoid; }} figcaption {{ color: #555; }
   margin: 1rem 0; min-width: 0; }} img {{ max-width: 100%; height: auto; }}
 pre {{ overflow-x: auto; background: #f4f4f4; padding: 1rem; }} nav ul {{ columns: 14rem; }}
 summary {{ cursor: pointer; font-weight: bold; margin: 1rem 0; }} h2 {{ margin-top: 2.5rem;
-  break-after: avoid; }} @media (max-width: 40rem) {{ th, td {{ padding: .2rem .3rem; font-size:
-  .9rem; }} figure {{ overflow-x: auto; }} img {{ max-width: none; width: 40rem; }} }} @media print {{ nav {{ display: none; }} body {{ margin: 0; max-width: none; }} }}
+  break-after: avoid; }}
+@media (max-width: 40rem) {{ th, td {{ padding: .2rem .3rem; font-size: .9rem; }}
+  figure {{ overflow-x: auto; }} img {{ max-width: none; width: 40rem; }} }}
+@media print {{ nav {{ display: none; }} body {{ margin: 0; max-width: none; }} }}
 </style></head><body>
 <h1>{title}</h1>
 {body}
