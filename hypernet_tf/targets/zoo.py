@@ -36,16 +36,20 @@ def mnist(classes: int = 10) -> keras.Sequential:
     )
 
 
-def regression() -> keras.Sequential:
+def regression(kernel_initializer: Any = "glorot_uniform") -> keras.Sequential:
     """The target of HyperGAN's one-dimensional regression: 400 weights, one value.
 
     Dense 200 and ELU, dense 1, both without biases, as published: every such network is 0 at 0.
+
+    Args:
+        kernel_initializer: Keras initializer of both kernels, or its name.
     """
+    options: dict[str, Any] = {"use_bias": False, "kernel_initializer": kernel_initializer}
     return keras.Sequential(
         [
             keras.Input((1,)),
-            keras.layers.Dense(200, activation="elu", use_bias=False),
-            keras.layers.Dense(1, use_bias=False),
+            keras.layers.Dense(200, activation="elu", **options),
+            keras.layers.Dense(1, **options),
         ],
         name="regression",
     )
