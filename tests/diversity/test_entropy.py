@@ -17,6 +17,7 @@ from hypernet_tf.diversity import (
     nearest_neighbour_distances,
     pairwise_distances,
 )
+from hypernet_tf.diversity import entropy as entropy_module
 
 DISTANCES = ("l1", "l2")
 moderately = settings(deadline=None, derandomize=True, max_examples=60)
@@ -78,6 +79,14 @@ def test_distances_of_an_unknown_number_of_points(distance, count):
     pairs, nearest = graph(points)
     np.testing.assert_allclose(pairs, brute_force(points, distance), rtol=1e-6)
     np.testing.assert_allclose(nearest, brute_force_nearest(points, distance, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("columns", (255, 256, 257, 700))
+def test_blocks_of_columns_add_up(columns, monkeypatch):
+    monkeypatch.setattr(entropy_module, "_BLOCK", 1)  # the least width of a block, 256 columns
+    points = normal(7, columns)
+    result = pairwise_distances(tf.constant(points), "l1")
+    np.testing.assert_allclose(result, brute_force(points, "l1"), rtol=2e-6)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
