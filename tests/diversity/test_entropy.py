@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from hypernet_tf.diversity import entropy as entropy_module
 from hypernet_tf.diversity import (
     kozachenko_leonenko_entropy,
     nearest_neighbour_distances,
     pairwise_distances,
 )
-from hypernet_tf.diversity import entropy as entropy_module
 
 DISTANCES = ("l1", "l2")
 moderately = settings(deadline=None, derandomize=True, max_examples=60)
