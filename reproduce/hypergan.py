@@ -42,7 +42,7 @@ VARIANTS = {
 # Curves of a run (names in its training_curves.npz) that the figure shows: title, unit.
 CURVES = {
     "mean of the networks": ("Accuracy of the networks, validation", "%"),
-    "gain of the vote": ("Majority vote above the networks, validation", "points"),
+    "gain of the vote": ("Vote above the networks, validation", "points"),
     "norm spread": ("Spread of the networks' L2 norms", "standard deviation / mean"),
 }
 # Accuracy "stays" within a point; diversity "collapses" to less than half.
