@@ -60,7 +60,7 @@ COMMANDS = (
     Command(
         "classification",
         "HyperGAN's table: ensembles of 1, 5, 10 and 100 networks, five methods",
-        "4 minutes with --preset=quick",
+        "5 minutes with --preset=quick",
     ),
     Command(
         "table1",

@@ -4,7 +4,7 @@ HyperGAN beside the hypernetwork, MC dropout, MNFG and a deep ensemble, on MNIST
 it, five classes of CIFAR-10, and all of CIFAR-10 (Ratzlaff & Fuxin 2019).
 
   python -m reproduce.classification                           the paper's data sets
-  python -m reproduce.classification --preset=quick            5,000 digits; about four minutes
+  python -m reproduce.classification --preset=quick            5,000 digits; about five minutes
   python -m reproduce.classification --datasets=mnist,cifar10_jpeg:0-4 --seeds=0,1,2
 
 Each data set, method and seed is a run of `reproduce.mnist` or `reproduce.cifar` in a folder below
