@@ -68,29 +68,32 @@ def _l1_by_shift(points: tf.Tensor, count: Any, half: Any) -> tf.Tensor:
         count: N, an integer where it is known.
         half: N/2, rounded down.
     """
-    columns = tf.shape(points)[1]
-    width = tf.maximum(256, _BLOCK // count)
+    columns = points.shape[1] if points.shape[1] is not None else tf.shape(points)[1]
+    width = max(256, _BLOCK // count) if isinstance(count, int) else 256
+    if isinstance(columns, int):
+        width = max(1, min(width, columns))
 
-    def add_block(start: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        block = points[:, start : start + width]
+    def sums_of(block: tf.Tensor) -> tf.Tensor:
         twice = tf.concat([block, block], 0)
 
         def shifted(shift: Any) -> tf.Tensor:
             return tf.reduce_sum(tf.abs(block - twice[shift : shift + count]), -1)
 
         if isinstance(count, int):  # a loop in the graph takes longer than the sums
-            rows = tf.stack([shifted(shift) for shift in range(half + 1)])
-        else:
-            rows = tf.map_fn(shifted, tf.range(half + 1), fn_output_signature=points.dtype)
-        return start + width, sums + rows
+            return tf.stack([shifted(shift) for shift in range(half + 1)])
+        return tf.map_fn(shifted, tf.range(half + 1), fn_output_signature=points.dtype)
 
+    whole = columns // width
     _, sums = tf.while_loop(
-        lambda start, _: start < columns,
-        add_block,
+        lambda number, _: number < whole,
+        lambda number, sums: (
+            number + 1,
+            sums + sums_of(tf.slice(points, [0, number * width], [count, width])),
+        ),
         (0, tf.zeros([half + 1, count], points.dtype)),
         parallel_iterations=4,
     )
-    return sums
+    return sums + sums_of(points[:, whole * width :])
 
 
 def nearest_neighbour_distances(
