@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 _BLOCK = 2**16  # numbers in a block of columns: 256 KiB, a part of a core's cache
+_MOST_IN_BLOCKS = 64  # points; the graph has half as many differences of a block
 
 
 def check_distance(distance: str) -> None:
@@ -61,39 +62,40 @@ def pairwise_distances(points: tf.Tensor, distance: str = "l2") -> tf.Tensor:
 def _l1_by_shift(points: tf.Tensor, count: Any, half: Any) -> tf.Tensor:
     """Distances [N/2 + 1, N] of the points and of the points 0, 1, ..., N/2 positions further.
 
-    It goes through blocks of columns that stay in the cache, in which it is several times as fast.
+    Few points go in blocks of columns that stay in the cache, in which it is three times as fast.
 
     Args:
         points: Points [N, D].
         count: N, an integer where it is known.
         half: N/2, rounded down.
     """
-    columns = points.shape[1] if points.shape[1] is not None else tf.shape(points)[1]
-    width = max(256, _BLOCK // count) if isinstance(count, int) else 256
-    if isinstance(columns, int):
-        width = max(1, min(width, columns))
 
-    def sums_of(block: tf.Tensor) -> tf.Tensor:
+    def rows(block: tf.Tensor, *, in_loop: bool) -> tf.Tensor:
         twice = tf.concat([block, block], 0)
 
         def shifted(shift: Any) -> tf.Tensor:
             return tf.reduce_sum(tf.abs(block - twice[shift : shift + count]), -1)
 
-        if isinstance(count, int):  # a loop in the graph takes longer than the sums
-            return tf.stack([shifted(shift) for shift in range(half + 1)])
-        return tf.map_fn(shifted, tf.range(half + 1), fn_output_signature=points.dtype)
+        if in_loop:
+            shifts = tf.range(half + 1)
+            return tf.map_fn(shifted, shifts, points.dtype, parallel_iterations=1)
+        return tf.stack([shifted(shift) for shift in range(half + 1)])
 
+    columns = points.shape[1]
+    if not isinstance(count, int) or columns is None or count > _MOST_IN_BLOCKS:
+        return rows(points, in_loop=True)
+    width = max(1, min(_BLOCK // count, columns))
     whole = columns // width
     _, sums = tf.while_loop(
         lambda number, _: number < whole,
         lambda number, sums: (
             number + 1,
-            sums + sums_of(tf.slice(points, [0, number * width], [count, width])),
+            sums + rows(tf.slice(points, [0, number * width], [count, width]), in_loop=False),
         ),
         (0, tf.zeros([half + 1, count], points.dtype)),
         parallel_iterations=4,
     )
-    return sums + sums_of(points[:, whole * width :])
+    return sums + rows(points[:, whole * width :], in_loop=False)
 
 
 def nearest_neighbour_distances(
