@@ -307,13 +307,13 @@ class WeightSampler(keras.Model, abc.ABC):
             An `Ensemble` of `count` networks in the fixed gauge.
 
         Raises:
-            ValueError: A finite sampler holds fewer networks, or count is below 1.
+            ValueError: A finite sampler holds fewer networks, or count is no whole number above 0.
 
         Example:
             >>> sampler.sample(200, seed=0).evaluate(x_test, y_test)
         """
-        if count < 1:
-            raise ValueError(f"Cannot sample {count} networks: an ensemble has at least one.")
+        if not isinstance(count, (int, np.integer)) or count < 1:
+            raise ValueError(f"Cannot sample {count} networks: give a whole number, at least 1.")
         if self.num_available is not None and count > self.num_available:
             raise ValueError(
                 f"Cannot sample {count} networks: this sampler holds {self.num_available}."
@@ -450,14 +450,14 @@ class WeightSampler(keras.Model, abc.ABC):
 
         Raises:
             ValueError: The inputs do not have the shape that the target takes, or the labels are
-                one-hot where the loss takes numbers of classes, or the reverse.
+                one-hot where the loss takes numbers of classes, or the reverse, or are no classes.
         """
         self._check_inputs(x)
         if self.target.statistics and self._keeps_inputs:
             self._batch_norm_data = some_inputs(x, BATCH_NORM_EXAMPLES)
         labels = _some_labels(x, y)
         if self.compiled:
-            check_labels(self.loss, labels, self.target)
+            check_labels(self.loss, y if isinstance(y, np.ndarray) else labels, self.target)
         if self.compiled and self._distribute_strategy is None and labels is not None:
             self.build_metrics(labels)  # a first step that makes variables would be traced twice
         return super().fit(x, y, *args, **kwargs)
@@ -850,11 +850,12 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
 
     Args:
         loss: Loss that `compile` was given.
-        y: Labels of a few examples.
+        y: Labels; an array is searched for numbers that are no class.
         target: The target, of whose last axis the loss takes a class.
 
     Raises:
-        ValueError: One-hot labels for a loss that takes numbers of classes, or the reverse.
+        ValueError: One-hot labels for a loss that takes numbers of classes, or the reverse; or
+            numbers of classes that the target does not have.
     """
     losses = keras.losses
     loss = losses.get(loss) if isinstance(loss, str) else loss
@@ -872,6 +873,18 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
             f"The loss takes numbers of classes, but the labels {shown} are one-hot: use "
             "keras.losses.CategoricalCrossentropy, or y.argmax(-1)."
         )
+    if (
+        sparse
+        and given in (wanted[:-1], (*wanted[:-1], 1))
+        and isinstance(y, np.ndarray)
+        and y.size
+    ):
+        low, high, classes = y.min(initial=0), y.max(initial=0), int(wanted[-1] or 0)
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"Labels run from {low} to {high}, but the target has {classes} classes: number "
+                f"them from 0 to {classes - 1}."
+            )
     if one_hot and given in (wanted[:-1], (*wanted[:-1], 1)) and wanted[-1:] not in ((), (1,)):
         raise ValueError(
             f"The loss takes one-hot labels, but the labels {shown} are numbers of classes: use "

@@ -341,9 +341,10 @@ def test_norm_spread_is_standard_deviation_over_mean(make, count):
     assert deep_ensemble(num_networks=1).norm_spread() is None
 
 
-def test_an_ensemble_has_a_network():
-    with pytest.raises(ValueError, match=r"^Cannot sample 0 networks: an ensemble has at least"):
-        hypernetwork().sample(0)
+@pytest.mark.parametrize("count", (0, -1, 2.5, "3"))
+def test_an_ensemble_has_a_whole_number_of_networks(count):
+    with pytest.raises(ValueError, match=rf"^Cannot sample {count} networks: give a whole number"):
+        hypernetwork().sample(count)
 
 
 @pytest.mark.parametrize(
@@ -437,6 +438,12 @@ def test_labels_of_the_wrong_kind_are_one_line(blobs):
         given = (numbers,) if isinstance(numbers, tf.data.Dataset) else (x, numbers)
         with pytest.raises(ValueError, match=r"^The loss takes one-hot labels, .* numbers of cl"):
             sampler.fit(*given)
+    sampler.compile(loss=LOGITS)
+    with pytest.raises(
+        ValueError, match=r"^Labels run from 5 to 7, but the target has \d classes: "
+    ):
+        sampler.fit(x, y % 3 + 5)
+    sampler.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
     history = sampler.fit(x, one_hot, batch_size=96, epochs=1, verbose=0).history
     assert np.isfinite(history["loss"][0])
 
