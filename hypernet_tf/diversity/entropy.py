@@ -70,32 +70,38 @@ def _l1_by_shift(points: tf.Tensor, count: Any, half: Any) -> tf.Tensor:
         half: N/2, rounded down.
     """
 
-    def rows(block: tf.Tensor, *, in_loop: bool) -> tf.Tensor:
+    def distances(block: tf.Tensor, moved: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(tf.abs(block - moved), -1)
+
+    def rows_of(block: tf.Tensor) -> tf.Tensor:
         twice = tf.concat([block, block], 0)
-
-        def shifted(shift: Any) -> tf.Tensor:
-            return tf.reduce_sum(tf.abs(block - twice[shift : shift + count]), -1)
-
-        if in_loop:
-            shifts = tf.range(half + 1)
-            return tf.map_fn(shifted, shifts, points.dtype, parallel_iterations=1)
-        return tf.stack([shifted(shift) for shift in range(half + 1)])
+        return tf.stack([distances(block, twice[s : s + count]) for s in range(half + 1)])
 
     columns = points.shape[1]
     if not isinstance(count, int) or columns is None or count > _MOST_IN_BLOCKS:
-        return rows(points, in_loop=True)
+        rows = tf.TensorArray(points.dtype, size=half + 1, element_shape=[points.shape[0]])
+        _, rows = tf.while_loop(
+            lambda shift, _: shift <= half,
+            lambda shift, rows: (
+                shift + 1,
+                rows.write(shift, distances(points, tf.roll(points, -shift, 0))),
+            ),
+            (0, rows),
+            parallel_iterations=1,
+        )
+        return rows.stack()
     width = max(1, min(_BLOCK // count, columns))
     whole = columns // width
     _, sums = tf.while_loop(
         lambda number, _: number < whole,
         lambda number, sums: (
             number + 1,
-            sums + rows(tf.slice(points, [0, number * width], [count, width]), in_loop=False),
+            sums + rows_of(tf.slice(points, [0, number * width], [count, width])),
         ),
         (0, tf.zeros([half + 1, count], points.dtype)),
         parallel_iterations=4,
     )
-    return sums + rows(points[:, whole * width :], in_loop=False)
+    return sums + rows_of(points[:, whole * width :])
 
 
 def nearest_neighbour_distances(

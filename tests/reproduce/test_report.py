@@ -21,7 +21,7 @@ def test_several_runs_on_one_page(analysed, single, tmp_path):
     report.write([analysed[0], single[0]], output)
     text = output.read_text()
     header = re.search(r"<tr><th>.*?</tr>", text)[0]
-    assert header == "<tr><th></th><th>analysed</th><th>single</th><th>published</th></tr>"
+    assert header == "<tr><th></th><th>analysed</th><th>single</th></tr>"  # nothing to cite there
     row = re.search(r"<tr><td>trainable parameters</td>.*?</tr>", text)[0]
     cells = re.findall(r'<td class="n">(.*?)</td>', row)
     assert cells == ["20,018", "20,018", "633,640"]

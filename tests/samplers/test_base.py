@@ -341,10 +341,11 @@ def test_norm_spread_is_standard_deviation_over_mean(make, count):
     assert deep_ensemble(num_networks=1).norm_spread() is None
 
 
-@pytest.mark.parametrize("count", (0, -1, 2.5, "3"))
-def test_an_ensemble_has_a_whole_number_of_networks(count):
-    with pytest.raises(ValueError, match=rf"^Cannot sample {count} networks: give a whole number"):
-        hypernetwork().sample(count)
+def test_an_ensemble_has_a_whole_number_of_networks():
+    sampler = hypernetwork()
+    for count in (0, -1, 2.5, "3"):
+        with pytest.raises(ValueError, match=rf"^Cannot sample {count} networks: give a whole"):
+            sampler.sample(count)
 
 
 @pytest.mark.parametrize(
@@ -441,9 +442,6 @@ def test_labels_of_the_wrong_kind_are_one_line(blobs):
     sampler.compile(loss=LOGITS)
     with pytest.raises(ValueError, match=r"^Labels run from 0 to 7, but the target has 3 classes"):
         sampler.fit(x, y % 3 + 5)
-    sampler.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
-    history = sampler.fit(x, one_hot, batch_size=96, epochs=1, verbose=0).history
-    assert np.isfinite(history["loss"][0])
 
 
 def test_the_summary_knows_every_shape():
