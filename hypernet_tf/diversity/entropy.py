@@ -137,8 +137,8 @@ def nearest_neighbour_distances(
 def _distances_to(points: tf.Tensor, others: tf.Tensor, distance: str) -> tf.Tensor:
     """Distance of each point to another one of them, [N], differentiable.
 
-    The gradient of `tf.gather` adds rows one after the other; a product with an N x N matrix, which
-    is a sum over the same rows, takes a fifth of the time.
+    The gradient of `tf.gather` adds rows one after the other; a product with an N x N matrix sums
+    the same rows faster.
 
     Args:
         points: Points [N, D].

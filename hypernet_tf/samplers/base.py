@@ -873,12 +873,10 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
             f"The loss takes numbers of classes, but the labels {shown} are one-hot: use "
             "keras.losses.CategoricalCrossentropy, or y.argmax(-1)."
         )
-    if (
-        sparse
-        and given in (wanted[:-1], (*wanted[:-1], 1))
-        and isinstance(y, np.ndarray)
-        and y.size
-    ):
+    is_numbers = sparse and given in (wanted[:-1], (*wanted[:-1], 1))
+    # A loss may leave out examples of a class that is none, such as -1.
+    leaves_out = getattr(loss, "ignore_class", None) is not None
+    if is_numbers and isinstance(y, np.ndarray) and not leaves_out:
         low, high, classes = y.min(initial=0), y.max(initial=0), int(wanted[-1] or 0)
         if low < 0 or high >= classes:
             raise ValueError(

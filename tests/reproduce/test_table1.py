@@ -214,6 +214,12 @@ class TestFlags:
         folder = "runs/table1-dataset=mnist_5k-preset=quick-lam=7"
         assert str(table1.default_folder(study)) == folder
 
+    def test_resnet_has_every_column_that_fits_into_memory(self):
+        with command_line("--dataset=mnist_5k", "--target=resnet32", "--preset=quick"):
+            assert set(table1.COLUMNS) - set(table1.from_flags().columns_shown) == {"hypergan"}
+        with command_line("--dataset=mnist_5k", "--target=lenet", "--preset=quick"):
+            assert table1.from_flags().columns_shown == tuple(table1.COLUMNS)
+
     def test_all_columns_and_methods_are_known(self):
         with command_line("--dataset=mnist_5k", "--columns=mnf,sgd,deep_ensemble"):
             study = table1.from_flags()

@@ -442,6 +442,8 @@ def test_labels_of_the_wrong_kind_are_one_line(blobs):
     sampler.compile(loss=LOGITS)
     with pytest.raises(ValueError, match=r"^Labels run from 0 to 7, but the target has 3 classes"):
         sampler.fit(x, y % 3 + 5)
+    leaving_out = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    base.check_labels(leaving_out, y - 1, sampler.target)
 
 
 def test_the_summary_knows_every_shape():
