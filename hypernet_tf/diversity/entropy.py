@@ -90,8 +90,10 @@ def _l1_by_shift(points: tf.Tensor, count: Any, half: Any) -> tf.Tensor:
             parallel_iterations=1,
         )
         return rows.stack()
-    width = max(1, min(_BLOCK // count, columns))
-    whole = columns // width
+    width = _BLOCK // count
+    whole, rest = divmod(columns, width)
+    if not whole:
+        return rows_of(points)
     _, sums = tf.while_loop(
         lambda number, _: number < whole,
         lambda number, sums: (
@@ -101,7 +103,7 @@ def _l1_by_shift(points: tf.Tensor, count: Any, half: Any) -> tf.Tensor:
         (0, tf.zeros([half + 1, count], points.dtype)),
         parallel_iterations=4,
     )
-    return sums + rows_of(points[:, whole * width :])
+    return sums + rows_of(points[:, -rest:]) if rest else sums
 
 
 def nearest_neighbour_distances(
