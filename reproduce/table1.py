@@ -223,9 +223,9 @@ class Table1(Study):
             "majority vote": measured("majority_vote_accuracy"),
         }
         for index, name in enumerate(("published mean", "published vote")):
-            found = {entry: published_table.get(entry, (None, None))[index] for entry in entries}
-            if any(found.values()):
-                accuracies[name] = series(found)
+            values = {entry: published_table.get(entry, (None, None))[index] for entry in entries}
+            if any(values.values()):
+                accuracies[name] = series(values)
         panels: list[dict[str, Any]] = [
             {"title": "Accuracy, test images", "unit": "%", "series": accuracies}
         ]
@@ -285,8 +285,8 @@ def claims_of(numbers: Numbers) -> list[dict[str, Any]]:
     claims = []
     for entry in ("hypernetwork-weights", "hypernetwork-outputs"):
         for claim, compared in CLAIMS:
-            found = [numbers[key].get(column or entry) for key, column in compared]
-            values = [one.mean for one in found if one and one.mean is not None]
+            both = [numbers[key].get(column or entry) for key, column in compared]
+            values = [one.mean for one in both if one and one.mean is not None]
             if len(values) < len(compared):
                 continue
             higher, lower = values
