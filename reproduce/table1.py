@@ -219,8 +219,8 @@ class Table1(Study):
             return series(means, MEASURES[key].factor)
 
         accuracies = {
-            "mean of the networks": measured("member_accuracy"),
-            "majority vote": measured("majority_vote_accuracy"),
+            "mean": measured("member_accuracy"),
+            "vote": measured("majority_vote_accuracy"),
         }
         for index, name in enumerate(("published mean", "published vote")):
             values = {entry: published_table.get(entry, (None, None))[index] for entry in entries}
@@ -229,8 +229,13 @@ class Table1(Study):
         panels: list[dict[str, Any]] = [
             {"title": "Accuracy, test images", "unit": "%", "series": accuracies}
         ]
-        for key in ("negative_log_likelihood", "expected_calibration_error", "disagreement"):
-            title, unit = MEASURES[key].title.capitalize(), MEASURES[key].unit
+        titles = {  # short enough for half of the figure
+            "negative_log_likelihood": "Negative log-likelihood",
+            "expected_calibration_error": "Calibration error",
+            "disagreement": "Disagreement",
+        }
+        for key, title in titles.items():
+            unit = MEASURES[key].unit
             panels.append({"title": title, "unit": unit, "series": {title: measured(key)}})
         figure = plots.comparison(entries, [panel | {"log": False} for panel in panels])
         arrays = {name: values for panel in panels for name, (values, _) in panel["series"].items()}
