@@ -390,7 +390,7 @@ register_method(
             ),
             RunConfig(
                 "cifar", "mnf", "quick", "lenet", dataset="cifar10",
-                steps=5_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                steps=10_000, num_networks=10, networks_per_step=1, images_per_network=100,
                 learning_rate=1e-3,
             ),
         ),
@@ -428,7 +428,7 @@ register_method(
             ),
             RunConfig(
                 "cifar", "bhn", "quick", "lenet", dataset="cifar10",
-                steps=5_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                steps=10_000, num_networks=10, networks_per_step=1, images_per_network=100,
                 learning_rate=1e-3,
             ),
         ),
@@ -478,12 +478,12 @@ register_method(
             RunConfig(
                 "cifar", "mc_dropout", "paper", "lenet", dataset="cifar10",
                 steps=40_000, num_networks=10, networks_per_step=10, images_per_network=10,
-                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
             RunConfig(
                 "cifar", "mc_dropout", "quick", "lenet", dataset="cifar10",
                 steps=10_000, num_networks=10, networks_per_step=10, images_per_network=10,
-                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
         ),
     )
@@ -592,12 +592,12 @@ register_method(
             RunConfig(
                 "cifar", "deep_ensemble", "paper", "lenet", dataset="cifar10",
                 steps=20_000, num_networks=10, networks_per_step=10, images_per_network=100,
-                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
             RunConfig(
                 "cifar", "deep_ensemble", "quick", "lenet", dataset="cifar10",
-                steps=5_000, num_networks=10, networks_per_step=10, images_per_network=100,
-                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+                steps=10_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
         ),
     )
@@ -622,15 +622,26 @@ register_method(
                 learning_rate=1e-3, learning_rate_decay=0.9999,
                 validate_every=200, checkpoint_every=200,
             ),
+            # LeNet learns most with Adam at this rate: docs/results.md.
             RunConfig(
                 "cifar", "sgd", "paper", "lenet", dataset="cifar10",
                 steps=20_000, num_networks=1, networks_per_step=1, images_per_network=100,
-                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
             RunConfig(
                 "cifar", "sgd", "quick", "lenet", dataset="cifar10",
-                steps=5_000, num_networks=1, networks_per_step=1, images_per_network=100,
-                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+                steps=10_000, num_networks=1, networks_per_step=1, images_per_network=100,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+            ),
+            *(
+                RunConfig(
+                    "cifar", "sgd", name, target, dataset="cifar10",
+                    steps=steps, num_networks=1, networks_per_step=1, images_per_network=128,
+                    learning_rate=0.1, learning_rate_left=0.001, learning_rate_schedule="cosine",
+                    optimizer="sgd", momentum=0.9,
+                )
+                for target in ("resnet32", "resnet32_b")
+                for name, steps in (("paper", 64_000), ("quick", 5_000))
             ),
         ),
     )
@@ -692,12 +703,12 @@ register_method(
             RunConfig(
                 "cifar", "sgd_chains", "paper", "lenet", dataset="cifar10",
                 steps=20_000, num_networks=10, networks_per_step=10, images_per_network=100,
-                learning_rate=0.05, optimizer="sgd",
+                learning_rate=0.1, optimizer="sgd",
             ),
             RunConfig(
                 "cifar", "sgd_chains", "quick", "lenet", dataset="cifar10",
-                steps=5_000, num_networks=10, networks_per_step=10, images_per_network=100,
-                learning_rate=0.05, optimizer="sgd",
+                steps=10_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=0.1, optimizer="sgd",
             ),
         ),
     )
@@ -723,12 +734,12 @@ register_method(
             RunConfig(
                 "cifar", "sgd_snapshots", "paper", "lenet", dataset="cifar10",
                 steps=20_000, num_networks=10, networks_per_step=1, images_per_network=100,
-                learning_rate=0.05, optimizer="sgd",
+                learning_rate=0.1, optimizer="sgd",
             ),
             RunConfig(
                 "cifar", "sgd_snapshots", "quick", "lenet", dataset="cifar10",
-                steps=5_000, num_networks=10, networks_per_step=1, images_per_network=100,
-                learning_rate=0.05, optimizer="sgd",
+                steps=10_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=0.1, optimizer="sgd",
             ),
         ),
     )
@@ -757,12 +768,12 @@ register_method(
             RunConfig(
                 "cifar", "sgld", "paper", "lenet", dataset="cifar10",
                 steps=20_000, num_networks=10, networks_per_step=10, images_per_network=100,
-                learning_rate=0.05, optimizer="sgd",
+                learning_rate=0.1, optimizer="sgd",
             ),
             RunConfig(
                 "cifar", "sgld", "quick", "lenet", dataset="cifar10",
-                steps=5_000, num_networks=10, networks_per_step=10, images_per_network=100,
-                learning_rate=0.05, optimizer="sgd",
+                steps=10_000, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=0.1, optimizer="sgd",
             ),
         ),
     )
@@ -854,12 +865,12 @@ _NOISE = register_method(
             RunConfig(
                 "cifar", "noise", "paper", "lenet", dataset="cifar10",
                 steps=20_000, num_networks=10, networks_per_step=1, images_per_network=100,
-                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
             RunConfig(
                 "cifar", "noise", "quick", "lenet", dataset="cifar10",
-                steps=5_000, num_networks=10, networks_per_step=1, images_per_network=100,
-                learning_rate=0.05, learning_rate_left=0.01, optimizer="sgd", momentum=0.9,
+                steps=10_000, num_networks=10, networks_per_step=1, images_per_network=100,
+                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
         ),
     )
