@@ -16,6 +16,9 @@ from hypernet_tf.targets import Target, WeightSet
 # Bytes of activations that are in memory at once: half of 1 GiB, which leaves room for copies.
 _ACTIVATION_BYTES = 2**29
 _NETWORKS_AT_ONCE = 32
+# Few networks on this many examples keep the cores busier than many networks on a few, and are
+# traced sooner: ten ResNet-32 in pairs on 62 images, not together on 12.
+_EXAMPLES_AT_ONCE = 48
 
 
 def plan(
@@ -39,7 +42,8 @@ def plan(
         raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
     bytes_each = target.activations_per_example * 4
     budget = max(1, _ACTIVATION_BYTES // bytes_each)  # networks x examples
-    least = 1 if batch_size is None else min(batch_size, num_examples or batch_size)
+    least = batch_size or _EXAMPLES_AT_ONCE
+    least = least if num_examples is None else min(least, num_examples)
     num_parts = -(-num_networks // max(1, min(_NETWORKS_AT_ONCE, budget // least)))
     networks = -(-num_networks // num_parts)
     examples = batch_size or min(512, max(1, budget // networks))

@@ -33,6 +33,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.gauge.channels import HELD, is_depthwise, is_weighted, keeps_channels
@@ -93,8 +94,16 @@ class Gauge:
                 if channel > HELD:
                     leaders.setdefault(channel, (number, index))
         sizes = [len(step.makes) for step in self.steps]
-        self._reads = [Lookup.of(step.reads, leaders, sizes) for step in self.steps]
-        self._makes = [Lookup.of(step.makes, leaders, sizes) for step in self.steps]
+        lookups: dict[bytes, Lookup] = {}  # the layers of a residual group share theirs
+
+        def lookup(channels: np.ndarray) -> Lookup:
+            key = channels.tobytes()
+            if key not in lookups:
+                lookups[key] = Lookup.of(channels, leaders, sizes)
+            return lookups[key]
+
+        self._reads = [lookup(step.reads) for step in self.steps]
+        self._makes = [lookup(step.makes) for step in self.steps]
         self._leading_steps = {number for number, _ in leaders.values()}
         self._fix_permutation = Permutation(target) if permutation else None
         self.softmax_bias: int | None = None
@@ -128,10 +137,17 @@ class Gauge:
 
     def _fix_scales(self, trainable: list[tf.Tensor], state: list[tf.Tensor]) -> None:
         scales: dict[int, tf.Tensor] = {}  # number of a step -> [N, F]
+        found: dict[int, tf.Tensor | None] = {}  # id of a lookup -> what it found
         biases: dict[int, tf.Tensor] = {}  # those that batch normalisation takes away
+
+        def found_by(lookup: Lookup) -> tf.Tensor | None:
+            if id(lookup) not in found:
+                found[id(lookup)] = lookup(scales)
+            return found[id(lookup)]
+
         for number, step in enumerate(self.steps):
             reads, makes = self._reads[number], self._makes[number]
-            read_scales = reads(scales)  # [N, C]
+            read_scales = found_by(reads)  # [N, C]
             if step.statistics is None:
                 if read_scales is not None:
                     index = step.layer.slots[0].index
@@ -152,7 +168,7 @@ class Gauge:
                     state[variance] = total / tf.square(divisor) - step.epsilon
             if number in self._leading_steps:
                 scales[number] = tf.sqrt(_mean_square(step.layer, trainable) + self.epsilon)
-            made_scales = makes(scales)
+            made_scales = found_by(makes)
             if made_scales is not None:
                 _divide(step.layer, trainable, made_scales + self.epsilon * makes.free)
 
@@ -181,7 +197,7 @@ def _mean_square(layer: WeightedLayer, trainable: list[tf.Tensor]) -> tf.Tensor:
 
 def _divide(layer: WeightedLayer, trainable: list[tf.Tensor], divisor: tf.Tensor) -> None:
     """Divide each filter by its divisor [N, F]."""
-    inverse = 1.0 / divisor
+    inverse = tf.math.reciprocal(divisor)
     for slot in layer.slots:
         tensor = _split(trainable[slot.index], slot.split)
         tensor *= _along(inverse, slot.axis + 1, len(tensor.shape))

@@ -165,8 +165,7 @@ class Lookup:
             parts.insert(0, tf.ones_like(parts[0][:, :1]))
         table = parts[0] if len(parts) == 1 else tf.concat(parts, 1)
         width = table.shape[1]
-        # Nearly all rows are one step's filters in their order, once or for every pixel. Only other
-        # rows need a gather, whose gradient is slow.
+        # Nearly all rows are one step's filters in their order, once or for every pixel.
         if len(self.columns) % width == 0 and np.array_equal(
             self.columns, np.tile(np.arange(width), len(self.columns) // width)
         ):

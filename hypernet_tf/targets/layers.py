@@ -269,7 +269,7 @@ TRAITS: dict[type, LayerTraits] = {
         kernel=KernelAxes(filters=0, inputs=None, name="embeddings")
     ),
     # Layers with vectors
-    keras.layers.BatchNormalization: _NORMALISATION,
+    keras.layers.BatchNormalization: LayerTraits(vectors=True, rule=rules.batch_normalization),
     keras.layers.LayerNormalization: _NORMALISATION,
     keras.layers.GroupNormalization: _NORMALISATION,
     keras.layers.RMSNormalization: _NORMALISATION,

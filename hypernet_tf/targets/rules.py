@@ -134,10 +134,15 @@ class NetworkRun:
             columns.append(self._unstacked[key])
         return [[column[n] for column in columns] for n in range(self.num_networks)]
 
-    def set_state(self, variable: Any, values: list[tf.Tensor]) -> None:
-        """Keep the new values, one per network, of a state variable; later calls read them."""
-        self._unstacked[id(variable)] = list(values)
-        self._values[id(variable)] = tf.stack(values)
+    def set_state(self, variable: Any, values: Any) -> None:
+        """Keep the new values of a state variable, which later calls read.
+
+        Args:
+            variable: The template's variable.
+            values: N tensors, or one tensor [N, ...].
+        """
+        self._unstacked.pop(id(variable), None)
+        self._values[id(variable)] = tf.stack(values) if isinstance(values, list) else values
 
 
 Rule = Callable[[NetworkRun, Call, tuple, dict], Any]
@@ -243,6 +248,57 @@ def _unfold(tensor: tf.Tensor, num_networks: int) -> tf.Tensor:
     return tf.reshape(tensor, tf.concat([[num_networks, shape[0] // num_networks], shape[1:]], 0))
 
 
+# ---- batch normalisation --------------------------------------------------------------------
+
+
+def batch_normalization(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
+    """Batch normalisation of images: TensorFlow's fused operation, once for each network.
+
+    Keras computes it in a dozen operations with as many passes over the activations, and a gradient
+    of twice as many. The fused operation takes half of the time, and a third of the graph.
+    """
+    layer, value = call.operation, values_in(args, kwargs)[0]
+    if (
+        value.each[0].shape.rank != 4
+        or layer.axis not in (-1, 3)
+        or not (layer.scale and layer.center)
+        or layer.renorm
+        or layer.variable_dtype != "float32"
+        or layer.compute_dtype == "float64"
+        or (layer.synchronized and tf.distribute.get_strategy().num_replicas_in_sync > 1)
+    ):
+        return per_network(run, call, args, kwargs)
+    variables = [layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance]
+    of_batch = run.in_training_mode(layer) and layer.trainable
+    empty = tf.zeros([0])
+    outputs, means, variances = [], [], []
+    for x, (gamma, beta, mean, variance) in zip(
+        value.each, run.values_per_network(variables), strict=True
+    ):
+        normalised, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.cast(x, "float32"),
+            scale=gamma,
+            offset=beta,
+            mean=empty if of_batch else mean,
+            variance=empty if of_batch else variance,
+            epsilon=layer.epsilon,
+            is_training=of_batch,
+        )
+        outputs.append(tf.cast(normalised, layer.compute_dtype))
+        means.append(batch_mean)
+        variances.append(batch_variance)
+    if of_batch:
+        size = tf.cast(tf.reduce_prod(tf.shape(value.each[0])[:-1]), "float32")
+        biased = (size - 1.0) / size  # the operation divides by one less than the size
+        for variable, batch in (
+            (layer.moving_mean, tf.stack(means)),
+            (layer.moving_variance, tf.stack(variances) * biased),
+        ):
+            old = run.value(variable)
+            run.set_state(variable, old * layer.momentum + batch * (1.0 - layer.momentum))
+    return Value(run.num_networks, each=outputs)
+
+
 # ---- rules for layers with a kernel ---------------------------------------------------------
 
 
@@ -282,15 +338,42 @@ def convolution(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
     weights = _kernel_and_bias(run, layer)
     (value,) = values_in(args, kwargs)
     if (
-        not run.grouped
-        or not weights
+        not weights
         or layer.groups != 1
         or layer.data_format != "channels_last"
         or layer.padding == "causal"
-        # TensorFlow has no grouped 3D convolution on CPU.
-        or (value.shared is None and layer.rank == 3)
     ):
         return per_network(run, call, args, kwargs)
+    # TensorFlow has no grouped 3D convolution on CPU.
+    if run.grouped and not (value.shared is None and layer.rank == 3):
+        return _grouped_convolution(run, layer, weights, value)
+    # What a call of the layer computes, in fewer operations: graphs of deep targets are large.
+    outputs = []
+    for n, unstacked in enumerate(zip(*map(tf.unstack, weights), strict=True)):
+        each = _convolved(layer, value.each[n], unstacked[0])
+        if layer.use_bias:
+            each = tf.nn.bias_add(each, unstacked[1])
+        outputs.append(layer.activation(each))
+    return Value(run.num_networks, each=outputs)
+
+
+def _convolved(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """The product [B, ..., F] of a convolution."""
+    return tf.nn.convolution(
+        tf.cast(inputs, layer.compute_dtype),
+        kernel,
+        strides=layer.strides,
+        padding=layer.padding.upper(),
+        dilations=layer.dilation_rate,
+        # The default, which eager gradients in 3D do not know.
+        data_format=("NWC", "NHWC", "NDHWC")[layer.rank - 1],
+    )
+
+
+def _grouped_convolution(
+    run: NetworkRun, layer: Any, weights: list[tf.Tensor], value: Value
+) -> Value:
+    """One convolution for all networks."""
     num_networks, filters, kernel = run.num_networks, layer.filters, weights[0]
     # [N, ..., C, F] -> [..., C, N·F]: a network's filters stay together, which is what groups need.
     rank = kernel.shape.rank  # with N one more than a kernel's: that of [N, B, ..., C] too
@@ -304,15 +387,7 @@ def convolution(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
         inputs = tf.reshape(
             inputs, tf.concat([tf.shape(inputs)[:-2], [num_networks * stacked.shape[-1]]], 0)
         )
-    outputs = tf.nn.convolution(
-        tf.cast(inputs, layer.compute_dtype),
-        kernel,
-        strides=layer.strides,
-        padding=layer.padding.upper(),
-        dilations=layer.dilation_rate,
-        # The default, which eager gradients in 3D do not know.
-        data_format=("NWC", "NHWC", "NDHWC")[layer.rank - 1],
-    )
+    outputs = _convolved(layer, inputs, kernel)
     if layer.use_bias:
         outputs += tf.reshape(weights[1], [-1])
     outputs = tf.reshape(outputs, tf.concat([tf.shape(outputs)[:-1], [num_networks, filters]], 0))

@@ -335,7 +335,7 @@ class Target:
     def flatten(self, weights: WeightSet) -> tf.Tensor:
         """The weights as theta [N, D]: the trainable weights of each network as one vector."""
         return tf.concat(
-            [tf.reshape(w, [tf.shape(w)[0], math.prod(w.shape[1:])]) for w in weights.trainable], 1
+            [tf.reshape(w, [_first_size(w), math.prod(w.shape[1:])]) for w in weights.trainable], 1
         )
 
     def unflatten(self, theta: tf.Tensor) -> WeightSet:
@@ -367,7 +367,7 @@ class Target:
                 )
                 state.append(tf.cast(bits, variable.dtype))
             else:
-                state.append(tf.broadcast_to(variable.value[None], shape))
+                state.append(tf.broadcast_to(variable.value, shape))
         return state
 
     # ---- running ----------------------------------------------------------------------------

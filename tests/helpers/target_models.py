@@ -321,6 +321,16 @@ CASES = {
     "batch_norm_frozen": lambda: sequential(
         (3,), layers.Dense(3), frozen(layers.BatchNormalization()), layers.Dense(2)
     ),
+    "batch_norm_of_images": lambda: sequential(
+        (4, 4, 2),
+        layers.Conv2D(3, 2),
+        frozen(layers.BatchNormalization(epsilon=1e-5)),
+        layers.Conv2D(4, 2, activation="relu"),
+        layers.BatchNormalization(epsilon=1e-7),
+        layers.BatchNormalization(axis=1),
+        layers.BatchNormalization(scale=False),
+        layers.Dense(2),
+    ),
     "layer_norm": lambda: sequential((5, 4), layers.Dense(3), layers.LayerNormalization()),
     "group_norm": lambda: sequential((5, 5, 4), layers.Dense(4), layers.GroupNormalization(2)),
     "rms_norm": lambda: sequential((5, 4), layers.Dense(3), layers.RMSNormalization()),
