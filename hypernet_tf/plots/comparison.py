@@ -49,7 +49,9 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
         if panel["log"]:
             axes.set_xscale("log")
             # Few ticks with plain numbers: on a short axis the usual ones run into each other.
-            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+            low, high = axes.get_xlim()
+            subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
             axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_locator(ticker.NullLocator())
         axes.set_yticks(rows_of_methods, methods, fontsize=8)
