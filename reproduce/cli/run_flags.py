@@ -187,7 +187,9 @@ def default_folder(config: RunConfig) -> pathlib.Path:
         config: Configuration of the run.
     """
     experiment = EXPERIMENTS[config.experiment]
-    plain = preset(config.experiment, config.method, config.preset, steps=config.steps)
+    plain = preset(
+        config.experiment, config.method, config.preset, target=config.target, steps=config.steps
+    )
     names = (
         *("dataset", "method", "lam", "seed", "num_networks"),
         *("preset", "match", "precision", "target", "diversity", "ablation"),
@@ -199,6 +201,7 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     defaults |= {
         "method": "hypernetwork",
         "preset": "paper",
+        "target": experiment.targets[0],
         "dataset": "mnist" if experiment.dataset == "auto" else experiment.dataset,
     }
     return pathlib.Path("runs", folders.folder_name(config.experiment, settings, defaults))
