@@ -17,7 +17,7 @@ from hypernet_tf.targets import Target, WeightSet
 _ACTIVATION_BYTES = 2**29
 _NETWORKS_AT_ONCE = 32
 # Few networks on this many examples keep the cores busier than many networks on a few, and are
-# traced sooner: ten ResNet-32 in pairs on 62 images, not together on 12.
+# traced sooner: ten ResNet-32 in pairs on 50 or 60 images, not all on 12.
 _EXAMPLES_AT_ONCE = 48
 
 
@@ -47,7 +47,11 @@ def plan(
     num_parts = -(-num_networks // max(1, min(_NETWORKS_AT_ONCE, budget // least)))
     networks = -(-num_networks // num_parts)
     examples = batch_size or min(512, max(1, budget // networks))
-    return networks, min(examples, num_examples or examples)
+    if num_examples is None:
+        return networks, examples
+    if batch_size is None:  # chunks of one size, so that the last repeats next to nothing
+        examples = -(-num_examples // -(-num_examples // examples))
+    return networks, min(examples, num_examples)
 
 
 def run(

@@ -65,8 +65,11 @@ def test_activations_stay_under_one_gibibyte(count, size, batch_size, each):
     assert used <= 2**30 or (networks, examples) == (1, 1 if batch_size is None else least)
     if min(count, 32) * least * each * 4 <= 2**29:  # as many networks as possible fit
         assert -(-count // networks) == -(-count // 32)
-    if batch_size is None and networks * 512 * each * 4 <= 2**29:
-        assert examples == min(512, size)
+    if batch_size is None:
+        chunks = -(-size // examples)
+        assert chunks * examples - size < chunks  # the last one is hardly shorter than the others
+        if networks * 512 * each * 4 <= 2**29:
+            assert chunks == -(-size // 512)
 
 
 def test_a_batch_without_examples_raises(cases, x):
