@@ -137,17 +137,17 @@ class Gauge:
 
     def _fix_scales(self, trainable: list[tf.Tensor], state: list[tf.Tensor]) -> None:
         scales: dict[int, tf.Tensor] = {}  # number of a step -> [N, F]
-        found: dict[int, tf.Tensor | None] = {}  # id of a lookup -> what it found
+        channel_scales: dict[int, tf.Tensor | None] = {}  # id of a lookup -> its scales [N, C]
         biases: dict[int, tf.Tensor] = {}  # those that batch normalisation takes away
 
-        def found_by(lookup: Lookup) -> tf.Tensor | None:
-            if id(lookup) not in found:
-                found[id(lookup)] = lookup(scales)
-            return found[id(lookup)]
+        def look_up(lookup: Lookup) -> tf.Tensor | None:
+            if id(lookup) not in channel_scales:
+                channel_scales[id(lookup)] = lookup(scales)
+            return channel_scales[id(lookup)]
 
         for number, step in enumerate(self.steps):
             reads, makes = self._reads[number], self._makes[number]
-            read_scales = found_by(reads)  # [N, C]
+            read_scales = look_up(reads)  # [N, C]
             if step.statistics is None:
                 if read_scales is not None:
                     index = step.layer.slots[0].index
@@ -168,7 +168,7 @@ class Gauge:
                     state[variance] = total / tf.square(divisor) - step.epsilon
             if number in self._leading_steps:
                 scales[number] = tf.sqrt(_mean_square(step.layer, trainable) + self.epsilon)
-            made_scales = found_by(makes)
+            made_scales = look_up(makes)
             if made_scales is not None:
                 _divide(step.layer, trainable, made_scales + self.epsilon * makes.free)
 

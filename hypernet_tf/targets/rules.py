@@ -134,15 +134,10 @@ class NetworkRun:
             columns.append(self._unstacked[key])
         return [[column[n] for column in columns] for n in range(self.num_networks)]
 
-    def set_state(self, variable: Any, values: Any) -> None:
-        """Keep the new values of a state variable, which later calls read.
-
-        Args:
-            variable: The template's variable.
-            values: N tensors, or one tensor [N, ...].
-        """
+    def set_state(self, variable: Any, values: tf.Tensor) -> None:
+        """Keep the new values [N, ...] of a state variable, which later calls read."""
         self._unstacked.pop(id(variable), None)
-        self._values[id(variable)] = tf.stack(values) if isinstance(values, list) else values
+        self._values[id(variable)] = values
 
 
 Rule = Callable[[NetworkRun, Call, tuple, dict], Any]
@@ -198,7 +193,8 @@ def per_network(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
             )
         scopes.append(scope)
     for variable in operation.non_trainable_variables if is_layer else []:
-        run.set_state(variable, [scope.get_current_value(variable) for scope in scopes])
+        values = [scope.get_current_value(variable) for scope in scopes]
+        run.set_state(variable, tf.stack(values))
     return keras.tree.map_structure(lambda *each: Value(run.num_networks, each=each), *results)
 
 
@@ -255,7 +251,7 @@ def batch_normalization(run: NetworkRun, call: Call, args: tuple, kwargs: dict) 
     """Batch normalisation of images: TensorFlow's fused operation, once for each network.
 
     Keras computes it in a dozen operations with as many passes over the activations, and a gradient
-    of twice as many. The fused operation takes half of the time, and a third of the graph.
+    of twice as many. The fused operation takes about half of the time.
     """
     layer, value = call.operation, values_in(args, kwargs)[0]
     if (
