@@ -3,25 +3,27 @@
 One number changes at a time, from a small convolutional target with 8 networks on 32 images of
 28 x 28 pixels. Each size runs in a process of its own. Printed are the median time of a step, its
 ratio to an ordinary Keras step on the same images, and the peak memory. The exponent is the slope
-of log seconds over log size in the upper half of the sizes: 1 is proportional growth.
+of the logarithm over log size in the upper half of the sizes: 1 is proportional growth.
 
-    python -m benchmarks.growth
+    python -m benchmarks.growth --figure growth.png
     python -m benchmarks.growth --what networks
 """
 
 import argparse
 import time
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks.ratios import apart
 
 SIZES = {
     "networks": (1, 2, 4, 8, 16, 32, 64, 128, 256),
     "images": (1, 4, 16, 64, 256),
-    "width": (2, 4, 8, 16, 32, 64, 128),
+    "width": (2, 4, 8, 16, 32, 64, 128, 256),
     "classes": (2, 10, 100, 1_000),
 }
 START = {"networks": 8, "images": 32, "width": 16, "classes": 10}
@@ -93,18 +95,64 @@ def measure(networks: int, images: int, width: int, classes: int, rounds: int) -
     return Point(ordinary.count_params(), *map(float, medians), peak_memory())
 
 
+def growing(what: str, points: Sequence[Point]) -> list[int]:
+    """The number that grows: the weights of the target, or the sizes themselves."""
+    return [point.weights for point in points] if what == "width" else list(SIZES[what])
+
+
+def exponents(sizes: Sequence[int], points: Sequence[Point]) -> Point:
+    """The slopes of log cost over log size in the upper half of the sizes.
+
+    Args:
+        sizes: The number that grows.
+        points: The costs.
+    """
+    half = slice(len(points) // 2, None)
+    logarithms = np.log(np.array(points)[half])
+    return Point(*map(float, np.polyfit(np.log(sizes[half]), logarithms, 1)[0]))
+
+
+def draw(curves: Mapping[str, Sequence[Point]]) -> Figure:
+    """Seconds above, memory below, one column for each number that grows."""
+    from hypernet_tf.plots.style import STYLES, new_figure
+
+    figure = new_figure(4.4)
+    grid = figure.subplots(2, len(curves), sharey="row", sharex="col", squeeze=False)
+    names = {"width": "weights D", "networks": "networks N", "images": "images B"}
+    for (time_axes, memory_axes), (what, points) in zip(grid.T, curves.items(), strict=True):
+        sizes = growing(what, points)
+        lines = {
+            "hypernetwork": [point.seconds for point in points],
+            "ordinary model": [point.ordinary for point in points],
+        }
+        for (name, seconds), (color, line, marker) in zip(lines.items(), STYLES, strict=False):
+            time_axes.loglog(sizes, seconds, marker, ls=line, color=color, ms=3, label=name)
+        color, line, marker = STYLES[0]
+        memory = [point.memory / 1024 for point in points]
+        memory_axes.semilogx(sizes, memory, marker, ls=line, color=color, ms=3)
+        memory_axes.set_yscale("log", base=2)
+        memory_axes.yaxis.set_major_formatter("{x:g}")
+        memory_axes.set_xlabel(names.get(what, what))
+        for axes in (time_axes, memory_axes):
+            axes.grid(alpha=0.3)
+    grid[0, 0].set_ylabel("step (s)")
+    grid[1, 0].set_ylabel("peak memory (GiB)")
+    grid[0, 0].legend(frameon=False, fontsize=7)
+    return figure
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--what", choices=list(SIZES), help="one of the sizes; default: all")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--figure", help="file of a figure of all curves; default: none")
     given = parser.parse_args()
+    curves = {}
     for what in [given.what] if given.what else SIZES:
-        points = [
+        curves[what] = points = [
             apart(measure, *(START | {what: size}).values(), given.rounds) for size in SIZES[what]
         ]
-        growing = [point.weights for point in points] if what == "width" else list(SIZES[what])
-        half = slice(len(points) // 2, None)
         print(f"\n| {what} | weights D | step (ms) | ratio to ordinary | peak memory (MiB) |")
         print("|---:|---:|---:|---:|---:|")
         for size, point in zip(SIZES[what], points, strict=True):
@@ -112,13 +160,14 @@ def main() -> None:
                 f"| {size:,} | {point.weights:,} | {1e3 * point.seconds:.1f} "
                 f"| {point.seconds / point.ordinary:.2f} | {point.memory:,.0f} |"
             )
-        for name, values in (
-            ("seconds", [point.seconds for point in points]),
-            ("ordinary", [point.ordinary for point in points]),
-        ):
-            slope = np.polyfit(np.log(growing[half]), np.log(values[half]), 1)[0]
-            of = "weights" if what == "width" else what
-            print(f"exponent of {name} in {of}, upper half: {slope:.2f}")
+        slopes = exponents(growing(what, points), points)
+        print(
+            f"exponents in {'weights' if what == 'width' else what}, upper half: step "
+            f"{slopes.seconds:.2f}, ordinary {slopes.ordinary:.2f}, memory {slopes.memory:.2f}",
+            flush=True,
+        )
+    if given.figure:
+        draw(curves).savefig(given.figure)
 
 
 if __name__ == "__main__":

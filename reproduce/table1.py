@@ -55,7 +55,7 @@ class ColumnOf(NamedTuple):
     recipe: str = ""
 
 
-# Columns of the published table, and four that are not in it.
+# Columns of the published table, and five that are not in it.
 COLUMNS = {
     "sgd": ColumnOf("sgd", "weights", "one network, its rate decaying"),
     "sgd_chains": ColumnOf("sgd_chains", "weights", "ten independent chains at a constant rate"),
@@ -63,10 +63,13 @@ COLUMNS = {
     "hypernetwork-none": ColumnOf("hypernetwork", "none", "no entropy"),
     "hypernetwork-weights": ColumnOf("hypernetwork", "weights", "entropy of the weights"),
     "hypernetwork-outputs": ColumnOf("hypernetwork", "outputs", "entropy of the outputs"),
+    "hypernetwork-published": ColumnOf(
+        "hypernetwork", "weights", "entropy of the weights, recipe of the preset paper", "paper"
+    ),
     "hypernetwork-fast": ColumnOf(
         "hypernetwork", "weights", "entropy of the weights, recipe of the preset fast", "fast"
     ),
-    "mixture": ColumnOf("mixture", "weights", "four such hypernetworks, with the same recipe"),
+    "mixture": ColumnOf("mixture", "weights", "four hypernetworks, recipe of the preset fast"),
     "deep_ensemble": ColumnOf("deep_ensemble", "weights", "ten networks, their rates decaying"),
     "hypergan": ColumnOf("hypergan", "weights", "HyperGAN"),
 }
@@ -78,8 +81,9 @@ flags.adopt_module_key_flags(target_flag)
 flags.DEFINE_list(
     "columns",
     None,
-    f"Some of {', '.join(COLUMNS)}, or any method of `reproduce.cifar`. Default: all of these; for "
-    "ResNet-32 without hypergan, of which one step takes the memory of 10,000 images.",
+    f"Some of {', '.join(COLUMNS)}, or any method of `reproduce.cifar`. Default: all of these that "
+    "differ with this preset; for ResNet-32 without hypergan, of which one step takes the memory "
+    "of 10,000 images.",
 )
 
 
@@ -134,6 +138,14 @@ class Table1(Study):
         if "lam" in METHODS[method].flags:
             lam = DIVERSITY[diversity].lam if self.lam is None else self.lam
         return dataclasses.replace(config, diversity=diversity, seed=self.seed, lam=lam)
+
+    def default_columns(self) -> list[str]:
+        """The named columns, without a recipe that is that of another column with this preset."""
+        named = [name for name in COLUMNS if self.target == "lenet" or name != "hypergan"]
+        trained: dict[RunConfig, str] = {}
+        for name in named:
+            trained.setdefault(dataclasses.replace(self.config(name), preset=self.preset), name)
+        return list(trained.values())
 
     def fixed_settings(self) -> dict[str, Any]:
         """More columns go on in the same folder."""
@@ -327,21 +339,11 @@ def from_flags() -> Table1:
         UsageError: Unknown columns, or flags that mean nothing here.
     """
     values = command.FLAGS
-    columns = values.columns
-    if columns is None:
-        columns = [name for name in COLUMNS if values.target == "lenet" or name != "hypergan"]
     shared_flags.accept_only(
         SHARED_FLAGS, "the table", others=(run_flags, device_flags, analysis_flags)
     )
-    known = [*COLUMNS, *(name for name in methods_of("cifar") if name not in COLUMNS)]
-    for name in columns:
-        if name not in known or name == "hypernetwork":
-            raise UsageError(f"there is no column '{name}': choose from {', '.join(known)}")
-        run_flags.check_preset("cifar", column_of(name).method, values.preset)
-    if not columns:
-        raise UsageError("--columns is empty: name at least one")
-    return Table1(
-        tuple(name for name in known if name in columns),
+    table = Table1(
+        (),
         shared_flags.dataset(EXPERIMENTS["cifar"].datasets),
         values.target,
         values.preset,
@@ -349,6 +351,16 @@ def from_flags() -> Table1:
         None if values["lam"].using_default_value else values.lam,
         values.steps,
     )
+    known = [*COLUMNS, *(name for name in methods_of("cifar") if name not in COLUMNS)]
+    for name in COLUMNS if values.columns is None else values.columns:
+        if name not in known or name == "hypernetwork":
+            raise UsageError(f"there is no column '{name}': choose from {', '.join(known)}")
+        run_flags.check_preset("cifar", column_of(name).method, values.preset)
+    columns = table.default_columns() if values.columns is None else values.columns
+    if not columns:
+        raise UsageError("--columns is empty: name at least one")
+    shown = tuple(name for name in known if name in columns)
+    return dataclasses.replace(table, columns_shown=shown)
 
 
 def default_folder(table: Table1) -> pathlib.Path:

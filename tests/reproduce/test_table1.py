@@ -152,10 +152,11 @@ class TestColumns:
         assert one.config("sgd").lam == 1.0
 
     def test_the_recipe_has_the_passes_of_the_other_hypernetworks(self):
-        table = Table1(("hypernetwork-fast",), "cifar10_jpeg", "lenet", "quick")
-        recipe, other = table.config("hypernetwork-fast"), table.config("hypernetwork-weights")
-        assert (recipe.preset, recipe.steps, recipe.lam) == ("fast", 12_000, 1e3)
-        assert recipe.image_passes == other.image_passes
+        for preset, column, steps in (("paper", "fast", 160_000), ("quick", "published", 3_000)):
+            table = Table1((), "cifar10_jpeg", "lenet", preset)
+            recipe = table.config(f"hypernetwork-{column}")
+            assert (recipe.steps, recipe.lam) == (steps, 1e3)
+            assert recipe.image_passes == table.config("hypernetwork-weights").image_passes
 
     def test_a_method_of_the_table_of_methods_is_a_column(self):
         one = Table1(("mnf",), "cifar10", "resnet32", "paper")
@@ -187,6 +188,7 @@ class TestFlags:
             ("--columns=sgd,gan", "there is no column 'gan': choose from sgd, sgd_chains"),
             ("--columns=hypernetwork", "there is no column 'hypernetwork': choose from"),
             ("--columns=", "--columns is empty: name at least one"),
+            ("--preset=fast", "the method sgd has no preset 'fast': choose from"),
             ("--method=sgd", "the table has no --method\\. "),
             ("--num_networks=4", "the table has no --num_networks\\. "),
             ("--devices=2", "the table has no --devices\\. "),
@@ -214,11 +216,19 @@ class TestFlags:
         folder = "runs/table1-dataset=mnist_5k-preset=quick-lam=7"
         assert str(table1.default_folder(study)) == folder
 
-    def test_resnet_has_every_column_that_fits_into_memory(self):
-        with command_line("--dataset=mnist_5k", "--target=resnet32", "--preset=quick"):
-            assert set(table1.COLUMNS) - set(table1.from_flags().columns_shown) == {"hypergan"}
-        with command_line("--dataset=mnist_5k", "--target=lenet", "--preset=quick"):
-            assert table1.from_flags().columns_shown == tuple(table1.COLUMNS)
+    @pytest.mark.parametrize(
+        ("target", "preset", "missing"),
+        [
+            ("lenet", "paper", {"hypernetwork-published"}),
+            ("lenet", "quick", {"hypernetwork-fast"}),
+            ("resnet32", "paper", {"hypernetwork-published", "hypergan"}),
+            ("resnet32", "quick", {"hypernetwork-published", "hypergan"}),
+        ],
+    )
+    def test_by_default_no_two_columns_are_one_training(self, target, preset, missing):
+        with command_line("--dataset=mnist_5k", f"--target={target}", f"--preset={preset}"):
+            columns = table1.from_flags().columns_shown
+        assert columns == tuple(name for name in table1.COLUMNS if name not in missing)
 
     def test_all_columns_and_methods_are_known(self):
         with command_line("--dataset=mnist_5k", "--columns=mnf,sgd,deep_ensemble"):

@@ -94,6 +94,11 @@ class TestPresets:
         names = {"name": "", "target": ""}
         assert sampler.get_config() | names == hn.Hypernetwork(sampler.target).get_config() | names
 
+    def test_the_fast_hypernetwork_of_lenet(self):
+        fast, quick = (preset("cifar", "hypernetwork", name) for name in ("fast", "quick"))
+        assert dataclasses.replace(quick, preset="fast", steps=2_000) == fast
+        assert quick.image_passes == preset("cifar", "mixture", "quick").image_passes
+
     def test_methods_name_their_presets(self):
         assert presets_of("mnist", "hypernetwork") == ["paper", "fast", "quick"]
         assert presets_of("cifar", "mnf") == ["paper", "quick"]
