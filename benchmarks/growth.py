@@ -129,14 +129,14 @@ def draw(curves: Mapping[str, Sequence[Point]]) -> Figure:
             time_axes.loglog(sizes, seconds, marker, ls=line, color=color, ms=3, label=name)
         color, line, marker = STYLES[0]
         memory = [point.memory / 1024 for point in points]
-        memory_axes.semilogx(sizes, memory, marker, ls=line, color=color, ms=3)
-        memory_axes.set_yscale("log", base=2)
-        memory_axes.yaxis.set_major_formatter("{x:g}")
+        memory_axes.loglog(sizes, memory, marker, ls=line, color=color, ms=3)
         memory_axes.set_xlabel(names.get(what, what))
         for axes in (time_axes, memory_axes):
             axes.grid(alpha=0.3)
     grid[0, 0].set_ylabel("step (s)")
     grid[1, 0].set_ylabel("peak memory (GiB)")
+    grid[1, 0].set_yscale("log", base=2)
+    grid[1, 0].yaxis.set_major_formatter("{x:g}")
     grid[0, 0].legend(frameon=False, fontsize=7)
     return figure
 
