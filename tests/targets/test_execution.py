@@ -1,7 +1,6 @@
 """N weight sets at once against the oracle: a loop of `stateless_call` over networks."""
 
 import functools
-import itertools
 
 import keras
 import numpy as np
@@ -40,22 +39,24 @@ def with_gradients(run, weights):
     return outputs, state, tape.gradient(total, weights.trainable)
 
 
+# Shared inputs and training; the second pair is slow.
+MODES = [[(True, False), (False, True)], [(True, True), (False, False)]]
+
+
+@pytest.mark.parametrize("modes", [MODES[0], pytest.param(MODES[1], marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("case", "convolutions"),
     # A grouped convolution of the model itself runs in the same way in both settings.
     [(case, "unrolled") for case in CASES if case != "conv_2d_groups"]
     + [(case, "grouped") for case in CONVOLUTIONS],
 )
-def test_run_equals_the_loop(case, convolutions):
+def test_run_equals_the_loop(case, convolutions, modes):
     """Outputs, new state and gradients, for different and shared inputs, in both modes."""
     model = CASES[case]()
     target = hn.Target(model, convolutions=convolutions)
     weights = some_weights(target, model)
     # bfloat16 has 8 bits of mantissa: a sum in another order moves the last one.
     tolerance = 2e-2 if case == "mixed_precision" else 1e-5
-    modes = itertools.product((True, False), (True, False))
-    if case == "conv_2d_groups":  # Keras compiles it again in each eager call
-        modes = [(True, False), (False, True)]
     for shared, training in modes:
         x = some_inputs(model, *([B] if shared else [N, B]))
         runs = {

@@ -222,8 +222,18 @@ class TestPrecision:
         sampler.compile(keras.optimizers.SGD(1e-6), LOGITS, metrics=["accuracy"], run_eagerly=True)
         return sampler, sampler.train_on_batch(x, y, return_dict=True)
 
-    @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
-    @pytest.mark.parametrize("make", [hypernetwork, mnf, langevin])
+    @pytest.mark.parametrize(
+        ("make", "policy"),
+        [
+            *((make, "mixed_bfloat16") for make in (hypernetwork, mnf, langevin)),
+            (hypernetwork, "mixed_float16"),
+            *(
+                pytest.param(make, "mixed_float16", marks=pytest.mark.slow)
+                for make in (mnf, langevin)
+            ),
+        ],
+        indirect=["policy"],
+    )
     def test_mixed_precision_is_close(self, make, policy, blobs, tmp_path):
         """The relative error of bfloat16 is 2^-8; it is 2 % after a few layers."""
         sampler, mixed = self.loss_of_a_step(make, *blobs)
