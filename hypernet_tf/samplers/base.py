@@ -7,8 +7,8 @@ import contextlib
 import functools
 import numbers
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ from hypernet_tf.diversity import (
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.ensembles.examples import batches, is_data_set
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.samplers.batching import Dealt, Share, widened
+from hypernet_tf.samplers.batching import Dealt, Part, Share, widened
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.targets import Target, WeightSet
@@ -34,8 +34,13 @@ from hypernet_tf.targets.outputs import Outputs, num_columns
 PREDICTION_NETWORKS = 10
 # Networks whose norms are compared, as published.
 NORM_NETWORKS = 100
+# Weights, of all networks together, that `sample` makes at once: making them takes several times
+# their memory.
+WEIGHTS_AT_ONCE = 2**24
 # Training inputs that `fit` keeps for the statistics of batch normalisation.
 BATCH_NORM_EXAMPLES = 1_000
+
+Drawn = TypeVar("Drawn")
 
 
 class WeightSampler(keras.Model, abc.ABC):
@@ -198,6 +203,7 @@ class WeightSampler(keras.Model, abc.ABC):
         # One function, so that each number of networks is traced once; a partial, so that
         # TensorFlow counts the traces of this sampler alone before it warns of too many.
         self._traced_draw = tf.function(functools.partial(self._draw_weights), autograph=False)
+        self._traced_part = tf.function(functools.partial(self._draw_part), autograph=False)
 
     # ---- what a sampler provides ----------------------------------------------------------
 
@@ -218,7 +224,9 @@ class WeightSampler(keras.Model, abc.ABC):
             target; `self.target.unflatten(theta).trainable` makes them of vectors theta [N, D].
         """
 
-    def draw_share(self, seed: tf.Tensor, count: int, share: Share, *, training: bool) -> Draw:
+    def draw_share(
+        self, seed: tf.Tensor, count: int, share: Share | Part, *, training: bool
+    ) -> Draw:
         """The part of `draw(seed, count)` that a replica runs.
 
         A sampler overrides it if it can make a part without making the whole.
@@ -266,21 +274,53 @@ class WeightSampler(keras.Model, abc.ABC):
         self,
         seed: tf.Tensor,
         count: int,
-        share: Share | None = None,
+        share: Share | Part | None = None,
         *,
         training: bool = False,
         in_gauge: bool = True,
     ) -> tuple[Draw, WeightSet]:
-        """Draw networks, or a replica's share of them, and the weights on which the target runs."""
+        """Draw networks, or a share of them, and the weights on which the target runs."""
         share = share or Share(count, replicas=1)
         drawn = self.draw_share(seed, count, share, training=training)
         state = [share.take(tensor) for tensor in self.target.initial_state(count, seed)]
         weights = WeightSet(drawn.trainable, state)
         return drawn, self.gauge(weights) if in_gauge else weights
 
-    def _sample(self, count: int, seed: int, verbose: int = 0) -> tuple[Draw, Ensemble]:
-        """Draw networks and, if there is data for them, batch normalisation's statistics."""
-        draw = functools.partial(self._traced_draw, self.sampling_seed(seed), count)
+    def _draw_part(
+        self, seed: tf.Tensor, count: int, start: tf.Tensor, size: int, *, in_gauge: bool
+    ) -> WeightSet:
+        """The weights of some networks of `_draw_weights(seed, count)`."""
+        return self._draw_weights(seed, count, Part(start, size), in_gauge=in_gauge)[1]
+
+    def _draw_in_parts(
+        self, seed: tf.Tensor, count: int, *, in_gauge: bool
+    ) -> tuple[None, WeightSet]:
+        """The weights of `_draw_weights`, made in parts if they are many."""
+        size = max(1, WEIGHTS_AT_ONCE // self.target.weight_count)
+        makes_parts = type(self).draw_share is not WeightSampler.draw_share
+        if count <= size or not makes_parts or self.num_available is not None:
+            return None, self._traced_draw(seed, count, in_gauge=in_gauge)[1]
+        parts = []
+        for start in range(0, count, size):
+            part = self._traced_part(
+                seed, count, tf.constant(start), min(size, count - start), in_gauge=in_gauge
+            )
+            parts.append([*part.trainable, *part.state])
+        num_trainable, tensors = len(part.trainable), []
+        del part
+        while parts[0]:  # one variable after the other, whose parts are freed
+            tensors.append(tf.concat([tensors_of_part.pop(0) for tensors_of_part in parts], 0))
+        return None, WeightSet(tensors[:num_trainable], tensors[num_trainable:])
+
+    def _with_statistics(
+        self, draw: Callable[..., tuple[Drawn, WeightSet]], verbose: int = 0
+    ) -> tuple[Drawn, Ensemble]:
+        """Draw networks and, if there is data for them, batch normalisation's statistics.
+
+        Args:
+            draw: Function `in_gauge` -> what was drawn, and weights.
+            verbose: 1 shows a progress bar.
+        """
         if self.batch_norm_data is None or not self.target.statistics:
             drawn, weights = draw(in_gauge=True)
             return drawn, Ensemble(self.target, weights)
@@ -318,7 +358,8 @@ class WeightSampler(keras.Model, abc.ABC):
             raise ValueError(
                 f"Cannot sample {count} networks: this sampler holds {self.num_available}."
             )
-        return self._sample(count, seed, verbose)[1]
+        draw = functools.partial(self._draw_in_parts, self.sampling_seed(seed), count)
+        return self._with_statistics(draw, verbose)[1]
 
     def norm_spread(self, count: int = NORM_NETWORKS, *, seed: int = 0) -> float | None:
         """How much the L2 norms of networks differ: their standard deviation over their mean.
@@ -553,7 +594,9 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def _prediction_draw(self) -> tuple[Draw, Ensemble]:
         self._check_batch_norm_data()
-        return self._sample(self.num_available or PREDICTION_NETWORKS, seed=0)
+        count = self.num_available or PREDICTION_NETWORKS
+        draw = functools.partial(self._traced_draw, self.sampling_seed(0), count)
+        return self._with_statistics(draw)
 
     def _check_batch_norm_data(self) -> None:
         if self.target.statistics and self.batch_norm_data is None:

@@ -69,6 +69,25 @@ def _reshape(tensor: tf.Tensor, front: list, rest: tf.TensorShape) -> tf.Tensor:
     return tf.reshape(tensor, [*front, *(-1 if axis is None else axis for axis in rest)])
 
 
+class Part(NamedTuple):
+    """Some networks, one after the other, of all that are drawn.
+
+    Attributes:
+        start: Number of the first of them, a tensor.
+        num_networks: How many they are.
+    """
+
+    start: tf.Tensor
+    num_networks: int
+
+    def take(self, tensor: Any) -> Any:
+        """Their part [num_networks, ...] of a tensor [N, ...]; None stays None."""
+        if tensor is None:
+            return None
+        part = tensor[self.start : self.start + self.num_networks]
+        return tf.ensure_shape(part, [self.num_networks, *tensor.shape[1:]])
+
+
 class Share:
     """The networks of a step that this replica runs; all of them outside of a strategy's replicas.
 

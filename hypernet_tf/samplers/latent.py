@@ -7,7 +7,7 @@ import abc
 import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.samplers.batching import Share
+from hypernet_tf.samplers.batching import Part, Share
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import WeightSet
 
@@ -51,7 +51,9 @@ class LatentSampler(WeightSampler):
         """Make the weights of `count` networks from a stateless seed."""
         return self.generate(self.latent_vectors(seed, count), training=training)
 
-    def draw_share(self, seed: tf.Tensor, count: int, share: Share, *, training: bool) -> Draw:
+    def draw_share(
+        self, seed: tf.Tensor, count: int, share: Share | Part, *, training: bool
+    ) -> Draw:
         """The networks of a replica: it draws all z and makes the weights of its part."""
         z = share.take(self.latent_vectors(seed, count))
         return self.generate(z, training=training)

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.samplers.batching import Share
+from hypernet_tf.samplers.batching import Part, Share
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import Target
@@ -108,7 +108,9 @@ class MCDropout(WeightSampler):
         """The trained weights under the masks of `count` networks."""
         return self.draw_share(seed, count, Share(count, replicas=1), training=training)
 
-    def draw_share(self, seed: tf.Tensor, count: int, share: Share, *, training: bool) -> Draw:
+    def draw_share(
+        self, seed: tf.Tensor, count: int, share: Share | Part, *, training: bool
+    ) -> Draw:
         """The networks of a replica: it draws all masks and multiplies the weights of its part."""
         weights = [variable.value for variable in self.theta]  # [1, ...]
         for number, mask in enumerate(self.masks):

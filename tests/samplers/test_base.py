@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from data_sets import DATA_SETS, Endless
-from small_samplers import LOGITS, chains, classifier, deep_ensemble, fitted, hypernetwork
+from small_samplers import (
+    LOGITS,
+    SAMPLERS,
+    chains,
+    classifier,
+    deep_ensemble,
+    fitted,
+    hypernetwork,
+    mc_dropout,
+)
 from small_terms import EnsembleLoss
 
 import hypernet_tf as hn
 from hypernet_tf.samplers import base
+from hypernet_tf.samplers.latent import LatentSampler
 
 layers = keras.layers
 
@@ -346,6 +356,38 @@ def test_an_ensemble_has_a_whole_number_of_networks():
     for count in (0, -1, 2.5, "3"):
         with pytest.raises(ValueError, match=rf"^Cannot sample {count} networks: give a whole"):
             sampler.sample(count)
+
+
+FAST_PARTS = (hypernetwork, mc_dropout)
+PARTED = (LatentSampler, hn.MCDropout)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make if make in FAST_PARTS else pytest.param(make, marks=pytest.mark.slow)
+        for make in SAMPLERS.values()
+    ],
+)
+def test_many_networks_are_made_in_parts(make, monkeypatch):
+    sampler = make(with_norm())
+    whole = sampler.sample(7, seed=3)
+    monkeypatch.setattr(base, "WEIGHTS_AT_ONCE", 3 * sampler.target.weight_count)
+    drawn, real = [], sampler._traced_part
+
+    def traced_part(*arguments, **options):
+        drawn.append(real(*arguments, **options))
+        return drawn[-1]
+
+    sampler._traced_part = traced_part
+    parts = sampler.sample(7, seed=3)
+    sizes = [len(part.trainable[0]) for part in drawn]
+    # A finite sampler holds its networks anyway, and a mixture makes all to give away some.
+    assert sizes == ([3, 3, 1] if isinstance(sampler, PARTED) else [])
+    for expected, actual in zip(whole.weights, parts.weights, strict=True):
+        assert len(expected) == len(actual) > 0
+        for one, other in zip(expected, actual, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
