@@ -76,7 +76,9 @@ def measure(networks: int, images: int, width: int, classes: int, rounds: int) -
     from reproduce.runs.memory import peak_memory
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    sampler = hn.Hypernetwork(model_of(width, classes), num_networks=networks)
+    # One network has no neighbour, and no entropy.
+    alone = {"diversity": []} if networks == 1 else {}
+    sampler = hn.Hypernetwork(model_of(width, classes), num_networks=networks, **alone)
     ordinary = model_of(width, classes)
     x = tf.random.uniform([networks * images, 28, 28, 1])
     y = tf.random.uniform([networks * images], 0, classes, tf.int32)
