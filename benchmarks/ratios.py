@@ -31,7 +31,11 @@ STEPS = (  # target, method, preset, networks in a step, rounds
     ("resnet32", "hypernetwork", "paper", 8, 8),
 )
 EVALUATIONS = (("mnist", 100, 1_000, 8), ("resnet32", 10, 200, 3))  # networks, images, rounds
-MEMORY = (("resnet32", "hypernetwork", "paper", 8),)
+MEMORY = (
+    ("mnist", "hypernetwork", "paper", None),
+    ("lenet", "hypernetwork", "paper", None),
+    ("resnet32", "hypernetwork", "paper", 8),
+)
 
 
 def measure_step(target: str, method: str, preset: str, networks: int | None, rounds: int) -> Any:
