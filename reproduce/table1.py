@@ -132,7 +132,8 @@ class Table1(Study):
         where: dict[str, Any] = {"target": self.target, "dataset": self.dataset}
         config = preset("cifar", method, self.preset, **where, steps=self.steps)
         if recipe:
-            steps = config.image_passes // preset("cifar", method, recipe, **where).passes_per_step
+            passes = preset("cifar", method, recipe, **where).passes_per_step
+            steps = max(1, config.image_passes // passes)
             config = preset("cifar", method, recipe, **where, steps=steps)
         lam = config.lam
         if "lam" in METHODS[method].flags:

@@ -157,6 +157,8 @@ class TestColumns:
             recipe = table.config(f"hypernetwork-{column}")
             assert (recipe.steps, recipe.lam) == (steps, 1e3)
             assert recipe.image_passes == table.config("hypernetwork-weights").image_passes
+        short = dataclasses.replace(table, steps=2)
+        assert short.config("hypernetwork-published").steps == 1
 
     def test_a_method_of_the_table_of_methods_is_a_column(self):
         one = Table1(("mnf",), "cifar10", "resnet32", "paper")
