@@ -227,7 +227,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def draw_share(
         self, seed: tf.Tensor, count: int, share: Share | Part, *, training: bool
     ) -> Draw:
-        """The part of `draw(seed, count)` that a replica runs.
+        """Some of the networks of `draw(seed, count)`: a replica's, or a part of a large sample.
 
         A sampler overrides it if it can make a part without making the whole.
         """
@@ -295,7 +295,10 @@ class WeightSampler(keras.Model, abc.ABC):
     def _draw_in_parts(
         self, seed: tf.Tensor, count: int, *, in_gauge: bool
     ) -> tuple[None, WeightSet]:
-        """The weights of `_draw_weights`, made in parts if they are many."""
+        """The weights of `_draw_weights`, made in parts if they are many.
+
+        The `Draw` itself is left out: it would take as much memory again.
+        """
         size = max(1, WEIGHTS_AT_ONCE // self.target.weight_count)
         makes_parts = type(self).draw_share is not WeightSampler.draw_share
         if count <= size or not makes_parts or self.num_available is not None:

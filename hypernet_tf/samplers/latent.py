@@ -54,7 +54,7 @@ class LatentSampler(WeightSampler):
     def draw_share(
         self, seed: tf.Tensor, count: int, share: Share | Part, *, training: bool
     ) -> Draw:
-        """The networks of a replica: it draws all z and makes the weights of its part."""
+        """Some of the networks: it draws all z and makes the weights of its part."""
         z = share.take(self.latent_vectors(seed, count))
         return self.generate(z, training=training)
 

@@ -111,7 +111,7 @@ class MCDropout(WeightSampler):
     def draw_share(
         self, seed: tf.Tensor, count: int, share: Share | Part, *, training: bool
     ) -> Draw:
-        """The networks of a replica: it draws all masks and multiplies the weights of its part."""
+        """Some of the networks: it draws all masks and multiplies the weights of its part."""
         weights = [variable.value for variable in self.theta]  # [1, ...]
         for number, mask in enumerate(self.masks):
             mask_seed = tf.random.experimental.stateless_fold_in(seed, number)
