@@ -3,8 +3,9 @@
 Takes a finished run, samples an ensemble and prints, on the test images: the mean of the networks,
 the ensemble, the average of their weights after gauge fixing (Polyak-Ruppert; also with the filters
 of each network in one order), and networks distilled from the ensemble's answers on the training
-images: from new weights, and from the average. Writes distillation.json and distillation.md into
-the run folder. Without --num_networks it takes as many as the run's ensemble has.
+images: from new weights, and from the average. If the run changed its images at random, students
+learn from changed images, too. Writes distillation.json and distillation.md into the run folder.
+Without --num_networks it takes as many as the run's ensemble has.
 
   python -m reproduce.distillation --run_dir=runs/mnist
   python -m reproduce.distillation --run_dir=runs/cifar --epochs=20 --nosoft_targets
@@ -136,6 +137,7 @@ def run(
             epochs=epochs,
             batch_size=BATCH,
             optimizer=keras.optimizers.Adam(schedule),
+            augment=experiment.augmentation(config),
             seed=seed,
             verbose=1 if sys.stderr.isatty() else 0,
         )
@@ -145,6 +147,7 @@ def run(
         "epochs": epochs,
         "soft_targets": soft_targets,
         "temperature": temperature,
+        "augment": config.augment,
         "seed": seed,
         "steps": config.steps,
         "seconds": round(time.monotonic() - start, 1),

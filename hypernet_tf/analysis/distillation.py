@@ -29,6 +29,7 @@ def distill(
     epochs: int = 10,
     batch_size: int = 128,
     optimizer: Any = "adam",
+    augment: Callable[[Any, tf.Tensor], Any] | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     seed: int = 0,
     verbose: int = 0,
@@ -65,8 +66,13 @@ def distill(
         epochs: Number of epochs.
         batch_size: Number of examples in a step.
         optimizer: Keras optimizer, which is copied, or its name.
+        augment: Function (inputs [B, ...], seed [2]) -> inputs that changes the examples of each
+            step at random, as `hypernet_tf.training.augmentation.flip_and_crop` does with images;
+            the ensemble answers for what the student sees. None leaves examples as they are, and
+            the ensemble answers once.
         callbacks: Keras callbacks for `fit`; `keras.callbacks.History()` keeps the losses.
-        seed: Seed of initial weights, dropout and the order of examples; not negative.
+        seed: Seed of initial weights, dropout, the order of examples and what `augment` draws; not
+            negative.
         verbose: 1 shows progress.
 
     Returns:
@@ -87,18 +93,28 @@ def distill(
     _check(ensemble.target, soft_targets, temperature, **settings)
     target, network = _student(student, ensemble, seed)
     given = Examples(x, sample_weight=sample_weight, weighted=True).in_memory()
-    inputs = given.x
-    if not soft_targets:
-        votes = ensemble.majority_vote(inputs, verbose=verbose)
-        answers = tf.one_hot(votes, ensemble.target.classes)
-    else:
-        (answers,) = keras.tree.flatten(ensemble.predict(inputs, verbose=verbose))
-        if target.classes is not None:
-            answers = answers[..., None] if ensemble.target.has_labels else answers
-            answers = softened(answers, temperature)
-    inputs = tuple(inputs) if isinstance(inputs, list) else inputs  # tf.data stacks a list
+
+    def answers(inputs: Any, verbose: int = 0) -> np.ndarray:
+        if not soft_targets:
+            votes = ensemble.majority_vote(inputs, verbose=verbose)
+            return tf.one_hot(votes, ensemble.target.classes).numpy()
+        (predicted,) = keras.tree.flatten(ensemble.predict(inputs, verbose=verbose))
+        if target.classes is None:
+            return predicted
+        predicted = predicted[..., None] if ensemble.target.has_labels else predicted
+        return softened(predicted, temperature)
+
+    inputs = tuple(given.x) if isinstance(given.x, list) else given.x  # tf.data stacks a list
     weights = () if given.sample_weight is None else (given.sample_weight,)
-    examples = tf.data.Dataset.from_tensor_slices((inputs, answers, *weights))
+    slices = tf.data.Dataset.from_tensor_slices
+    if augment is None:
+        examples = slices((inputs, answers(given.x, verbose), *weights))
+        examples, steps = examples.shuffle(given.size, seed=seed).batch(batch_size), None
+    else:
+        examples = slices((inputs, *weights)).shuffle(given.size, seed=seed).repeat()
+        examples = examples.batch(batch_size, drop_remainder=True)
+        examples = _augmented(examples, answers, augment, seed)
+        steps = -(-given.size // batch_size)
     optimizer = keras.optimizers.get(optimizer)
     # A second model of the same layers is compiled: the student itself stays uncompiled.
     if isinstance(network, keras.Sequential):
@@ -110,13 +126,49 @@ def distill(
         loss="mse" if target.classes is None else soft_cross_entropy(target, temperature),
     )
     trained.fit(
-        examples.shuffle(given.size, seed=seed).batch(batch_size).prefetch(1),
+        examples.prefetch(1),
         epochs=epochs,
+        steps_per_epoch=steps,
         shuffle=False,  # the data set shuffles, with the seed
         callbacks=list(callbacks),
         verbose=verbose,
     )
     return network
+
+
+def _augmented(
+    batches: tf.data.Dataset,
+    answers: Callable[[Any], np.ndarray],
+    augment: Callable[[Any, tf.Tensor], Any],
+    seed: int,
+) -> tf.data.Dataset:
+    """Batches (x, answers to x, ...) of batches (x, ...), whose x change at random.
+
+    Args:
+        batches: The batches.
+        answers: Function inputs [B, ...] -> what the student learns, [B, ...].
+        augment: Function (inputs, seed [2]) -> inputs.
+        seed: Seed of all changes; those of a batch depend on its number, too.
+    """
+
+    def change(number: tf.Tensor, x: Any) -> Any:
+        return augment(x, tf.stack([tf.constant(seed, tf.int64), number]))
+
+    # Outside of the pipeline first, where an error keeps its own message.
+    x = change(tf.constant(0, tf.int64), next(iter(batches))[0])
+    x = keras.tree.map_structure(lambda t: t.numpy(), x)
+    shape = answers(x).shape
+
+    def changed(number: tf.Tensor, batch: tuple) -> tuple:
+        inputs = change(number, batch[0])
+        q = tf.numpy_function(
+            lambda *flat: answers(keras.tree.pack_sequence_as(x, flat)).astype(np.float32),
+            keras.tree.flatten(inputs),
+            tf.float32,
+        )
+        return inputs, tf.ensure_shape(q, shape), *batch[1:]
+
+    return batches.enumerate().map(changed)
 
 
 def softened(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -264,6 +264,48 @@ def test_data_sets_equal_arrays(kind, values, x):
         assert one_step(values, make(x))[1] == pytest.approx(errors.mean(), rel=1e-4)
 
 
+def test_the_ensemble_answers_for_augmented_examples(logits, x):
+    """All examples of a step are shifted alike: the order of the examples does not matter."""
+
+    def shift(inputs, seed):
+        return inputs + tf.random.stateless_normal([2], seed, dtype=inputs.dtype)
+
+    weights = np.random.default_rng(5).uniform(size=len(x)).astype("float32")
+    still, history = keras.optimizers.SGD(0.0), keras.callbacks.History()
+    options = {"student": logits[0], "optimizer": still, "callbacks": [history], "seed": 7}
+    options |= {"epochs": 3, "batch_size": len(x), "sample_weight": weights}
+    hn.distill(logits, x, augment=shift, **options)
+    exact = []
+    for step in range(3):
+        shifted = x + tf.random.stateless_normal([2], [7, step]).numpy()
+        losses = -(logits.predict(shifted) * logits[0].log_probabilities(shifted)[0]).sum(-1)
+        exact.append((weights * losses).mean())
+    assert history.history["loss"] == pytest.approx(exact, rel=1e-4)
+    assert np.ptp(exact) > 0.01
+
+    student, loss = one_step(logits, x, augment=lambda inputs, seed: inputs)
+    same, same_loss = one_step(logits, x)
+    assert loss == pytest.approx(same_loss, rel=1e-5)
+    for kernel, other in zip(student.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_allclose(kernel, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_short_epoch_of_augmented_examples(logits, x):
+    """50 examples in steps of 20 are three steps, all of 20."""
+    sizes = []
+
+    def watched(inputs, seed):
+        sizes.append(inputs.shape.as_list())
+        return inputs
+
+    updates = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda *_, **__: sizes.append("step")
+    )
+    hn.distill(logits, x[:50], epochs=2, batch_size=20, augment=watched, callbacks=[updates])
+    assert sizes.count("step") == 6
+    assert all(size in ("step", [20, 2]) for size in sizes)
+
+
 def test_several_inputs_and_a_class_for_each_pixel():
     left, right = keras.Input((4, 4, 1)), keras.Input((4, 4, 2))
     maps = layers.Conv2D(3, 1)(layers.Concatenate()([left, right]))
@@ -271,10 +313,16 @@ def test_several_inputs_and_a_class_for_each_pixel():
     rng = np.random.default_rng(0)
     x = [rng.normal(size=(10, 4, 4, channels)) for channels in (1, 2)]
     start, history = ensemble[0], keras.callbacks.History()
-    hn.distill(ensemble, x, student=start, epochs=1, batch_size=10, callbacks=[history])
+    options = {"student": start, "epochs": 1, "batch_size": 10, "callbacks": [history]}
+    still = keras.optimizers.SGD(0.0)
+    hn.distill(ensemble, x, augment=lambda x, seed: (x[0], -x[1]), optimizer=still, **options)
+    hn.distill(ensemble, x, **options)
     log_s = log_softmax(start.outputs(x)[0].astype(np.float64), -1)
     exact = -(ensemble.predict(x) * log_s).sum(-1).mean()
-    assert history.history["loss"] == [pytest.approx(exact, rel=1e-4)]
+    x[1] = -x[1]
+    log_s = log_softmax(start.outputs(x)[0].astype(np.float64), -1)
+    negated = -(ensemble.predict(x) * log_s).sum(-1).mean()
+    assert history.history["loss"] == pytest.approx([negated, exact], rel=1e-4)
 
 
 def test_a_certain_teacher_at_a_temperature():

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 @pytest.fixture(scope="module")
 def lenet_run(tiny_run):
     sizes = {"num_networks": 2, "networks_per_step": 2, "images_per_network": 4}
-    return tiny_run(tiny("hypernetwork", "cifar", diversity="none", **sizes))
+    return tiny_run(tiny("hypernetwork", "cifar", diversity="none", augment=True, **sizes))
 
 
 def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch):
@@ -40,6 +40,7 @@ def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch)
     config, run = folders.finished(folder, RunConfig)
     assert metrics["num_networks"] == config.num_networks == 2
     assert (metrics["epochs"], metrics["temperature"], metrics["soft_targets"]) == (1, 2.0, True)
+    assert metrics["augment"]
     networks = metrics["networks"]
     vote = run["ensemble"]["majority_vote_accuracy"]
     assert networks["mean of the networks"] == {
@@ -66,6 +67,7 @@ def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch)
     names = ("distilled", "distilled, from the average")
     for name, (options, student) in zip(names, students, strict=True):
         assert (options["epochs"], options["temperature"]) == (1, 2.0)
+        assert options["augment"] is not None  # the run's images changed at random
         log_p = keras.ops.convert_to_numpy(keras.ops.log_softmax(student(test.x)))
         assert networks[name] == {
             "accuracy": pytest.approx(np.mean(log_p.argmax(1) == test.y)),
