@@ -165,10 +165,6 @@ class APD(LatentSampler):
 
     # ---- what it draws --------------------------------------------------------------------
 
-    def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Draw standard normal z [N, d]."""
-        return tf.random.stateless_normal([count, self.latent_dim], tf.cast(seed, tf.int32))
-
     def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:
         """Make the weights of networks from latent vectors.
 

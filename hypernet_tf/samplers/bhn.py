@@ -151,10 +151,6 @@ class BHN(LatentSampler):
 
     # ---- what it draws --------------------------------------------------------------------
 
-    def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Draw standard normals [N, d], one for each filter."""
-        return tf.random.stateless_normal([count, self.latent_dim], tf.cast(seed, tf.int32))
-
     def norms(self, z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The norms of the filters, which may be negative.
 

@@ -15,7 +15,8 @@ from hypernet_tf.targets import WeightSet
 class LatentSampler(WeightSampler):
     """A weight sampler with a latent space: it draws z and makes weights of it.
 
-    A subclass implements `latent_vectors` and `generate` in place of `draw`.
+    A subclass implements `generate` in place of `draw`. Latent vectors are standard normal, unless
+    it draws them by a `latent_vectors` of its own.
 
     Attributes:
         latent_dim: d, the dimension of z; set by the subclass.
@@ -23,9 +24,8 @@ class LatentSampler(WeightSampler):
 
     latent_dim: int
 
-    @abc.abstractmethod
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Draw latent vectors.
+        """Draw latent vectors, here standard normal.
 
         Args:
             seed: Two integers, a tensor.
@@ -34,6 +34,7 @@ class LatentSampler(WeightSampler):
         Returns:
             z [N, d], a pure function of the seed.
         """
+        return tf.random.stateless_normal([count, self.latent_dim], tf.cast(seed, tf.int32))
 
     @abc.abstractmethod
     def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:

@@ -89,10 +89,6 @@ class NoiseControl(LatentSampler):
         )
         self.built = True
 
-    def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Draw standard normal z [N, D]."""
-        return tf.random.stateless_normal([count, self.latent_dim], tf.cast(seed, tf.int32))
-
     def gauge(self, weights: WeightSet) -> WeightSet:
         """The weights as they are: theta_0 is in the gauge, and noise around it keeps its scale."""
         return weights

@@ -171,15 +171,11 @@ class Hypernetwork(LatentSampler):
         return values
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Draw latent vectors z [N, d]."""
-        from tensorflow_probability import distributions  # takes seconds to load
-
-        prior = (
-            distributions.Uniform(-1.0, 1.0)
-            if self.latent_distribution == "uniform"
-            else distributions.Normal(0.0, 1.0)
-        )
-        return prior.sample([count, self.latent_dim], seed=tf.cast(seed, tf.int32))
+        """Draw latent vectors z [N, d], uniform in [-1, 1] or standard normal."""
+        if self.latent_distribution == "normal":
+            return super().latent_vectors(seed, count)
+        shape = [count, self.latent_dim]
+        return tf.random.stateless_uniform(shape, tf.cast(seed, tf.int32), -1.0, 1.0)
 
     def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:
         """Make the weights of networks from latent vectors.

@@ -92,6 +92,7 @@ class MNF(LatentSampler):
         self.posteriors = self._make_posteriors()
         for posterior in self.posteriors:
             posterior.build()
+        # The numbers of z are each layer's multipliers, then its noise.
         self.latent_dim = sum(posterior.normals for posterior in self.posteriors)
         self.kl_trackers = [
             keras.metrics.Mean(name=f"kl_{name}")
@@ -116,13 +117,6 @@ class MNF(LatentSampler):
                 seed = stream_seed(self.seed, MASK, number).numpy()
                 posteriors.append(kind(shapes, prior=self.prior_scale, seed=seed))
         return posteriors
-
-    def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
-        """Draw standard normals [N, d]: each layer's multipliers, then its noise."""
-        from tensorflow_probability import distributions  # takes seconds to load
-
-        normal = distributions.Normal(0.0, 1.0)
-        return normal.sample([count, self.latent_dim], seed=tf.cast(seed, tf.int32))
 
     def generate(self, z: tf.Tensor, *, training: bool = False) -> Draw:
         """Make the weights of networks from latent vectors.
