@@ -6,8 +6,9 @@
 
 First each method is tuned: --trials runs with the first seed, at the compared cost, choose its
 learning rate and its batch by the negative log-likelihood of the ensemble on the validation images.
-All methods get the same trials: the preset, then the same factors on the learning rate and the same
-batches. --trials=0 takes the presets as they are.
+All methods get equally many trials: the preset, then factors on the learning rate and batches from
+one sequence, without those that are too large for the method. A method that learns the networks of
+another has no trials. --trials=0 takes the presets as they are.
 
 Each method and seed is a run of `reproduce.mnist` in a folder below the comparison's, and can be
 analysed like any other; the trials are in its folder `tuning`. A repeated or widened comparison
@@ -117,6 +118,10 @@ class Comparison(Study):
         """The method whose trials tune a method."""
         return METHODS[method].tuned_as or method
 
+    def _has_trials(self, method: str) -> bool:
+        """Whether a method is tuned: not one that learns networks, of which trials have none."""
+        return self.num_trials > 0 and not METHODS[method].learns_match
+
     def _choice(self, method: str) -> Choice:
         """What was chosen for a method; before that, the preset's choice."""
         name = self._tuned(method)
@@ -132,7 +137,7 @@ class Comparison(Study):
     def _config(self, method: str, seed: int, choice: Choice | None = None) -> RunConfig:
         """The preset with a choice, trained for as many whole steps as the passes take."""
         config = self._row(method)
-        if self.num_trials:
+        if self._has_trials(method):
             config = tuning.configured(config, choice or self._choice(method))
         other = METHODS[method].matches
         match = f"../{self._run_folder(other, seed)}" if other else ""
@@ -157,8 +162,10 @@ class Comparison(Study):
         """
         if not self.num_trials:
             return self
-        names = list(dict.fromkeys(map(self._tuned, self.methods)))
-        load = functools.cache(functools.partial(experiment.load, self._row(names[0]), data_dir))
+        tuned_methods = filter(self._has_trials, self.methods)
+        names = list(dict.fromkeys(map(self._tuned, tuned_methods)))
+        row = self._row(self.methods[0])
+        load = functools.cache(functools.partial(experiment.load, row, data_dir))
         tunings = {}
         for number, name in enumerate(names, 1):
             runs_after = (len(names) - number) * self.num_trials + len(self.runs())
@@ -205,8 +212,9 @@ class Comparison(Study):
                 columns += [Column(m, functools.partial(_value, key)) for m in measures[:1]]
         return columns
 
-    def _number_of_trials(self, result: RunResult) -> float:
-        return len(self.tunings[self._tuned(result.run.config.method)].trials)
+    def _number_of_trials(self, result: RunResult) -> float | None:
+        name = self._tuned(result.run.config.method)
+        return len(self.tunings[name].trials) if name in self.tunings else None
 
     def title(self) -> str:
         """The heading of the page."""
@@ -223,6 +231,12 @@ class Comparison(Study):
             "it multiplies: it compares seeds, not methods. The distance to the nearest of ten "
             "networks compares methods.",
             *self._tuning_paragraphs(),
+            *(
+                f"{method} learns the networks of {METHODS[method].matches}, not from images: its "
+                "passes leave out those of that training, and it has the settings of its preset."
+                for method in self.methods
+                if METHODS[method].learns_match
+            ),
             *self._left_out_paragraphs(metrics),
         ]
 
@@ -244,8 +258,9 @@ class Comparison(Study):
             "The test images did not influence the choice. The first trial is the preset. The "
             f"others multiply its learning rate by {low:g} to {high:g}, with {images} images for "
             f"each network and, where their number is free, {networks} networks in a step, in all "
-            f"at most {tuning.MOST_IMAGES:,} images or as many as the preset; the factors and "
-            "batches are the same for all methods. Methods that train by Adam let it fall to "
+            f"at most {tuning.MOST_IMAGES:,} images or as many as the preset. All methods take "
+            "their trials from one sequence of factors and batches, and leave out those that are "
+            "too large for them. Methods that train by Adam let it fall to "
             f"{tuning.ADAM_RATE_LEFT:.0%} over the run; the others keep the schedule that defines "
             "them. metrics.json lists all trials."
         ]

@@ -61,9 +61,8 @@ def candidates(row: RunConfig, count: int) -> list[Choice]:
     """The choices that are tried: the preset's, then the points of a Halton sequence.
 
     The sequence spreads any number of points evenly over the logarithm of the rate, the images and
-    the networks. All methods get the same factors on their rates and the same batches, except steps
-    of more images than `MOST_IMAGES` and than the preset's, and more trials go on with the same
-    sequence.
+    the networks. It is the same for all methods, each of which leaves out steps of more images than
+    `MOST_IMAGES` and than the preset's; more trials go on with the same sequence.
 
     Args:
         row: Row of the method's preset.
