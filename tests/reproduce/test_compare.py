@@ -296,6 +296,26 @@ class TestTuning:
             dataclasses.replace(study, num_trials=0).execute(folder)
 
 
+@pytest.mark.slow
+def test_a_method_that_learns_networks_has_no_trials(tmp_path, with_few_digits, undrawn):
+    study = Comparison("mnist_5k", "quick", 1_600, ("sgld", "apd"), (0,), num_trials=1)
+    with (
+        small_presets("sgld", "apd"),
+        undrawn(),
+        with_few_digits(),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(studies, "run_child", run_in_process)
+        metrics = study.execute(tmp_path / "compare")
+    assert metrics["tunings"].keys() == {"sgld"}
+    votes = metrics["numbers"]["majority_vote_accuracy"]
+    assert all(len(votes[method]["values"]) == 1 for method in study.methods)
+    assert metrics["numbers"]["trials"]["sgld"]["mean"] == 1
+    assert metrics["numbers"]["trials"]["apd"]["mean"] is None
+    page = (tmp_path / "compare" / "report.html").read_text()
+    assert "apd learns the networks of sgld, not from images" in page
+
+
 class TestComparison:
     def test_the_table_is_that_of_the_runs(self, compared):
         study, folder, metrics = compared
