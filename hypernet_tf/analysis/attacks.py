@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,8 +11,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.ensembles.examples import check_inputs
+from hypernet_tf.ensembles.ensemble import Ensemble, require_numbers
+from hypernet_tf.ensembles.evaluation import integer_labels
+from hypernet_tf.ensembles.examples import Examples, check_inputs
+from hypernet_tf.ensembles.inference import examples_at_once
 from hypernet_tf.metrics.accuracy import majority_vote, mean_log_probabilities
 from hypernet_tf.metrics.ood import ood_metrics
 from hypernet_tf.metrics.uncertainty import measure_uncertainty
@@ -55,6 +58,32 @@ def fast_gradient_method(
     sizes = tf.reshape(tf.cast(epsilons, x.dtype), [-1, *[1] * (len(x.shape) - 1)])
     moved = x[:, None] + sizes * direction[:, None]
     return moved if clip is None else tf.clip_by_value(moved, *clip)
+
+
+def _images_and_labels(
+    target: Target, x: Any, y: Any, clip: tuple[float, float] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images as float32 [M, ...] and labels as integers [M], checked.
+
+    Raises:
+        ValueError: The target has no classes, images and labels do not fit together, or pixels are
+            outside of the limits.
+    """
+    labels = functools.partial(integer_labels, num_classes=target.require_classes("an attack"))
+    given = Examples(x, y, labels=labels).in_memory()
+    if isinstance(given.x, (list, tuple, dict)):
+        raise ValueError("An attack needs the images as one array [M, ...].")
+    images = np.asarray(given.x, np.float32)
+    check_inputs(images)
+    if clip is not None:
+        if not clip[0] < clip[1]:
+            raise ValueError(f"clip is {clip}: give the lowest pixel, then the highest.")
+        if images.min() < clip[0] or images.max() > clip[1]:
+            raise ValueError(
+                f"Pixels run from {images.min():g} to {images.max():g}, outside of clip={clip}: "
+                "give the lowest and the highest pixel of your images, or None."
+            )
+    return images, given.y
 
 
 class NothingToAttackError(ValueError):
@@ -107,7 +136,7 @@ def adversarial_success(
     Args:
         sample: Function (num_networks, seed) -> ensemble of so many networks.
         x: Images [M, ...], pixels in [0, 1].
-        y: Labels [M], integers.
+        y: Labels, integers [M] or one-hot rows.
         num_networks: Number of networks in the ensembles that vote; 0 for no ensembles.
         epsilons: Sizes [E] of the attack, in units of 1/255.
         clip: Lowest and highest pixel, to which moved images are clipped; None, as published, does
@@ -118,8 +147,8 @@ def adversarial_success(
 
     Raises:
         NothingToAttackError: No image is classified correctly.
-        ValueError: The target returns values, not classes; eps is negative or not finite; or images
-            are not finite.
+        ValueError: The target returns values, not classes; eps is negative or not finite; images,
+            labels and limits do not fit together; or networks return NaN.
 
     Example:
         >>> sample = lambda num_networks, seed: hyper.sample(num_networks, seed=seed)
@@ -128,18 +157,18 @@ def adversarial_success(
     """
     rng, seeds = np.random.default_rng(seed), itertools.count(seed)
     target = sample(1, next(seeds)).target
+    x, y = _images_and_labels(target, x, y, clip)
     num_classes = target.require_classes("an attack")
     wrong_classes = (y + rng.integers(1, num_classes, len(y))) % num_classes
     sizes = np.asarray(epsilons, np.float32) / 255
     for epsilon in np.ravel(epsilons):
         _check_epsilon(epsilon)
-    check_inputs(x)
 
     @tf.function(autograph=False)
     def attack(weights: WeightSet, images: tf.Tensor, classes: tf.Tensor) -> tuple:
         moved = fast_gradient_method(target, weights, images, classes, sizes, clip=clip)
         shown = tf.concat([images[:, None], moved], 1)  # [N, 1 + E, ...], the first one unchanged
-        return moved, tf.argmax(target.log_probabilities(target(weights, shown)), -1)
+        return moved, target.log_probabilities(target(weights, shown))
 
     rows = []
     with tqdm(total=len(x), disable=not verbose, desc="attacked images", leave=False) as bar:
@@ -147,11 +176,12 @@ def adversarial_success(
             batch = slice(begin, begin + batch_size)
             labels, chosen = y[batch], wrong_classes[batch]
             attacked = sample(len(labels), next(seeds))
-            moved, predictions = attack(
-                attacked.weights, tf.constant(x[batch]), tf.constant(chosen)
-            )
+            attacked.check_batch_norm()
+            moved, log_p = attack(attacked.weights, tf.constant(x[batch]), tf.constant(chosen))
+            require_numbers(log_p.numpy(), x[batch])
+            predictions = log_p.numpy().argmax(-1)
             for images, (unchanged, *others), label, aim in zip(
-                moved, predictions.numpy(), labels, chosen, strict=True
+                moved, predictions, labels, chosen, strict=True
             ):
                 bar.update()
                 if unchanged != label:
@@ -192,7 +222,7 @@ def projected_gradient(
     random_start: bool = True,
     targeted: bool = False,
     clip: tuple[float, float] | None = (0.0, 1.0),
-    batch_size: int = 100,
+    batch_size: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
     """Images at most eps away on which the mean prediction of the networks is worse.
@@ -214,12 +244,13 @@ def projected_gradient(
         random_start: Whether the first images are drawn uniformly at most eps away.
         targeted: Whether `classes` are to be reached.
         clip: Lowest and highest pixel; None does not clip.
-        batch_size: Number of images that are attacked at once.
+        batch_size: Number of images that are attacked at once; None for up to 100, so that the
+            activations of all networks stay under 1 GiB.
         seed: Seed of the random start.
 
     Raises:
-        ValueError: eps is negative or not finite, another option is out of range, or images are
-            not finite.
+        ValueError: eps is negative or not finite; another option is out of range; images, classes
+            and limits do not fit together; or networks return NaN.
 
     Example:
         >>> moved = projected_gradient(hyper.sample(10), x_test, y_test, 0.1)
@@ -234,36 +265,35 @@ def projected_gradient(
         raise ValueError(f"steps is {steps}: give a whole number of at least 1.")
     if step_size is not None and not 0 <= step_size < float("inf"):
         raise ValueError(f"step_size is {step_size}: give a number of at least 0, or None.")
-    if clip is not None and not clip[0] < clip[1]:
-        raise ValueError(f"clip is {clip}: give the lowest pixel, then the highest.")
-    check_inputs(x)
     length = 2.5 * epsilon / steps if step_size is None else step_size
     sign = 1.0 if targeted else -1.0
     at = networks if callable(networks) else lambda step: networks
     target = at(0).target
-    target.require_classes("an attack")
+    x, classes = _images_and_labels(target, x, classes, clip)
     rng = np.random.default_rng(seed)
     shift = rng.uniform(-epsilon, epsilon, x.shape) if random_start else np.zeros(x.shape)
     moved = (x + shift).astype("float32")
     limits = (-np.inf, np.inf) if clip is None else clip
     moved = np.clip(moved, *limits)
 
-    def direction(weights: WeightSet, images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    def direction(ensemble: Ensemble, images: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(images)
             # The compiled target keeps its graph and its gradient for the next attack.
-            log_p = target.log_probabilities(target.compiled(weights, images)[0])  # [N, b, C]
+            outputs = target.compiled(ensemble.weights, images)[0]
+            log_p = ensemble.log_probabilities_of(outputs)  # [N, b, C]
             mean = tf.reduce_logsumexp(log_p, 0)
             likely = tf.reduce_sum(tf.gather(mean, chosen, batch_dims=1))
+        require_numbers(log_p.numpy(), images.numpy())
         return tf.sign(tape.gradient(likely, images))
 
     for step in range(steps):
         ensemble = at(step)
-        for begin in range(0, len(x), batch_size):
-            part = slice(begin, begin + batch_size)
-            towards = direction(
-                ensemble.weights, tf.constant(moved[part]), tf.constant(classes[part])
-            )
+        ensemble.check_batch_norm()
+        size = batch_size or min(100, examples_at_once(target, len(ensemble)))
+        for begin in range(0, len(x), size):
+            part = slice(begin, begin + size)
+            towards = direction(ensemble, tf.constant(moved[part]), tf.constant(classes[part]))
             images = moved[part] + sign * length * towards.numpy()
             near = np.clip(images, x[part] - epsilon, x[part] + epsilon)
             moved[part] = np.clip(near, *limits)
@@ -316,11 +346,12 @@ def attack_detection(
             judge itself, or networks sampled anew in each step.
         judge: Ensemble that classifies the images and says how sure it is.
         x: Images [M, ...].
-        y: Labels [M].
+        y: Labels, integers [M] or one-hot rows.
         epsilons: Sizes [E] of the attacks, in the units of x.
         steps: Number of steps of an attack.
         seed: Seed of the random starts.
-        **attack: Other options of `projected_gradient`, except `targeted`.
+        **attack: Other options of `projected_gradient`, except `targeted`: attacks lead away from
+            the labels.
 
     Raises:
         NothingToAttackError: The networks classify no image correctly.
@@ -333,13 +364,16 @@ def attack_detection(
 
     Reference: Ratzlaff and Fuxin (2019), adversarial experiments.
     """
+    if "targeted" in attack:
+        raise ValueError("Attacks lead away from the labels here: leave out targeted.")
     at = networks if callable(networks) else lambda step: networks
+    x, y = _images_and_labels(judge.target, x, y, attack.get("clip", (0.0, 1.0)))
     correct = _classes(at(0), x) == y
     if not correct.any():
         raise NothingToAttackError(
             f"None of the {len(x)} images is classified correctly: train the networks further."
         )
-    x, y = np.asarray(x)[correct], np.asarray(y)[correct]
+    x, y = x[correct], y[correct]
     known = judge.uncertainty(x).scores
     misled, judge_misled = [], []
     auroc: dict[str, list[float]] = {name: [] for name in known}

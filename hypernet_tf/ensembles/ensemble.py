@@ -117,7 +117,12 @@ class Ensemble:
 
     # ---- running --------------------------------------------------------------------------
 
-    def _check_batch_norm(self) -> None:
+    def check_batch_norm(self) -> None:
+        """Check that batch normalisation has the statistics of these networks.
+
+        Raises:
+            ValueError: It does not: `update_batch_norm` is needed.
+        """
         if not self._batch_norm_updated:
             raise ValueError(
                 "Batch normalisation has no moving statistics of these networks: use "
@@ -128,11 +133,11 @@ class Ensemble:
         self, examples: Examples, batch_size: int | None, verbose: int
     ) -> Iterator[tuple[Any, Chunk]]:
         """Yields outputs [N, b, ...] and the examples, for consecutive chunks of examples."""
-        self._check_batch_norm()
+        self.check_batch_norm()
         for outputs, chunk in inference.run(
             self.target, self.weights, examples, batch_size=batch_size, verbose=verbose
         ):
-            _require_numbers(outputs, chunk.x)
+            require_numbers(outputs, chunk.x, logits="logits" in self.target.outputs)
             yield outputs, chunk
 
     def outputs(self, x: Any, *, batch_size: int | None = None, verbose: int = 0) -> Any:
@@ -168,12 +173,13 @@ class Ensemble:
         """Probabilities, or values, in the shape of the outputs."""
         if self.temperature == 1.0:
             return self.target.activate(outputs)
-        p = tf.exp(self._log_p(outputs))
+        p = tf.exp(self.log_probabilities_of(outputs))
         if self.target.has_labels:
             return p[..., 1]
         return p[..., 1:] if outputs.shape[-1] == 1 else p  # the second of two classes
 
-    def _log_p(self, outputs: tf.Tensor) -> tf.Tensor:
+    def log_probabilities_of(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Log-probabilities [N, ..., C] of outputs of the target, at the ensemble's temperature."""
         log_p = self.target.log_probabilities(outputs)
         return log_p if self.temperature == 1.0 else tf.nn.log_softmax(log_p / self.temperature)
 
@@ -188,7 +194,8 @@ class Ensemble:
     ) -> Iterator[tuple[np.ndarray, Chunk]]:
         """Yields log-probabilities [N, b, C] and the examples, for chunks of examples."""
         for outputs, chunk in self._run(examples, batch_size, verbose):
-            yield self._log_p(tf.constant(keras.tree.flatten(outputs)[0])).numpy(), chunk
+            (values,) = keras.tree.flatten(outputs)
+            yield self.log_probabilities_of(tf.constant(values)).numpy(), chunk
 
     def _run_predictions(
         self, examples: Examples, batch_size: int | None, verbose: int
@@ -196,7 +203,8 @@ class Ensemble:
         """Yields predictions for chunks of examples."""
         for outputs, _ in self._run(examples, batch_size, verbose):
             (values,) = keras.tree.flatten(outputs)
-            yield Predictions(self._log_p(tf.constant(values)).numpy(), self._logits(values))
+            log_p = self.log_probabilities_of(tf.constant(values)).numpy()
+            yield Predictions(log_p, self._logits(values))
 
     def predictions(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
@@ -475,7 +483,7 @@ class Ensemble:
                 f"A Keras model holds 1 network, this ensemble has {len(self)}: take one of them, "
                 "ensemble[0].to_keras()."
             )
-        self._check_batch_norm()
+        self.check_batch_norm()
         return self.target.to_keras(self.weights)
 
     def export(self, path: str | os.PathLike) -> None:
@@ -501,7 +509,7 @@ class Ensemble:
             >>> scores = loaded.signatures["serving_default"](inputs=tf.constant(x_test))
             >>> scores["probabilities"], scores["mutual_information"]
         """
-        self._check_batch_norm()
+        self.check_batch_norm()
         export.write(path, self.target, self.weights, self._answers)
 
     def _answers(self, outputs: Any) -> dict[str, tf.Tensor]:
@@ -509,7 +517,7 @@ class Ensemble:
         flat = keras.tree.flatten(outputs)
         if self.target.classes is not None:
             probabilities = tf.reduce_mean(self._activated(flat[0]), 0)
-            scores = uncertainty_in_graph(self._log_p(flat[0]), self._logits(flat[0]))
+            scores = uncertainty_in_graph(self.log_probabilities_of(flat[0]), self._logits(flat[0]))
             return {"probabilities": probabilities} | scores
         answers = {}
         for index, values in enumerate(map(self._activated, flat)):
@@ -588,12 +596,22 @@ class Ensemble:
         )
 
 
-def _require_numbers(outputs: Any, x: Any) -> None:
-    """Raise an error in one line if inputs are not finite, or networks return NaN or infinity."""
+def require_numbers(outputs: Any, x: Any, *, logits: bool = False) -> None:
+    """Check that inputs are finite, and that networks return numbers.
+
+    Args:
+        outputs: Outputs [N, b, ...] of the networks.
+        x: Their inputs [b, ...].
+        logits: Whether outputs are logits, of which -infinity is one: a probability of 0.
+
+    Raises:
+        ValueError: They do not, in one line that says which.
+    """
     check_inputs(x)
+    infinite = np.isposinf if logits else np.isinf
     for values in keras.tree.flatten(outputs):
         rows = values.reshape(len(values), -1)
-        broken = np.flatnonzero((np.isnan(rows) | np.isposinf(rows)).any(1))
+        broken = np.flatnonzero((np.isnan(rows) | infinite(rows)).any(1))
         if len(broken):
             raise ValueError(
                 f"{len(broken)} of {len(values)} networks return NaN or infinity, the first of "

@@ -54,6 +54,16 @@ def plan(
     return networks, min(examples, num_examples)
 
 
+def examples_at_once(target: Target, num_networks: int) -> int:
+    """How many examples all networks can run on at once with activations under 1 GiB; at least 1.
+
+    Args:
+        target: Target of the networks.
+        num_networks: N.
+    """
+    return max(1, _ACTIVATION_BYTES // (target.activations_per_example * 4 * num_networks))
+
+
 def run(
     target: Target,
     weights: WeightSet,

@@ -823,6 +823,17 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral)  # NumPy's integers too
 
 
+def check_num_data(num_data: Any) -> int:
+    """The number of training examples as an int, checked.
+
+    Raises:
+        ValueError: It is no whole number above 0.
+    """
+    if not _is_whole(num_data) or num_data < 1:
+        raise ValueError(f"num_data is {num_data!r}: give the number of training examples.")
+    return int(num_data)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real)
 

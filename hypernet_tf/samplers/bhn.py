@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.samplers.base import some_inputs
+from hypernet_tf.samplers.base import check_num_data, some_inputs
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.flows import flow as chain_of_steps
-from hypernet_tf.targets import Target
+from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import Slot, seeded
 from hypernet_tf.targets.graph import in_order, is_ref, record
 
@@ -95,8 +95,7 @@ class BHN(LatentSampler):
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
-        if not (isinstance(num_data, int) and num_data > 0):
-            raise ValueError(f"num_data is {num_data}: give the number of training examples.")
+        num_data = check_num_data(num_data)
         if flow not in get_args(FlowKind):
             known = " or ".join(map(repr, get_args(FlowKind)))
             raise ValueError(f"flow is {flow!r}: choose {known}.")
@@ -233,7 +232,9 @@ class BHN(LatentSampler):
         """
         if x is None:
             return
-        network = self.target.to_keras(self.weights_of(tf.zeros([1, self.latent_dim])))
+        # Training steps run on these weights, not on those in the gauge.
+        drawn = self.generate(tf.zeros([1, self.latent_dim]))
+        network = self.target.to_keras(WeightSet(drawn.trainable, self.target.initial_state(1)))
         plan = record(network)
         layers = {
             id(operation): self.target.weighted(original)

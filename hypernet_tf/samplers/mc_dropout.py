@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.base import WeightSampler, check_num_data
 from hypernet_tf.samplers.batching import Part, Share
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
@@ -88,8 +88,7 @@ class MCDropout(WeightSampler):
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
-        if not (isinstance(num_data, int) and num_data > 0):
-            raise ValueError(f"num_data is {num_data}: give the number of training examples.")
+        num_data = check_num_data(num_data)
         if not 0 <= length_scale < float("inf"):
             raise ValueError(f"length_scale is {length_scale}: give a finite number, at least 0.")
         if not 0 < precision < float("inf"):
@@ -139,7 +138,9 @@ class MCDropout(WeightSampler):
         config = super().get_config()
         del config["diversity"], config["prior_scale"]
         return config | {
-            "target": keras.saving.serialize_keras_object(self._target_with_dropout),
+            "target": keras.saving.serialize_keras_object(
+                self._target_with_dropout.with_outputs(self.target.outputs)
+            ),
             "num_data": self.num_data,
             "rates": self.rates,
             "length_scale": self.length_scale,
@@ -153,18 +154,19 @@ class NetworkDropout(keras.layers.Layer):
     """Dropout with one mask for all examples, in training and outside, a function of a seed.
 
     The seed is a weight of the layer, so that it differs between the networks of a target and is
-    saved with a network.
+    saved with a network. All calls of a layer have this seed: on inputs of one shape they share a
+    mask.
 
     Args:
         rate: Fraction of the numbers that are dropped.
-        noise_shape: Shape of the mask without the batch; None for a size of the input. Along an
-            axis of size 1 all numbers share a mask.
+        noise_shape: Shape of the mask without the batch; None for a size of the input, or for all
+            of them. Along an axis of size 1 all numbers share a mask.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, rate: float, *, noise_shape: Sequence[int | None], **kwargs: Any):
+    def __init__(self, rate: float, *, noise_shape: Sequence[int | None] | None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.rate, self.noise_shape = rate, tuple(noise_shape)
+        self.rate, self.noise_shape = rate, noise_shape and tuple(noise_shape)
         self.supports_masking = True
         # `Target` knows the seeds of layers by this name.
         self.mask_seed = self.add_weight(
@@ -177,11 +179,13 @@ class NetworkDropout(keras.layers.Layer):
 
     def call(self, inputs):
         """The inputs, masked and divided by 1 - rate."""
-        sizes = zip(self.noise_shape, tf.unstack(tf.shape(inputs))[1:], strict=True)
-        shape = [1, *(full if size is None else size for size, full in sizes)]
+        shape = tf.unstack(tf.shape(inputs))[1:]
+        if self.noise_shape is not None:
+            sizes = zip(self.noise_shape, shape, strict=True)
+            shape = [full if size is None else size for size, full in sizes]
         seed = tf.cast(self.mask_seed.value % (tf.int32.max - 1), tf.int32)  # as in Keras's Dropout
         return tf.nn.experimental.stateless_dropout(
-            inputs, rate=self.rate, seed=seed, noise_shape=shape
+            inputs, rate=self.rate, seed=seed, noise_shape=[1, *shape]
         )
 
     def compute_output_shape(self, input_shape):
@@ -190,7 +194,7 @@ class NetworkDropout(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        return super().get_config() | {"rate": self.rate, "noise_shape": list(self.noise_shape)}
+        return super().get_config() | {"rate": self.rate, "noise_shape": self.noise_shape}
 
 
 # ---- where the masks of a target act ----------------------------------------------------------
@@ -257,8 +261,8 @@ def read_dropout(
             continue
         _check_rate(operation.name, operation.rate)
         calls = [call for call in target.plan.calls if call.operation is operation]
-        example = target.plan.shapes[calls[0].inputs[0]]
-        shape = _noise_shape(operation, example)
+        examples = {target.plan.shapes[call.inputs[0]] for call in calls}
+        shape: Any = _noise_shape(operation, examples)
         kernels = _readers(target, calls[0].outputs, shape) if len(calls) == 1 else None
         if kernels:
             masks.append(Mask(operation.rate, shape, tuple(kernels)))
@@ -296,12 +300,24 @@ def _check_rate(name: str, rate: float) -> None:
         )
 
 
-def _noise_shape(layer: Any, example: tuple) -> tuple:
-    """The shape of the mask of a dropout layer, without the batch, on examples of a shape."""
+def _noise_shape(layer: Any, examples: set[tuple]) -> tuple | None:
+    """The shape of the mask of a dropout layer, without the batch; None for that of its input.
+
+    Args:
+        layer: The layer.
+        examples: Shapes of the examples on which it is called.
+    """
+    given = layer.noise_shape[1:] if getattr(layer, "noise_shape", None) else None
+    if len(examples) > 1 and type(layer) is keras.layers.Dropout:
+        return given
+    # Sizes that differ between calls are those of the input.
+    example = tuple(
+        sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*examples, strict=True)
+    )
     if type(layer) is keras.layers.Dropout:
-        given = layer.noise_shape or (None, *[None] * len(example))
+        given = given or [None] * len(example)
         return tuple(
-            full if size is None else size for size, full in zip(given[1:], example, strict=True)
+            full if size is None else size for size, full in zip(given, example, strict=True)
         )
     ones = [1] * (len(example) - 1)
     if getattr(layer, "data_format", None) == "channels_first":

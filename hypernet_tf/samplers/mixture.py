@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
 
@@ -33,7 +34,8 @@ class Mixture(LatentSampler):
             the first.
 
     Raises:
-        ValueError: There are no samplers, or their targets or latent dimensions differ.
+        ValueError: There are no samplers, their targets or latent dimensions differ, a sampler
+            trains in a way of its own, or a step has fewer networks than there are samplers.
 
     Example:
         >>> mixture = Mixture([Hypernetwork(model) for _ in range(4)])
@@ -47,6 +49,13 @@ class Mixture(LatentSampler):
         if not samplers:
             raise ValueError("A mixture of no samplers: give at least one.")
         first = samplers[0]
+        for sampler in samplers:
+            for name in ("extra_loss", "initialize", "train_step"):
+                if getattr(type(sampler), name) is not getattr(WeightSampler, name):
+                    raise ValueError(
+                        f"A mixture trains for accuracy and diversity alone, and would leave out "
+                        f"{type(sampler).__name__}.{name}: mix hypernetworks."
+                    )
         for name, values in (
             ("targets with numbers of weights", [s.target.weight_count for s in samplers]),
             ("latent dimensions", [s.latent_dim for s in samplers]),
@@ -63,6 +72,11 @@ class Mixture(LatentSampler):
             "num_networks": sum(sampler.num_networks for sampler in samplers),
         }
         super().__init__(first.target, **defaults | kwargs)
+        if self.num_networks < len(samplers):
+            raise ValueError(
+                f"A step of {self.num_networks} networks has none for some of {len(samplers)} "
+                f"samplers: give num_networks of at least {len(samplers)}."
+            )
         self.samplers = samplers
         self.latent_dim = 1 + first.latent_dim
         self.built = True
@@ -90,7 +104,8 @@ class Mixture(LatentSampler):
             training: Whether batch normalisation uses the batch's statistics.
 
         Returns:
-            A `Draw` with `z`, and `codes` if all samplers have them.
+            A `Draw` with the samplers' own latent vectors [N, d], whose dimension the entropy
+            takes, and `codes` if all samplers have them.
         """
         size = len(self.samplers)
         numbers = tf.clip_by_value(tf.cast(tf.round(z[:, 0]), tf.int32), 0, size - 1)
@@ -109,18 +124,23 @@ class Mixture(LatentSampler):
         codes = None
         if all(drawn.codes is not None for drawn in draws):
             codes = [stitched(*parts) for parts in zip(*(d.codes for d in draws), strict=True)]
-        return Draw(trainable, z, codes)
+        return Draw(trainable, z[:, 1:], codes)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
         config = super().get_config()
         del config["target"]  # that of the samplers
         return config | {
-            "samplers": [keras.saving.serialize_keras_object(s) for s in self.samplers]
+            "samplers": [keras.saving.serialize_keras_object(s) for s in self.samplers],
+            "outputs": self.target.outputs,
         }
 
     @classmethod
     def from_config(cls, config: dict) -> Mixture:
         """A mixture from `get_config`."""
+        config = dict(config)
         samplers = [keras.saving.deserialize_keras_object(s) for s in config["samplers"]]
+        # `compile` says what outputs are to the mixture, not to its samplers.
+        outputs = config.pop("outputs", samplers[0].target.outputs)
+        samplers[0].target = samplers[0].target.with_outputs(outputs)
         return super().from_config(config | {"samplers": samplers})

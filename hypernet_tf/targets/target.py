@@ -267,6 +267,8 @@ class Target:
         Raises:
             ValueError: The target returns values.
         """
+        if len(keras.tree.flatten(self.plan.outputs)) != 1:
+            raise ValueError(f"{what} needs a target with one output: use predict()")
         if self.classes is None:
             raise ValueError(
                 f"{what} needs classes, but the target returns values: use predict(), or "

@@ -1,5 +1,6 @@
 """Attacks against gradients of ordinary Keras models, network by network, image by image."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -213,6 +214,84 @@ class TestProjectedGradient:
         with pytest.raises(ValueError, match=r"^epsilon is .*: give the size of the attack"):
             adversarial_success(lambda *_: ensemble[:1], *random_images(2), epsilons=epsilons)
 
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            (
+                lambda x, y: (255 * x, y),
+                r"^Pixels run from .* to .*, outside of clip=\(0\.0, 1\.0\): ",
+            ),
+            (lambda x, y: (x, y[:-1]), r"^There are 5 labels for 6 examples"),
+            (
+                lambda x, y: (x, y + 3),
+                r"^Labels must be integers from 0 to 2, one for each example",
+            ),
+            (lambda x, y: (x[:0], y[:0]), r"^There are no examples to run on"),
+            (lambda x, y: (list(x), y), r"^An attack needs the images as one array"),
+        ],
+    )
+    def test_images_and_labels_that_do_not_fit(self, ensemble, change, words):
+        x, y = change(*random_images(6))
+        for attack in (
+            lambda: projected_gradient(ensemble, x, y, 0.1),
+            lambda: adversarial_success(lambda *_: ensemble[:1], x, y, clip=(0.0, 1.0)),
+            lambda: attack_detection(ensemble, ensemble, x, y, [0.1]),
+        ):
+            with pytest.raises(ValueError, match=words):
+                attack()
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda x, y: (x.astype("float64"), y.astype("uint8")),
+            lambda x, y: (x, np.eye(3)[y]),
+            lambda x, y: (x, y[:, None]),
+        ],
+    )
+    def test_images_and_labels_of_other_types(self, ensemble, change):
+        x, y = random_images(6)
+        np.testing.assert_array_equal(
+            projected_gradient(ensemble, *change(x, y), 0.1),
+            projected_gradient(ensemble, x, y, 0.1),
+        )
+
+    def test_networks_that_return_nan_are_counted(self):
+        target, (x, y) = small_target(), random_images(6)
+        theta = random_networks(3, 4, target).theta()
+        theta[1] = np.nan
+        broken = hn.Ensemble(target, target.unflatten(tf.constant(theta)))
+        rule = "^1 of 3 networks return NaN or infinity, the first of them number 1: "
+        with pytest.raises(ValueError, match=rule):
+            projected_gradient(broken, x, y, 0.1)
+        with pytest.raises(ValueError, match=rule):
+            adversarial_success(lambda *_: broken, x, y, num_networks=0, batch_size=3)
+
+    def test_batch_norm_needs_statistics_of_its_networks(self):
+        layers = keras.layers
+        model = keras.Sequential(
+            [keras.Input((8, 8, 1)), layers.Flatten(), layers.BatchNormalization(), layers.Dense(3)]
+        )
+        target, (x, y) = hn.Target(model, outputs="logits"), random_images(4)
+        theta = np.random.default_rng(0).normal(size=(4, target.weight_count)).astype("float32")
+        ensemble = hn.Ensemble(target, target.unflatten(tf.constant(theta)))
+        for attack in (
+            lambda: projected_gradient(ensemble, x, y, 0.1),
+            lambda: adversarial_success(lambda *_: ensemble, x, y, num_networks=0),
+        ):
+            with pytest.raises(ValueError, match=r"^Batch normalisation has no moving statistics"):
+                attack()
+
+    def test_the_temperature_of_an_ensemble_is_attacked(self, ensemble):
+        """Two networks of different certainty: what their mean follows depends on it."""
+        x, y = random_images(12)
+        hot = hn.Ensemble(ensemble.target, ensemble.weights, temperature=20.0)
+        options = {"steps": 1, "random_start": False, "clip": None}
+        moved = projected_gradient(hot, x, y, 0.1, **options)
+        assert not np.array_equal(moved, projected_gradient(ensemble, x, y, 0.1, **options))
+        step = 1e-2 * np.sign(moved - x)
+        above, below = (np.log(hot.predict(x + s * step)[np.arange(12), y]) for s in (1, -1))
+        assert (above < below).mean() > 0.9
+
     def test_no_step_is_an_error(self, ensemble):
         with pytest.raises(ValueError, match=r"^steps is 0: give a whole number of at least 1"):
             projected_gradient(ensemble, *random_images(2), 0.1, steps=0)
@@ -233,6 +312,11 @@ class TestDetection:
         scores = [judge.uncertainty(images).entropy for images in (x[right], moved)]
         assert result.auroc["entropy"][1] == pytest.approx(hn.ood_metrics(*scores).auroc)
         assert result.auroc["entropy"][0] == pytest.approx(0.5)
+
+    def test_a_target_class_is_refused(self):
+        judge = random_networks(2, 4, small_target())
+        with pytest.raises(ValueError, match=r"^Attacks lead away from the labels here: leave out"):
+            attack_detection(judge, judge, *random_images(5), [0.1], targeted=True)
 
     def test_nothing_to_attack_is_an_error(self):
         judge = random_networks(1, 4, small_target())

@@ -120,11 +120,14 @@ class TestWeights:
 
 
 class TestInitialization:
-    def test_pre_activations_have_mean_0_and_variance_1(self):
+    @pytest.mark.parametrize("gauge", [False, True])
+    def test_pre_activations_have_mean_0_and_variance_1(self, gauge):
         x = np.random.default_rng(0).normal(3.0, 2.0, size=(200, 8, 8, 2)).astype("float32")
-        sampler = hn.BHN(image_model(), num_data=10, gauge=False)
+        sampler = hn.BHN(image_model(), num_data=10, gauge=gauge)
         sampler.initialize(x)
-        network = sampler.target.to_keras(sampler.weights_of(tf.zeros([1, sampler.latent_dim])))
+        drawn = sampler.generate(tf.zeros([1, sampler.latent_dim]))  # as in training steps
+        state = sampler.target.initial_state(1)
+        network = sampler.target.to_keras(hn.WeightSet(drawn.trainable, state))
         value = tf.constant(x)
         for layer in network.layers:
             if isinstance(layer, layers.BatchNormalization):

@@ -87,6 +87,14 @@ class TestContract:
         assert logs[0] == logs[1]
         np.testing.assert_array_equal(loaded.sample(5).theta(), sampler.sample(5).theta())
 
+    def test_loaded_without_compile_it_knows_its_outputs(self, trained, tmp_path):
+        sampler, _ = trained
+        sampler.save(tmp_path / "sampler.keras")
+        loaded = keras.saving.load_model(tmp_path / "sampler.keras", compile=False)
+        assert loaded.target.outputs == sampler.target.outputs == "logits"
+        x = np.random.default_rng(0).normal(size=(5, 2))
+        np.testing.assert_array_equal(loaded.sample(3).predict(x), sampler.sample(3).predict(x))
+
     def test_a_step_is_a_function_of_seed_and_step(self, make, blobs):
         def after(steps, seed):
             keras.utils.set_random_seed(0)

@@ -162,6 +162,19 @@ class TestWhereMasksAct:
         [(_, new)] = replacements
         assert [isinstance(new, NetworkDropout), len(masks)] == [not on_kernels, on_kernels]
 
+    def test_a_layer_that_is_called_at_two_widths(self):
+        inputs, dropout = keras.Input((6,)), layers.Dropout(0.5)
+        hidden = dropout(layers.Dense(20, activation="relu")(inputs))
+        outputs = dropout(layers.Dense(10, activation="relu")(hidden))
+        model = keras.Model(inputs, layers.Dense(3)(outputs))
+        sampler = hn.MCDropout(model, num_data=10)
+        x = np.random.default_rng(0).normal(size=(4, 6)).astype("float32")
+        ensemble = sampler.sample(3)
+        assert np.ptp(ensemble.outputs(x), 0).max() > 1e-3
+        np.testing.assert_allclose(
+            ensemble[1].to_keras()(x), ensemble.outputs(x)[1], rtol=1e-4, atol=1e-5
+        )
+
     def test_two_readers_have_the_same_mask_and_nested_models_work(self):
         inputs = keras.Input((50,))
         x = layers.Dropout(0.5)(inputs)
@@ -233,6 +246,7 @@ def test_errors():
         hn.MCDropout(model, num_data=10, rates={model.layers[-1].name: 1})
     with pytest.raises(ValueError, match="num_data is 0: give the number"):
         mc_dropout(num_data=0)
+    assert mc_dropout(num_data=np.int64(50)).num_data == 50
     with pytest.raises(ValueError, match="length_scale is -1"):
         mc_dropout(length_scale=-1)
     with pytest.raises(ValueError, match="precision is 0"):

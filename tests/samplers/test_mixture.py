@@ -27,6 +27,10 @@ class TestNetworks:
         np.testing.assert_allclose(theta, np.repeat(theta[:1], 3, 0), rtol=1e-5, atol=1e-6)
         assert both.generate(z).codes[0].shape == (3, 8, 3)
 
+    def test_the_entropy_takes_the_dimension_of_the_samplers(self):
+        both = mixture()
+        assert both.generate(both.sample_latent(4)).z.shape == (4, both.latent_dim - 1)
+
     def test_fewer_networks_than_samplers(self):
         assert mixture().sample(1).theta().shape == (1, 51)
 
@@ -57,6 +61,10 @@ def test_samplers_that_do_not_fit():
         hn.Mixture([])
     with pytest.raises(ValueError, match=r"have the latent dimensions \[4, 5\]: make them alike"):
         hn.Mixture([hypernetwork(latent_dim=4), hypernetwork(latent_dim=5)])
+    with pytest.raises(ValueError, match=r"would leave out BHN\.extra_loss: mix hypernetworks"):
+        hn.Mixture([hn.BHN(classifier(), num_data=10)])
+    with pytest.raises(ValueError, match=r"A step of 1 networks has none for some of 2 samplers"):
+        mixture(num_networks=1)
     larger = classifier(keras.layers.Dense(4))
     with pytest.raises(ValueError, match="have the targets with numbers of weights"):
         hn.Mixture([hypernetwork(), hypernetwork(larger)])

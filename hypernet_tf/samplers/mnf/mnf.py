@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hypernet_tf.samplers.base import check_num_data
 from hypernet_tf.samplers.draws import MASK, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.posteriors import (
@@ -83,8 +84,7 @@ class MNF(LatentSampler):
         **kwargs: Any,
     ):
         super().__init__(target, lam=lam, diversity=diversity, **kwargs)
-        if not (isinstance(num_data, int) and num_data > 0):
-            raise ValueError(f"num_data is {num_data}: give the number of training examples.")
+        num_data = check_num_data(num_data)
         if not 0 < prior_scale < float("inf"):
             raise ValueError(f"prior_scale is {prior_scale}: give a positive, finite number.")
         self.num_data = num_data
