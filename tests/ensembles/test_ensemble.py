@@ -220,6 +220,20 @@ class TestNaN:
         with pytest.raises(ValueError, match=rule):
             getattr(ensemble, method)(x, *arguments)
 
+    def test_minus_infinity_is_a_logit_and_no_value(self, x):
+        model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Flatten()])
+        model.add(keras.layers.Dense(3))
+        biases = tf.constant([[0.0, -np.inf, 1.0], [0.0, 1.0, 2.0]])
+        for outputs in ("logits", "values"):
+            target = hn.Target(model, outputs=outputs)
+            kernels = tf.zeros([2, *target.layers[0].slots[0].shape])
+            ensemble = hn.Ensemble(target, hn.WeightSet([kernels, biases], []))
+            if outputs == "logits":
+                assert ensemble.log_probabilities(x)[0, 0, 1] < -80
+                continue
+            with pytest.raises(ValueError, match=r"^1 of 2 networks return NaN or infinity"):
+                ensemble.predict(x)
+
     def test_infinite_inputs_are_counted(self, cases, x):
         x = x.copy()
         x[3] = np.inf

@@ -66,6 +66,13 @@ def test_logits_become_probabilities():
     np.testing.assert_array_equal(values.activate(tf.ones([2, 3])), np.ones([2, 3]))
 
 
+def test_several_outputs_have_no_classes_to_ask_for():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [layers.Dense(2, activation="softmax")(inputs) for _ in range(2)])
+    with one_line_error("a vote needs a target with one output: use predict()"):
+        hn.Target(model).require_choices("a vote")
+
+
 @pytest.mark.parametrize(
     ("case", "outputs", "words"),
     [
