@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> list[str]:
             from reproduce.cli import analysis_flags  # its flags are defined where it is imported
 
             analysis_flags.define_flags()
-        if any(word in arguments for word in command_help.WORDS):
+        if command_help.is_asked(arguments):
             print(command_help.help_text())
             sys.exit(0)
         return FLAGS(arguments)

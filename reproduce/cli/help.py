@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 
 WORDS = ("--help", "-help", "-h", "-?")
+
+
+def is_asked(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for help."""
+    return any(word in arguments for word in WORDS)
+
 
 # The groups of flags; what no group names is part of the training.
 GROUPS = {
