@@ -30,7 +30,7 @@ STEPS = (  # target, method, preset, networks in a step, rounds
     ("lenet", "hypernetwork", "paper", None, 40),
     ("resnet32", "hypernetwork", "paper", 8, 8),
 )
-EVALUATIONS = (("mnist", 100, 1_000, 8), ("resnet32", 10, 200, 3))  # networks, images, rounds
+EVALUATIONS = (("mnist", 100, 1_000, 8), ("resnet32", 10, 600, 4))  # networks, images, rounds
 MEMORY = (
     ("mnist", "hypernetwork", "paper", None),
     ("lenet", "hypernetwork", "paper", None),

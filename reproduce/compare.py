@@ -7,8 +7,8 @@
 First each method is tuned: --trials runs with the first seed, at the compared cost, choose its
 learning rate and its batch by the negative log-likelihood of the ensemble on the validation images.
 All methods get equally many trials: the preset, then factors on the learning rate and batches from
-one sequence, without those that are too large for the method. A method that learns the networks of
-another has no trials. --trials=0 takes the presets as they are.
+one sequence, without those that are too large for the method. --trials=0 takes the presets as they
+are.
 
 Each method and seed is a run of `reproduce.mnist` in a folder below the comparison's, and can be
 analysed like any other; the trials are in its folder `tuning`. A repeated or widened comparison
@@ -118,10 +118,6 @@ class Comparison(Study):
         """The method whose trials tune a method."""
         return METHODS[method].tuned_as or method
 
-    def _has_trials(self, method: str) -> bool:
-        """Whether a method is tuned: not one that learns networks, of which trials have none."""
-        return self.num_trials > 0 and not METHODS[method].learns_match
-
     def _choice(self, method: str) -> Choice:
         """What was chosen for a method; before that, the preset's choice."""
         name = self._tuned(method)
@@ -135,12 +131,19 @@ class Comparison(Study):
         return f"{folder_name(method, self._choice(method), preset_choice)}-seed={seed}"
 
     def _config(self, method: str, seed: int, choice: Choice | None = None) -> RunConfig:
-        """The preset with a choice, trained for as many whole steps as the passes take."""
+        """The preset with a choice, trained for as many whole steps as the passes take.
+
+        Args:
+            method: Name of the method.
+            seed: Seed of the run.
+            choice: Choice of a trial; None for a run of the comparison.
+        """
         config = self._row(method)
-        if self._has_trials(method):
+        if self.num_trials:
             config = tuning.configured(config, choice or self._choice(method))
         other = METHODS[method].matches
-        match = f"../{self._run_folder(other, seed)}" if other else ""
+        runs = "../../.." if choice else ".."  # a trial is in tuning/METHOD
+        match = f"{runs}/{self._run_folder(other, seed)}" if other else ""
         steps = -(-self.passes // config.passes_per_step)
         return dataclasses.replace(config, seed=seed, steps=steps, match=match)
 
@@ -162,22 +165,25 @@ class Comparison(Study):
         """
         if not self.num_trials:
             return self
-        tuned_methods = filter(self._has_trials, self.methods)
-        names = list(dict.fromkeys(map(self._tuned, tuned_methods)))
-        row = self._row(self.methods[0])
-        load = functools.cache(functools.partial(experiment.load, row, data_dir))
-        tunings = {}
+        names = list(dict.fromkeys(map(self._tuned, self.methods)))
+        names.sort(key=lambda name: METHODS[name].learns_match)
+        load = functools.cache(functools.partial(experiment.load, self._row(names[0]), data_dir))
+        first_seed, tuned = min(self.seeds), self
         for number, name in enumerate(names, 1):
+            if METHODS[name].learns_match:  # its trials learn the networks of a finished run
+                learned = (METHODS[name].matches,)
+                first = dataclasses.replace(tuned, methods=learned, seeds=(first_seed,))
+                first.run_missing(folder, data_dir, progress)
             runs_after = (len(names) - number) * self.num_trials + len(self.runs())
-            tunings[name] = tuning.tune(
-                functools.partial(self._config, name, min(self.seeds)),
+            found = tuning.tune(
+                functools.partial(tuned._config, name, first_seed),
                 tuning.candidates(self._row(name), self.num_trials),
                 folder / "tuning" / name,
                 load,
                 progress,
                 passes_after=runs_after * self.passes,
             )
-        tuned = dataclasses.replace(self, tunings=tunings)
+            tuned = dataclasses.replace(tuned, tunings={**tuned.tunings, name: found})
         tuned.check(folder)
         return tuned
 
@@ -212,9 +218,8 @@ class Comparison(Study):
                 columns += [Column(m, functools.partial(_value, key)) for m in measures[:1]]
         return columns
 
-    def _number_of_trials(self, result: RunResult) -> float | None:
-        name = self._tuned(result.run.config.method)
-        return len(self.tunings[name].trials) if name in self.tunings else None
+    def _number_of_trials(self, result: RunResult) -> float:
+        return len(self.tunings[self._tuned(result.run.config.method)].trials)
 
     def title(self) -> str:
         """The heading of the page."""
@@ -233,7 +238,7 @@ class Comparison(Study):
             *self._tuning_paragraphs(),
             *(
                 f"{method} learns the networks of {METHODS[method].matches}, not from images: its "
-                "passes leave out those of that training, and it has the settings of its preset."
+                "passes leave out those of that training, and its trials choose the rate alone."
                 for method in self.methods
                 if METHODS[method].learns_match
             ),

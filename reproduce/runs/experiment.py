@@ -167,7 +167,9 @@ def trial(config: RunConfig, dataset: hn.data.Dataset, folder: pathlib.Path) -> 
     """
     with folders.occupy(folder, config):
         _prepare(config)
-        _, record = trained(config, dataset, folder, Execution())
+        learns = METHODS[config.method].learns_match
+        learned = ensemble_to_match(folder, config) if learns else None
+        _, record = trained(config, dataset, folder, Execution(), learned)
     return record["history"][-1]["validation"]
 
 

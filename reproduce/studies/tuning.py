@@ -50,7 +50,9 @@ def preset_choice(row: RunConfig) -> Choice:
     Args:
         row: Row of the preset.
     """
-    names = ["learning_rate", "images_per_network"]
+    names = ["learning_rate"]
+    if not METHODS[row.method].learns_match:  # images teach it nothing
+        names.append("images_per_network")
     if "networks_per_step" in METHODS[row.method].flags:
         names.append("networks_per_step")
     choice = {name: getattr(row, name) for name in names}
@@ -79,7 +81,8 @@ def candidates(row: RunConfig, count: int) -> list[Choice]:
         choice = {name: point[name] for name in first}
         networks = choice.get("networks_per_step", row.networks_per_step)
         most = max(MOST_IMAGES, row.passes_per_step)
-        fits = networks * choice["images_per_network"] <= most
+        images = choice.get("images_per_network", row.images_per_network)
+        fits = networks * images <= most
         if fits and choice not in choices:
             choices.append(choice)
     return choices[:count]
@@ -97,7 +100,7 @@ def configured(row: RunConfig, choice: Choice) -> RunConfig:
     """
     config = row.with_step_of(
         networks_per_step=choice.get("networks_per_step", row.networks_per_step),
-        images_per_network=choice["images_per_network"],
+        images_per_network=choice.get("images_per_network", row.images_per_network),
     )
     config = dataclasses.replace(config, learning_rate=float(choice["learning_rate"]))
     if row.optimizer != "adam":

@@ -297,8 +297,8 @@ class TestTuning:
 
 
 @pytest.mark.slow
-def test_a_method_that_learns_networks_has_no_trials(tmp_path, with_few_digits, undrawn):
-    study = Comparison("mnist_5k", "quick", 1_600, ("sgld", "apd"), (0,), num_trials=1)
+def test_trials_of_a_method_that_learns_networks(tmp_path, with_few_digits, undrawn):
+    study = Comparison("mnist_5k", "quick", 160, ("sgld", "apd"), (0,), num_trials=1)
     with (
         small_presets("sgld", "apd"),
         undrawn(),
@@ -307,11 +307,11 @@ def test_a_method_that_learns_networks_has_no_trials(tmp_path, with_few_digits, 
     ):
         patch.setattr(studies, "run_child", run_in_process)
         metrics = study.execute(tmp_path / "compare")
-    assert metrics["tunings"].keys() == {"sgld"}
+    assert metrics["tunings"].keys() == {"sgld", "apd"}
+    assert metrics["tunings"]["apd"]["chosen"].keys() == {"learning_rate"}
     votes = metrics["numbers"]["majority_vote_accuracy"]
     assert all(len(votes[method]["values"]) == 1 for method in study.methods)
-    assert metrics["numbers"]["trials"]["sgld"]["mean"] == 1
-    assert metrics["numbers"]["trials"]["apd"]["mean"] is None
+    assert [metrics["numbers"]["trials"][method]["mean"] for method in study.methods] == [1, 1]
     page = (tmp_path / "compare" / "report.html").read_text()
     assert "apd learns the networks of sgld, not from images" in page
 
