@@ -106,8 +106,16 @@ class Mixture(LatentSampler):
         Returns:
             A `Draw` with the samplers' own latent vectors [N, d], whose dimension the entropy
             takes, and `codes` if all samplers have them.
+
+        Raises:
+            ValueError: A training step has no network for some sampler.
         """
         size = len(self.samplers)
+        if training and z.shape[0] is not None and z.shape[0] < size:
+            raise ValueError(
+                f"A device that runs {z.shape[0]} networks has none for some of {size} samplers: "
+                f"give num_networks of at least {size} for each device."
+            )
         numbers = tf.clip_by_value(tf.cast(tf.round(z[:, 0]), tf.int32), 0, size - 1)
         positions = tf.dynamic_partition(tf.range(tf.shape(z)[0]), numbers, size)
         draws = [

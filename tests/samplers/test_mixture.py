@@ -32,6 +32,9 @@ class TestNetworks:
         assert both.generate(both.sample_latent(4)).z.shape == (4, both.latent_dim - 1)
 
     def test_fewer_networks_than_samplers(self):
+        both = mixture()
+        with pytest.raises(ValueError, match=r"^A device that runs 1 networks has none for some"):
+            both.generate(both.sample_latent(1), training=True)
         assert mixture().sample(1).theta().shape == (1, 51)
 
 
