@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.samplers.base import check_sizes, is_whole
 from hypernet_tf.samplers.batching import Share
 from hypernet_tf.samplers.draws import TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
@@ -84,11 +85,11 @@ class APD(LatentSampler):
         **kwargs: Any,
     ):
         for name, value in (("latent_dim", latent_dim), ("critic_steps", critic_steps)):
-            if not (isinstance(value, int) and value > 0):
+            if not (is_whole(value) and value > 0):
                 raise ValueError(f"{name} is {value}: give an integer, at least 1.")
         super().__init__(target, num_networks=num_networks, diversity=[], **kwargs)
-        self.latent_dim, self.hidden = latent_dim, tuple(hidden)
-        self.critic_steps, self.penalty = critic_steps, penalty
+        self.latent_dim, self.hidden = int(latent_dim), check_sizes("hidden", hidden)
+        self.critic_steps, self.penalty = int(critic_steps), penalty
         self.critic_rate = critic_rate
         size = self.target.weight_count
         self.generator = self._perceptron("generator", latent_dim, size)

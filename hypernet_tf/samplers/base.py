@@ -5,10 +5,11 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
+import inspect
 import numbers
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import keras
 import numpy as np
@@ -149,12 +150,18 @@ class WeightSampler(keras.Model, abc.ABC):
     ):
         super().__init__(**kwargs)
         target = target if isinstance(target, Target) else Target(target)
-        if not _is_whole(num_networks) or num_networks < 1:
+        if not is_whole(num_networks) or num_networks < 1:
             raise ValueError(f"num_networks is {num_networks!r}: give a whole number, at least 1.")
         if not _is_number(lam) or not 0 <= lam < float("inf"):
             raise ValueError(f"lam is {lam!r}: give a finite number that is not negative.")
-        if not _is_whole(seed):
-            raise ValueError(f"seed is {seed!r}: give a whole number.")
+        if not is_whole(seed) or seed < 0:
+            raise ValueError(f"seed is {seed!r}: give a whole number that is not negative.")
+        if not _is_number(lam_growth) or not 0 < lam_growth < float("inf"):
+            raise ValueError(f"lam_growth is {lam_growth!r}: give a finite number above 0.")
+        known = [*inspect.signature(Gauge).parameters][2:]  # after target and epsilon
+        unknown = sorted(gauge.keys() - set(known)) if isinstance(gauge, dict) else []
+        if unknown:
+            raise ValueError(f"gauge has {', '.join(unknown)}: its options are {', '.join(known)}.")
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             # A network that has a replica to itself has all its images there.
             target = target.with_batch_norm(synchronized=num_networks == 1)
@@ -457,7 +464,8 @@ class WeightSampler(keras.Model, abc.ABC):
             return
         drawn, weights = self._draw_weights(tf.constant([0, 0], tf.int64), 2)
         outputs = keras.tree.map_structure(
-            lambda ref: tf.zeros([2, 1, *self.target.plan.shapes[ref]]), self.target.plan.outputs
+            lambda ref: tf.zeros([2, 1, *_smallest(self.target.plan.shapes[ref])]),
+            self.target.plan.outputs,
         )
         step = StepRecord(self.target.flatten(weights), drawn.z, drawn.codes, outputs)
         for term in new:
@@ -472,7 +480,7 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         size, plan = len(keras.tree.flatten(y)[0]), self.target.plan
         y_pred = keras.tree.map_structure(
-            lambda ref: tf.zeros([size, *plan.shapes[ref]]), plan.outputs
+            lambda ref: tf.zeros([size, *_smallest(plan.shapes[ref])]), plan.outputs
         )
         y = keras.tree.map_structure(tf.convert_to_tensor, y)
         for model in (self, self._evaluation.member, self._evaluation.ensemble):
@@ -819,8 +827,29 @@ class WeightSampler(keras.Model, abc.ABC):
         super().load_own_variables(values)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, numbers.Integral)  # NumPy's integers too
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, NumPy's included."""
+    return isinstance(value, numbers.Integral)
+
+
+def check_sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Numbers of hidden units, checked.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What the user gave.
+
+    Raises:
+        ValueError: It is no list of whole numbers above 0.
+    """
+    if not isinstance(value, list | tuple) or not all(is_whole(n) and n > 0 for n in value):
+        raise ValueError(f"{name} is {value!r}: give a list of sizes, such as (100, 100).")
+    return tuple(map(int, value))
+
+
+def _smallest(shape: tuple) -> list[int]:
+    """A shape whose open sizes are 1."""
+    return [1 if size is None else size for size in shape]
 
 
 def check_num_data(num_data: Any) -> int:
@@ -829,7 +858,7 @@ def check_num_data(num_data: Any) -> int:
     Raises:
         ValueError: It is no whole number above 0.
     """
-    if not _is_whole(num_data) or num_data < 1:
+    if not is_whole(num_data) or num_data < 1:
         raise ValueError(f"num_data is {num_data!r}: give the number of training examples.")
     return int(num_data)
 
@@ -864,6 +893,35 @@ def some_inputs(x: Any, count: int) -> Any:
     return keras.tree.map_structure(lambda t: np.asarray(t[::stride][:count]), x)
 
 
+class _Losses(NamedTuple):
+    """Keras losses of one kind.
+
+    Attributes:
+        classes: Their classes.
+        functions: Their functions.
+    """
+
+    classes: tuple[type, ...]
+    functions: tuple[Any, ...]
+
+    def __contains__(self, loss: object) -> bool:
+        return isinstance(loss, self.classes) or any(loss is one for one in self.functions)
+
+
+_BINARY = _Losses(
+    (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy),
+    (keras.losses.binary_crossentropy, keras.losses.binary_focal_crossentropy),
+)
+_SPARSE = _Losses(
+    (keras.losses.SparseCategoricalCrossentropy,),
+    (keras.losses.sparse_categorical_crossentropy,),
+)
+_ONE_HOT = _Losses(
+    (keras.losses.CategoricalCrossentropy, keras.losses.CategoricalFocalCrossentropy),
+    (keras.losses.categorical_crossentropy, keras.losses.categorical_focal_crossentropy),
+)
+
+
 def check_loss(loss: Any, target: Target) -> Outputs | None:
     """Compare a loss with what a target returns.
 
@@ -878,14 +936,11 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
     Raises:
         ValueError: A loss of logits on outputs that are probabilities, or the reverse.
     """
-    losses = keras.losses
-    loss = losses.get(loss) if isinstance(loss, str) else loss
-    classes = (losses.SparseCategoricalCrossentropy, losses.CategoricalCrossentropy)
-    functions = (losses.sparse_categorical_crossentropy, losses.categorical_crossentropy)
-    if isinstance(loss, losses.BinaryCrossentropy) or loss is losses.binary_crossentropy:
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    if loss in _BINARY:
         if not target.single_column:
             return _labels_of(loss, target)
-    elif not (isinstance(loss, classes) or loss in functions):
+    elif not (loss in _SPARSE or loss in _ONE_HOT):
         return None
     if getattr(loss, "from_logits", False):
         if target.outputs == "probabilities":
@@ -914,12 +969,8 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
         ValueError: One-hot labels for a loss that takes numbers of classes, or the reverse; or
             numbers of classes that the target does not have.
     """
-    losses = keras.losses
-    loss = losses.get(loss) if isinstance(loss, str) else loss
-    sparse = isinstance(loss, losses.SparseCategoricalCrossentropy)
-    sparse = sparse or loss is losses.sparse_categorical_crossentropy
-    one_hot = isinstance(loss, losses.CategoricalCrossentropy)
-    one_hot = one_hot or loss is losses.categorical_crossentropy
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    sparse, one_hot = loss in _SPARSE, loss in _ONE_HOT
     refs = keras.tree.flatten(target.plan.outputs)
     if not (sparse or one_hot) or len(refs) > 1 or not hasattr(y, "shape"):
         return

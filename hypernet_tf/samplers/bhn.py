@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.samplers.base import check_num_data, some_inputs
+from hypernet_tf.samplers.base import check_num_data, is_whole, some_inputs
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
@@ -99,12 +99,12 @@ class BHN(LatentSampler):
         if flow not in get_args(FlowKind):
             known = " or ".join(map(repr, get_args(FlowKind)))
             raise ValueError(f"flow is {flow!r}: choose {known}.")
-        if not (isinstance(num_steps, int) and num_steps >= 0):
+        if not (is_whole(num_steps) and num_steps >= 0):
             raise ValueError(f"num_steps is {num_steps}: give an integer, at least 0.")
         if not 0 < precision < float("inf"):
             raise ValueError(f"precision is {precision}: give a positive, finite number.")
         super().__init__(target, diversity=[], **kwargs)
-        self.num_data, self.flow, self.num_steps = num_data, flow, num_steps
+        self.num_data, self.flow, self.num_steps = num_data, flow, int(num_steps)
         self.hidden, self.precision = hidden, precision
         self.initializers = dict(initializers or {})
         self._normalised = [

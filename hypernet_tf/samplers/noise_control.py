@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -106,7 +107,7 @@ class NoiseControl(LatentSampler):
         centre = super().gauge(WeightSet(trained, self.target.initial_state(1)))
         scale = self.scale.value
         if self.scale.ndim:
-            scale = tf.repeat(scale, self._weights_by_layer())  # [layers] to [D]
+            scale = tf.gather(scale, self._layer_numbers())  # [layers] to [D]
         theta = self.target.flatten(centre) + scale * z
         return Draw(self.target.unflatten(theta).trainable, z)
 
@@ -139,13 +140,27 @@ class NoiseControl(LatentSampler):
         self.scale.assign(scale)
         return self.scale.numpy().tolist()
 
-    def _weights_by_layer(self) -> list[int]:
-        """The number of weights of each layer, in the order of theta."""
-        return [layer.filters * layer.row_size for layer in self.target.layers]
+    def _layer_numbers(self) -> np.ndarray:
+        """The number of the layer of each weight, [D], in the order of theta.
+
+        Theta has the order of the model's variables; that of the layers differs where it branches.
+        """
+        parts = {
+            slot.index: np.full(math.prod(slot.shape), number)
+            for number, layer in enumerate(self.target.layers)
+            for slot in layer.slots
+        }
+        return np.concatenate([parts[index] for index in sorted(parts)])
 
     def _log_distances(self, vectors: tf.Tensor) -> np.ndarray:
         """Mean logarithm of the distance to the nearest neighbour, in the shape of the scale."""
-        parts = tf.split(vectors, self._weights_by_layer(), 1) if self.scale.ndim else [vectors]
+        parts = [vectors]
+        if self.scale.ndim:
+            numbers = self._layer_numbers()
+            parts = [
+                tf.gather(vectors, np.flatnonzero(numbers == number), axis=1)
+                for number in range(len(self.target.layers))
+            ]
         distances = [nearest_neighbour_distances(part) for part in parts]
         means = [tf.reduce_mean(tf.math.log(distance)) for distance in distances]
         return np.reshape(means, self.scale.shape)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hypernet_tf.samplers.base import is_whole
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import LANGEVIN, Draw, stream_seed
 from hypernet_tf.targets import Target
@@ -63,12 +64,11 @@ class SGDChains(DeepEnsemble):
         **kwargs: Any,
     ):
         for name, value in (("num_snapshots", num_snapshots), ("snapshot_every", snapshot_every)):
-            if not (isinstance(value, int) and value > 0):
+            if not (is_whole(value) and value > 0):
                 raise ValueError(f"{name} is {value}: give an integer, at least 1.")
         super().__init__(target, num_networks=num_chains, **kwargs)
-        self.num_chains = num_chains
-        self.num_snapshots = num_snapshots
-        self.snapshot_every = snapshot_every
+        self.num_chains = self.num_networks
+        self.num_snapshots, self.snapshot_every = int(num_snapshots), int(snapshot_every)
         self.snapshots = [
             self.add_weight(
                 name=f"kept_{index}",

@@ -71,5 +71,7 @@ def run_plan(plan: Plan, run: NetworkRun, inputs: dict[Ref, Value]) -> Any:
                 f"{type(result).__name__}: wrap a tensor [N, B, ...] as "
                 "Value(run.num_networks, stacked=tensor)."
             )
-        keras.tree.map_structure(values.__setitem__, call.outputs, result)
+        # A layer's symbolic and real outputs may be containers of different types.
+        refs = keras.tree.flatten(call.outputs)
+        values.update(zip(refs, keras.tree.flatten(result), strict=True))
     return with_values(plan.outputs)

@@ -184,6 +184,11 @@ def describe_layers(operations: Sequence, trainable: Sequence) -> dict[int, Weig
 
 def _check_supported(operation: Any) -> None:
     """Check that a layer can be part of a target; see `describe_layers`."""
+    if isinstance(operation, keras.layers.SpectralNormalization):
+        raise ValueError(
+            f"Layer '{operation.name}' changes its weights as it trains, which generated weights "
+            "do not: use the layer inside it."
+        )
     variables = getattr(operation, "trainable_variables", [])
     regularizers = [getattr(v, "regularizer", None) for v in variables]
     if any(regularizers) or getattr(operation, "activity_regularizer", None):

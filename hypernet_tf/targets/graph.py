@@ -14,6 +14,12 @@ from typing import Any
 
 import keras
 
+_LOOKUPS = (
+    keras.layers.IntegerLookup,
+    keras.layers.StringLookup,
+    keras.layers.TextVectorization,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Ref:
@@ -138,7 +144,8 @@ def copied(
     """A copy of a model, not compiled, with layers and weights of its own.
 
     Values are copied too, and an adapted `Normalization` becomes one with the same constants:
-    Keras computes with constants there, not with the variables.
+    Keras computes with constants there, not with the variables. A lookup that `adapt` has given its
+    vocabulary keeps it.
 
     Args:
         model: The model.
@@ -169,6 +176,10 @@ def copied(
             adapted.update(id(v) for v in layer.variables)
             config["mean"] = layer.adapt_mean.numpy().tolist()
             config["variance"] = layer.adapt_variance.numpy().tolist()
+        if type(layer) in _LOOKUPS and config.get("vocabulary") is None:
+            # What `adapt` found is neither a variable nor in the configuration.
+            vocabulary = layer.get_vocabulary(include_special_tokens=False)
+            config["vocabulary"] = list(vocabulary) or None
         if isinstance(layer, keras.layers.BatchNormalization) and synchronized is not None:
             config["synchronized"] = synchronized
         return type(layer).from_config(config)

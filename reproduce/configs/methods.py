@@ -44,6 +44,8 @@ class Method:
             no `--match`.
         learns_match: Whether it learns the networks of `--match`, before its training, rather than
             being matched to them after it.
+        shares_images: Whether all networks of a step see the same images.
+        takes_snapshots: Whether its networks are snapshots of chains, `snapshot_every` steps apart.
         tuned_as: Name of a method that is trained in the same way, whose tuned learning rate and
             batch it takes in a comparison; "" to tune the method itself.
         learning_rate_of_mean_loss: Whether the sampler's own learning rate is the configured one
@@ -58,6 +60,8 @@ class Method:
     num_available: Callable[[RunConfig], int | None] = _unlimited
     matches: str = ""
     learns_match: bool = False
+    shares_images: bool = False
+    takes_snapshots: bool = False
     tuned_as: str = ""
     learning_rate_of_mean_loss: bool = False
 
@@ -533,6 +537,7 @@ register_method(
         name="hypergan",
         help="HyperGAN: a mixer, a generator for each layer, and a discriminator on their codes",
         build=_hypergan,
+        shares_images=True,
         flags=("ablation",),
         presets=(
             # 10 epochs, until the first restart; the published number of epochs is not known.
@@ -725,6 +730,7 @@ register_method(
         name="sgd_snapshots",
         help="10 snapshots of one such chain",
         build=_sgd_snapshots,
+        takes_snapshots=True,
         num_available=lambda config: _snapshots_taken(config, config.num_networks),
         presets=(
             RunConfig(
@@ -756,6 +762,7 @@ register_method(
         name="sgld",
         help="10 chains of Langevin dynamics, 10 snapshots of each",
         build=_sgld,
+        takes_snapshots=True,
         num_available=lambda config: (
             config.networks_per_step * _snapshots_taken(config, _LANGEVIN_SNAPSHOTS)
         ),

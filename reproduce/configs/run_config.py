@@ -120,7 +120,10 @@ class RunConfig:
     @property
     def follows_steps(self) -> bool:
         """Whether more steps would change the run from its first step."""
-        return bool(self.learning_rate_left)
+        from reproduce.configs.methods import METHODS  # which imports this module
+
+        spread = METHODS[self.method].takes_snapshots and not self.snapshot_every
+        return bool(self.learning_rate_left) or spread
 
     @property
     def decay_per_step(self) -> float:

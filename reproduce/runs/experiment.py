@@ -41,6 +41,21 @@ def load(config: RunConfig, data_dir: str | None) -> hn.data.Dataset:
     return hn.data.pad_to(dataset, TARGETS[config.target].image_shape)
 
 
+def check_step(config: RunConfig, dataset: hn.data.Dataset) -> None:
+    """Check that a training step has enough images.
+
+    Raises:
+        UsageError: It takes more than there are.
+    """
+    shares = METHODS[config.method].shares_images
+    images = config.images_per_network if shares else config.passes_per_step
+    if images > len(dataset.train):
+        raise folders.UsageError(
+            f"a step of {config.method} takes {images:,} images, and {dataset.name} has "
+            f"{len(dataset.train):,} for training: choose a smaller --images_per_network"
+        )
+
+
 def batch_norm_images(dataset: hn.data.Dataset) -> np.ndarray:
     """Training images for the statistics of batch norm: few, since every ensemble sees them."""
     return dataset.train.x[:BATCH_NORM_IMAGES]
@@ -103,6 +118,8 @@ def run(
     channels = dataset.test.images.shape[-1]
     limits = Limits(values["num_networks"], available, len(dataset.test), channels, dataset.name)
     resolved = perform.resolved_settings(names, values, limits)
+    if not finished:
+        check_step(config, dataset)
     with folders.occupy(folder, config):
         _prepare(config)
         if finished:
@@ -165,6 +182,7 @@ def trial(config: RunConfig, dataset: hn.data.Dataset, folder: pathlib.Path) -> 
     Raises:
         RunError, CheckpointError, TrainingDivergedError: Each with its one line.
     """
+    check_step(config, dataset)
     with folders.occupy(folder, config):
         _prepare(config)
         learns = METHODS[config.method].learns_match

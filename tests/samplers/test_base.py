@@ -319,7 +319,7 @@ def test_options_of_the_gauge_are_saved_with_the_sampler(tmp_path):
     *_, kernel, _ = loaded.sample(3).weights.trainable
     np.testing.assert_allclose(tf.reduce_sum(kernel, -1), 0, atol=1e-5)
     np.testing.assert_array_equal(loaded.sample(3).theta(), sampler.sample(3).theta())
-    with pytest.raises(TypeError, match="symmetry"):
+    with pytest.raises(ValueError, match="gauge has symmetry: its options are softmax_kernel"):
         hypernetwork(gauge={"symmetry": True})
 
 
@@ -397,12 +397,56 @@ def test_many_networks_are_made_in_parts(make, monkeypatch):
         ({"num_networks": 2.5}, "num_networks is 2.5: give a whole number"),
         ({"lam": "1e3"}, "lam is '1e3': give a finite number"),
         ({"seed": "a"}, "seed is 'a': give a whole number"),
+        ({"seed": -1}, "seed is -1: give a whole number that is not negative"),
+        ({"lam_growth": np.nan}, "lam_growth is nan: give a finite number above 0"),
+        ({"gauge": {"permute": True}}, "gauge has permute: its options are softmax_kernel, "),
+        ({"latent_dim": 2.5}, "latent_dim is 2.5: give a whole number, at least 1"),
+        ({"extractor_hidden": 100}, "extractor_hidden is 100: give a list of sizes"),
+        ({"code_dim": [3, 2.5]}, r"code_dim is \[3, 2.5\]: give a list of sizes"),
+        ({"generator_hidden": [[9], [9, "a"]]}, r"generator_hidden is \[9, 'a'\]: give a list"),
     ],
 )
 def test_a_wrong_argument_is_one_line(wrong, message):
     with pytest.raises(ValueError, match=rf"^{message}") as error:
         hypernetwork(**wrong)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_may_be_those_of_numpy_and_one_size_a_list():
+    sampler = hypernetwork(code_dim=np.int64(3), latent_dim=np.int64(4), generator_hidden=[5])
+    json.dumps(sampler.get_config())
+    chain = hn.SGDChains(classifier(), num_chains=1, snapshot_every=np.int64(5))
+    json.dumps(chain.get_config())
+
+
+@pytest.mark.parametrize(
+    ("loss", "units", "outputs"),
+    [
+        (keras.losses.CategoricalFocalCrossentropy, 3, "logits"),
+        (keras.losses.BinaryFocalCrossentropy, 1, "logits"),
+        (keras.losses.BinaryFocalCrossentropy, 3, "label_logits"),
+    ],
+)
+def test_focal_losses_say_what_outputs_are(loss, units, outputs):
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(units)])
+    sampler = hn.DeepEnsemble(model, num_networks=2)
+    sampler.compile(loss=loss(from_logits=True))
+    assert sampler.target.outputs == outputs
+    if units == 3 and outputs == "logits":
+        with pytest.raises(ValueError, match="does not end in a softmax"):
+            sampler.compile(loss=loss())
+
+
+@pytest.mark.parametrize("kind", [hn.DeepEnsemble, hn.HyperGAN])
+def test_a_model_with_an_open_size_trains(kind):
+    model = keras.Sequential(
+        [keras.Input((None, 3)), layers.Conv1D(4, 3, padding="same"), layers.Dense(2)]
+    )
+    sampler = kind(model, num_networks=2)
+    sampler.compile("sgd", LOGITS, metrics=["accuracy"], run_eagerly=True)
+    x = np.random.default_rng(0).normal(size=(8, 6, 3)).astype("float32")
+    history = sampler.fit(x, np.zeros([8, 6], int), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
 
 
 def test_compiling_again_forgets_what_the_loss_before_said_of_the_outputs():

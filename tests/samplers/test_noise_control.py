@@ -43,8 +43,25 @@ def test_matched_networks_are_as_far_apart(blobs):
 
 def layers_of(ensemble):
     """The weights of each layer, [N, weights of the layer]."""
-    sizes = [layer.filters * layer.row_size for layer in ensemble.target.layers]
-    return np.split(ensemble.theta(), np.cumsum(sizes)[:-1], 1)
+    rows = ensemble.target.rows(ensemble.weights.trainable)
+    return [np.reshape(layer, [len(ensemble), -1]) for layer in rows]
+
+
+def test_scales_of_the_layers_of_a_model_that_branches():
+    """Keras runs branches in another order than that of their variables."""
+    layers = keras.layers
+    inputs = keras.Input((4,))
+    branches = [layers.Dense(size, activation="linear")(inputs) for size in (3, 50)]
+    joined = layers.Concatenate()([layers.ReLU()(branch) for branch in branches])
+    target = hn.Target(keras.Model(inputs, layers.Dense(2)(joined)))
+    assert target.layers[0].slots[0].index != 0
+    scales = (1e-3, 10.0, 0.1)
+    sampler = hn.NoiseControl(target, scale=scales, gauge=False)
+    ensemble = sampler.sample(400)
+    for layer, scale in zip(layers_of(ensemble), scales, strict=True):
+        np.testing.assert_allclose(layer.std(0), scale, rtol=0.2)
+    other = hn.NoiseControl(target, scale=(1.0, 1.0, 1.0), gauge=False)
+    np.testing.assert_allclose(other.match(ensemble), scales, rtol=0.1)
 
 
 def test_each_layer_has_its_own_scale(blobs):

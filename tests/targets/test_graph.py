@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from target_models import CASES, OwnCall, functional, one_line_error, sequential
 
 import hypernet_tf as hn
@@ -27,6 +28,36 @@ def test_plan_enters_nested_models():
         "BatchNormalization",
         "Add",
     ]
+
+
+@pytest.mark.parametrize(
+    ("lookup", "words"),
+    [
+        (layers.IntegerLookup, np.array([[10], [20], [70]])),
+        (layers.StringLookup, np.array([["a"], ["b"], ["z"]])),
+        (lambda: layers.TextVectorization(output_sequence_length=2), np.array([["a b"], ["b z"]])),
+    ],
+)
+def test_a_lookup_keeps_what_it_was_adapted_to(lookup, words):
+    lookup = lookup()
+    lookup.adapt(words[:-1])
+    dtype = "int64" if words.dtype.kind == "i" else "string"
+    inputs = keras.Input(words.shape[1:], dtype=dtype)
+    hidden = layers.Embedding(lookup.vocabulary_size(), 4)(lookup(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(hidden)))
+    target = hn.Target(model)
+    weights = hn.WeightSet([v.value[None] for v in model.trainable_variables], [])
+    tensor = tf.constant(words)
+    np.testing.assert_allclose(target(weights, tensor)[0], model(tensor), rtol=1e-5)
+
+
+def test_an_operation_may_return_a_named_tuple():
+    inputs = keras.Input((5,))
+    values, _ = keras.ops.top_k(layers.Dense(4)(inputs), 2)
+    model = keras.Model(inputs, values)
+    x = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    weights = hn.WeightSet([v.value[None] for v in model.trainable_variables], [])
+    np.testing.assert_allclose(hn.Target(model)(weights, x)[0], model(x), rtol=1e-5)
 
 
 def test_plan_keeps_structures_arguments_and_shapes():

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from hypernet_tf.diversity import DiversityTerm, PriorDiscriminator, moment_error
 from hypernet_tf.diversity.prior import half_squares
+from hypernet_tf.samplers.base import check_sizes, is_whole
 from hypernet_tf.samplers.draws import PRETRAIN, Draw, stream_seed
 from hypernet_tf.samplers.hypergan.layers import LayerGenerator, Mixer
 from hypernet_tf.samplers.latent import LatentSampler
@@ -143,7 +144,7 @@ class HyperGAN(LatentSampler):
                 "give at least 2."
             )
         for name, size in (("noise_dim", noise_dim), ("code_dim", code_dim)):
-            if not (isinstance(size, int) and size > 0):
+            if not (is_whole(size) and size > 0):
                 raise ValueError(f"{name} is {size!r}: give a whole number, at least 1.")
         for name, number in (
             ("mixer_noise", mixer_noise),
@@ -157,15 +158,16 @@ class HyperGAN(LatentSampler):
         if not 0 < scatter <= 1:
             raise ValueError(f"scatter is {scatter}: give a number above 0, at most 1.")
         units = self.target.units
-        one_tuple = not generator_hidden or isinstance(generator_hidden[0], int)
-        hidden: list[Any] = list(generator_hidden)
-        if one_tuple:
-            hidden = [generator_hidden] * len(units)
+        mixer_hidden = check_sizes("mixer_hidden", mixer_hidden)
+        nested = not is_whole(generator_hidden) and not all(map(is_whole, generator_hidden))
+        hidden: list[Any] = list(generator_hidden) if nested else [generator_hidden] * len(units)
+        hidden = [check_sizes("generator_hidden", sizes) for sizes in hidden]
         if len(hidden) != len(units):
             raise ValueError(
                 f"generator_hidden has {len(hidden)} entries: give one for each of the "
                 f"{len(units)} weighted layers {', '.join(unit[0].name for unit in units)}."
             )
+        noise_dim, code_dim = int(noise_dim), int(code_dim)
         self.noise_dim, self.code_dim = noise_dim, code_dim
         self.mixer_noise, self.generator_noise, self.l2 = mixer_noise, generator_noise, l2
         self.pretrain_steps, self.pretrain_error = pretrain_steps, pretrain_error

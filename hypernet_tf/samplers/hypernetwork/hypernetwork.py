@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.samplers.base import check_sizes, is_whole
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.layers import Extractor, WeightGenerator
 from hypernet_tf.samplers.latent import LatentSampler
@@ -89,8 +90,10 @@ class Hypernetwork(LatentSampler):
         **kwargs: Any,
     ):
         super().__init__(target, num_networks=num_networks, lam=lam, **kwargs)
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim is {latent_dim}: give a number of at least 1.")
+        if not is_whole(latent_dim) or latent_dim < 1:
+            raise ValueError(f"latent_dim is {latent_dim}: give a whole number, at least 1.")
+        latent_dim = int(latent_dim)
+        extractor_hidden = check_sizes("extractor_hidden", extractor_hidden)
         for name, value, known in (
             ("latent_distribution", latent_distribution, get_args(LatentDistribution)),
             ("initialization", initialization, get_args(Initialization)),
@@ -99,10 +102,11 @@ class Hypernetwork(LatentSampler):
                 choices = " or ".join(map(repr, known))
                 raise ValueError(f"Unknown {name} {value!r}: choose {choices}.")
         units = self.target.units
-        code_dims = self._per_layer("code_dim", code_dim, isinstance(code_dim, int))
-        one_tuple = not generator_hidden or isinstance(generator_hidden[0], int)
-        hidden = self._per_layer("generator_hidden", generator_hidden, one_tuple)
-        hidden = [tuple(sizes) for sizes in hidden]
+        code_dims = self._per_layer("code_dim", code_dim, is_whole(code_dim))
+        code_dims = list(check_sizes("code_dim", code_dims))
+        nested = not is_whole(generator_hidden) and not all(map(is_whole, generator_hidden))
+        hidden = self._per_layer("generator_hidden", generator_hidden, not nested)
+        hidden = [check_sizes("generator_hidden", sizes) for sizes in hidden]
         if any(not -len(units) <= index < len(units) for index in whole_layers):
             raise ValueError(
                 f"whole_layers is {whole_layers}: give indices of the {len(units)} weighted layers."

@@ -146,6 +146,7 @@ class TestSamplers:
             assert sampler.optimizer.momentum == row.momentum == (0.0 if chains else 0.9)
         available = METHODS[row.method].num_available(row)
         assert available == sampler.num_available_after(row.steps)
+        assert METHODS[row.method].shares_images == sampler.shared_inputs
         assert available is None or available >= row.num_networks
         assert (available == 1) == (row.method == "sgd")
 

@@ -61,8 +61,14 @@ def test_the_learning_rate_falls_by_a_factor_or_to_a_fraction():
 
 
 def test_a_run_whose_rate_follows_its_steps_is_not_continued_with_more(tmp_path):
-    for row, fits in ((TINY, True), (dataclasses.replace(TINY, learning_rate_left=0.01), False)):
-        folder = tmp_path / str(fits)
+    cases = (
+        (TINY, True),
+        (dataclasses.replace(TINY, learning_rate_left=0.01), False),
+        (dataclasses.replace(TINY, method="sgd_snapshots", snapshot_every=1), True),
+        (dataclasses.replace(TINY, method="sgd_snapshots"), False),
+    )
+    for number, (row, fits) in enumerate(cases):
+        folder = tmp_path / str(number)
         folder.mkdir()
         folders.write_json(folder / "config.json", dataclasses.asdict(row))
         assert row.follows_steps is not fits

@@ -235,6 +235,18 @@ def test_colour_images_are_shifted_and_all_but_digits_mirrored(monkeypatch, tmp_
             np.testing.assert_array_equal(augment(images, [2, 3]), expected)
 
 
+def test_a_step_of_more_images_than_there_are_writes_nothing(tmp_path):
+    config = tiny("deep_ensemble", networks_per_step=2, images_per_network=41)
+    message = r"^a step of deep_ensemble takes 82 images, and mnist_5k has 80 for training: choose"
+    for run in (
+        lambda: experiment.run(config, tmp_path / "run"),
+        lambda: experiment.trial(config, experiment.load(config, None), tmp_path / "run"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run()
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_analysis_runs_on_every_method(method, tiny_run, tmp_path):
