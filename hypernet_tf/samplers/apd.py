@@ -255,6 +255,7 @@ class APD(LatentSampler):
         y_pred = keras.tree.map_structure(dealt.collect, outputs)
         y, sample_weight = dealt.labels()
         loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=False)
+        loss = dealt.loss_weight * loss
         self.accuracy_loss_tracker.update_state(share.replicas * loss)
         self.diversity_tracker.update_state(0.0)
         return self.compute_metrics(dealt.x, y, y_pred, sample_weight=sample_weight)

@@ -540,6 +540,7 @@ class WeightSampler(keras.Model, abc.ABC):
             y, sample_weight = dealt.labels()
             # Keras divides a mean by the number of replicas.
             loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=True)
+            loss = dealt.loss_weight * loss
             accuracy_loss = share.replicas * loss
             record = self._step_record(weights, drawn, dealt, outputs, share)
             diversity_loss = tf.zeros([])

@@ -27,12 +27,15 @@ class Dealt(NamedTuple):
         y: Labels of all N·B inputs, [N·B, ...], or None.
         sample_weight: Weights of all N·B inputs, or None.
         num_answers: How many of the N·B answers count in the loss and the metrics: the first ones.
+        loss_weight: Factor on the mean loss of this replica's answers, so that all answers of all
+            replicas count alike: R · its answers / all answers.
     """
 
     x: Any
     y: Any
     sample_weight: Any
     num_answers: Any
+    loss_weight: Any = 1.0
 
     def collect(self, outputs: tf.Tensor) -> tf.Tensor:
         """The answers that count.
@@ -129,10 +132,10 @@ class Share:
         divide by N, the places left over at the end repeat the first examples. The repeated answers
         count only if a network would otherwise have no example, as in a batch with M < N.
 
-        Several replicas each hold a part of the batch. If its size is fixed, the parts are equal,
-        and each replica deals out its own. Otherwise (the last batch of an epoch) a part may be
-        smaller, or empty: all parts are gathered, and each replica takes the examples of its
-        networks.
+        Several replicas each hold a part of the batch. If its size is fixed and divides by the
+        number of their networks, the parts are equal, and each replica deals out its own.
+        Otherwise (the last batch of an epoch) a part may be smaller, or empty: all parts are
+        gathered, and each replica takes the examples of its networks.
 
         Args:
             x: Inputs [M, ...], a structure of tensors.
@@ -145,17 +148,21 @@ class Share:
             each = size // count
             dealt = _map(lambda t: tf.reshape(t, [count, each, *t.shape[1:]]), x)
             return Dealt(dealt, y, sample_weight, size)
-        if size is None:
-            if self.replicas > 1:
-                x, y, sample_weight = _map(self._all_examples, (x, y, sample_weight))
-                slots, first = count * self.replicas, count * self._replica_id
+        if self.replicas > 1:
+            x, y, sample_weight = _map(self._all_examples, (x, y, sample_weight))
+            slots, first = count * self.replicas, count * self._replica_id
+        if size is None or self.replicas > 1:
             size = tf.shape(keras.tree.flatten(x)[0])[0]
         each = (size + slots - 1) // slots
         answers = tf.where((slots - 1) * each < size, size, slots * each)
         index = (first * each + tf.range(count * each)) % size
         y, sample_weight = _map(lambda t: tf.gather(t, index), (y, sample_weight))
         dealt = _map(lambda t: _reshape(tf.gather(t, index), [count, each], t.shape[1:]), x)
-        return Dealt(dealt, y, sample_weight, tf.minimum(answers - first * each, count * each))
+        local = tf.minimum(answers - first * each, count * each)
+        weight = 1.0
+        if self.replicas > 1:
+            weight = self.replicas * tf.cast(local, tf.float32) / tf.cast(answers, tf.float32)
+        return Dealt(dealt, y, sample_weight, local, weight)
 
     def hand_out(self, x: Any, y: Any = None, sample_weight: Any = None) -> Dealt:
         """Hand the whole batch of B examples to every network of this replica.

@@ -181,24 +181,25 @@ def fitted(strategy):
 
 
 def last_batches(strategy):
-    """Epochs whose last batch has 1, N - 1, N or N + 1 examples, so that replicas have none."""
+    """Epochs whose last batch does not divide by N, or is so small that replicas have none."""
     networks = 8
 
-    def variables(over, rest):
+    def variables(over, rest, batch=96):
         keras.utils.set_random_seed(0)
         with over.scope():
             sampler = small.deep_ensemble(num_networks=networks)
             sampler.compile(optimizer=keras.optimizers.SGD(RATE), loss=small.LOGITS)
-        x, y = (np.concatenate(parts)[: 96 + rest] for parts in zip(*batches(), strict=True))
-        history = sampler.fit(x, y, batch_size=96, epochs=2, shuffle=False, verbose=0).history
+        x, y = (np.concatenate(parts)[: batch + rest] for parts in zip(*batches(), strict=True))
+        history = sampler.fit(x, y, batch_size=batch, epochs=2, shuffle=False, verbose=0).history
         assert np.isfinite(history["loss"]).all()
         return [v.numpy() for v in sampler.variables]
 
-    return {
+    every = [variables(over, 0, 100) for over in (tf.distribute.get_strategy(), strategy)]
+    return {"batches of 100": difference(*every)} | {
         f"{rest} examples": difference(
             *(variables(over, rest) for over in (tf.distribute.get_strategy(), strategy))
         )
-        for rest in (1, networks - 1, networks, networks + 1)
+        for rest in (1, networks - 1, networks, networks + 1, 2 * networks - 1)
     }
 
 
