@@ -224,7 +224,7 @@ class TestFlags:
             ("lenet", "paper", {"hypernetwork-published"}),
             ("lenet", "quick", {"hypernetwork-fast"}),
             ("resnet32", "paper", {"hypernetwork-published", "hypergan"}),
-            ("resnet32", "quick", {"hypernetwork-published", "hypergan"}),
+            ("resnet32", "quick", {"hypernetwork-fast", "hypergan"}),
         ],
     )
     def test_by_default_no_two_columns_are_one_training(self, target, preset, missing):
