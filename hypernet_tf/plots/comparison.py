@@ -51,7 +51,10 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
             # Few ticks with plain numbers: on a short axis the usual ones run into each other.
             low, high = axes.get_xlim()
             subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)
-            axes.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
+            ticks = ticker.LogLocator(subs=subs)
+            if high > 2e3 * low:
+                ticks = ticker.LogLocator(numticks=6)  # powers of ten
+            axes.xaxis.set_major_locator(ticks)
             axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
             axes.xaxis.set_minor_locator(ticker.NullLocator())
         axes.set_yticks(rows_of_methods, methods, fontsize=8)

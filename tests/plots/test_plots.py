@@ -263,3 +263,25 @@ def test_examples_have_a_row_of_pictures_for_each_title():
     assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 0, 0, 0]
     assert [axes.texts[0].get_text() for axes in figure.axes[:3]] == ["a", "b", "c"]
     figure.savefig(io.BytesIO())
+
+
+@pytest.mark.parametrize("low", [0.5, 0.01])
+@pytest.mark.parametrize("high", [1.0, 20.0, 900.0, 5e4, 3e6])
+def test_ticks_of_a_logarithmic_panel_do_not_touch(low, high):
+    values = np.geomspace(low, high, 14)
+    panel = {"title": "NLL", "unit": "nats", "log": True}
+    panels = [panel | {"series": {"all": (values, np.full(14, np.nan))}}] * 2
+    figure = plots.comparison([f"method {n}" for n in range(14)], panels)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes = figure.axes[0]
+    start, end = axes.get_xlim()
+    labels = [
+        label
+        for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        if start <= tick <= end and label.get_text()
+    ]
+    assert len(labels) >= 2
+    boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+    for left, right in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)):
+        assert left.x1 < right.x0
