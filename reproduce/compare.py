@@ -175,7 +175,7 @@ class Comparison(Study):
                 first = dataclasses.replace(tuned, methods=learned, seeds=(first_seed,))
                 first.run_missing(folder, data_dir, progress)
             runs_after = (len(names) - number) * self.num_trials + len(self.runs())
-            found = tuning.tune(
+            chosen_by_trials = tuning.tune(
                 functools.partial(tuned._config, name, first_seed),
                 tuning.candidates(self._row(name), self.num_trials),
                 folder / "tuning" / name,
@@ -183,7 +183,7 @@ class Comparison(Study):
                 progress,
                 passes_after=runs_after * self.passes,
             )
-            tuned = dataclasses.replace(tuned, tunings={**tuned.tunings, name: found})
+            tuned = dataclasses.replace(tuned, tunings={**tuned.tunings, name: chosen_by_trials})
         tuned.check(folder)
         return tuned
 

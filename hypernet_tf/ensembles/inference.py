@@ -40,8 +40,7 @@ def plan(
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
-    bytes_each = target.activations_per_example * 4
-    budget = max(1, _ACTIVATION_BYTES // bytes_each)  # networks x examples
+    budget = examples_at_once(target, 1)  # networks x examples
     least = batch_size or _EXAMPLES_AT_ONCE
     least = least if num_examples is None else min(least, num_examples)
     num_parts = -(-num_networks // max(1, min(_NETWORKS_AT_ONCE, budget // least)))
