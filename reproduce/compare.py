@@ -238,7 +238,8 @@ class Comparison(Study):
             *self._tuning_paragraphs(),
             *(
                 f"{method} learns the networks of {METHODS[method].matches}, not from images: its "
-                "passes leave out those of that training, and its trials choose the rate alone."
+                "passes leave out those of that training"
+                + (", and its trials choose the rate alone." if self.num_trials else ".")
                 for method in self.methods
                 if METHODS[method].learns_match
             ),
