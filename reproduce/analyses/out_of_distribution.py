@@ -120,6 +120,15 @@ OOD = Setting(
 )
 
 
+IMAGES = Setting(
+    "ood_images",
+    10_000,
+    "Number of test images, and of images of each data set that is out of distribution, the first "
+    "ones, whose scores are compared.",
+    lower_bound=1,
+)
+
+
 class OutOfDistribution(Analysis):
     """How well scores of uncertainty separate the test images from other images."""
 
@@ -130,21 +139,20 @@ class OutOfDistribution(Analysis):
         "under ROC of 100 % separates them wholly, and 50 % is chance."
     )
     order = 90
-    settings = (NUM_NETWORKS, OOD)
+    settings = (NUM_NETWORKS, OOD, IMAGES)
 
     def compute(self, subject: Subject) -> Findings:
         """Score the test images and the images of each other data set with one ensemble."""
-        ensemble = subject.ensemble()
-        id_scores = ensemble.uncertainty(subject.test.x, verbose=1).scores
+        ensemble, most = subject.ensemble(), subject.settings[IMAGES.name]
+        known = subject.test.x[:most]
+        id_scores = ensemble.uncertainty(known, verbose=1).scores
         datasets, left_out = ood_datasets(subject)
-        ood_scores = {
-            name: ensemble.uncertainty(dataset.test.x, verbose=1).scores
-            for name, dataset in datasets.items()
-        }
-        sets: dict[str, dict[str, Any]] = {
-            name: {"num_images": len(dataset.test), "source": dataset.source}
-            for name, dataset in datasets.items()
-        }
+        ood_scores: dict[str, dict[str, np.ndarray]] = {}
+        sets: dict[str, dict[str, Any]] = {}
+        for name, dataset in datasets.items():
+            unknown = dataset.test.x[:most]
+            ood_scores[name] = ensemble.uncertainty(unknown, verbose=1).scores
+            sets[name] = {"num_images": len(unknown), "source": dataset.source}
         arrays: dict[str, dict[str, np.ndarray]] = {}
         for score, id_values in id_scores.items() if datasets else ():
             ood_values = {name: scores[score] for name, scores in ood_scores.items()}
@@ -158,7 +166,7 @@ class OutOfDistribution(Analysis):
             )
         numbers = {
             "num_networks": len(ensemble),
-            "num_images": len(subject.test),
+            "num_images": len(known),
             "left_out": left_out,
             "sets": sets,
         }

@@ -49,6 +49,23 @@ def test_the_detection_is_that_of_the_scores_of_the_ensemble(analysed):
         )
 
 
+def test_fewer_images_are_the_first_ones(analyse):
+    folder, metrics = analyse("out_of_distribution", ood=["glyphs", "noise"], ood_images=30)
+    numbers = metrics["analyses"]["out_of_distribution"]
+    assert numbers["num_images"] == 30
+    assert {name: values["num_images"] for name, values in numbers["sets"].items()} == {
+        "glyphs": 30,
+        "noise": 30,
+    }
+    ensemble = sampler_of(folder).sample(3, seed=1)
+    scores = (
+        ensemble.uncertainty(hn.data.load(name).test.x[:30]).entropy
+        for name in ("mnist_5k", "glyphs")
+    )
+    expected = ood_metrics(*scores)
+    assert numbers["sets"]["glyphs"]["entropy"]["auroc"] == pytest.approx(expected.auroc)
+
+
 @pytest.mark.parametrize(
     ("names", "dataset", "channels", "words"),
     [
