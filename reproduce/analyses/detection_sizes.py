@@ -11,19 +11,13 @@ from matplotlib.figure import Figure
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import SCORES, ood_metrics
-from reproduce.analyses.base import Analysis, Findings, Setting, percent
+from reproduce.analyses.base import Analysis, Findings, percent
 from reproduce.analyses.ensemble_sizes import SIZES
-from reproduce.analyses.out_of_distribution import OOD, ood_datasets
+from reproduce.analyses.out_of_distribution import IMAGES, OOD, ood_datasets
 from reproduce.analyses.subject import Subject
 from reproduce.reports.tables import Row
 
 SEED = 10_007
-IMAGES = Setting(
-    "detection_images",
-    1_000,
-    "Number of images of each data set, the first ones, that ensembles of several sizes detect.",
-    lower_bound=1,
-)
 _SCORES = ("entropy", "mutual_information")
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 
 @pytest.fixture(scope="module")
 def analysed(analyse):
-    settings = {"ensemble_sizes": ["1", "3", "6"], "ood": ["noise"], "detection_images": 60}
+    settings = {"ensemble_sizes": ["1", "3", "6"], "ood": ["noise"], "ood_images": 60}
     return analyse("detection_sizes", **settings)
 
 
