@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -52,12 +54,26 @@ def fast_gradient_method(
     with tf.GradientTape() as tape:
         tape.watch(x)
         log_p = target.log_probabilities(target(weights, x[:, None]))[:, 0]  # [N, C]
-        # The gradients of p and log p have the same sign, and that of log p does not underflow.
-        chosen = tf.reduce_sum(tf.gather(log_p, classes, batch_dims=1))
-    direction = tf.sign(tape.gradient(chosen, x))
+        odds = _log_odds(log_p, classes)
+    direction = tf.sign(tape.gradient(odds, x))
     sizes = tf.reshape(tf.cast(epsilons, x.dtype), [-1, *[1] * (len(x.shape) - 1)])
     moved = x[:, None] + sizes * direction[:, None]
     return moved if clip is None else tf.clip_by_value(moved, *clip)
+
+
+def _log_odds(log_p: tf.Tensor, classes: Any) -> tf.Tensor:
+    """log(p / (1 - p)) of a class of each example, [M].
+
+    Its gradient has the sign of that of p, and is exact where p is so near to 0 or 1 that the
+    gradients of p or of log p are 0 in float32.
+
+    Args:
+        log_p: Log probabilities [M, C].
+        classes: Classes [M].
+    """
+    is_chosen = tf.one_hot(classes, log_p.shape[-1], True, False, dtype=tf.bool)
+    others = tf.where(is_chosen, tf.constant(-np.inf, log_p.dtype), log_p)
+    return tf.gather(log_p, classes, batch_dims=1) - tf.reduce_logsumexp(others, -1)
 
 
 def _images_and_labels(
@@ -160,9 +176,10 @@ def adversarial_success(
     x, y = _images_and_labels(target, x, y, clip)
     num_classes = target.require_classes("an attack")
     wrong_classes = (y + rng.integers(1, num_classes, len(y))) % num_classes
-    sizes = np.asarray(epsilons, np.float32) / 255
-    for epsilon in np.ravel(epsilons):
-        _check_epsilon(epsilon)
+    epsilons = _checked_sizes("epsilons", epsilons, 255 * _pixel_range(clip or (0.0, 1.0)))
+    sizes = (epsilons / 255).astype(np.float32)
+    _check_whole("batch_size", batch_size)
+    _check_whole("num_networks", num_networks, least=0)
 
     @tf.function(autograph=False)
     def attack(weights: WeightSet, images: tf.Tensor, classes: tf.Tensor) -> tuple:
@@ -197,7 +214,7 @@ def adversarial_success(
         )
     misled, ensemble_misled, reached, ensemble_reached = np.mean(rows, axis=0)
     return AdversarialSuccess(
-        np.asarray(epsilons),
+        epsilons,
         len(x),
         len(rows),
         misled,
@@ -260,16 +277,17 @@ def projected_gradient(
     Reference: "Towards Deep Learning Models Resistant to Adversarial Attacks", arXiv 1706.06083;
     Ratzlaff and Fuxin (2019), adversarial experiments.
     """
-    _check_epsilon(epsilon)
-    if steps < 1:
-        raise ValueError(f"steps is {steps}: give a whole number of at least 1.")
+    _check_whole("steps", steps)
+    if batch_size is not None:
+        _check_whole("batch_size", batch_size)
     if step_size is not None and not 0 <= step_size < float("inf"):
         raise ValueError(f"step_size is {step_size}: give a number of at least 0, or None.")
-    length = 2.5 * epsilon / steps if step_size is None else step_size
     sign = 1.0 if targeted else -1.0
-    at = networks if callable(networks) else lambda step: networks
+    at = _networks_at(networks)
     target = at(0).target
     x, classes = _images_and_labels(target, x, classes, clip)
+    epsilon = float(_checked_sizes("epsilon", epsilon, _pixel_range(clip), ndim=0)[0])
+    length = 2.5 * epsilon / steps if step_size is None else step_size
     rng = np.random.default_rng(seed)
     shift = rng.uniform(-epsilon, epsilon, x.shape) if random_start else np.zeros(x.shape)
     moved = (x + shift).astype("float32")
@@ -282,10 +300,9 @@ def projected_gradient(
             # The compiled target keeps its graph and its gradient for the next attack.
             outputs = target.compiled(ensemble.weights, images)[0]
             log_p = ensemble.log_probabilities_of(outputs)  # [N, b, C]
-            mean = tf.reduce_logsumexp(log_p, 0)
-            likely = tf.reduce_sum(tf.gather(mean, chosen, batch_dims=1))
+            odds = _log_odds(tf.reduce_logsumexp(log_p, 0), chosen)
         require_numbers(log_p.numpy(), images.numpy())
-        return tf.sign(tape.gradient(likely, images))
+        return tf.sign(tape.gradient(odds, images))
 
     for step in range(steps):
         ensemble = at(step)
@@ -300,9 +317,48 @@ def projected_gradient(
     return moved
 
 
-def _check_epsilon(epsilon: float) -> None:
-    if not (np.isfinite(epsilon) and epsilon >= 0):
-        raise ValueError(f"epsilon is {epsilon}: give the size of the attack, 0 or more.")
+def _networks_at(networks: Networks) -> Callable[[int], Ensemble]:
+    """The ensemble that a step attacks.
+
+    Raises:
+        ValueError: Networks are neither an ensemble nor a function, but a sampler, for example.
+    """
+    if isinstance(networks, Ensemble):
+        return lambda step: networks
+    if isinstance(networks, keras.Model) or not callable(networks):
+        raise ValueError(
+            f"An attack needs an ensemble, as sampler.sample(10), not a {type(networks).__name__}."
+        )
+    return networks
+
+
+def _checked_sizes(name: str, sizes: Any, most: float, ndim: int = 1) -> np.ndarray:
+    """Sizes of attacks, or a single one, as an array [E].
+
+    Raises:
+        ValueError: One is no number, is negative, or is more than the range of the pixels.
+    """
+    try:
+        checked = np.asarray(sizes, float)
+    except (TypeError, ValueError):
+        checked = np.array(np.nan)
+    if checked.ndim > ndim or not (np.isfinite(checked) & (checked >= 0)).all():
+        raise ValueError(f"{name} is {sizes!r}: give the size of the attack, 0 or more.")
+    if checked.max(initial=0.0) > most:
+        raise ValueError(
+            f"{name} is {sizes!r}, more than the range of the pixels, {most:g}: give sizes in "
+            "their units."
+        )
+    return np.atleast_1d(checked)
+
+
+def _pixel_range(clip: tuple[float, float] | None) -> float:
+    return np.inf if clip is None else clip[1] - clip[0]
+
+
+def _check_whole(name: str, value: Any, least: int = 1) -> None:
+    if not isinstance(value, numbers.Integral) or int(value) < least:
+        raise ValueError(f"{name} is {value!r}: give a whole number, at least {least}.")
 
 
 class AttackDetection(NamedTuple):
@@ -344,7 +400,8 @@ def attack_detection(
     Args:
         networks: Networks that are attacked, see `projected_gradient`: a member of the judge, the
             judge itself, or networks sampled anew in each step.
-        judge: Ensemble that classifies the images and says how sure it is.
+        judge: Ensemble that classifies the images, by its mean probability, and says how sure it
+            is.
         x: Images [M, ...].
         y: Labels, integers [M] or one-hot rows.
         epsilons: Sizes [E] of the attacks, in the units of x.
@@ -366,8 +423,14 @@ def attack_detection(
     """
     if "targeted" in attack:
         raise ValueError("Attacks lead away from the labels here: leave out targeted.")
-    at = networks if callable(networks) else lambda step: networks
-    x, y = _images_and_labels(judge.target, x, y, attack.get("clip", (0.0, 1.0)))
+    if not isinstance(judge, Ensemble):
+        raise ValueError(
+            f"The judge is an ensemble, as sampler.sample(100), not a {type(judge).__name__}."
+        )
+    at = _networks_at(networks)
+    clip = attack.get("clip", (0.0, 1.0))
+    x, y = _images_and_labels(judge.target, x, y, clip)
+    sizes = _checked_sizes("epsilons", epsilons, _pixel_range(clip))
     correct = _classes(at(0), x) == y
     if not correct.any():
         raise NothingToAttackError(
@@ -377,8 +440,8 @@ def attack_detection(
     known = judge.uncertainty(x).scores
     misled, judge_misled = [], []
     auroc: dict[str, list[float]] = {name: [] for name in known}
-    for epsilon in epsilons:
-        moved = projected_gradient(networks, x, y, float(epsilon), steps=steps, seed=seed, **attack)
+    for epsilon in sizes:
+        moved = projected_gradient(networks, x, y, epsilon, steps=steps, seed=seed, **attack)
         misled.append((_classes(at(steps), moved) != y).mean())
         judged = judge.predictions(moved)
         judge_misled.append(
@@ -387,7 +450,7 @@ def attack_detection(
         for name, scores in measure_uncertainty([judged]).scores.items():
             auroc[name].append(ood_metrics(known[name], scores).auroc)
     return AttackDetection(
-        np.asarray(epsilons, float),
+        sizes,
         len(correct),
         len(x),
         np.array(misled),

@@ -399,7 +399,8 @@ _TABLE = (
         unit="points",
         better="neither",
         description="Mean accuracy of the networks on validation images at the end, less that "
-        "after three quarters of the steps: near 0 where the training has flattened.",
+        "after three quarters of the steps, between validations interpolated: near 0 where the "
+        "training has flattened, or its learning rate has fallen.",
     ),
 )
 

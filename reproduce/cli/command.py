@@ -17,7 +17,7 @@ from hypernet_tf.training.devices import DeviceError, WorkerLostError
 from reproduce.cli import help as command_help
 from reproduce.configs.extensions import ExtensionError, load_extensions
 from reproduce.configs.methods import methods_help
-from reproduce.runs.command import end_together
+from reproduce.runs.command import DIVERGED, end_together
 from reproduce.runs.folder import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
         try:
             main(arguments[1:])
         except USER_ERRORS as error:
-            _fail(str(error), 2 if isinstance(error, UsageError) else 1)
+            codes = {UsageError: 2, TrainingDivergedError: DIVERGED}
+            _fail(str(error), codes.get(type(error), 1))
         except KeyboardInterrupt as stop:
             _fail(str(stop) or STOPPED, 130)
 

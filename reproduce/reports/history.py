@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import zipfile
 
 import numpy as np
 
 from hypernet_tf.metrics import MEASURES
+from reproduce.runs import folder as folders
 
 _ACCURACIES = {
     "member_accuracy": "mean of the networks",
@@ -94,6 +96,16 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
     Args:
         folder: Run folder.
+
+    Raises:
+        RunError: They are missing or damaged.
     """
-    with np.load(folder / "figures" / "training_curves.npz") as numbers:
-        return dict(numbers)
+    path = folder / "figures" / "training_curves.npz"
+    try:
+        with np.load(path) as numbers:
+            return dict(numbers)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise folders.RunError(
+            f"{path} is missing or damaged: delete {folder / 'metrics.json'} and run the same "
+            "command again"
+        ) from error

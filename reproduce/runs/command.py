@@ -17,6 +17,8 @@ from reproduce.configs.extensions import loaded_extensions
 from reproduce.configs.run_config import TRAINING_SETTINGS
 from reproduce.runs.folder import RunError
 
+DIVERGED = 3
+"""Exit code of a run whose training diverged: the other runs of a study can still be done."""
 SECONDS_TO_END = 10
 """How long a child may take to end after Ctrl-C."""
 
@@ -79,6 +81,10 @@ def _training_settings(config: RunConfig) -> dict[str, object]:
     return {n: f"{v:.17g}" if isinstance(v, float) else v for n, v in different.items()}
 
 
+class DivergedError(RunError):
+    """The training of a run diverged."""
+
+
 def end_together() -> None:
     """End the running child with this process when this process is terminated."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -92,7 +98,8 @@ def run_child(arguments: Sequence[str], what: str) -> None:
         what: What the run is called if it fails.
 
     Raises:
-        RunError: It failed; the process itself has said why.
+        DivergedError: Its training diverged.
+        RunError: It failed in another way; the process itself has said why.
     """
     with subprocess.Popen([sys.executable, *arguments]) as child:
         try:
@@ -105,5 +112,7 @@ def run_child(arguments: Sequence[str], what: str) -> None:
         except BaseException:
             child.terminate()  # or it would go on training alone
             raise
+    if code == DIVERGED:
+        raise DivergedError(f"the training of {what} diverged")
     if code:
         raise RunError(f"{what} failed")

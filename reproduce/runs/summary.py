@@ -90,16 +90,16 @@ def late_gain(history: list[dict[str, Any]]) -> float | None:
         history: Record of the training, which ends with a validation.
 
     Returns:
-        Accuracy on validation images at the end, less that of the last validation in the first
-        three quarters of the steps; None if there was none.
+        Accuracy on validation images at the end, less that after three quarters of the steps,
+        interpolated between the validations before and after; None if there was none before.
     """
-    last = history[-1]
-    earlier = [
-        entry["validation"]["member_accuracy"]
-        for entry in history
-        if "validation" in entry and entry["step"] <= 0.75 * last["step"]
-    ]
-    return last["validation"]["member_accuracy"] - earlier[-1] if earlier else None
+    validated = [entry for entry in history if "validation" in entry]
+    steps = [entry["step"] for entry in validated]
+    accuracies = [entry["validation"]["member_accuracy"] for entry in validated]
+    three_quarters = 0.75 * steps[-1]
+    if steps[0] > three_quarters:
+        return None
+    return accuracies[-1] - float(np.interp(three_quarters, steps, accuracies))
 
 
 def seconds_to_sample(sampler: hn.WeightSampler, count: int) -> float:

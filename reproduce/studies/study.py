@@ -24,7 +24,7 @@ from reproduce.reports import page as pages
 from reproduce.reports import run_page
 from reproduce.reports.tables import Row, html_table, markdown_table
 from reproduce.runs import folder as folders
-from reproduce.runs.command import command_line, run_child
+from reproduce.runs.command import DivergedError, command_line, run_child
 
 
 class StudyRun(NamedTuple):
@@ -335,7 +335,11 @@ class Study(abc.ABC):
             folder: Folder of the study.
             data_dir: Folder of data sets, see `hypernet_tf.data.load`.
             progress: Clock of the study.
+
+        Raises:
+            RunError: A run failed. Where its training diverged, the others are done before.
         """
+        diverged = []
         runs = self.runs()
         left = {
             run.folder: run.config.image_passes for run in runs if not self.is_complete(folder, run)
@@ -358,8 +362,16 @@ class Study(abc.ABC):
                 analyses=names,
                 settings={name: self.settings[name] for name in used & {*self.settings}},
             )
-            run_child(arguments, run.folder)
+            try:
+                run_child(arguments, run.folder)
+            except DivergedError:
+                diverged.append(run.folder)
             progress.add(left.pop(run.folder))
+        if diverged:
+            raise folders.RunError(
+                f"training diverged: {', '.join(diverged)}; all other runs are complete, and the "
+                "same command without these makes their table"
+            )
 
     def is_complete(self, folder: pathlib.Path, run: StudyRun) -> bool:
         """Whether a run is finished, and analysed with the settings that every run here has."""

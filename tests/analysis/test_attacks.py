@@ -182,7 +182,7 @@ class TestProjectedGradient:
         projected_gradient(networks, x, y, 0.1, steps=4)
         assert called_steps == [0, 0, 1, 2, 3]  # the first time for the target
 
-    @pytest.mark.parametrize("epsilon", [-0.1, np.nan, np.inf])
+    @pytest.mark.parametrize("epsilon", [-0.1, np.nan, np.inf, None, "small", [0.1, 0.2]])
     def test_a_size_that_is_none_is_an_error(self, ensemble, epsilon):
         with pytest.raises(ValueError, match=r"^epsilon is .*: give the size of the attack, 0 or"):
             projected_gradient(ensemble, *random_images(2), epsilon)
@@ -193,6 +193,9 @@ class TestProjectedGradient:
             ({"step_size": -0.1}, r"^step_size is -0\.1: give a number of at least 0"),
             ({"step_size": np.nan}, r"^step_size is nan: give a number of at least 0"),
             ({"clip": (1.0, 0.0)}, r"^clip is \(1\.0, 0\.0\): give the lowest pixel, then"),
+            ({"batch_size": -1}, r"^batch_size is -1: give a whole number, at least 1"),
+            ({"batch_size": 0}, r"^batch_size is 0: give a whole number, at least 1"),
+            ({"steps": 2.5}, r"^steps is 2\.5: give a whole number, at least 1"),
         ],
     )
     def test_options_out_of_range_are_errors(self, ensemble, options, words):
@@ -209,10 +212,59 @@ class TestProjectedGradient:
         with pytest.raises(ValueError, match=rule):
             adversarial_success(lambda *_: ensemble[:1], x, y, num_networks=0)
 
-    @pytest.mark.parametrize("epsilons", [[2, -1], [np.nan]])
+    @pytest.mark.parametrize("epsilons", [[2, -1], [np.nan], [[8]], "many"])
     def test_sizes_of_single_steps_are_checked(self, ensemble, epsilons):
-        with pytest.raises(ValueError, match=r"^epsilon is .*: give the size of the attack"):
+        with pytest.raises(ValueError, match=r"^epsilons is .*: give the size of the attack"):
             adversarial_success(lambda *_: ensemble[:1], *random_images(2), epsilons=epsilons)
+        with pytest.raises(ValueError, match=r"^batch_size is 0: give a whole number, at least 1"):
+            adversarial_success(lambda *_: ensemble[:1], *random_images(2), batch_size=0)
+
+    def test_sizes_in_other_units_are_errors(self, ensemble):
+        """8 of 255 grey values, for images in [0, 1]."""
+        x, y = random_images(4)
+        rule = r"^epsilons? is .*, more than the range of the pixels, "
+        with pytest.raises(ValueError, match=rule):
+            projected_gradient(ensemble, x, y, 8)
+        with pytest.raises(ValueError, match=rule):
+            attack_detection(ensemble, ensemble, x, y, [0.1, 8])
+        with pytest.raises(ValueError, match=rule):
+            adversarial_success(lambda *_: ensemble[:1], x, y, epsilons=[300])
+
+    def test_a_sampler_is_no_ensemble(self, ensemble):
+        sampler = hn.DeepEnsemble(small_target(), num_networks=2)
+        x, y = random_images(4)
+        with pytest.raises(ValueError, match=r"^An attack needs an ensemble, as sampler\.sample\("):
+            projected_gradient(sampler, x, y, 0.1)
+        with pytest.raises(ValueError, match=r"^The judge is an ensemble, as sampler\.sample\("):
+            attack_detection(ensemble, sampler, x, y, [0.1])
+
+    @pytest.mark.parametrize("temperature", [1.0, 0.02])
+    @pytest.mark.parametrize("count", [1, 3])
+    def test_sure_networks_have_the_gradient_of_float64(self, ensemble, count, temperature):
+        """Where p is 1 in float32, its gradient is 0 there, and the image must still move."""
+        members, (x, _) = ensemble[:count], random_images(30)
+        members = hn.Ensemble(members.target, members.weights, temperature=temperature)
+        y = members.predict(x).argmax(-1)
+        moved = projected_gradient(members, x, y, 0.1, steps=1, random_start=False, clip=None)
+        images = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            logits = members.target(members.weights, images)  # [N, M, C]
+        sharp = logits.numpy().astype("float64") / temperature
+        p = np.exp(sharp - sharp.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        is_label = np.eye(3)[y]
+        likely = (p * is_label).sum(-1, keepdims=True)
+        unlikely = (p * (1 - is_label)).sum(-1, keepdims=True)
+        # d p(label) / d logits, times a factor for each image, which leaves the signs.
+        slopes = likely * np.where(is_label, unlikely, -p)
+        slopes /= np.abs(slopes).max((0, 2), keepdims=True)
+        gradient = tape.gradient(logits, images, tf.constant(slopes, tf.float32)).numpy()
+        clear = np.abs(gradient) > 1e-3 * np.abs(gradient).max((1, 2, 3), keepdims=True)
+        assert clear.mean() > 0.3
+        agrees = np.sign(moved - x) == -np.sign(gradient)
+        assert agrees[clear].mean() > 0.99  # the rest is rounding
+        assert temperature == 1 or (p.max(-1).astype("float32") == 1).mean() > 0.5
 
     @pytest.mark.parametrize(
         ("change", "words"),
@@ -293,7 +345,7 @@ class TestProjectedGradient:
         assert (above < below).mean() > 0.9
 
     def test_no_step_is_an_error(self, ensemble):
-        with pytest.raises(ValueError, match=r"^steps is 0: give a whole number of at least 1"):
+        with pytest.raises(ValueError, match=r"^steps is 0: give a whole number, at least 1"):
             projected_gradient(ensemble, *random_images(2), 0.1, steps=0)
 
 
