@@ -54,26 +54,30 @@ def fast_gradient_method(
     with tf.GradientTape() as tape:
         tape.watch(x)
         log_p = target.log_probabilities(target(weights, x[:, None]))[:, 0]  # [N, C]
-        odds = _log_odds(log_p, classes)
-    direction = tf.sign(tape.gradient(odds, x))
+        ascent = _with_the_gradient_of_p(log_p[None], classes)
+    direction = tf.sign(tape.gradient(ascent, x))
     sizes = tf.reshape(tf.cast(epsilons, x.dtype), [-1, *[1] * (len(x.shape) - 1)])
     moved = x[:, None] + sizes * direction[:, None]
     return moved if clip is None else tf.clip_by_value(moved, *clip)
 
 
-def _log_odds(log_p: tf.Tensor, classes: Any) -> tf.Tensor:
-    """log(p / (1 - p)) of a class of each example, [M].
+def _with_the_gradient_of_p(log_p: tf.Tensor, classes: Any) -> tf.Tensor:
+    """Numbers [M] whose gradients have the signs of those of a class's mean probability.
 
-    Its gradient has the sign of that of p, and is exact where p is so near to 0 or 1 that the
-    gradients of p or of log p are 0 in float32.
+    With the log odds o_n = log(p_n / (1 - p_n)) the gradient of the mean of p_n is the mean of
+    p_n (1 - p_n) d o_n. That of o_n does not vanish in float32 where p_n rounds to 0 or 1, and the
+    factors are needed only up to a common one for each example.
 
     Args:
-        log_p: Log probabilities [M, C].
+        log_p: Log probabilities [N, M, C].
         classes: Classes [M].
     """
-    is_chosen = tf.one_hot(classes, log_p.shape[-1], True, False, dtype=tf.bool)
-    others = tf.where(is_chosen, tf.constant(-np.inf, log_p.dtype), log_p)
-    return tf.gather(log_p, classes, batch_dims=1) - tf.reduce_logsumexp(others, -1)
+    is_chosen = tf.one_hot(classes, log_p.shape[-1], True, False, dtype=tf.bool)  # [M, C]
+    lowest = tf.constant(-np.inf, log_p.dtype)
+    chosen = tf.reduce_logsumexp(tf.where(is_chosen, log_p, lowest), -1)  # [N, M]
+    others = tf.reduce_logsumexp(tf.where(is_chosen, lowest, log_p), -1)
+    factors = tf.stop_gradient(tf.nn.softmax(chosen + others, 0))
+    return tf.reduce_sum(factors * (chosen - others), 0)
 
 
 def _images_and_labels(
@@ -300,9 +304,9 @@ def projected_gradient(
             # The compiled target keeps its graph and its gradient for the next attack.
             outputs = target.compiled(ensemble.weights, images)[0]
             log_p = ensemble.log_probabilities_of(outputs)  # [N, b, C]
-            odds = _log_odds(tf.reduce_logsumexp(log_p, 0), chosen)
+            ascent = _with_the_gradient_of_p(log_p, chosen)
         require_numbers(log_p.numpy(), images.numpy())
-        return tf.sign(tape.gradient(odds, images))
+        return tf.sign(tape.gradient(ascent, images))
 
     for step in range(steps):
         ensemble = at(step)
