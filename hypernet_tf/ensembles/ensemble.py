@@ -134,10 +134,12 @@ class Ensemble:
     ) -> Iterator[tuple[Any, Chunk]]:
         """Yields outputs [N, b, ...] and the examples, for consecutive chunks of examples."""
         self.check_batch_norm()
+        begin = 0
         for outputs, chunk in inference.run(
             self.target, self.weights, examples, batch_size=batch_size, verbose=verbose
         ):
-            require_numbers(outputs, chunk.x, logits="logits" in self.target.outputs)
+            require_numbers(outputs, chunk.x, logits="logits" in self.target.outputs, begin=begin)
+            begin += chunk.size
             yield outputs, chunk
 
     def outputs(self, x: Any, *, batch_size: int | None = None, verbose: int = 0) -> Any:
@@ -596,18 +598,19 @@ class Ensemble:
         )
 
 
-def require_numbers(outputs: Any, x: Any, *, logits: bool = False) -> None:
+def require_numbers(outputs: Any, x: Any, *, logits: bool = False, begin: int = 0) -> None:
     """Check that inputs are finite, and that networks return numbers.
 
     Args:
         outputs: Outputs [N, b, ...] of the networks.
         x: Their inputs [b, ...].
         logits: Whether outputs are logits, of which -infinity is one: a probability of 0.
+        begin: Number of the first input among all that are run.
 
     Raises:
         ValueError: They do not, in one line that says which.
     """
-    check_inputs(x)
+    check_inputs(x, begin)
     infinite = np.isposinf if logits else np.isinf
     for values in keras.tree.flatten(outputs):
         rows = values.reshape(len(values), -1)

@@ -162,11 +162,12 @@ def arrays(x: Any) -> tuple[Any, int]:
     return inputs, size
 
 
-def check_inputs(x: Any) -> None:
+def check_inputs(x: Any, begin: int = 0) -> None:
     """Check that inputs are finite, because ReLU and pooling may turn NaN into a number.
 
     Args:
         x: Inputs [b, ...] that run together, structured as the model's inputs.
+        begin: Number of the first of them among all inputs.
 
     Raises:
         ValueError: Inputs have NaN or infinity.
@@ -180,7 +181,7 @@ def check_inputs(x: Any) -> None:
             if wrong.any():
                 raise ValueError(
                     f"{wrong.sum()} of {len(array)} inputs that ran together have {what}, the "
-                    f"first of them number {wrong.argmax()}: remove or replace them."
+                    f"first of them number {begin + wrong.argmax()}: remove or replace them."
                 )
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.samplers.base import check_sizes, is_whole
+from hypernet_tf.samplers.base import check_sizes, is_number, is_whole
 from hypernet_tf.samplers.batching import Share
 from hypernet_tf.samplers.draws import TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
+from hypernet_tf.samplers.mc_dropout import NetworkDropout
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
 
@@ -91,6 +92,9 @@ class APD(LatentSampler):
         self.latent_dim, self.hidden = int(latent_dim), check_sizes("hidden", hidden)
         self.critic_steps, self.penalty = int(critic_steps), penalty
         self.critic_rate = critic_rate
+        for name, number in (("penalty", penalty), ("critic_rate", critic_rate)):
+            if not (is_number(number) and 0 < number < float("inf")):
+                raise ValueError(f"{name} is {number!r}: give a positive, finite number.")
         size = self.target.weight_count
         self.generator = self._perceptron("generator", latent_dim, size)
         self.critic = self._perceptron("critic", size, 1)
@@ -136,8 +140,17 @@ class APD(LatentSampler):
             ValueError: There are fewer networks than a step draws, they are of another target, or
                 their weights are not finite.
         """
-        if ensemble.target.weight_count != self.target.weight_count:
+        own, others = (
+            [slot.shape for layer in target.layers for slot in layer.slots]
+            for target in (self.target, ensemble.target)
+        )
+        if own != others:
             raise ValueError("Cannot learn networks of another target: give networks of this one.")
+        if any(isinstance(one, NetworkDropout) for one in ensemble.target.plan.operations):
+            raise ValueError(
+                "Cannot learn networks that differ in dropout masks which are no part of their "
+                "weights: give networks of another sampler."
+            )
         if len(ensemble) < max(2, self.num_networks):
             raise ValueError(
                 f"Cannot learn from {len(ensemble)} networks: a step draws {self.num_networks}, so "

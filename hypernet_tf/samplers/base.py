@@ -152,11 +152,11 @@ class WeightSampler(keras.Model, abc.ABC):
         target = target if isinstance(target, Target) else Target(target)
         if not is_whole(num_networks) or num_networks < 1:
             raise ValueError(f"num_networks is {num_networks!r}: give a whole number, at least 1.")
-        if not _is_number(lam) or not 0 <= lam < float("inf"):
+        if not is_number(lam) or not 0 <= lam < float("inf"):
             raise ValueError(f"lam is {lam!r}: give a finite number that is not negative.")
         if not is_whole(seed) or seed < 0:
             raise ValueError(f"seed is {seed!r}: give a whole number that is not negative.")
-        if not _is_number(lam_growth) or not 0 < lam_growth < float("inf"):
+        if not is_number(lam_growth) or not 0 < lam_growth < float("inf"):
             raise ValueError(f"lam_growth is {lam_growth!r}: give a finite number above 0.")
         known = [*inspect.signature(Gauge).parameters][2:]  # after target and epsilon
         unknown = sorted(gauge.keys() - set(known)) if isinstance(gauge, dict) else []
@@ -864,7 +864,8 @@ def check_num_data(num_data: Any) -> int:
     return int(num_data)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number, NumPy's included."""
     return isinstance(value, numbers.Real)
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.samplers.base import check_num_data, is_whole, some_inputs
+from hypernet_tf.samplers.base import check_num_data, is_number, is_whole, some_inputs
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
@@ -101,8 +101,10 @@ class BHN(LatentSampler):
             raise ValueError(f"flow is {flow!r}: choose {known}.")
         if not (is_whole(num_steps) and num_steps >= 0):
             raise ValueError(f"num_steps is {num_steps}: give an integer, at least 0.")
-        if not 0 < precision < float("inf"):
-            raise ValueError(f"precision is {precision}: give a positive, finite number.")
+        if not (is_whole(hidden) and hidden > 0):
+            raise ValueError(f"hidden is {hidden!r}: give an integer, at least 1.")
+        if not (is_number(precision) and 0 < precision < float("inf")):
+            raise ValueError(f"precision is {precision!r}: give a positive, finite number.")
         super().__init__(target, diversity=[], **kwargs)
         self.num_data, self.flow, self.num_steps = num_data, flow, int(num_steps)
         self.hidden, self.precision = hidden, precision

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.base import WeightSampler, check_num_data
+from hypernet_tf.samplers.base import WeightSampler, check_num_data, is_number
 from hypernet_tf.samplers.batching import Part, Share
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
@@ -89,10 +89,12 @@ class MCDropout(WeightSampler):
         **kwargs: Any,
     ):
         num_data = check_num_data(num_data)
-        if not 0 <= length_scale < float("inf"):
-            raise ValueError(f"length_scale is {length_scale}: give a finite number, at least 0.")
-        if not 0 < precision < float("inf"):
-            raise ValueError(f"precision is {precision}: give a positive, finite number.")
+        if not (is_number(length_scale) and 0 <= length_scale < float("inf")):
+            raise ValueError(f"length_scale is {length_scale!r}: give a finite number, at least 0.")
+        if not (is_number(precision) and 0 < precision < float("inf")):
+            raise ValueError(f"precision is {precision!r}: give a positive, finite number.")
+        if rates is not None and not isinstance(rates, Mapping):
+            raise ValueError(f"rates is {rates!r}: give a dict of layers' names and their rates.")
         target = target if isinstance(target, Target) else Target(target)
         masks, layers = read_dropout(target, rates or {})
         super().__init__(target.with_layers(layers), diversity=[], **kwargs)
@@ -253,11 +255,20 @@ def read_dropout(
         place, so that no mask acts twice.
 
     Raises:
-        ValueError: There is no dropout, a rate is out of range, or a layer has no such kernel.
+        ValueError: There is no dropout, or dropout of another kind; a rate is out of range; or a
+            layer has no such kernel.
     """
     masks, layers = [], []
     for operation in target.plan.operations:
-        if type(operation) not in _DROPOUTS or not operation.rate:
+        if type(operation) not in _DROPOUTS:
+            if isinstance(operation, keras.layers.Layer) and _drops(operation.get_config()):
+                raise ValueError(
+                    f"The layer '{operation.name}' ({type(operation).__name__}) drops numbers in a "
+                    "way that no mask of a network stands for: set its rate to 0, and add Dropout "
+                    "layers or rates instead."
+                )
+            continue
+        if not operation.rate:
             continue
         _check_rate(operation.name, operation.rate)
         calls = [call for call in target.plan.calls if call.operation is operation]
@@ -293,10 +304,20 @@ def read_dropout(
     return masks, layers
 
 
+def _drops(config: Any) -> bool:
+    """Whether the configuration of a layer, or of a layer within it, has a rate of dropout."""
+    if isinstance(config, (list, tuple)):
+        return any(map(_drops, config))
+    if not isinstance(config, Mapping):
+        return False
+    rates: list[Any] = [config.get(key) for key in ("rate", "dropout", "recurrent_dropout")]
+    return any(is_number(rate) and rate > 0 for rate in rates) or _drops([*config.values()])
+
+
 def _check_rate(name: str, rate: float) -> None:
-    if not 0 <= rate < 1:
+    if not (is_number(rate) and 0 <= rate < 1):
         raise ValueError(
-            f"The dropout rate of '{name}' is {rate}: give a number from 0 to below 1."
+            f"The dropout rate of '{name}' is {rate!r}: give a number from 0 to below 1."
         )
 
 

@@ -145,13 +145,18 @@ class OutOfDistribution(Analysis):
         """Score the test images and the images of each other data set with one ensemble."""
         ensemble, most = subject.ensemble(), subject.settings[IMAGES.name]
         known = subject.test.x[:most]
-        id_scores = ensemble.uncertainty(known, verbose=1).scores
+
+        def scores_of(x: np.ndarray) -> dict[str, np.ndarray]:
+            scores = ensemble.uncertainty(x, verbose=1).scores
+            return {k: v for k, v in scores.items() if len(ensemble) >= SCORES[k].least_networks}
+
+        id_scores = scores_of(known)
         datasets, left_out = ood_datasets(subject)
         ood_scores: dict[str, dict[str, np.ndarray]] = {}
         sets: dict[str, dict[str, Any]] = {}
         for name, dataset in datasets.items():
             unknown = dataset.test.x[:most]
-            ood_scores[name] = ensemble.uncertainty(unknown, verbose=1).scores
+            ood_scores[name] = scores_of(unknown)
             sets[name] = {"num_images": len(unknown), "source": dataset.source}
         arrays: dict[str, dict[str, np.ndarray]] = {}
         for score, id_values in id_scores.items() if datasets else ():

@@ -243,6 +243,13 @@ class TestNaN:
         with pytest.raises(ValueError, match=rule):
             cases["logits"].ensemble.predict(x)
 
+    def test_the_number_of_an_input_is_that_among_all(self, cases, x):
+        x = x.copy()
+        x[5] = np.nan
+        rule = "^1 of 2 inputs that ran together have NaN, the first of them number 5: "
+        with pytest.raises(ValueError, match=rule):
+            cases["logits"].ensemble.predict(x, batch_size=2)
+
     def test_true_values_are_counted(self, cases, x):
         y = np.zeros([EXAMPLES, 2])
         y[4, 1] = np.nan

@@ -181,3 +181,31 @@ def test_errors():
         apd(line(), ensemble=ensemble_of(target, np.zeros((9, target.weight_count))))
     with pytest.raises(ValueError, match="critic_steps is 0: give an integer"):
         apd(critic_steps=0)
+    for name, value in (("penalty", -1), ("critic_rate", 0), ("critic_rate", "2")):
+        with pytest.raises(ValueError, match=f"^{name} is {value!r}: give a positive, finite"):
+            apd(**{name: value})
+
+
+def test_networks_of_other_shapes_are_an_error():
+    wide, deep = (
+        hn.Target(keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(units)]))
+        for inputs, units in ((4, 4), (3, 5))
+    )
+    assert wide.weight_count == deep.weight_count
+    with pytest.raises(ValueError, match="Cannot learn networks of another target"):
+        hn.APD(deep, ensemble=ensemble_of(wide, np.zeros((9, 20))), num_networks=6)
+
+
+def test_networks_that_differ_in_masks_are_an_error():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(3),
+            keras.layers.Dropout(0.5),
+            keras.layers.Activation("relu"),
+            keras.layers.Dense(2),
+        ]
+    )
+    ensemble = hn.MCDropout(model, num_data=10).sample(9)
+    with pytest.raises(ValueError, match=r"^Cannot learn networks that differ in dropout masks"):
+        hn.APD(hn.Target(model), ensemble=ensemble, num_networks=6)

@@ -249,5 +249,34 @@ def test_errors():
     assert mc_dropout(num_data=np.int64(50)).num_data == 50
     with pytest.raises(ValueError, match="length_scale is -1"):
         mc_dropout(length_scale=-1)
+    with pytest.raises(ValueError, match="length_scale is '1'"):
+        mc_dropout(length_scale="1")
     with pytest.raises(ValueError, match="precision is 0"):
         mc_dropout(precision=0)
+    with pytest.raises(ValueError, match=r"^rates is 0\.5: give a dict of layers' names"):
+        mc_dropout(rates=0.5)
+    with pytest.raises(ValueError, match=r"rate of '\w+' is None: give a number"):
+        model = classifier()
+        hn.MCDropout(model, num_data=10, rates={model.layers[-1].name: None})
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.GaussianDropout(0.5),
+        layers.AlphaDropout(0.5),
+        layers.MultiHeadAttention(2, 3, dropout=0.5),
+        layers.LSTM(3, dropout=0.5, return_sequences=True),
+        layers.Bidirectional(layers.GRU(3, recurrent_dropout=0.5, return_sequences=True)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_other_kinds_of_dropout_are_an_error(layer):
+    inputs = keras.Input((4, 3))
+    attends = isinstance(layer, layers.MultiHeadAttention)
+    values = layer(inputs, inputs) if attends else layer(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Dropout(0.5)(values)))
+    rule = r"^The layer '\w+' \(\w+\) drops numbers in a way"
+    with pytest.raises(ValueError, match=rule) as error:
+        hn.MCDropout(model, num_data=10)
+    assert "\n" not in str(error.value)

@@ -66,6 +66,12 @@ def test_fewer_images_are_the_first_ones(analyse):
     assert numbers["sets"]["glyphs"]["entropy"]["auroc"] == pytest.approx(expected.auroc)
 
 
+def test_one_network_has_no_scores_of_disagreement(analyse):
+    _, metrics = analyse("out_of_distribution", ood=["noise"], ood_images=30, num_networks=1)
+    scores = {*metrics["analyses"]["out_of_distribution"]["sets"]["noise"]} & {*SCORES}
+    assert scores == {"entropy", "expected_entropy", "least_confidence", "energy"}
+
+
 @pytest.mark.parametrize(
     ("names", "dataset", "channels", "words"),
     [
