@@ -140,11 +140,7 @@ class APD(LatentSampler):
             ValueError: There are fewer networks than a step draws, they are of another target, or
                 their weights are not finite.
         """
-        own, others = (
-            [slot.shape for layer in target.layers for slot in layer.slots]
-            for target in (self.target, ensemble.target)
-        )
-        if own != others:
+        if not self.target.has_weights_of(ensemble.target):
             raise ValueError("Cannot learn networks of another target: give networks of this one.")
         if any(isinstance(one, NetworkDropout) for one in ensemble.target.plan.operations):
             raise ValueError(
@@ -261,7 +257,8 @@ class APD(LatentSampler):
 
     def _report(self, data: Any, z: tf.Tensor, seed: tf.Tensor, share: Share) -> dict:
         """The compiled loss and metrics of the generated networks on a batch."""
-        dealt = share.deal(*keras.utils.unpack_x_y_sample_weight(data))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        dealt = share.deal(x, self._by_output(y), self._by_output(sample_weight))
         state = [share.take(t) for t in self.target.initial_state(self.num_networks, seed)]
         weights = self.gauge(WeightSet(self.generate(z).trainable, state))
         outputs, _ = self.target.run(weights, dealt.x, batch_statistics=True)

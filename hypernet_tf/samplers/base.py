@@ -417,8 +417,9 @@ class WeightSampler(keras.Model, abc.ABC):
 
         Raises:
             ValueError: A classification loss of logits on outputs that are probabilities, or the
-                reverse.
+                reverse; or a loss that is a sum over examples.
         """
+        check_reduction(loss)
         given = self._given_target
         meaning = check_loss(loss, given)
         wanted = given if meaning in (None, given.outputs) else given.with_outputs(meaning)
@@ -431,10 +432,32 @@ class WeightSampler(keras.Model, abc.ABC):
             "weighted_metrics": weighted_metrics,
         }
         super().compile(optimizer=optimizer, **compiled, **kwargs)
-        self._evaluation = EvaluationState(**compiled)
+        self._evaluation = EvaluationState(self.output_names, **compiled)
         self.build_terms()
+        if self.trained_terms and getattr(self.optimizer, "use_ema", False):
+            raise ValueError(
+                "use_ema averages the variables of the networks' loss, and Keras would take those "
+                "of a term with variables of its own for them: compile without use_ema."
+            )
         # Made here rather than in the first step, which would then be traced twice.
         self.optimizer.build(self.generating_variables)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the target's outputs, by which a dict of losses, metrics or labels goes."""
+        return self.target.output_names
+
+    def _by_output(self, values: Any) -> Any:
+        """Labels or sample weights by the names of outputs, structured as the outputs are."""
+        outputs = self.target.plan.outputs
+        if not isinstance(values, dict) or isinstance(outputs, dict):
+            return values
+        unknown = [name for name in values if name not in self.output_names]
+        if unknown:
+            raise ValueError(
+                f"There is no output '{unknown[0]}': the target has {', '.join(self.output_names)}."
+            )
+        return keras.tree.pack_sequence_as(outputs, [values.get(n) for n in self.output_names])
 
     def compile_from_config(self, config):
         """As Keras's own, which does nothing if `compile` is overridden."""
@@ -482,7 +505,9 @@ class WeightSampler(keras.Model, abc.ABC):
         y_pred = keras.tree.map_structure(
             lambda ref: tf.zeros([size, *_smallest(plan.shapes[ref])]), plan.outputs
         )
-        y = keras.tree.map_structure(tf.convert_to_tensor, y)
+        y = keras.tree.map_structure(
+            lambda t: None if t is None else tf.convert_to_tensor(t), self._by_output(y)
+        )
         for model in (self, self._evaluation.member, self._evaluation.ensemble):
             build_metrics(model, y, y_pred)
 
@@ -529,7 +554,8 @@ class WeightSampler(keras.Model, abc.ABC):
         share = Share(self.num_networks)
         share.check(self.optimizer, self.target)
         deal = share.hand_out if self.shared_inputs else share.deal
-        dealt = deal(*keras.utils.unpack_x_y_sample_weight(data))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        dealt = deal(x, self._by_output(y), self._by_output(sample_weight))
         seed = stream_seed(self.seed, TRAIN, self.step.value)
         with tf.GradientTape() as tape:
             drawn, weights = self._draw_weights(
@@ -556,9 +582,10 @@ class WeightSampler(keras.Model, abc.ABC):
         self.optimizer.apply(gradients, self.generating_variables)
         self.step.assign(self.step + 1)
         self.lam.assign(self.lam * self.lam_growth)
-        self._loss_tracker.update_state(objective)
-        self.accuracy_loss_tracker.update_state(accuracy_loss)
-        self.diversity_tracker.update_state(diversity_loss)
+        # As in Keras, a short last batch counts by its examples in the means of an epoch.
+        self._loss_tracker.update_state(objective, sample_weight=dealt.num_answers)
+        self.accuracy_loss_tracker.update_state(accuracy_loss, sample_weight=dealt.num_answers)
+        self.diversity_tracker.update_state(diversity_loss, sample_weight=dealt.num_answers)
         return self.compute_metrics(dealt.x, y, y_pred, sample_weight=sample_weight)
 
     def _step_record(
@@ -656,7 +683,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def _ensemble(self, num_networks: int | None, seed: int, verbose: int = 0) -> Ensemble:
         """Networks for predictions; None for 10, or all of a finite sampler."""
         self._check_batch_norm_data()
-        count = num_networks or self.num_available or PREDICTION_NETWORKS
+        count = self.num_available or PREDICTION_NETWORKS if num_networks is None else num_networks
         return self.sample(count, seed=seed, verbose=verbose)
 
     def export(
@@ -724,6 +751,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def test_step(self, data):
         """The losses and metrics of one batch; every evaluated network sees all its images."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y, sample_weight = self._by_output(y), self._by_output(sample_weight)
         drawn, weights = self._evaluation.networks.read()
         # One after the other: a batch is as large as the user makes it for one network.
         outputs, _ = self.target.run_each(weights, x)
@@ -809,7 +837,8 @@ class WeightSampler(keras.Model, abc.ABC):
         for index, value in enumerate(self.target.frozen):
             store[f"target_{index}"] = value.numpy()
         if self.target.statistics and self.batch_norm_data is not None:
-            for index, inputs in enumerate(keras.tree.flatten(self.batch_norm_data)):
+            # A dict flattens in the order of its keys, and is packed in that of the model's inputs.
+            for index, inputs in enumerate(self.target.inputs_in_order(self.batch_norm_data)):
                 store[f"batch_norm_data_{index}"] = np.asarray(inputs)
 
     def load_own_variables(self, store):
@@ -938,6 +967,9 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
     Raises:
         ValueError: A loss of logits on outputs that are probabilities, or the reverse.
     """
+    if isinstance(loss, (list, tuple, dict)):
+        parts = keras.tree.flatten(loss)
+        return check_loss(parts[0], target) if len(parts) == 1 else None
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     if loss in _BINARY:
         if not target.single_column:
@@ -953,10 +985,28 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
         return "logits"
     if target.outputs != "probabilities":
         raise ValueError(
-            "The loss takes probabilities, but the target does not end in a softmax: "
-            "give the loss from_logits=True."
+            "The loss takes probabilities, but the target does not end in a softmax: give the loss "
+            "from_logits=True, or say Target(model, outputs='probabilities') if they are some."
         )
     return "probabilities"
+
+
+def check_reduction(loss: Any) -> None:
+    """Check that losses are means over examples: networks and replicas average theirs.
+
+    Args:
+        loss: Loss, or losses of several outputs, that `compile` was given.
+
+    Raises:
+        ValueError: A loss is a sum, or is not reduced.
+    """
+    for one in keras.tree.flatten(loss):
+        reduction = getattr(one, "reduction", "sum_over_batch_size")
+        if reduction not in ("sum_over_batch_size", "mean", "mean_with_sample_weight"):
+            raise ValueError(
+                f"The loss has reduction={reduction!r}, but networks average theirs: use "
+                "'sum_over_batch_size', and lam as a factor."
+            )
 
 
 def check_labels(loss: Any, y: Any, target: Target) -> None:
@@ -971,6 +1021,8 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
         ValueError: One-hot labels for a loss that takes numbers of classes, or the reverse; or
             numbers of classes that the target does not have.
     """
+    parts = keras.tree.flatten(loss)
+    loss = parts[0] if len(parts) == 1 else loss
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     sparse, one_hot = loss in _SPARSE, loss in _ONE_HOT
     refs = keras.tree.flatten(target.plan.outputs)

@@ -68,8 +68,10 @@ def _map(function: Callable[[tf.Tensor], Any], structure: Any) -> Any:
 
 
 def _reshape(tensor: tf.Tensor, front: list, rest: tf.TensorShape) -> tf.Tensor:
-    """Reshape to [*front, *rest], of which `rest` may have one unknown axis."""
-    return tf.reshape(tensor, [*front, *(-1 if axis is None else axis for axis in rest)])
+    """Reshape to [*front, *rest], where `rest` are the last axes of the tensor."""
+    sizes = tf.shape(tensor)[tensor.shape.rank - rest.rank :]
+    known = [sizes[index] if axis is None else axis for index, axis in enumerate(rest)]
+    return tf.reshape(tensor, [*front, *known])
 
 
 class Part(NamedTuple):
@@ -146,7 +148,7 @@ class Share:
         size = keras.tree.flatten(x)[0].shape[0]
         if size is not None and size % count == 0:
             each = size // count
-            dealt = _map(lambda t: tf.reshape(t, [count, each, *t.shape[1:]]), x)
+            dealt = _map(lambda t: _reshape(t, [count, each], t.shape[1:]), x)
             return Dealt(dealt, y, sample_weight, size)
         if self.replicas > 1:
             x, y, sample_weight = _map(self._all_examples, (x, y, sample_weight))

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.ensembles.inference import examples_at_once
 from hypernet_tf.samplers.base import check_num_data, is_number, is_whole, some_inputs
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
@@ -214,12 +215,14 @@ class BHN(LatentSampler):
     # ---- the start ------------------------------------------------------------------------
 
     def fit(self, x=None, *args, **kwargs):
-        """As `WeightSampler.fit`, which begins with `initialize` on 1,000 of the inputs.
+        """As `WeightSampler.fit`, which begins with `initialize` on up to 1,000 of the inputs.
 
         Inputs of a Python generator are not looked at.
         """
         if not self.step.numpy():
-            self.initialize(some_inputs(x, INITIAL_INPUTS))
+            # All activations of one network on these inputs are in memory at once.
+            count = min(INITIAL_INPUTS, max(2, examples_at_once(self.target, 1)))
+            self.initialize(some_inputs(x, count))
         return super().fit(x, *args, **kwargs)
 
     def initialize(self, x: Any = None, *, verbose: int = 0) -> None:

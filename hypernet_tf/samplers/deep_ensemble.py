@@ -63,6 +63,21 @@ class DeepEnsemble(WeightSampler):
         self.theta = trained_weights(self, num_networks, self.initializers)
         self.built = True
 
+    def compile(self, optimizer="adam", *args, **kwargs):
+        """As `WeightSampler.compile`.
+
+        Raises:
+            ValueError: The optimizer clips by norms, which would be those of all networks together.
+        """
+        super().compile(optimizer, *args, **kwargs)
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        for name in ("clipnorm", "global_clipnorm"):
+            if self.num_networks > 1 and getattr(inner, name, None):
+                raise ValueError(
+                    f"{name} is a norm of all networks' gradients together, so that they would not "
+                    "train as each alone: use clipvalue, or none."
+                )
+
     @property
     def num_available(self) -> int:
         """N."""

@@ -16,11 +16,13 @@ class Scores(keras.Model):
 
     Args:
         name: Prefix of the results: "member" or "ensemble".
+        output_names: Names of the target's outputs.
         **compiled: Loss and metrics as `keras.Model.compile` takes them. Metric objects are copied.
     """
 
-    def __init__(self, name: str, **compiled: Any):
+    def __init__(self, name: str, output_names: list[str], **compiled: Any):
         super().__init__(name=name)
+        self.output_names = output_names
         self.compile(optimizer=None, **keras.tree.map_structure(_copied, compiled))
 
     def update(self, y: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
@@ -108,6 +110,7 @@ class EvaluationState:
     """The networks, losses and metrics of `WeightSampler.evaluate`.
 
     Args:
+        output_names: Names of the target's outputs.
         **compiled: Loss and metrics as `keras.Model.compile` takes them.
 
     Attributes:
@@ -117,11 +120,11 @@ class EvaluationState:
         ensemble: Scores of the mean prediction.
     """
 
-    def __init__(self, **compiled: Any):
+    def __init__(self, output_names: list[str], **compiled: Any):
         self.networks = EvaluatedNetworks()
         self.objective = keras.metrics.Mean(name="loss")
-        self.member = Scores("member", **compiled)
-        self.ensemble = Scores("ensemble", **compiled)
+        self.member = Scores("member", output_names, **compiled)
+        self.ensemble = Scores("ensemble", output_names, **compiled)
 
     def reset(self) -> None:
         """Forget all examples."""

@@ -261,7 +261,9 @@ def read_dropout(
     masks, layers = [], []
     for operation in target.plan.operations:
         if type(operation) not in _DROPOUTS:
-            if isinstance(operation, keras.layers.Layer) and _drops(operation.get_config()):
+            is_keras = type(operation).__module__.partition(".")[0] == "keras"
+            is_layer = isinstance(operation, keras.layers.Layer)
+            if is_layer and is_keras and _drops(operation.get_config()):
                 raise ValueError(
                     f"The layer '{operation.name}' ({type(operation).__name__}) drops numbers in a "
                     "way that no mask of a network stands for: set its rate to 0, and add Dropout "

@@ -128,7 +128,7 @@ class NoiseControl(LatentSampler):
             ValueError: There is one network, or the networks are of another target, or two of them
                 are equal, in a layer if each has a scale.
         """
-        if ensemble.target.weight_count != self.target.weight_count:
+        if not self.target.has_weights_of(ensemble.target):
             raise ValueError("Cannot match networks of another target: give networks of this one.")
         if len(ensemble) < 2:
             raise ValueError("Cannot match one network, which has no distance: give at least 2.")

@@ -22,6 +22,9 @@ import tensorflow as tf
 from hypernet_tf.targets.graph import Plan
 from hypernet_tf.targets.layers import kernel_axes, traits_of
 
+_FEW_WEIGHTS = 32  # of so few weights, one draw does not tell the standard deviation
+_DRAWS_OF_FEW = 32
+
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
@@ -56,8 +59,15 @@ class Slot:
         return math.prod(self.shape)
 
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of the initializer's draws."""
-        values = np.asarray(self.initializer(self.shape, dtype="float32"), np.float64)
+        """Mean and standard deviation of the initializer's draws.
+
+        One draw of a large variable tells them; a small one is drawn several times.
+        """
+        draws = [self.initializer]
+        if self.size < _FEW_WEIGHTS:
+            draws = [seeded(self.initializer, number) for number in range(_DRAWS_OF_FEW)]
+        values = np.stack([np.asarray(draw(self.shape, dtype="float32")) for draw in draws])
+        values = values.astype(np.float64)
         return float(values.mean()), float(values.std())
 
 

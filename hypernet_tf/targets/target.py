@@ -210,6 +210,13 @@ class Target:
     # ---- what the outputs mean --------------------------------------------------------------
 
     @property
+    def output_names(self) -> list[str]:
+        """The names of the outputs, in order."""
+        if isinstance(self._template, keras.Sequential):
+            return [self._template.layers[-1].name]
+        return list(self._template.output_names)
+
+    @property
     def classes(self) -> int | None:
         """The number of classes; None for values and for several outputs.
 
@@ -314,6 +321,18 @@ class Target:
         return tf.math.log(tf.maximum(outputs, _SMALLEST_PROBABILITY))
 
     # ---- weight sets ------------------------------------------------------------------------
+
+    def has_weights_of(self, other: Target) -> bool:
+        """Whether the networks of another target have weights of the same shapes.
+
+        Args:
+            other: The other target.
+        """
+        own, others = (
+            [slot.shape for layer in target.layers for slot in layer.slots]
+            for target in (self, other)
+        )
+        return own == others
 
     def assemble(self, rows: list[tf.Tensor]) -> list[tf.Tensor]:
         """Weights from generator rows.

@@ -125,6 +125,41 @@ class TestEvaluate:
         assert logs["ensemble_loss"] == pytest.approx(losses, rel=1e-5)
         assert logs["ensemble_a_mae"] == pytest.approx(np.abs(mean["a"] - 1).mean(), rel=1e-5)
 
+    def test_dicts_by_the_names_of_outputs_are_those_of_keras(self):
+        """A list of outputs; losses, metrics, labels and weights by name."""
+        inputs = keras.Input((2,))
+        hidden = layers.Dense(5)(inputs)
+        kinds = layers.Dense(3, activation="softmax", name="kind")(hidden)
+        model = keras.Model(inputs, [kinds, layers.Dense(1, name="size")(hidden)])
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(30, 2)).astype("float32")
+        y = {"kind": rng.integers(0, 3, 30), "size": x[:, :1] ** 2}
+        weights = {"kind": rng.uniform(size=30), "size": np.ones(30)}
+        compiled = {
+            "loss": {"kind": "sparse_categorical_crossentropy", "size": "mse"},
+            "metrics": {"kind": ["accuracy"]},
+            "weighted_metrics": {"kind": ["accuracy"]},
+        }
+        sampler = deep_ensemble(model, num_networks=1, gauge=False)
+        sampler.compile(optimizer=keras.optimizers.SGD(0.1), **compiled)
+        network = sampler.sample(1).to_keras()
+        network.compile(optimizer=keras.optimizers.SGD(0.1), **compiled)
+        options = {"batch_size": 10, "shuffle": False, "verbose": 0}
+        history = sampler.fit(x, y, sample_weight=weights, **options).history
+        # Keras takes these in the order of the outputs only.
+        in_order = {"y": [*y.values()], "sample_weight": [*weights.values()]}
+        expected = network.fit(x, **in_order, **options).history
+        for name in ("loss", "kind_accuracy", "kind_weighted_accuracy"):
+            assert history[name] == pytest.approx(expected[name], rel=1e-5), name
+        logs = sampler.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
+        expected = network.evaluate(x, **in_order, verbose=0, return_dict=True)
+        for name in ("loss", "kind_accuracy", "kind_weighted_accuracy"):
+            assert logs[f"member_{name}"] == pytest.approx(expected[name], rel=1e-5), name
+        with pytest.raises(
+            ValueError, match=r"^There is no output 'knd': the target has kind, size"
+        ):
+            sampler.evaluate(x, {"knd": y["kind"]}, verbose=0)
+
     def test_metric_objects_keep_apart_states(self, blobs):
         metric = keras.metrics.SparseCategoricalAccuracy(name="hits")
         sampler = deep_ensemble()
@@ -243,6 +278,19 @@ class TestBatchNorm:
         loaded = keras.saving.load_model(tmp_path / "sampler.keras")
         np.testing.assert_array_equal(loaded.batch_norm_data["a"], np.ones((6, 2)))
         np.testing.assert_array_equal(loaded.batch_norm_data["b"], np.zeros((6, 3)))
+
+    def test_inputs_by_name_are_saved_in_the_order_of_the_model(self, tmp_path):
+        inputs = [keras.Input((3,), name="zeta"), keras.Input((3,), name="alpha")]
+        joined = layers.Concatenate()([layers.Dense(4)(inputs[0]), inputs[1]])
+        model = keras.Model(inputs, layers.Dense(2)(layers.BatchNormalization()(joined)))
+        rng = np.random.default_rng(0)
+        x = {"zeta": 5 * rng.normal(size=(64, 3)), "alpha": 9 + rng.normal(size=(64, 3))}
+        sampler = deep_ensemble(model, num_networks=2)
+        sampler.compile(loss=LOGITS)
+        sampler.fit(x, rng.integers(0, 2, 64), verbose=0)
+        sampler.save(tmp_path / "sampler.keras")
+        loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+        np.testing.assert_array_equal(loaded.predict(x), sampler.predict(x))
 
     def test_a_target_without_statistics_saves_none(self, tmp_path):
         sampler = hypernetwork()
@@ -447,6 +495,67 @@ def test_a_model_with_an_open_size_trains(kind):
     x = np.random.default_rng(0).normal(size=(8, 6, 3)).astype("float32")
     history = sampler.fit(x, np.zeros([8, 6], int), verbose=0).history
     assert np.isfinite(history["loss"]).all()
+
+
+def test_images_of_any_size_train():
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 1)),
+            layers.Conv2D(2, 3, activation="relu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3),
+        ]
+    )
+    sampler = deep_ensemble(model, num_networks=2)
+    sampler.compile(loss=LOGITS)
+    rng = np.random.default_rng(0)
+    sizes = [(4, 5, 6), (4, 7, 5), (3, 6, 6)]
+
+    def batches():
+        for size in sizes:
+            yield rng.normal(size=(*size, 1)).astype("float32"), rng.integers(0, 3, size[0])
+
+    shapes = (
+        tf.TensorSpec([None, None, None, 1], tf.float32),
+        tf.TensorSpec([None], tf.int64),
+    )
+    data = tf.data.Dataset.from_generator(batches, output_signature=shapes)
+    data = data.apply(tf.data.experimental.assert_cardinality(len(sizes)))
+    history = sampler.fit(data, shuffle=False, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    for x, y in batches():  # batches whose size is known
+        assert np.isfinite(sampler.train_on_batch(x, y)).all()
+
+
+def test_a_short_last_batch_counts_by_its_examples_as_in_keras():
+    x, y = np.zeros((10, 2), "float32"), np.zeros((10, 1), "float32")
+    y[9] = 10
+    sampler = deep_ensemble(keras.Sequential([keras.Input((2,)), layers.Dense(1)]), num_networks=1)
+    sampler.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    history = sampler.fit(x, y, batch_size=9, shuffle=False, verbose=0).history
+    assert history["loss"] == history["accuracy_loss"] == pytest.approx([10.0])
+
+
+@pytest.mark.parametrize("reduction", ["sum", None])
+def test_losses_that_are_sums_are_an_error(reduction):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+    for given in (loss, [loss]):
+        with pytest.raises(ValueError, match=r"^The loss has reduction='?\w+'?, but networks"):
+            deep_ensemble().compile(loss=given)
+
+
+def test_a_list_of_one_loss_is_that_loss(blobs):
+    sampler = deep_ensemble(num_networks=2)
+    sampler.compile(loss=[LOGITS])
+    assert sampler.target.outputs == "logits"
+    np.testing.assert_allclose(sampler.predict(blobs[0]).sum(-1), 1, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"^Labels run from 0 to 7, but the target has 3 classes"):
+        sampler.fit(blobs[0], blobs[1] + 5, verbose=0)
+
+
+def test_no_networks_predict_nothing(blobs):
+    with pytest.raises(ValueError, match=r"^Cannot sample 0 networks: give a whole number"):
+        fitted(deep_ensemble, *blobs, epochs=1)[0].predict(blobs[0], num_networks=0)
 
 
 def test_compiling_again_forgets_what_the_loss_before_said_of_the_outputs():

@@ -26,6 +26,13 @@ class TestDeepEnsemble:
             expected = np.concatenate([v.numpy().ravel() for v in network.trainable_variables])
             np.testing.assert_allclose(row, expected, atol=2e-6)
 
+    @pytest.mark.parametrize("name", ["clipnorm", "global_clipnorm"])
+    def test_clipping_by_the_norm_of_all_networks_is_an_error(self, name):
+        optimizer = keras.optimizers.SGD(**{name: 1.0})
+        with pytest.raises(ValueError, match=f"^{name} is a norm of all networks' gradients"):
+            deep_ensemble(num_networks=2).compile(optimizer, loss=LOGITS)
+        deep_ensemble(num_networks=1).compile(keras.optimizers.SGD(**{name: 1.0}), loss=LOGITS)
+
     def test_a_prior_acts_as_it_would_on_one_network(self, blobs):
         x, y = blobs
         four, one = (deep_ensemble(num_networks=n, prior_scale=0.5, lam=9.0) for n in (4, 1))

@@ -108,11 +108,15 @@ def test_what_cannot_be_matched_is_an_error_and_changes_nothing():
     same = deep_ensemble(num_networks=2)
     for weights in same.theta:
         weights.assign(tf.repeat(weights[:1], 2, 0))
-    large = keras.Sequential([keras.Input((2,)), keras.layers.Dense(9)])
+    large, of_as_many_weights = (
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(units)]) for units in (9, 17)
+    )
+    assert hn.Target(of_as_many_weights).weight_count == sampler.target.weight_count
     for ensemble, words in (
         (same.sample(2), "Cannot match equal networks"),
         (same.sample(1), "Cannot match one network"),
         (deep_ensemble(large).sample(2), "of another target"),
+        (deep_ensemble(of_as_many_weights).sample(2), "of another target"),
     ):
         with pytest.raises(ValueError, match=words):
             sampler.match(ensemble)

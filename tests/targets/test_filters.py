@@ -283,3 +283,11 @@ def test_where_a_layer_states_no_initializer_it_returns_the_models_value():
     model = keras.Sequential([keras.Input((4,)), Scale()])
     ((slot,),) = (layer.slots for layer in hn.Target(model).layers)
     np.testing.assert_array_equal(slot.initializer((4,)), model.layers[0].factor)
+
+
+def test_one_weight_has_the_spread_of_its_initializer():
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+    (slot,) = hn.Target(model).layers[0].slots
+    mean, deviation = slot.moments()  # Glorot's uniform distribution on [-sqrt(3), sqrt(3)]
+    assert abs(mean) < 0.6
+    assert deviation == pytest.approx(1.0, rel=0.3)

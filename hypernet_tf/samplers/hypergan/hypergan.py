@@ -281,6 +281,7 @@ class HyperGAN(LatentSampler):
 
     def fit(self, *args, **kwargs):
         """As `WeightSampler.fit`, which begins with `initialize`."""
+        self._check_inputs(args[0] if args else kwargs.get("x"))
         self.initialize(verbose=int(kwargs.get("verbose", 1) in ("auto", 1)))
         return super().fit(*args, **kwargs)
 

@@ -327,3 +327,16 @@ def test_defaults_learn_the_digits(load_once):
     logs = gan.evaluate(digits.test.x, digits.test.y, return_dict=True, verbose=0)
     assert logs["member_accuracy"] > 0.92
     assert logs["ensemble_accuracy"] > logs["member_accuracy"]
+
+
+def test_a_wrong_shape_is_found_before_the_pretraining(monkeypatch):
+    sampler = hypergan()
+    sampler.compile(loss=LOGITS)
+    monkeypatch.setattr(sampler, "pretrain_mixer", lambda **_: pytest.fail("pretrained"))
+    with pytest.raises(ValueError, match=r"^Inputs have shape \(6, 5\), but the target takes"):
+        sampler.fit(np.zeros((6, 5), "float32"), np.zeros(6, "int64"), verbose=0)
+
+
+def test_averages_of_the_optimizer_are_an_error():
+    with pytest.raises(ValueError, match=r"^use_ema averages the variables of the networks' loss"):
+        hypergan().compile(keras.optimizers.Adam(use_ema=True), loss=LOGITS)
