@@ -33,7 +33,8 @@ from reproduce.cli import (
     seeds_flag,
     shared_flags,
 )
-from reproduce.configs import RunConfig, preset
+from reproduce.configs import METHODS, RunConfig, preset
+from reproduce.configs.methods import methods_of
 from reproduce.runs.folder import UsageError, folder_name
 from reproduce.studies.study import Column, RunResult, Study, StudyRun
 
@@ -135,8 +136,8 @@ class Classification(Study):
         """What was trained, and what the numbers are."""
         costs = {
             "paper": "Each method trained as its preset says, so that costs differ.",
-            "quick": f"Each method trained for {QUICK_PASSES:,} image passes (an image forth and "
-            "back through one target network) or the next whole step.",
+            "quick": f"Each method trained for {QUICK_PASSES:,} image passes (an image forward "
+            "and backward through one target network) or the next whole step.",
         }
         return [
             f"{costs[self.preset]} Seeds {', '.join(map(str, self.seeds))}; numbers are mean ± "
@@ -170,15 +171,23 @@ def from_flags() -> Classification:
     )
     if values.preset not in DATASETS:
         raise UsageError(f"a study of classification has no preset '{values.preset}': choose quick")
-    methods = methods_flag.methods(METHODS_SHOWN)
+    others = [name for name in methods_of("mnist") if not METHODS[name].matches]
+    methods = methods_flag.methods([*dict.fromkeys([*METHODS_SHOWN, *others])], METHODS_SHOWN)
     known = (*hn.data.NAMES[1:], *hn.data.COLOUR_NAMES)
+    if command.FLAGS["datasets"].present and not values.datasets:
+        raise UsageError("--datasets is empty: name at least one")
     datasets = []
     for name in values.datasets or DATASETS[values.preset]:
         if name.partition(":")[0] not in known:
             raise UsageError(f"there is no data set '{name}': --datasets takes {', '.join(known)}")
+        if len(hn.data.Selection.parse(name).classes) == 1:
+            raise UsageError(f"a network needs at least 2 classes: --datasets={name} is one")
         datasets.append(hn.data.resolve(name, values.data_dir)[0])
     if len(set(datasets)) < len(datasets):
         raise UsageError("--datasets names a data set twice: name each once")
+    for dataset in datasets:
+        for method in methods:
+            run_flags.check_preset(experiment_of(dataset), method, values.preset)
     seeds = tuple(sorted(map(int, values.seeds)))
     return Classification(tuple(datasets), methods, values.preset, seeds)
 

@@ -65,7 +65,7 @@ flags.adopt_module_key_flags(analysis_flags)
 flags.DEFINE_integer(
     "passes",
     None,
-    "The cost of a training: how many images go through one target network, forth and back. "
+    "The cost of a training: how many images go through one target network, forward and backward. "
     "Default: the cost of the hypernetwork's published run, 13,312,000; 1,024,000 for "
     "--preset=quick, 512,000 for --preset=fast.",
     lower_bound=1,
@@ -229,9 +229,9 @@ class Comparison(Study):
         """What was trained, and what the numbers compare."""
         return [
             f"Each method trained the same target on the same images, for {self.passes:,} image "
-            "passes (an image forth and back through one target network) or the next whole step; "
-            f"seeds {', '.join(map(str, self.seeds))}. Numbers are mean ± standard deviation over "
-            "seeds. An ensemble of N networks that share a budget gives each of them 1/N of it.",
+            "passes (an image forward and backward through one target network) or the next whole "
+            f"step; seeds {', '.join(map(str, self.seeds))}. Numbers are mean ± standard deviation "
+            "over seeds. An ensemble of N networks that share a budget gives each 1/N of it.",
             "Entropy is minus the diversity term of samplers with a latent space, whose dimension "
             "it multiplies: it compares seeds, not methods. The distance to the nearest of ten "
             "networks compares methods.",

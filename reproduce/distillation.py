@@ -88,6 +88,7 @@ def run(
     """
     config, _ = folders.finished(folder, RunConfig)
     dataset = experiment.load(config, data_dir)
+    keras.config.set_dtype_policy(config.precision)
     sampler = finished_sampler(folder, config)
     sampler.batch_norm_data = experiment.batch_norm_images(dataset)
     count = num_networks or config.num_networks
@@ -200,4 +201,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    command.FLAGS["run_dir"].help = "The folder of the finished run whose networks are distilled."
+    command.FLAGS["seed"].help = "Seed of the students; the networks are those of the run."
+    command.FLAGS[
+        "num_networks"
+    ].help = "How many networks are averaged and teach. Default: as many as the run's ensemble has."
     command.run(main)

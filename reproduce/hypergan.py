@@ -98,7 +98,7 @@ class Ablations(Study):
 
     def title(self) -> str:
         """The heading of the page."""
-        return f"HyperGAN and its ablations on {self.config.dataset}"
+        return f"HyperGAN and its ablations on {hn.data.title(self.config.dataset)}"
 
     def summary(
         self,

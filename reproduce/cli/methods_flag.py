@@ -15,11 +15,12 @@ flags.DEFINE_list(
 )
 
 
-def methods(known: Sequence[str]) -> tuple[str, ...]:
+def methods(known: Sequence[str], all_methods: Sequence[str] | None = None) -> tuple[str, ...]:
     """The methods that the flag names, in the order of the experiment.
 
     Args:
-        known: Names of the experiment's methods.
+        known: Names of the methods that may be named.
+        all_methods: What "all" stands for; None for all that may be named.
 
     Raises:
         UsageError: No method, an unknown one, or one named twice.
@@ -27,7 +28,9 @@ def methods(known: Sequence[str]) -> tuple[str, ...]:
     flag = flags.FLAGS["methods"]
     if not flag.value:
         raise UsageError("--methods is empty: name at least one")
-    names = known if flag.value == ["all"] else flag.value
+    if flag.value == ["all"]:
+        return tuple(known if all_methods is None else all_methods)
+    names = flag.value
     for name in names:
         if name not in known:
             raise UsageError(f"there is no method '{name}': choose from {', '.join(known)}")

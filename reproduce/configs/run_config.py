@@ -84,7 +84,7 @@ class RunConfig:
 
     @property
     def passes_per_step(self) -> int:
-        """Images that go through a target network, forth and back, in a training step."""
+        """Images that go through a target network, forward and backward, in a training step."""
         return self.networks_per_step * self.images_per_network
 
     def with_step_of(self, *, networks_per_step: int, images_per_network: int) -> RunConfig:
@@ -114,7 +114,7 @@ class RunConfig:
 
     @property
     def image_passes(self) -> int:
-        """Images that go through a target network, forth and back, in the run."""
+        """Images that go through a target network, forward and backward, in the run."""
         return self.steps * self.passes_per_step
 
     @property

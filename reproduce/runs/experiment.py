@@ -135,8 +135,8 @@ def run(
             if matched is not None and not learns:
                 match(sampler, matched, folder)
             # Remove results of a previous, shorter run.
-            for old in (folder / "metrics.json", page):
-                old.unlink(missing_ok=True)
+            for old in ("metrics.json", "distillation.json", "distillation.md", page.name):
+                (folder / old).unlink(missing_ok=True)
             shutil.rmtree(folder / "figures", ignore_errors=True)
             subject = Subject(sampler, dataset, resolved, data_dir)
             start = time.monotonic()

@@ -33,6 +33,11 @@ def test_the_quick_preset_is_the_embedded_digits_at_one_cost():
         assert 0 <= config.image_passes - QUICK_PASSES < config.passes_per_step
 
 
+def test_other_methods_join_where_they_are_named():
+    with command_line("--preset=quick", "--methods=bhn,hypergan"):
+        assert classification.from_flags().methods == ("hypergan", "bhn")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -40,7 +45,9 @@ def test_the_quick_preset_is_the_embedded_digits_at_one_cost():
         (["--datasets=glyphs"], "there is no data set 'glyphs'"),
         (["--datasets=mnist,mnist:0-9"], "names a data set twice"),
         (["--preset=fast"], "has no preset 'fast': choose quick"),
-        (["--methods=bhn"], "there is no method 'bhn'"),
+        (["--methods=noise"], "there is no method 'noise'"),
+        (["--datasets="], "--datasets is empty: name at least one"),
+        (["--datasets=mnist_5k:3"], "a network needs at least 2 classes: --datasets=mnist_5k:3"),
         (["--lam=3"], "a study of classification has no --lam"),
     ],
 )

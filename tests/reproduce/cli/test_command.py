@@ -96,7 +96,7 @@ class TestErrors:
             (DataError("do something else"), 1),
             (CheckpointError("do something else"), 1),
             (DeviceError("do something else"), 1),
-            (TrainingDivergedError("do something else"), 1),
+            (TrainingDivergedError("do something else"), 3),
             (WorkerLostError("do something else"), 1),
         ],
         ids=lambda value: type(value).__name__,

@@ -14,6 +14,7 @@ from hypernet_tf.metrics import MEASURES, Measure
 from reproduce.reports import run_page
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
+from reproduce.runs.command import DIVERGED, DivergedError, run_child
 from reproduce.runs.folder import RunError, UsageError
 from reproduce.studies import study as studies
 from reproduce.studies.study import Column, Number
@@ -54,6 +55,26 @@ def children(monkeypatch, tiny_run):
 
 
 class TestRunning:
+    def test_where_a_training_diverges_the_other_runs_are_done(self, monkeypatch, tmp_path):
+        started = []
+
+        def run_child(arguments, what):
+            started.append(what)
+            raise DivergedError(f"the training of {what} diverged")
+
+        monkeypatch.setattr(studies, "run_child", run_child)
+        with pytest.raises(
+            RunError, match=r"^training diverged: sgd-seed=0, deep_ensemble-seed=0;"
+        ):
+            STUDY.execute(tmp_path / "study")
+        assert started == ["sgd-seed=0", "deep_ensemble-seed=0"]
+
+    def test_the_exit_code_of_a_child_says_that_it_diverged(self):
+        for code, error in ((DIVERGED, DivergedError), (1, RunError)):
+            with pytest.raises(RunError) as raised:
+                run_child(["-c", f"raise SystemExit({code})"], "sgd")
+            assert type(raised.value) is error
+
     def test_only_missing_runs_are_done(self, children, tiny_run, tmp_path, capsys):
         folder = tmp_path / "study"
         metrics = STUDY.execute(folder)
