@@ -3,7 +3,7 @@
     python -m benchmarks.method_steps --rounds 5
 
 Methods are alternated: each round runs ten steps of every method. Printed are the median time of a
-step, and the seconds for a million image passes (an image forth and back through one network).
+step, and the seconds for a million image passes (an image forward and backward through a network).
 """
 
 import argparse

@@ -90,6 +90,9 @@ class Examples:
     def chunks(self, length: int) -> Iterator[Chunk]:
         """The examples in chunks of one length; the last one may be shorter.
 
+        Where batches have examples of other shapes, such as longer sequences, so may the last one
+        before them.
+
         Raises:
             ValueError: The data set has no examples, or no end.
         """
@@ -97,6 +100,9 @@ class Examples:
         empty = True
         for chunk in self:
             empty = False
+            if rest is not None and not alike(rest, chunk):
+                yield rest
+                rest = None
             chunk = chunk if rest is None else joined(rest, chunk)
             whole = chunk.size - chunk.size % length
             for first in range(0, whole, length):
@@ -188,6 +194,12 @@ def check_inputs(x: Any, begin: int = 0) -> None:
 def part(chunk: Chunk, index: slice) -> Chunk:
     """Some of the examples."""
     return Chunk(*(_each(lambda array: array[index], values) for values in chunk))
+
+
+def alike(one: Chunk, other: Chunk) -> bool:
+    """Whether the examples of two chunks have the same shapes."""
+    shapes = ([array.shape[1:] for array in keras.tree.flatten(chunk.x)] for chunk in (one, other))
+    return next(shapes) == next(shapes)
 
 
 def joined(*chunks: Chunk) -> Chunk:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs, joined, part
+from hypernet_tf.ensembles.examples import Chunk, Examples, alike, check_inputs, joined, part
 from hypernet_tf.targets import Target, WeightSet
 
 # Bytes of activations that are in memory at once: half of 1 GiB, which leaves room for copies.
@@ -89,7 +89,7 @@ def run(
             # A last, short chunk runs with examples before it: all chunks have one shape.
             missing = 0
             shown = chunk
-            if before is not None and chunk.size < length:
+            if before is not None and chunk.size < length and alike(before, chunk):
                 missing = length - chunk.size
                 shown = part(joined(before, chunk), slice(-length, None))
             x = keras.tree.map_structure(tf.constant, shown.x)

@@ -907,12 +907,19 @@ def _rest(tensor: tf.Tensor, axes: int) -> list:
 def some_inputs(x: Any, count: int) -> Any:
     """Up to `count` of the inputs that `fit` was given; None for a generator.
 
-    Of arrays they are spread over all; of a data set they are the first ones.
+    Of arrays they are spread over all; of a data set they are the first ones, as far as they have
+    the shape of the first.
     """
     if is_data_set(x):
-        inputs, size = [], 0
+        inputs: list[Any] = []
+        size, shapes = 0, None
         for batch in batches(x):
-            inputs.append(keras.utils.unpack_x_y_sample_weight(batch)[0])
+            some = keras.utils.unpack_x_y_sample_weight(batch)[0]
+            given = [np.shape(array)[1:] for array in keras.tree.flatten(some)]
+            if shapes not in (None, given):
+                break
+            shapes = given
+            inputs.append(some)
             size += len(keras.tree.flatten(inputs[-1])[0])
             if size >= count:
                 break

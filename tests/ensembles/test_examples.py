@@ -7,6 +7,7 @@ import tensorflow as tf
 from data_sets import DATA_SETS, Batches, Endless, sliced
 from small_ensembles import EXAMPLES, NETWORKS, ensemble_of, normalised, one_line
 
+import hypernet_tf as hn
 from hypernet_tf.ensembles import inference
 
 layers = keras.layers
@@ -147,3 +148,33 @@ class Uneven(Batches):
     def __getitem__(self, index):
         x, y = super().__getitem__(index)
         return x, y[1:]
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_batches_of_sequences_may_have_different_lengths(batch_size):
+    model = keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            layers.Embedding(9, 4),
+            layers.GlobalAveragePooling1D(),
+            layers.BatchNormalization(),
+            layers.Dense(2),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    lengths = [(8, 5), (8, 5), (8, 7), (5, 9)]
+    parts = [(rng.integers(0, 9, size), rng.integers(0, 2, size[0])) for size in lengths]
+    shapes = (tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([None], tf.int64))
+    data = tf.data.Dataset.from_generator(lambda: iter(parts), output_signature=shapes)
+    data = data.apply(tf.data.experimental.assert_cardinality(len(parts)))
+    sampler = hn.DeepEnsemble(model, num_networks=2)
+    sampler.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    sampler.fit(data, shuffle=False, verbose=0)
+    assert sampler.batch_norm_data.shape == (16, 5)  # the first ones of one length
+    ensemble = sampler.sample(2)
+    predicted = ensemble.predict(data, batch_size=batch_size)
+    expected = np.concatenate([ensemble.predict(x) for x, _ in parts])
+    np.testing.assert_allclose(predicted, expected, rtol=1e-5, atol=1e-6)
+    accuracy = ensemble.evaluate(data, batch_size=batch_size).mean_probability_accuracy
+    labels = np.concatenate([y for _, y in parts])
+    assert accuracy == pytest.approx((expected.argmax(-1) == labels).mean())
