@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import keras
@@ -50,10 +51,29 @@ class Scores(keras.Model):
 
 
 def _copied(part: Any) -> Any:
-    """A metric with a state of its own; anything else as it is."""
-    if isinstance(part, keras.metrics.Metric):
-        return type(part).from_config(part.get_config())
-    return part
+    """A metric with a state of its own; anything else as it is.
+
+    Raises:
+        ValueError: The metric does not say with which arguments it was made.
+    """
+    if not isinstance(part, keras.metrics.Metric):
+        return part
+    config = part.get_config()
+    if not type(part).__module__.startswith("keras."):
+        parameters = inspect.signature(type(part)).parameters.values()
+        named = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+        if missing := [name for name in named if name not in config]:
+            raise ValueError(
+                f"The metric '{part.name}' cannot be copied for members and ensemble: return "
+                f"'{missing[0]}' from its get_config, too."
+            )
+    try:
+        return type(part).from_config(config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The metric '{part.name}' cannot be copied for members and ensemble: give the "
+            "function itself in its place, or register it with Keras."
+        ) from error
 
 
 def build_metrics(model: keras.Model, y: Any, y_pred: Any) -> None:

@@ -553,6 +553,34 @@ def test_a_list_of_one_loss_is_that_loss(blobs):
         sampler.fit(blobs[0], blobs[1] + 5, verbose=0)
 
 
+class Near(keras.metrics.Mean):
+    """A metric whose argument Keras does not know."""
+
+    def __init__(self, threshold=0.5, name="near", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.threshold = threshold
+
+
+class NearAgain(Near):
+    """The same, with its configuration."""
+
+    def get_config(self):
+        return super().get_config() | {"threshold": self.threshold}
+
+
+def first_column(y, y_pred):
+    return y_pred[..., 0]
+
+
+def test_metrics_are_copied_with_their_arguments_or_not_at_all():
+    with pytest.raises(ValueError, match=r"^The metric 'near' cannot be copied .* 'threshold' fr"):
+        deep_ensemble().compile(loss=LOGITS, metrics=[Near(0.9)])
+    deep_ensemble().compile(loss=LOGITS, metrics=[NearAgain(0.9)])
+    wrapped = keras.metrics.MeanMetricWrapper(first_column, name="first")
+    with pytest.raises(ValueError, match=r"^The metric 'first' cannot be copied .* function its"):
+        deep_ensemble().compile(loss=LOGITS, metrics=[wrapped])
+
+
 def test_no_networks_predict_nothing(blobs):
     with pytest.raises(ValueError, match=r"^Cannot sample 0 networks: give a whole number"):
         fitted(deep_ensemble, *blobs, epochs=1)[0].predict(blobs[0], num_networks=0)
