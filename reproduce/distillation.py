@@ -203,7 +203,5 @@ def main() -> None:
 if __name__ == "__main__":
     command.FLAGS["run_dir"].help = "The folder of the finished run whose networks are distilled."
     command.FLAGS["seed"].help = "Seed of the students; the networks are those of the run."
-    command.FLAGS[
-        "num_networks"
-    ].help = "How many networks are averaged and teach. Default: as many as the run's ensemble has."
+    command.FLAGS["num_networks"].help = "How many networks teach. Default: the run's ensemble."
     command.run(main)
