@@ -61,7 +61,8 @@ def _copied(part: Any) -> Any:
     config = part.get_config()
     if not type(part).__module__.startswith("keras."):
         parameters = inspect.signature(type(part)).parameters.values()
-        named = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+        open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        named = [one.name for one in parameters if one.kind not in open_ended]
         if missing := [name for name in named if name not in config]:
             raise ValueError(
                 f"The metric '{part.name}' cannot be copied for members and ensemble: return "
