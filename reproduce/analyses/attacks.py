@@ -45,7 +45,7 @@ IMAGES = Setting(
 STEPS = Setting("attack_steps", 10, "Number of steps of the iterated attacks.", lower_bound=1)
 SIZES = Setting(
     "attack_sizes",
-    ("0.01", "0.03", "0.08", "0.1", "0.2", "0.3"),
+    ("0.01", "0.03", "0.08", "0.1", "0.2", "0.3", "0.5", "1.0"),
     "Sizes of the attacks, fractions of the pixel range.",
     kind="list",
     resolve=_sizes,
