@@ -8,9 +8,14 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import os
 
 import numpy as np
 import pytest
+
+# Gradients of grouped convolutions on a CPU need oneDNN, which TensorFlow turns on by itself only
+# on some processors. It reads this when it is imported.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

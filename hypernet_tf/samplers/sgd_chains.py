@@ -175,13 +175,14 @@ class SGLD(SGDChains):
 
     def compile(self, optimizer="sgd", loss=None, metrics=None, **kwargs):
         """As `WeightSampler.compile`, with `keras.optimizers.SGD`."""
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        # In float16 the optimizer is inside the one that scales the loss.
-        plain = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        optimizer = keras.optimizers.get(optimizer)
+        # The optimizer may be inside one that scales the loss.
+        plain = getattr(optimizer, "inner_optimizer", optimizer)
         if type(plain) is not keras.optimizers.SGD:
             raise ValueError("Langevin dynamics follow SGD: compile with keras.optimizers.SGD.")
         if options := [name for name in _NO_LANGEVIN if getattr(plain, name)]:
             raise ValueError(f"Langevin dynamics follow plain SGD: compile without {options[0]}.")
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def _perturb(self, seed: tf.Tensor, rate: tf.Tensor) -> None:
         for index, weights in enumerate(self.theta):

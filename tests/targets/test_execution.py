@@ -64,7 +64,13 @@ def test_run_equals_the_loop(case, convolutions, modes):
             "target": functools.partial(target.run, weights, x, training=training),
         }
         outputs, state, gradients = with_gradients(runs["loop"], weights)
-        actual = with_gradients(runs["target"], weights)
+        try:
+            actual = with_gradients(runs["target"], weights)
+        except tf.errors.InvalidArgumentError as error:
+            half = case == "mixed_precision" and convolutions == "grouped"
+            if half and "grouped convolutions are not supported on CPU" in str(error):
+                pytest.skip("no gradients of grouped convolutions in bfloat16 on this processor")
+            raise
         where = f"{shared=}, {training=}"
         assert networks_differ(keras.tree.flatten(outputs)[-1:]), where
         assert networks_differ(gradients), where
