@@ -198,8 +198,11 @@ def part(chunk: Chunk, index: slice) -> Chunk:
 
 def alike(one: Chunk, other: Chunk) -> bool:
     """Whether the examples of two chunks have the same shapes."""
-    shapes = ([array.shape[1:] for array in keras.tree.flatten(chunk.x)] for chunk in (one, other))
-    return next(shapes) == next(shapes)
+
+    def shapes(chunk: Chunk) -> list[tuple[int, ...]]:
+        return [array.shape[1:] for array in keras.tree.flatten(chunk.x)]
+
+    return shapes(one) == shapes(other)
 
 
 def joined(*chunks: Chunk) -> Chunk:

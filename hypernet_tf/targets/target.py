@@ -328,11 +328,11 @@ class Target:
         Args:
             other: The other target.
         """
-        own, others = (
-            [slot.shape for layer in target.layers for slot in layer.slots]
-            for target in (self, other)
-        )
-        return own == others
+
+        def shapes(target: Target) -> list[tuple[int, ...]]:
+            return [slot.shape for layer in target.layers for slot in layer.slots]
+
+        return shapes(self) == shapes(other)
 
     def assemble(self, rows: list[tf.Tensor]) -> list[tf.Tensor]:
         """Weights from generator rows.
