@@ -239,7 +239,8 @@ class Ensemble:
     ) -> np.ndarray:
         """Log of each class's probability by each network, [N, M, C], in nats.
 
-        Where each example has several choices, [N, M, labels, 2] or [N, M, height, width, C].
+        Where each example has several choices, [N, M, L, 2], [N, M, height, width, C] or
+        [N, M, height, width, L, 2].
 
         If the target ends in probabilities, a probability of 0 counts as 1.2e-38, the smallest
         normal float32.
@@ -293,8 +294,9 @@ class Ensemble:
         Args:
             x: Inputs [M, ...], or a data set of (x, y) or (x, y, sample_weight).
             y: Integer labels [M] (or [M, 1], or one-hot [M, C]); for several labels 0 or 1
-                [M, L]; for class maps integers [M, height, width] (or one-hot); for regression
-                values [M, ...]. None for a data set.
+                [M, L], or [M, height, width, L] for those of pixels; for class maps integers
+                [M, height, width] (or one-hot); for regression values [M, ...]. None for a data
+                set.
             sample_weight: Sample weights [M], at least 0; None for equal weights or a data set.
             batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.

@@ -36,11 +36,12 @@ class Evaluation:
             for which the class in the column has the highest mean probability; None for regression.
         undefined: Keys of measures that need more networks, or equal sample weights, or one choice
             among classes for each example.
-        accuracy_by_choice: Accuracy of the mean probability for each label [L], or for each pixel
-            [height, width]; None unless each example has several choices.
+        accuracy_by_choice: Accuracy of the mean probability for each label [L], for each pixel
+            [height, width], or for each label of each pixel [height, width, L]; None unless each
+            example has several choices.
 
-    Where each example has several choices among classes (L labels, or the pixels of a class map),
-    measures are means over these choices and over examples, and `exact_match` and
+    Where each example has several choices among classes (L labels, the pixels of a class map, or
+    both), measures are means over these choices and over examples, and `exact_match` and
     `member_exact_match` count the examples of which all choices are right.
 
     Example:
@@ -140,8 +141,8 @@ def integer_choices(y: np.ndarray, num_classes: int, shape: tuple) -> np.ndarray
     Args:
         y: Integers [M, *shape] or [M, *shape, 1], or one-hot [M, *shape, C].
         num_classes: C.
-        shape: Shape of the choices of an example: (labels,), or (height, width); None for an axis
-            of any size.
+        shape: Shape of the choices of an example: (L,), (height, width) or (height, width, L); None
+            for an axis of any size.
 
     Raises:
         ValueError: The classes are neither, or out of range.

@@ -17,7 +17,7 @@ def infer_outputs(plan: Plan) -> Outputs:
     """What the outputs are.
 
     "probabilities" where each ends in a softmax or in one sigmoid, "label_probabilities" where the
-    only one ends in several sigmoids, otherwise "values".
+    only one ends in several sigmoids, of an example or of each pixel; otherwise "values".
     """
     refs = keras.tree.flatten(plan.outputs)
     if all(_is_probability(plan, ref) for ref in refs):
@@ -55,7 +55,7 @@ def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
         )
     if outputs.startswith("label") and not _may_be_labels(plan):
         raise ValueError(
-            f"outputs={outputs!r} needs one output [B, labels] with at least 2 columns, which the "
+            f"outputs={outputs!r} needs one output [B, ..., L] of at least 2 labels, which the "
             f"model '{model_name}' does not have: use outputs='logits' for one choice of class."
         )
     if outputs == "label_logits" and _is_sigmoid(plan, refs[0]):
@@ -66,9 +66,9 @@ def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
 
 
 def num_columns(plan: Plan) -> int | None:
-    """Number of columns of the one output [B, columns]; None for any other outputs."""
+    """Number of columns of the one output [B, ..., columns]; None for any other outputs."""
     shapes = [plan.shapes[ref] for ref in keras.tree.flatten(plan.outputs)]
-    return shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 1 else None
+    return shapes[0][-1] if len(shapes) == 1 and shapes[0] else None
 
 
 def is_softmax(operation: Any) -> bool:

@@ -239,8 +239,9 @@ class Target:
     def choices_shape(self) -> tuple:
         """Shape of the choices among classes for each example.
 
-        () for one class, (L,) for L labels, (height, width) for a class map; an axis is None where
-        the model leaves its size open. Only for a target with classes.
+        () for one class, (L,) for L labels, (height, width) for a class map, (height, width, L) for
+        L labels of each pixel; an axis is None where the model leaves its size open. Only for a
+        target with classes.
         """
         (ref,) = keras.tree.flatten(self.plan.outputs)
         shape = tuple(self.plan.shapes[ref])
@@ -248,7 +249,7 @@ class Target:
 
     @property
     def single_column(self) -> bool:
-        """Whether the model has one output of one column."""
+        """Whether the model has one output of one column, [B, ..., 1]."""
         return num_columns(self.plan) == 1
 
     def require_classes(self, what: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,6 @@ class Attacks(Analysis):
         *("attacks_resampled_pgd_judge_misled", "attacks_resampled_pgd_mutual_information"),
     )
     order = 65
-    least_networks = 2
     settings = (NUM_NETWORKS, IMAGES, STEPS, SIZES)
 
     def compute(self, subject: Subject) -> Findings:
@@ -79,7 +78,9 @@ class Attacks(Analysis):
         images, steps, sizes = (settings[one.name] for one in (IMAGES, STEPS, SIZES))
         x, y = subject.test.x[:images], np.asarray(subject.test.y[:images])
         judge, sampler = subject.ensemble(), subject.sampler
-        systems: dict[str, Any] = {"member": judge[0], "ensemble": judge[:_MEMBERS]}
+        systems: dict[str, Any] = {"member": judge[0]}
+        if len(judge) > 1:
+            systems["ensemble"] = judge[:_MEMBERS]
         if sampler.num_available is None:
             systems["resampled"] = lambda step: sampler.sample(1, seed=SEED + step)
         kinds: dict[str, dict[str, Any]] = {
@@ -105,7 +106,7 @@ class Attacks(Analysis):
                 }
                 name = f"{kind} on {_SYSTEMS[system]}"
                 arrays[f"{name}, misled"] = result.judge_misled
-                arrays[f"{name}, detected"] = result.auroc["mutual_information"]
+                arrays[f"{name}, detected"] = _detection(result.auroc)
         numbers["sizes"] = sizes
         return Findings(numbers, {"attacks": arrays} if numbers["systems"] else {})
 
@@ -120,14 +121,17 @@ class Attacks(Analysis):
         return plots.attack_curves(arrays["sizes"], curves)
 
     def side_by_side(self, numbers: Mapping[str, Mapping[str, Any]]) -> Drawing | None:
-        """Draw the projected gradient on the mean of an ensemble, a curve for each run."""
+        """Draw the projected gradient on the mean of an ensemble, a curve for each run.
+
+        A run with one network has no ensemble: its curve is that of the attack on this network.
+        """
         arrays: dict[str, np.ndarray] = {}
         curves = {}
         for name, found in numbers.items():
-            if one := found["systems"].get("ensemble_pgd"):
-                misled, detected = (
-                    100 * np.array(one[key]) for key in ("judge_misled", "mutual_information")
-                )
+            systems = found["systems"]
+            key = "ensemble_pgd" if found["num_networks"] > 1 else "member_pgd"
+            if one := systems.get(key):
+                misled, detected = 100 * np.array(one["judge_misled"]), 100 * _detection(one)
                 curves[name] = misled, detected
                 arrays |= {f"{name}, misled": misled, f"{name}, detected": detected}
                 arrays["sizes"] = np.array(found["sizes"])  # alike in all runs of a study
@@ -146,9 +150,8 @@ class Attacks(Analysis):
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return success and detection of each attack at its size nearest to 0.1."""
-        sizes = numbers["sizes"]
-        place = int(np.argmin(np.abs(np.array(sizes) - 0.1)))
-        size = f"eps = {sizes[place]:g}"
+        place = main_size(numbers["sizes"])
+        size = f"eps = {numbers['sizes'][place]:g}"
         rows = [
             Row(
                 count("attacks_num_images", "images whose attacks are to be detected"),
@@ -193,3 +196,17 @@ class Attacks(Analysis):
                 if score.key in values
             ]
         return rows
+
+
+def main_size(sizes: Sequence[float]) -> int:
+    """Number of the size whose attacks stand for all in tables: the nearest to 0.1.
+
+    Args:
+        sizes: Sizes of attacks, fractions of the pixel range.
+    """
+    return int(np.argmin(np.abs(np.array(sizes) - 0.1)))
+
+
+def _detection(areas: Mapping[str, Any]) -> np.ndarray:
+    """Areas under ROC by mutual information [E]; NaN where one network has none."""
+    return np.array(areas.get("mutual_information", np.full_like(areas["entropy"], np.nan)))

@@ -1,4 +1,4 @@
-"""Detection of images that are out of distribution, by ensembles of several sizes."""
+"""Detection of unknown and of attacked images, by ensembles of several sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 
 import hypernet_tf as hn
 from hypernet_tf import plots
+from hypernet_tf.analysis import projected_gradient
 from hypernet_tf.metrics import SCORES, ood_metrics
+from reproduce.analyses import attacks
 from reproduce.analyses.base import Analysis, Findings, percent
 from reproduce.analyses.ensemble_sizes import SIZES
 from reproduce.analyses.out_of_distribution import IMAGES, OOD, ood_datasets
@@ -19,6 +21,7 @@ from reproduce.reports.tables import Row
 
 SEED = 10_007
 _SCORES = ("entropy", "mutual_information")
+_ATTACK = "pgd_"  # and the size
 
 
 class DetectionSizes(Analysis):
@@ -26,16 +29,18 @@ class DetectionSizes(Analysis):
 
     The largest ensemble that the sampler has is divided into ensembles of each smaller size, and
     the numbers are means over them. One network has no mutual information: its area is 50 %.
+    Attacked images are those that its first network classifies correctly, moved by the projected
+    gradient on this network.
 
-    Reference: Ratzlaff and Fuxin (2019), anomaly detection.
+    Reference: Ratzlaff and Fuxin (2019), anomaly detection and adversarial experiments.
     """
 
     name = "detection_sizes"
-    title = "detection of unknown images by ensembles of 1, 5, 10 and 100 networks"
+    title = "detection of unknown and attacked images by ensembles of 1, 5, 10 and 100 networks"
     reading = "Whether a larger ensemble detects more: curves that rise to the right."
     order = 92
     least_networks = 2
-    settings = (SIZES, OOD, IMAGES)
+    settings = (SIZES, OOD, IMAGES, attacks.IMAGES, attacks.STEPS, attacks.SIZES)
 
     def compute(self, subject: Subject) -> Findings:
         """Score the images of all data sets with the ensembles of each size."""
@@ -43,22 +48,43 @@ class DetectionSizes(Analysis):
         fitting = [size for size in sizes if available is None or size <= available]
         datasets, left_out = ood_datasets(subject)
         numbers: dict[str, Any] = {"sizes": fitting, "left_out": left_out, "sets": {}}
-        if not fitting or not datasets:
+        if not fitting:
             print("no detection by ensembles of these sizes")
             return Findings(numbers, {})
         count = subject.settings[IMAGES.name]
         ensemble = subject.sampler.sample(fitting[-1], seed=SEED)
         known = ensemble.log_probabilities(subject.test.x[:count], verbose=1)  # [N, M, C]
+        pairs = {
+            name: (known, ensemble.log_probabilities(dataset.test.x[:count], verbose=1))
+            for name, dataset in datasets.items()
+        }
+        pairs |= self._attacked(ensemble, subject)
         arrays: dict[str, np.ndarray] = {"sizes": np.array(fitting)}
-        for name, dataset in datasets.items():
-            unknown = ensemble.log_probabilities(dataset.test.x[:count], verbose=1)
+        for name, (known, unknown) in pairs.items():
             areas = [_areas(known, unknown, size) for size in fitting]
             numbers["sets"][name] = {
                 score: [float(area[score].mean()) for area in areas] for score in _SCORES
             }
             for score in _SCORES:
                 arrays[f"{name}, {score}"] = np.array(numbers["sets"][name][score])
-        return Findings(numbers, {"detection_sizes": arrays})
+        return Findings(numbers, {"detection_sizes": arrays} if pairs else {})
+
+    def _attacked(
+        self, ensemble: hn.Ensemble, subject: Subject
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Log-probabilities [N, K, C] of images before and after the attack, by its name."""
+        count, steps, sizes = (
+            subject.settings[one.name] for one in (attacks.IMAGES, attacks.STEPS, attacks.SIZES)
+        )
+        size = sizes[attacks.main_size(sizes)]
+        x, y = subject.test.x[:count], np.asarray(subject.test.y[:count])
+        before = ensemble.log_probabilities(x)
+        right = before[0].argmax(-1) == y
+        if not right.any():
+            print("no attacks: the first network classifies no image correctly")
+            return {}
+        moved = projected_gradient(ensemble[0], x[right], y[right], size, steps=steps)
+        return {f"{_ATTACK}{size:g}": (before[:, right], ensemble.log_probabilities(moved))}
 
     def figure(
         self, name: str, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]
@@ -66,8 +92,7 @@ class DetectionSizes(Analysis):
         """Draw a curve for each data set, a panel for each score."""
         panels = {
             f"by {score.replace('_', ' ')}": {
-                hn.data.title(dataset): 100 * arrays[f"{dataset}, {score}"]
-                for dataset in numbers["sets"]
+                _title(name): 100 * arrays[f"{name}, {score}"] for name in numbers["sets"]
             }
             for score in _SCORES
         }
@@ -75,7 +100,7 @@ class DetectionSizes(Analysis):
 
     def caption(self, figure_name: str) -> str:
         """Return the caption."""
-        return "Detection of unknown images by the number of networks in an ensemble"
+        return "Detection of unknown and attacked images by the number of networks in an ensemble"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return the detection by the smallest and by the largest ensemble."""
@@ -87,7 +112,7 @@ class DetectionSizes(Analysis):
                     Row(
                         percent(
                             f"{self.name}_{name}_{score}_{size}",
-                            f"{hn.data.title(name)} by {score.replace('_', ' ')} of {size} "
+                            f"{_title(name)} by {score.replace('_', ' ')} of {size} "
                             f"network{'s' if size > 1 else ''}: area under ROC",
                         ),
                         areas[score][place],
@@ -95,6 +120,13 @@ class DetectionSizes(Analysis):
                     for score in _SCORES
                 ]
         return rows
+
+
+def _title(name: str) -> str:
+    """The name of a set of images as people read it."""
+    if name.startswith(_ATTACK):
+        return f"PGD on one network, eps = {name.removeprefix(_ATTACK)}"
+    return hn.data.title(name)
 
 
 def _areas(known: np.ndarray, unknown: np.ndarray, size: int) -> dict[str, np.ndarray]:

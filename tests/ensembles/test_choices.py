@@ -30,6 +30,8 @@ MODELS = {
     "map of logits": (lambda: class_map(layers.Conv2D(4, 1)), "logits"),
     "map of softmax": (lambda: class_map(layers.Conv2D(4, 1, activation="softmax")), None),
     "map of sigmoid": (lambda: class_map(layers.Conv2D(1, 1, activation="sigmoid")), None),
+    "map of label logits": (lambda: class_map(layers.Conv2D(3, 1)), "label_logits"),
+    "map of sigmoids": (lambda: class_map(layers.Conv2D(3, 1, activation="sigmoid")), None),
 }
 
 
@@ -43,7 +45,7 @@ class Case:
         if kind in ("map of logits", "map of softmax"):
             p = np.exp(raw) / np.exp(raw).sum(-1, keepdims=True) if kind == "map of logits" else raw
         else:
-            second = 1 / (1 + np.exp(-raw)) if kind == "label logits" else raw
+            second = 1 / (1 + np.exp(-raw)) if kind.endswith("label logits") else raw
             second = second[..., 0] if kind == "map of sigmoid" else second
             p = np.stack([1 - second, second], -1)
         self.shape = p.shape[2:-1]
@@ -60,7 +62,7 @@ def choices(x):
     return {kind: Case(kind, x) for kind in MODELS}
 
 
-_FAST = ("label logits", "map of logits")
+_FAST = ("label logits", "map of logits", "map of sigmoids")
 
 
 @pytest.fixture(
@@ -196,6 +198,11 @@ def test_labels_of_every_form(choices, x):
         (case.ensemble, case.y + 1, "from 0 to 3 of shape [6, 6] for each example"),
         (several.ensemble, several.y[:, 0], "from 0 to 1 of shape [3] for each example"),
         (several.ensemble, several.y + 0.5, "use Target(model, outputs='values')"),
+        (
+            choices["map of sigmoids"].ensemble,
+            choices["map of sigmoids"].y[..., 0],
+            "from 0 to 1 of shape [6, 6, 3] for each example",
+        ),
     ):
         with pytest.raises(ValueError) as error:
             ensemble.evaluate(x, wrong)
@@ -221,10 +228,14 @@ def test_exports_return_scores_of_each_choice(case, x, tmp_path):
         (layers.Dense(3, activation="sigmoid"), "mse", "label_probabilities"),
         (layers.Dense(3), "mse", "values"),
         (layers.Dense(3, activation="softmax"), "binary_crossentropy", "probabilities"),
+        (layers.Conv2D(3, 1), keras.losses.BinaryCrossentropy(from_logits=True), "label_logits"),
+        (layers.Conv2D(1, 1), keras.losses.BinaryCrossentropy(from_logits=True), "logits"),
+        (layers.Conv2D(3, 1, activation="sigmoid"), "binary_crossentropy", "label_probabilities"),
     ],
 )
 def test_the_loss_tells_that_columns_are_labels(end, loss, outputs):
-    sampler = hn.DeepEnsemble(keras.Sequential([keras.Input((2,)), end]), num_networks=2)
+    inputs = keras.Input((4, 4, 1) if isinstance(end, layers.Conv2D) else (2,))
+    sampler = hn.DeepEnsemble(keras.Sequential([inputs, end]), num_networks=2)
     sampler.compile("adam", loss)
     assert sampler.target.outputs == outputs
 

@@ -21,8 +21,8 @@ layers = keras.layers
         (lambda: sequential((4,), layers.Dense(2, activation="sigmoid")), "label_probabilities", 2),
         (
             lambda: functional((4, 4, 1), layers.Conv2D(2, 1, activation="sigmoid")),
-            "values",
-            None,
+            "label_probabilities",
+            2,
         ),
         (
             lambda: functional(
@@ -79,7 +79,7 @@ def test_several_outputs_have_no_classes_to_ask_for():
         ("dense_softmax", "logits", ["ends in a softmax or sigmoid", "'probabilities'"]),
         ("sigmoid", "logits", ["ends in a softmax or sigmoid", "'probabilities'"]),
         ("sigmoids", "label_logits", ["ends in a sigmoid", "'label_probabilities'"]),
-        ("sigmoid", "label_probabilities", ["at least 2 columns", "use outputs='logits'"]),
+        ("sigmoid", "label_probabilities", ["at least 2 labels", "use outputs='logits'"]),
         ("one_number", "label_logits", ["needs an axis of classes", "use outputs='values'"]),
         ("one_number", "logits", ["needs an axis of classes", "use outputs='values'"]),
         ("one_number", "probabilities", ["needs an axis of classes", "use outputs='values'"]),

@@ -53,3 +53,21 @@ def test_twelve_runs_in_one_figure(analysed):
     lines = [(one.get_color(), one.get_marker()) for one in drawing.figure.axes[0].get_lines()]
     assert len(set(lines)) == len(lines) == 12
     assert ANALYSES["attacks"].side_by_side({"blind": none}) is None
+
+
+def test_one_network_has_a_curve_of_success_beside_ensembles(analysed):
+    _, metrics = analysed
+    ensemble = metrics["analyses"]["attacks"]
+    member = {
+        key: values
+        for key, values in ensemble["systems"]["member_pgd"].items()
+        if key != "mutual_information"
+    }
+    single = ensemble | {"num_networks": 1, "systems": {"member_pgd": member}}
+    drawing = ANALYSES["attacks"].side_by_side({"several": ensemble, "one": single})
+    np.testing.assert_allclose(
+        drawing.arrays["one, misled"], 100 * np.array(member["judge_misled"])
+    )
+    assert np.isnan(drawing.arrays["one, detected"]).all()
+    rows = ANALYSES["attacks"].rows(single)
+    assert len(rows) == 1 + 3 + len(member) - 3  # without mutual information

@@ -1,4 +1,4 @@
-"""Detection of unknown images by ensembles of several sizes."""
+"""Detection of unknown and attacked images by ensembles of several sizes."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 @pytest.fixture(scope="module")
 def analysed(analyse):
     settings = {"ensemble_sizes": ["1", "3", "6"], "ood": ["noise"], "ood_images": 60}
+    settings |= {"attack_images": 40, "attack_steps": 2, "attack_sizes": ["0.01", "0.15"]}
     return analyse("detection_sizes", **settings)
 
 
@@ -21,16 +22,24 @@ def test_areas_are_means_over_ensembles_of_the_same_networks(analysed):
     numbers = metrics["analyses"]["detection_sizes"]
     assert numbers["sizes"] == [1, 3, 6]
     ensemble = sampler_of(folder).sample(6, seed=10_007)
-    images = digits()[0][:60]
+    images, labels = digits()
     noise = hn.data.uniform_noise(1_000, images.shape[1:]).test.x[:60]
-    for score, values in numbers["sets"]["noise"].items():
-        for size, value in zip(numbers["sizes"], values, strict=True):
-            areas = []
-            for start in range(0, 6, size):
-                members = ensemble[start : start + size]
-                known, unknown = (getattr(members.uncertainty(x), score) for x in (images, noise))
-                areas.append(hn.ood_metrics(known, unknown).auroc)
-            assert value == pytest.approx(np.mean(areas), abs=2e-3)
+    right = ensemble[0].majority_vote(images[:40]) == labels[:40]
+    clean = images[:40][right]
+    moved = hn.analysis.projected_gradient(ensemble[0], clean, labels[:40][right], 0.15, steps=2)
+    sets = {"noise": (images[:60], noise), "pgd_0.15": (clean, moved)}
+    assert list(numbers["sets"]) == list(sets)
+    for name, (ours, others) in sets.items():
+        for score, values in numbers["sets"][name].items():
+            for size, value in zip(numbers["sizes"], values, strict=True):
+                areas = []
+                for start in range(0, 6, size):
+                    members = ensemble[start : start + size]
+                    known, unknown = (
+                        getattr(members.uncertainty(x), score) for x in (ours, others)
+                    )
+                    areas.append(hn.ood_metrics(known, unknown).auroc)
+                assert value == pytest.approx(np.mean(areas), abs=2e-3)
     assert numbers["sets"]["noise"]["mutual_information"][0] == pytest.approx(0.5, abs=0.05)
 
 
@@ -41,7 +50,8 @@ def test_figure_and_page(analysed):
     assert arrays(folder, "detection_sizes")["sizes"].tolist() == [1, 3, 6]
     keys = check_page(folder, entry, ANALYSES["detection_sizes"])
     assert keys == [
-        f"detection_sizes_noise_{score}_{size}"
+        f"detection_sizes_{name}_{score}_{size}"
+        for name in ("noise", "pgd_0.15")
         for size in (1, 6)
         for score in ("entropy", "mutual_information")
     ]
