@@ -23,7 +23,7 @@ from hypernet_tf.ensembles.evaluation import (
     integer_labels,
     numeric_values,
 )
-from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs
+from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs, without_masked
 from hypernet_tf.ensembles.temperature import best_temperature
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.metrics.accuracy import majority_vote
@@ -194,9 +194,15 @@ class Ensemble:
     def _run_classes(
         self, examples: Examples, batch_size: int | None, verbose: int
     ) -> Iterator[tuple[np.ndarray, Chunk]]:
-        """Yields log-probabilities [N, b, C] and the examples, for chunks of examples."""
+        """Yields log-probabilities [N, b, C] and the examples, for chunks of examples.
+
+        Where the output has a mask, labelled examples have a weight for each of their choices.
+        """
         for outputs, chunk in self._run(examples, batch_size, verbose):
             (values,) = keras.tree.flatten(outputs)
+            (mask,) = keras.tree.flatten(self.target.output_masks(chunk.x))
+            if mask is not None and chunk.y is not None:
+                chunk = without_masked(chunk, np.asarray(mask))
             yield self.log_probabilities_of(tf.constant(values)).numpy(), chunk
 
     def _run_predictions(
@@ -289,7 +295,8 @@ class Ensemble:
 
         Measures are means over examples, weighted by their sample weights if there are any; only
         their ratios count. `adaptive_calibration_error` is not defined for weights that differ: it
-        is then NaN, and None in `summary()`.
+        is then NaN, and None in `summary()`. Choices that a Keras mask leaves out (padded steps of
+        sequences) do not count.
 
         Args:
             x: Inputs [M, ...], or a data set of (x, y) or (x, y, sample_weight).
@@ -305,11 +312,17 @@ class Ensemble:
             An `Evaluation` with the measures of the target's task.
 
         Raises:
-            ValueError: Labels are missing, out of range, or not as many as examples.
+            ValueError: Labels are missing, out of range, or not as many as examples; or the target
+                returns values with a mask.
         """
         if len(keras.tree.flatten(self.target.plan.outputs)) != 1:
             raise ValueError("evaluate() needs a target with one output: use predict().")
         if self.target.classes is None:
+            if self.target.has_masks:
+                raise ValueError(
+                    "evaluate() cannot leave masked steps out of the errors of values: use "
+                    "sampler.evaluate(), or compare outputs() yourself."
+                )
             examples = Examples(x, y, sample_weight, labels=numeric_values)
             runs = self._run(examples, batch_size, verbose)
             return evaluate(((keras.tree.flatten(o)[0], chunk) for o, chunk in runs), None)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hypernet_tf.ensembles.examples import Chunk
+from hypernet_tf.ensembles.examples import Chunk, weights_of_choices
 from hypernet_tf.metrics.accuracy import (
     check_weights,
     confusion,
@@ -37,12 +37,14 @@ class Evaluation:
         undefined: Keys of measures that need more networks, or equal sample weights, or one choice
             among classes for each example.
         accuracy_by_choice: Accuracy of the mean probability for each label [L], for each pixel
-            [height, width], or for each label of each pixel [height, width, L]; None unless each
-            example has several choices.
+            [height, width], or for each label of each pixel [height, width, L]; NaN for a choice
+            that a mask leaves out of all examples. None unless each example has several choices,
+            the same ones.
 
     Where each example has several choices among classes (L labels, the pixels of a class map, or
-    both), measures are means over these choices and over examples, and `exact_match` and
-    `member_exact_match` count the examples of which all choices are right.
+    both), measures are means over all choices of all examples, and `exact_match` and
+    `member_exact_match` count the examples of which all choices are right. Choices that a Keras
+    mask leaves out do not count.
 
     Example:
         >>> result = ensemble.evaluate(x_test, y_test)
@@ -237,7 +239,7 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
 
     Args:
         runs: Log-probabilities [N, b, ..., C] and the examples with labels [b, ...], of consecutive
-            chunks of examples.
+            chunks of examples. Their weights are those of examples [b], or of choices [b, ...].
         num_classes: C.
 
     Raises:
@@ -247,16 +249,14 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
     totals: dict[str, Any] = dict.fromkeys((measure.key for measure in measures), 0.0)
     bins: Any = 0.0
     counts: Any = 0
-    by_choice: Any = 0.0
-    size, weights, num_networks = 0.0, [], 0
+    right: dict[tuple, Any] = {}  # shape of the choices -> weight of the right ones, and of all
+    num_choices, num_examples, weights, num_networks = 0.0, 0.0, [], 0
     for outputs, examples in runs:
-        num_networks, num_examples = outputs.shape[:2]
+        num_networks = len(outputs)
         y = examples.y.reshape(-1)
         flat = outputs.reshape(num_networks, -1, num_classes)
-        num_choices = len(y) // num_examples
-        given = examples.sample_weight
-        weight = np.ones(num_examples) if given is None else np.asarray(given, np.float64)
-        each = None if given is None else np.repeat(weight, num_choices)
+        each = weights_of_choices(examples)
+        weight = each.max(-1)  # of the examples, 0 where no choice counts
         weights.append(weight)
         mean = mean_log_probabilities(flat)
         for measure in measures:
@@ -268,15 +268,20 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
                 values = measure.of_example(mean, y)
             else:
                 continue
-            values = values.reshape(*values.shape[:-1], num_examples, num_choices)
-            values = values.all(-1) if measure.all_choices else values.mean(-1, dtype=np.float64)
-            totals[measure.key] += _weighted_sum(values, weight)
-        bins = bins + bin_sums(mean, y, sample_weight=each)
+            if measure.all_choices:
+                values = values.reshape(*values.shape[:-1], *each.shape) | (each == 0)
+                totals[measure.key] += _weighted_sum(values.all(-1), weight)
+            else:
+                totals[measure.key] += _weighted_sum(values, each.ravel())
+        bins = bins + bin_sums(mean, y, sample_weight=each.ravel())
         predictions = mean.argmax(-1)
-        counts = counts + count_pairs(predictions, y, num_classes, each)
-        is_correct = (predictions == y).reshape(examples.y.shape)
-        by_choice += np.tensordot(weight, is_correct, 1)
-        size += weight.sum()
+        of_pairs = None if examples.sample_weight is None else each.ravel()
+        counts = counts + count_pairs(predictions, y, num_classes, of_pairs)
+        is_right = (predictions == y).reshape(each.shape)
+        sums = np.stack([(each * is_right).sum(0), each.sum(0)]).reshape(2, *examples.y.shape[1:])
+        right[sums.shape] = right.get(sums.shape, 0.0) + sums
+        num_choices += each.sum()
+        num_examples += weight.sum()
     check_weights(np.concatenate(weights), sum(map(len, weights)))
 
     members: dict[str, np.ndarray] = {}
@@ -295,12 +300,17 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
         elif measure.of_bins is not None:
             value = measure.of_bins(reliability_of(bins))
         else:
-            value = totals[measure.key] / size
+            value = totals[measure.key] / (num_examples if measure.all_choices else num_choices)
         if measure.kind == "member":
             members[measure.key] = value
         else:
             ensemble[measure.key] = float(value)
-    return Evaluation(members, ensemble, counts, undefined, by_choice / size)
+    by_choice = None
+    if len(right) == 1:
+        ((correct, all_of_them),) = right.values()
+        with np.errstate(invalid="ignore"):  # a choice that no example has: 0 / 0
+            by_choice = correct / all_of_them
+    return Evaluation(members, ensemble, counts, undefined, by_choice)
 
 
 def _like_predictions(values: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -320,7 +330,7 @@ def _computed(measure: Measure, *arguments: Any, **options: Any) -> Any:
 def _weighted_sum(values: np.ndarray, weights: np.ndarray) -> Any:
     """Sum over examples, the last axis; weights that are all 1 do not change its rounding."""
     if (weights != 1.0).any():
-        return values @ weights
+        return np.where(weights == 0, 0, values) @ weights  # which may be infinite, as 0 times it
     if values.dtype == bool:
         return values.sum(-1)
     return values.mean(-1, dtype=np.float64) * values.shape[-1]

@@ -19,7 +19,8 @@ class Chunk(NamedTuple):
     Attributes:
         x: Inputs [b, ...], structured as the model's inputs.
         y: Labels or values [b, ...]; None where they are not needed.
-        sample_weight: Sample weights [b]; None where there are none.
+        sample_weight: Sample weights [b]; None where there are none. Weights [b, ...] of all
+            choices of each example where a mask leaves some of them out.
     """
 
     x: Any
@@ -189,6 +190,28 @@ def check_inputs(x: Any, begin: int = 0) -> None:
                     f"{wrong.sum()} of {len(array)} inputs that ran together have {what}, the "
                     f"first of them number {begin + wrong.argmax()}: remove or replace them."
                 )
+
+
+def without_masked(chunk: Chunk, mask: np.ndarray) -> Chunk:
+    """Examples with weights [b, ...] of their choices, which are 0 where the mask is False.
+
+    Args:
+        chunk: Examples.
+        mask: Whether choices count, [b, ...].
+    """
+    return chunk._replace(sample_weight=weights_of_choices(chunk).reshape(mask.shape) * mask)
+
+
+def weights_of_choices(chunk: Chunk) -> np.ndarray:
+    """Weights [b, choices] of all choices of each example; 1 where there are none.
+
+    Args:
+        chunk: Examples with labels [b, ...] and weights [b] or [b, ...], or none.
+    """
+    given, shape = chunk.sample_weight, chunk.y.shape
+    weights = np.ones(chunk.size) if given is None else np.asarray(given, np.float64)
+    weights = weights.reshape(*weights.shape, *[1] * (len(shape) - weights.ndim))
+    return np.broadcast_to(weights, shape).reshape(len(weights), -1)
 
 
 def part(chunk: Chunk, index: slice) -> Chunk:

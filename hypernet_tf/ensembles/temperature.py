@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import log_softmax
 
-from hypernet_tf.ensembles.examples import Chunk, joined
+from hypernet_tf.ensembles.examples import Chunk, weights_of_choices
 from hypernet_tf.metrics.accuracy import log_losses, mean_log_probabilities, mean_over_examples
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.01, 100.0
@@ -18,7 +18,8 @@ def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.
 
     Args:
         runs: Log-probabilities [N, b, C] at temperature 1, and the examples with labels, of chunks
-            of examples; or [N, b, ..., C] and labels [b, ...].
+            of examples; or [N, b, ..., C] and labels [b, ...], with weights of examples [b] or of
+            choices [b, ...].
         start: Temperature that is returned if no other one is better.
 
     Returns:
@@ -28,15 +29,17 @@ def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.
     """
     from scipy.optimize import minimize_scalar  # takes a second: only for those who use it
 
-    weights = joined(*(Chunk(e.y, e.y, e.sample_weight) for _, e in runs)).sample_weight
+    labels = [examples.y.reshape(-1) for _, examples in runs]
+    weights = None
+    if any(examples.sample_weight is not None for _, examples in runs):
+        weights = np.concatenate([weights_of_choices(examples).ravel() for _, examples in runs])
 
     def loss(log_temperature: float) -> float:
         losses = []
-        for log_p, examples in runs:
+        for (log_p, _), y in zip(runs, labels, strict=True):
             scaled = log_softmax(log_p.astype(np.float64) / np.exp(log_temperature), -1)
             flat = scaled.reshape(len(scaled), -1, scaled.shape[-1])
-            choices = log_losses(mean_log_probabilities(flat), examples.y.reshape(-1))
-            losses.append(choices.reshape(len(examples.y), -1).mean(-1))
+            losses.append(log_losses(mean_log_probabilities(flat), y))
         return float(mean_over_examples(np.concatenate(losses), weights))
 
     minimum = minimize_scalar(

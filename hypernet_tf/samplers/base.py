@@ -25,7 +25,7 @@ from hypernet_tf.diversity import (
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.ensembles.examples import batches, is_data_set
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.samplers.batching import Dealt, Part, Share, widened
+from hypernet_tf.samplers.batching import Dealt, Part, Share, widened, with_masks
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.targets import Target, WeightSet
@@ -562,7 +562,7 @@ class WeightSampler(keras.Model, abc.ABC):
                 seed, self.num_networks, share, training=True, in_gauge=self.trains_in_gauge
             )
             outputs, _ = self.target.run(weights, dealt.x, training=True, batch_statistics=True)
-            y_pred = keras.tree.map_structure(dealt.collect, outputs)
+            y_pred = self._answers(dealt, outputs)
             y, sample_weight = dealt.labels()
             # Keras divides a mean by the number of replicas.
             loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=True)
@@ -587,6 +587,14 @@ class WeightSampler(keras.Model, abc.ABC):
         self.accuracy_loss_tracker.update_state(accuracy_loss, sample_weight=dealt.num_answers)
         self.diversity_tracker.update_state(diversity_loss, sample_weight=dealt.num_answers)
         return self.compute_metrics(dealt.x, y, y_pred, sample_weight=sample_weight)
+
+    def _answers(self, dealt: Dealt, outputs: Any) -> Any:
+        """The answers that count, [num_answers, ...], with their Keras masks."""
+        y_pred = keras.tree.map_structure(dealt.collect, outputs)
+        if not self.target.has_masks:
+            return y_pred
+        count = keras.tree.flatten(outputs)[0].shape[0]
+        return with_masks(y_pred, dealt.masks(self.target, count, shared=self.shared_inputs))
 
     def _step_record(
         self, weights: WeightSet, drawn: Draw, dealt: Dealt, outputs: Any, share: Share
@@ -768,10 +776,13 @@ class WeightSampler(keras.Model, abc.ABC):
                 lambda t: None if t is None else tf.reshape(t, [-1, *_rest(t, 2)]), structure
             )
 
+        masks = self.target.output_masks(x)
         member_loss = self._evaluation.member.update(
-            all_examples(repeated(y)), all_examples(outputs), all_examples(repeated(sample_weight))
+            all_examples(repeated(y)),
+            with_masks(all_examples(outputs), all_examples(repeated(masks))),
+            all_examples(repeated(sample_weight)),
         )
-        mean = keras.tree.map_structure(self._mean_outputs, outputs)
+        mean = with_masks(keras.tree.map_structure(self._mean_outputs, outputs), masks)
         self._evaluation.ensemble.update(y, mean, sample_weight)
         theta, seed = self.target.flatten(weights), stream_seed(self.seed, TERMS, 0)
         record = StepRecord(theta, drawn.z, drawn.codes, seed=seed)

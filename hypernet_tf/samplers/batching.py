@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from hypernet_tf.targets import Target
+
 
 class Dealt(NamedTuple):
     """A batch of examples, dealt out to the networks of one replica.
@@ -49,6 +51,20 @@ class Dealt(NamedTuple):
         size = tf.shape(outputs)[0] * tf.shape(outputs)[1]
         return widened(_reshape(outputs, [size], outputs.shape[2:])[: self.num_answers])
 
+    def masks(self, target: Target, num_networks: int, *, shared: bool) -> Any:
+        """Keras masks of the answers that count, [num_answers, ...]; None for outputs without one.
+
+        Args:
+            target: The target.
+            num_networks: N.
+            shared: Whether all networks share the inputs.
+        """
+        if shared:
+            masks = target.output_masks(self.x)
+            return _map(lambda t: tf.tile(t, [num_networks] + [1] * (t.shape.rank - 1)), masks)
+        folded = _map(lambda t: _reshape(t, [-1], t.shape[2:]), self.x)
+        return _map(lambda t: t[: self.num_answers], target.output_masks(folded))
+
     def labels(self) -> tuple[Any, Any]:
         """Labels and sample weights of the answers that count, [num_answers, ...]."""
         return _map(lambda tensor: tensor[: self.num_answers], (self.y, self.sample_weight))
@@ -58,6 +74,19 @@ def widened(outputs: tf.Tensor) -> tf.Tensor:
     """Outputs of mixed precision as float32, which losses and diversity terms need."""
     half = outputs.dtype in (tf.float16, tf.bfloat16)
     return tf.cast(outputs, tf.float32) if half else outputs
+
+
+def with_masks(outputs: Any, masks: Any) -> Any:
+    """Outputs that carry masks, as Keras's losses and metrics read them.
+
+    Args:
+        outputs: Outputs [M, ...], a structure of tensors.
+        masks: Masks of the same structure; None for an output without one.
+    """
+    for tensor, mask in zip(keras.tree.flatten(outputs), keras.tree.flatten(masks), strict=True):
+        if mask is not None:
+            tensor._keras_mask = mask
+    return outputs
 
 
 def _map(function: Callable[[tf.Tensor], Any], structure: Any) -> Any:
@@ -221,13 +250,13 @@ class Share:
     def _all_examples(self, tensor: tf.Tensor) -> tf.Tensor:
         return self._context.all_gather(tensor, axis=0)  # type: ignore[union-attr]
 
-    def check(self, optimizer: keras.optimizers.Optimizer, target: Any) -> None:
+    def check(self, optimizer: keras.optimizers.Optimizer, target: Target) -> None:
         """Check that R replicas compute what one device does.
 
         Raises:
-            ValueError: The optimizer clips gradients, which Keras does before it sums them; or the
-                target has batch normalisation, and the statistics of a network are not those of all
-                its images.
+            ValueError: The optimizer clips gradients, which Keras does before it sums them; the
+                outputs of the target have masks; or it has batch normalisation, and the statistics
+                of a network are not those of all its images.
         """
         if self.replicas == 1:
             return
@@ -238,6 +267,11 @@ class Share:
                     f"{name} clips each device's part of the gradient, not the whole: compile "
                     "without it, or train on one device."
                 )
+        if target.has_masks:
+            raise ValueError(
+                "Keras divides a loss by the steps that a mask leaves on each device, not on all: "
+                "train on one device, or without a mask and with sample weights [M, steps]."
+            )
         norms = [
             layer
             for layer in target.plan.operations

@@ -425,6 +425,43 @@ class Target:
                     "Batch a data set of single examples, data_set.batch(32)."
                 )
 
+    @functools.cached_property
+    def _masks(self) -> keras.Model | None:
+        """The Keras masks of the outputs as a model of their own; None if none of them has one."""
+        masks = [getattr(t, "_keras_mask", None) for t in self._template.outputs]
+        known = [mask for mask in masks if mask is not None]
+        return keras.Model(self._template.inputs, known) if known else None
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether Keras leaves parts of the outputs out of losses and metrics.
+
+        So it is with an output for each step of a sequence after `Embedding(mask_zero=True)` or
+        `Masking`.
+        """
+        return self._masks is not None
+
+    def output_masks(self, inputs: Any) -> Any:
+        """Keras masks of the outputs, which follow from the inputs whatever the weights are.
+
+        Args:
+            inputs: Inputs [M, ...], structured as the model's inputs.
+
+        Returns:
+            A mask [M, ...] for each output, True where it counts, or None, structured as the
+            model's outputs.
+        """
+        refs = keras.tree.flatten(self.plan.outputs)
+        if self._masks is None:
+            return keras.tree.pack_sequence_as(self.plan.outputs, [None] * len(refs))
+        tensors = self.inputs_in_order(inputs)
+        found = iter(keras.tree.flatten(self._masks(tensors)))
+        masks = [
+            None if getattr(t, "_keras_mask", None) is None else next(found)
+            for t in self._template.outputs
+        ]
+        return keras.tree.pack_sequence_as(self.plan.outputs, masks)
+
     def __call__(self, weights: WeightSet, inputs: Any, *, training: bool = False) -> Any:
         """Outputs [N, B, ...] of N networks; see `run`."""
         return self.run(weights, inputs, training=training)[0]

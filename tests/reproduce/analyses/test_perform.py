@@ -71,7 +71,7 @@ def test_one_network_has_the_analyses_of_one_network(single):
     assert set(metrics["diversity"].values()) == {None}
     of_several = {name for name, analysis in ANALYSES.items() if analysis.least_networks > 1}
     assert of_several == {
-        *("ensembles", "scatter", "posteriors", "paths", "attacks", "filter_diversity"),
+        *("ensembles", "scatter", "posteriors", "paths", "filter_diversity"),
         "detection_sizes",
     }
     analyses = metrics["analyses"]
@@ -79,6 +79,7 @@ def test_one_network_has_the_analyses_of_one_network(single):
     assert set(analyses["uncertainty"]["pairs"].values()) == {None, 80}  # the number of images
     assert analyses["uncertainty"]["mutual_information"]["mean"] == 0
     assert "ensemble" not in analyses["adversarial"]
+    assert set(analyses["attacks"]["systems"]) == {"member_fgsm", "member_pgd"}
     assert "NaN" not in (folder / "metrics.json").read_text()
 
 

@@ -1,0 +1,159 @@
+"""Sequences with masks: padded steps count neither in losses and metrics nor in an evaluation."""
+
+import keras
+import numpy as np
+import pytest
+import sklearn.metrics
+from target_models import one_line_error
+
+import hypernet_tf as hn
+from hypernet_tf.samplers.batching import Share
+
+layers = keras.layers
+RNG = np.random.default_rng(5)
+TOKENS = RNG.integers(1, 9, (12, 5))
+for row, length in enumerate((5, 2, 3, 1, 4, 5, 3, 2, 4, 1, 3, 5)):
+    TOKENS[row, length:] = 0
+MASK = TOKENS > 0
+LABELS = (TOKENS + np.roll(TOKENS, 1, 1)) % 3
+
+
+def tagger(*, masked=True, outputs=3):
+    """One choice among three classes for each step of a sequence."""
+    tokens = keras.Input((5,), dtype="int32", name="tokens")
+    x = layers.Embedding(9, 4, mask_zero=masked)(tokens)
+    x = layers.SimpleRNN(6, return_sequences=True)(x)
+    return keras.Model(tokens, layers.Dense(outputs)(x))
+
+
+def options():
+    return {
+        "optimizer": keras.optimizers.SGD(0.5),
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "metrics": ["accuracy"],
+    }
+
+
+def defined(evaluation):
+    return {key: value for key, value in evaluation.summary().items() if value is not None}
+
+
+def compiled(sampler):
+    sampler.compile(**options())
+    return sampler
+
+
+@pytest.fixture(scope="module")
+def trained():
+    sampler = compiled(hn.DeepEnsemble(tagger(), num_networks=3, seed=1))
+    sampler.fit(TOKENS, LABELS, batch_size=12, epochs=40, verbose=0)
+    return sampler
+
+
+def test_a_network_trains_as_in_keras():
+    sampler = compiled(hn.DeepEnsemble(tagger(), num_networks=1))
+    model = sampler.sample(1).to_keras()
+    model.compile(**options())
+    ours = sampler.fit(TOKENS, LABELS, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    theirs = model.fit(TOKENS, LABELS, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    np.testing.assert_allclose(
+        ours.history["accuracy_loss"], theirs.history["loss"], rtol=1e-4, err_msg="loss"
+    )
+    np.testing.assert_allclose(ours.history["accuracy"], theirs.history["accuracy"], rtol=1e-5)
+    network = sampler.sample(1).to_keras()
+    for one, other in zip(network.weights, model.weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-3, atol=1e-5)
+    numbers = sampler.evaluate(TOKENS, LABELS, batch_size=12, verbose=0, return_dict=True)
+    expected = model.evaluate(TOKENS, LABELS, batch_size=12, verbose=0, return_dict=True)
+    for name in ("loss", "accuracy"):
+        assert numbers[f"member_{name}"] == pytest.approx(expected[name], rel=1e-3)
+        assert numbers[f"ensemble_{name}"] == pytest.approx(expected[name], rel=1e-3)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own_inputs", "shared_inputs"])
+def test_labels_of_padded_steps_change_nothing(shared):
+    def build(model):
+        keras.utils.set_random_seed(2)
+        return hn.Hypernetwork(model, num_networks=3, shared_inputs=shared, seed=2)
+
+    histories = []
+    for labels in (LABELS, np.where(MASK, LABELS, 2 - LABELS)):
+        sampler = compiled(build(tagger()))
+        # 11 examples do not divide by 3: some repeat.
+        history = sampler.fit(
+            TOKENS[:11], labels[:11], batch_size=11, epochs=2, shuffle=False, verbose=0
+        )
+        histories.append(history.history)
+        histories[-1]["evaluated"] = sampler.evaluate(TOKENS, labels, verbose=0)
+    for key, values in histories[0].items():
+        np.testing.assert_allclose(values, histories[1][key], rtol=1e-5, err_msg=key)
+    sampler = compiled(build(tagger(masked=False)))
+    other = sampler.fit(
+        TOKENS[:11], LABELS[:11], batch_size=11, epochs=2, shuffle=False, verbose=0
+    ).history
+    assert other["accuracy_loss"][0] != pytest.approx(histories[0]["accuracy_loss"][0], rel=1e-3)
+
+
+def test_an_ensemble_evaluates_the_steps_that_count(trained):
+    ensemble = trained.sample(3)
+    result = ensemble.evaluate(TOKENS, LABELS, batch_size=5)
+    p = np.exp(ensemble.log_probabilities(TOKENS))
+    mean, flat = p.mean(0)[MASK], LABELS[MASK]
+    right = p.argmax(-1) == LABELS
+    np.testing.assert_allclose(result.member_accuracy, right[:, MASK].mean(1))
+    exact = (p.mean(0).argmax(-1) == LABELS) | ~MASK
+    assert result.exact_match == pytest.approx(exact.all(1).mean())
+    np.testing.assert_allclose(result.member_exact_match, (right | ~MASK).all(-1).mean(1))
+    assert result.mean_probability_accuracy == pytest.approx((mean.argmax(-1) == flat).mean())
+    loss = sklearn.metrics.log_loss(flat, mean, labels=range(3))
+    assert result.negative_log_likelihood == pytest.approx(loss, rel=1e-5)
+    pairs = sklearn.metrics.confusion_matrix(flat, mean.argmax(-1), labels=range(3))
+    np.testing.assert_array_equal(result.confusion, pairs)
+    by_step = [(exact & MASK)[:, step].sum() / MASK[:, step].sum() for step in range(5)]
+    np.testing.assert_allclose(result.accuracy_by_choice, by_step)
+    wrong = np.where(MASK, LABELS, 2 - LABELS)
+    assert defined(ensemble.evaluate(TOKENS, wrong)) == pytest.approx(defined(result))
+    keras_loss = trained.evaluate(TOKENS, LABELS, batch_size=12, verbose=0, return_dict=True)
+    assert keras_loss["ensemble_loss"] == pytest.approx(loss, rel=1e-3)
+
+
+def test_examples_without_a_step_and_with_weights(trained):
+    ensemble = trained.sample(3)
+    empty = TOKENS.copy()
+    empty[:2] = 0
+    expected = defined(ensemble.evaluate(TOKENS[2:], LABELS[2:]))
+    assert defined(ensemble.evaluate(empty, LABELS)) == pytest.approx(expected, rel=1e-5)
+    weights = np.array([0, 0, *[2.0] * 10])
+    weighted = defined(ensemble.evaluate(TOKENS, LABELS, sample_weight=weights))
+    assert weighted == pytest.approx(expected, rel=1e-5)
+    short = np.where(np.arange(5) < 3, TOKENS, 0)
+    by_step = ensemble.evaluate(short, LABELS).accuracy_by_choice
+    assert np.isnan(by_step[3:]).all() and not np.isnan(by_step[:3]).any()
+
+
+def test_a_temperature_of_the_steps_that_count(trained):
+    ensemble = trained.sample(3)
+    wrong = np.where(MASK, LABELS, 2 - LABELS)
+    temperature = ensemble.calibrate(TOKENS, LABELS).temperature
+    assert ensemble.calibrate(TOKENS, wrong).temperature == pytest.approx(temperature, rel=1e-6)
+    assert temperature != 1.0
+
+
+def test_masks_follow_from_the_inputs(trained):
+    np.testing.assert_array_equal(trained.target.output_masks(TOKENS), MASK)
+    plain = hn.Target(tagger(masked=False))
+    assert plain.output_masks(TOKENS) is None and not plain.has_masks
+    tokens = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(9, 4, mask_zero=True)(tokens)
+    heads = {"steps": layers.Dense(2)(x), "whole": layers.LSTM(2)(x)}
+    masks = hn.Target(keras.Model(tokens, heads)).output_masks(TOKENS)
+    np.testing.assert_array_equal(masks["steps"], MASK)
+    assert masks["whole"] is None
+
+
+def test_errors_in_one_line():
+    values = hn.DeepEnsemble(tagger(outputs=1), num_networks=2)
+    with one_line_error("cannot leave masked steps out", "sampler.evaluate()"):
+        values.sample(2).evaluate(TOKENS, LABELS)
+    with one_line_error("train on one device, or without a mask"):
+        Share(2, replicas=2).check(keras.optimizers.SGD(), hn.Target(tagger()))
