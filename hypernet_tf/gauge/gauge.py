@@ -232,8 +232,10 @@ def _logit_layer(target: Target) -> Any:
 def _hands_on_logits(target: Target, call: Call) -> bool:
     """Whether a call without weights is a softmax, or leaves its input as it is."""
     layer = call.operation
+    if is_softmax(layer):
+        return not getattr(layer, "variables", [])
     if type(layer) in (keras.layers.Softmax, keras.layers.Activation):
-        return is_softmax(layer) or _is_linear(layer)
+        return _is_linear(layer)
     return keeps_channels(target, call)
 
 

@@ -72,19 +72,33 @@ def num_columns(plan: Plan) -> int | None:
 
 
 def is_softmax(operation: Any) -> bool:
-    """Whether a layer ends in a softmax over the last axis."""
-    if type(operation) is keras.layers.Softmax:
+    """Whether a layer, or an operation of `keras.ops`, ends in a softmax over the last axis."""
+    kind = type(operation)
+    if kind.__name__ == "Softmax" and kind.__module__.startswith("keras."):
         return operation.axis == -1
     return getattr(operation, "activation", None) is keras.activations.softmax
 
 
 def _operation(plan: Plan, ref: Ref) -> Any:
+    """What makes a tensor, before layers that return their input, as a last one in float32 does."""
     maker = plan.maker(ref)
+    while maker and _returns_its_input(maker.operation):
+        maker = plan.maker(maker.inputs[0])
     return maker and maker.operation
 
 
+def _returns_its_input(operation: Any) -> bool:
+    if type(operation) is keras.layers.Activation:
+        return operation.activation is keras.activations.linear
+    return type(operation) is keras.layers.Identity
+
+
 def _is_sigmoid(plan: Plan, ref: Ref) -> bool:
-    return getattr(_operation(plan, ref), "activation", None) is keras.activations.sigmoid
+    operation = _operation(plan, ref)
+    kind = type(operation)
+    if kind.__name__ == "Sigmoid" and kind.__module__.startswith("keras."):
+        return True
+    return getattr(operation, "activation", None) is keras.activations.sigmoid
 
 
 def _is_probability(plan: Plan, ref: Ref) -> bool:

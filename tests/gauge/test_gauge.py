@@ -115,6 +115,14 @@ def test_the_bias_of_a_softmax(steps, outputs, has_symmetry):
     assert_same(answers(target, gauge(some_weights(target))), answers(target, some_weights(target)))
 
 
+def test_the_bias_of_a_softmax_that_is_an_operation():
+    target = hn.Target(functional((4,), lambda x: keras.ops.softmax(layers.Dense(3)(x))))
+    assert hn.Gauge(target, epsilon=0.0).softmax_bias == 1
+    weights = some_weights(target)
+    gauge = hn.Gauge(target, epsilon=0.0)
+    assert_same(answers(target, gauge(weights)), answers(target, weights))
+
+
 @pytest.mark.parametrize("structured", [lambda y: y, lambda y: [y], lambda y: {"y": y}])
 def test_one_output_may_be_structured(structured):
     def ending(x):

@@ -17,6 +17,31 @@ layers = keras.layers
         (lambda: sequential((4,), layers.Dense(3)), "values", None),
         (lambda: sequential((4,), layers.Dense(3, activation="softmax")), "probabilities", 3),
         (lambda: sequential((4,), layers.Dense(3), layers.Softmax()), "probabilities", 3),
+        (
+            lambda: functional((4,), lambda x: keras.ops.softmax(layers.Dense(3)(x))),
+            "probabilities",
+            3,
+        ),
+        (
+            lambda: sequential(
+                (4,),
+                layers.Dense(3, activation="softmax"),
+                layers.Activation("linear", dtype="float32"),
+                layers.Identity(),
+            ),
+            "probabilities",
+            3,
+        ),
+        (
+            lambda: functional((4,), lambda x: keras.ops.softmax(layers.Dense(3)(x), axis=0)),
+            "values",
+            None,
+        ),
+        (
+            lambda: functional((4,), lambda x: keras.ops.sigmoid(layers.Dense(3)(x))),
+            "label_probabilities",
+            2,
+        ),
         (lambda: sequential((4,), layers.Dense(1, activation="sigmoid")), "probabilities", 2),
         (lambda: sequential((4,), layers.Dense(2, activation="sigmoid")), "label_probabilities", 2),
         (
@@ -36,6 +61,10 @@ layers = keras.layers
         "linear",
         "softmax",
         "softmax_layer",
+        "softmax_operation",
+        "linear_after_softmax",
+        "softmax_over_examples",
+        "sigmoid_operation",
         "sigmoid",
         "sigmoids",
         "sigmoid_maps",
