@@ -273,12 +273,12 @@ class Comparison(Study):
         for method in self.methods:
             if (name := self._tuned(method)) != method:
                 paragraphs.append(f"{method} trains the same network as {name}: it has its choice.")
-        for name, found in self.tunings.items():
-            diverged = sum(trial[tuning.OBJECTIVE] is None for trial in found.trials)
+        for name, tuned in self.tunings.items():
+            diverged = sum(trial[tuning.OBJECTIVE] is None for trial in tuned.trials)
             if diverged:
                 paragraphs.append(f"Trials of {name} whose training diverged: {diverged}.")
-            rates = [trial["learning_rate"] for trial in found.trials]
-            rate = found.chosen["learning_rate"]
+            rates = [trial["learning_rate"] for trial in tuned.trials]
+            rate = tuned.chosen["learning_rate"]
             if min(rates) < max(rates) and rate in (min(rates), max(rates)):
                 end = "least" if rate == min(rates) else "greatest"
                 paragraphs.append(

@@ -17,7 +17,7 @@ class SingleWeight(NamedTuple):
 
     Attributes:
         layer: Number of its layer.
-        name: Its variable and its place there, such as "kernel[2, 0, 0, 4]".
+        name: Its variable and its position there, such as "kernel[2, 0, 0, 4]".
         values: Values [N].
     """
 
@@ -48,12 +48,12 @@ def single_weights(ensemble: Ensemble, per_layer: int = 3) -> list[SingleWeight]
         raise ValueError(f"per_layer is {per_layer}: give at least 1.")
     results = []
     for number, layer in enumerate(ensemble.target.layers, 1):
-        places = [(slot, i) for slot in layer.slots for i in range(slot.size)]
-        count = min(per_layer, len(places))
+        positions = [(slot, i) for slot in layer.slots for i in range(slot.size)]
+        count = min(per_layer, len(positions))
         for k in range(count):
-            slot, index = places[(2 * k + 1) * len(places) // (2 * count)]
-            place = np.unravel_index(index, slot.shape)
-            values = ensemble.weights.trainable[slot.index][(slice(None), *map(int, place))]
-            name = f"{slot.name}[{', '.join(map(str, map(int, place)))}]"
+            slot, index = positions[(2 * k + 1) * len(positions) // (2 * count)]
+            position = np.unravel_index(index, slot.shape)
+            values = ensemble.weights.trainable[slot.index][(slice(None), *map(int, position))]
+            name = f"{slot.name}[{', '.join(map(str, map(int, position)))}]"
             results.append(SingleWeight(number, name, values.numpy()))
     return results

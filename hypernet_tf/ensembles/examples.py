@@ -183,8 +183,8 @@ def check_inputs(x: Any, begin: int = 0) -> None:
         if not np.issubdtype(array.dtype, np.floating):
             continue
         rows = array.reshape(len(array), -1)
-        for what, found in (("NaN", np.isnan), ("infinity", np.isinf)):
-            wrong = found(rows).any(1)
+        for what, is_wrong in (("NaN", np.isnan), ("infinity", np.isinf)):
+            wrong = is_wrong(rows).any(1)
             if wrong.any():
                 raise ValueError(
                     f"{wrong.sum()} of {len(array)} inputs that ran together have {what}, the "

@@ -33,10 +33,10 @@ def main() -> None:
         "sha256": hashlib.sha256(aside.read_bytes()).hexdigest(),
         "config": json.loads((arguments.run / "config.json").read_text()),
     }
-    place = _FOLDER / f"{arguments.name}.keras"
-    place.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    aside.replace(place)
-    print(f"{place}: {place.stat().st_size:,} bytes")
+    path = _FOLDER / f"{arguments.name}.keras"
+    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    aside.replace(path)
+    print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -455,9 +455,9 @@ class Target:
         if self._masks is None:
             return keras.tree.pack_sequence_as(self.plan.outputs, [None] * len(refs))
         tensors = self.inputs_in_order(inputs)
-        found = iter(keras.tree.flatten(self._masks(tensors)))
+        computed = iter(keras.tree.flatten(self._masks(tensors)))
         masks = [
-            None if getattr(t, "_keras_mask", None) is None else next(found)
+            None if getattr(t, "_keras_mask", None) is None else next(computed)
             for t in self._template.outputs
         ]
         return keras.tree.pack_sequence_as(self.plan.outputs, masks)

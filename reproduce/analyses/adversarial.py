@@ -121,12 +121,12 @@ class Adversarial(Analysis):
             return rows
         voters = ("network", "ensemble") if numbers["num_networks"] else ("network",)
         for size in _REPORTED_SIZES:
-            place = numbers["epsilons"].index(size)
+            index = numbers["epsilons"].index(size)
             for voter in voters:
                 measure = percent(
                     f"adversarial_{voter}_misled_at_{size}",
                     f"attacked images that mislead the {voter} at eps = {size}/255",
                     "lower",
                 )
-                rows.append(Row(measure, numbers[voter][place]))
+                rows.append(Row(measure, numbers[voter][index]))
         return rows

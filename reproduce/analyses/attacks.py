@@ -127,14 +127,14 @@ class Attacks(Analysis):
         """
         arrays: dict[str, np.ndarray] = {}
         curves = {}
-        for name, found in numbers.items():
-            systems = found["systems"]
-            key = "ensemble_pgd" if found["num_networks"] > 1 else "member_pgd"
+        for name, one_run in numbers.items():
+            systems = one_run["systems"]
+            key = "ensemble_pgd" if one_run["num_networks"] > 1 else "member_pgd"
             if one := systems.get(key):
                 misled, detected = 100 * np.array(one["judge_misled"]), 100 * _detection(one)
                 curves[name] = misled, detected
                 arrays |= {f"{name}, misled": misled, f"{name}, detected": detected}
-                arrays["sizes"] = np.array(found["sizes"])  # alike in all runs of a study
+                arrays["sizes"] = np.array(one_run["sizes"])  # alike in all runs of a study
         if not curves:
             return None
         caption = (
@@ -150,8 +150,8 @@ class Attacks(Analysis):
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return success and detection of each attack at its size nearest to 0.1."""
-        place = main_size(numbers["sizes"])
-        size = f"eps = {numbers['sizes'][place]:g}"
+        index = main_size(numbers["sizes"])
+        size = f"eps = {numbers['sizes'][index]:g}"
         rows = [
             Row(
                 count("attacks_num_images", "images whose attacks are to be detected"),
@@ -175,13 +175,13 @@ class Attacks(Analysis):
                         f"{name}, {size}: attacked networks misled",
                         "lower",
                     ),
-                    values["misled"][place],
+                    values["misled"][index],
                 ),
                 Row(
                     percent(
                         f"attacks_{key}_judge_misled", f"{name}, {size}: ensemble misled", "lower"
                     ),
-                    values["judge_misled"][place],
+                    values["judge_misled"][index],
                 ),
             ]
             rows += [
@@ -190,7 +190,7 @@ class Attacks(Analysis):
                         f"attacks_{key}_{score.key}",
                         f"{name}, {size}: detected by {score.name}, area under ROC",
                     ),
-                    values[score.key][place],
+                    values[score.key][index],
                 )
                 for score in SCORES.values()
                 if score.key in values

@@ -106,8 +106,8 @@ class DetectionSizes(Analysis):
         """Return the detection by the smallest and by the largest ensemble."""
         rows = []
         for name, areas in numbers["sets"].items():
-            for place in sorted({0, len(numbers["sizes"]) - 1}):
-                size = numbers["sizes"][place]
+            for index in sorted({0, len(numbers["sizes"]) - 1}):
+                size = numbers["sizes"][index]
                 rows += [
                     Row(
                         percent(
@@ -115,7 +115,7 @@ class DetectionSizes(Analysis):
                             f"{_title(name)} by {score.replace('_', ' ')} of {size} "
                             f"network{'s' if size > 1 else ''}: area under ROC",
                         ),
-                        areas[score][place],
+                        areas[score][index],
                     )
                     for score in _SCORES
                 ]

@@ -58,11 +58,11 @@ class FilterDiversity(Analysis):
         """Draw a panel for each layer."""
         panels = {}
         for layer, values in numbers["layers"].items():
-            place = layer.removeprefix("layer ")
+            number = layer.removeprefix("layer ")
             correlation = values["rank_correlation"]
             text = "not defined" if correlation is None else f"{correlation:.2f}"
             title = f"{layer}\nrank correlation {text}"
-            panels[title] = (arrays[f"diversity_{place}"], arrays[f"next_weights_{place}"])
+            panels[title] = (arrays[f"diversity_{number}"], arrays[f"next_weights_{number}"])
         return plots.filter_diversity(panels)
 
     def caption(self, figure_name: str) -> str:

@@ -135,10 +135,10 @@ def perform(
             analysis, and is written after each.
     """
     entries = metrics.setdefault("analyses", {})
-    for place, name in enumerate(names, 1):
+    for number, name in enumerate(names, 1):
         if is_done(name, metrics, subject.settings):
             continue
-        print(f"analysis {place} of {len(names)}: {name}")
+        print(f"analysis {number} of {len(names)}: {name}")
         # The figures are replaced from here on: remove the report and the numbers that go with
         # them.
         (folder / "report.html").unlink(missing_ok=True)

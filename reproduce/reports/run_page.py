@@ -116,7 +116,7 @@ def highlights(analysis: Analysis, metrics: Sequence[Mapping[str, Any]]) -> list
     if analysis.highlights:
         return list(analysis.highlights)
     numbers = [run["analyses"].get(analysis.name) for run in metrics]
-    keys = [row.measure.key for found in numbers if found for row in analysis.rows(found)]
+    keys = [row.measure.key for one in numbers if one for row in analysis.rows(one)]
     return list(dict.fromkeys(keys))[:MOST_ROWS]
 
 
