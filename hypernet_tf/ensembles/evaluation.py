@@ -18,6 +18,9 @@ from hypernet_tf.metrics.accuracy import (
 from hypernet_tf.metrics.calibration import bin_sums, reliability_of
 from hypernet_tf.metrics.measures import MEASURES, Measure, evaluation_measures
 
+# More pairs of classes are not counted: those of a vocabulary of 30,000 would take 7 GB.
+_CONFUSION_CLASSES = 1_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -33,7 +36,8 @@ class Evaluation:
             `negative_log_likelihood`, `expected_calibration_error`, ...; for regression
             `mean_squared_error`, `standard_deviation`. NaN where a measure is not defined.
         confusion: Number [C, C] of examples, or sum of their sample weights, of each class (rows)
-            for which the class in the column has the highest mean probability; None for regression.
+            for which the class in the column has the highest mean probability; None for regression,
+            and for more than 1,000 classes.
         undefined: Keys of measures that need more networks, or equal sample weights, or one choice
             among classes for each example.
         accuracy_by_choice: Accuracy of the mean probability for each label [L], for each pixel
@@ -227,7 +231,7 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
         else:
             ensemble[measure.key] = float(value)
     counts = None
-    if mean is not None and num_classes is not None:
+    if mean is not None and num_classes is not None and num_classes <= _CONFUSION_CLASSES:
         counts = confusion(mean.argmax(-1), all_labels, num_classes, all_weights)
     return Evaluation(members, ensemble, counts, undefined)
 
@@ -248,7 +252,7 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
     measures = evaluation_measures("choices")
     totals: dict[str, Any] = dict.fromkeys((measure.key for measure in measures), 0.0)
     bins: Any = 0.0
-    counts: Any = 0
+    counts: Any = 0 if num_classes <= _CONFUSION_CLASSES else None
     right: dict[tuple, Any] = {}  # shape of the choices -> weight of the right ones, and of all
     num_choices, num_examples, weights, num_networks = 0.0, 0.0, [], 0
     for outputs, examples in runs:
@@ -275,8 +279,9 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
                 totals[measure.key] += _weighted_sum(values, each.ravel())
         bins = bins + bin_sums(mean, y, sample_weight=each.ravel())
         predictions = mean.argmax(-1)
-        of_pairs = None if examples.sample_weight is None else each.ravel()
-        counts = counts + count_pairs(predictions, y, num_classes, of_pairs)
+        if counts is not None:
+            of_pairs = None if examples.sample_weight is None else each.ravel()
+            counts = counts + count_pairs(predictions, y, num_classes, of_pairs)
         is_right = (predictions == y).reshape(each.shape)
         sums = np.stack([(each * is_right).sum(0), each.sum(0)]).reshape(2, *examples.y.shape[1:])
         right[sums.shape] = right.get(sums.shape, 0.0) + sums

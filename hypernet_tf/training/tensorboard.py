@@ -182,14 +182,14 @@ class TensorBoardWriter:
                     f"The {shown} of layer '{target.layers[number - 1].name}': a column for each "
                     "network. Networks differ if the pictures of a row differ.",
                 )
-            assert result.confusion is not None  # the networks are classifiers
-            title = f"{len(ensemble)} networks' mean probability, step {step:,}"
-            _image(
-                "validation/confusion",
-                plots.confusion(result.confusion, self.classes, title),
-                "Validation images of each class (rows) that the ensemble assigns to each class "
-                "(columns).",
-            )
+            if result.confusion is not None:
+                title = f"{len(ensemble)} networks' mean probability, step {step:,}"
+                _image(
+                    "validation/confusion",
+                    plots.confusion(result.confusion, self.classes, title),
+                    "Validation images of each class (rows) that the ensemble assigns to each "
+                    "class (columns).",
+                )
         self._writer.flush()
 
     def finish(self, ensemble: Ensemble, result: Evaluation) -> None:

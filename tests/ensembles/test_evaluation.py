@@ -249,3 +249,21 @@ def test_weights_that_are_no_weights_raise(cases, x):
         with pytest.raises(ValueError) as error:
             evaluate()
         assert one_line(error).startswith("Sample weights must be numbers [23]")
+
+
+@pytest.mark.parametrize("per_step", [False, True], ids=["one_choice", "choices"])
+def test_pairs_of_many_classes_are_not_counted(per_step):
+    """A vocabulary of 30,000 words has 9e8 pairs: 7 GB."""
+    words = 30_000
+    tokens = keras.Input((2,), dtype="int32")
+    x = keras.layers.Embedding(9, 2)(tokens)
+    x = x if per_step else keras.layers.Flatten()(x)
+    target = hn.Target(keras.Model(tokens, keras.layers.Dense(words)(x)), outputs="logits")
+    theta = np.random.default_rng(0).normal(size=(2, target.weight_count)).astype("float32")
+    ensemble = hn.Ensemble(target, target.unflatten(theta))
+    x, y = np.array([[1, 2], [3, 4]]), np.array([[5, words - 1], [7, 8]])
+    result = ensemble.evaluate(x, y if per_step else y[:, 1])
+    assert result.confusion is None
+    p = np.exp(ensemble.log_probabilities(x)).mean(0)
+    chosen = np.take_along_axis(p, y[..., None] if per_step else y[:, 1:], -1)
+    assert result.negative_log_likelihood == pytest.approx(-np.log(chosen).mean(), rel=1e-4)
