@@ -311,7 +311,8 @@ def projected_gradient(
     for step in range(steps):
         ensemble = at(step)
         ensemble.check_batch_norm()
-        size = batch_size or min(100, examples_at_once(target, len(ensemble)))
+        activations = target.activations_per_example(x)
+        size = batch_size or min(100, examples_at_once(activations, len(ensemble)))
         for begin in range(0, len(x), size):
             part = slice(begin, begin + size)
             towards = direction(ensemble, tf.constant(moved[part]), tf.constant(classes[part]))

@@ -22,7 +22,7 @@ _EXAMPLES_AT_ONCE = 48
 
 
 def plan(
-    target: Target, num_networks: int, num_examples: int | None, batch_size: int | None
+    activations: int, num_networks: int, num_examples: int | None, batch_size: int | None
 ) -> tuple[int, int]:
     """How many networks and examples run at once.
 
@@ -30,7 +30,7 @@ def plan(
     the given size, take more.
 
     Args:
-        target: Target of the networks.
+        activations: Number of activations that a network computes for one example.
         num_networks: N.
         num_examples: M; None if it is not known.
         batch_size: Number of examples that run at once; None chooses it.
@@ -40,7 +40,7 @@ def plan(
     """
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
-    budget = examples_at_once(target, 1)  # networks x examples
+    budget = examples_at_once(activations, 1)  # networks x examples
     least = batch_size or _EXAMPLES_AT_ONCE
     least = least if num_examples is None else min(least, num_examples)
     num_parts = -(-num_networks // max(1, min(_NETWORKS_AT_ONCE, budget // least)))
@@ -53,14 +53,23 @@ def plan(
     return networks, min(examples, num_examples)
 
 
-def examples_at_once(target: Target, num_networks: int) -> int:
+def examples_at_once(activations: int, num_networks: int) -> int:
     """How many examples all networks can run on at once with activations under 1 GiB; at least 1.
 
     Args:
-        target: Target of the networks.
+        activations: Number of activations that a network computes for one example.
         num_networks: N.
     """
-    return max(1, _ACTIVATION_BYTES // (target.activations_per_example * 4 * num_networks))
+    return max(1, _ACTIVATION_BYTES // (activations * 4 * num_networks))
+
+
+def _plan_of(
+    target: Target, weights: WeightSet, examples: Examples, batch_size: int | None
+) -> tuple[int, int]:
+    """The `plan` for examples of which the first ones show the sizes that the model leaves open."""
+    first = next(iter(examples), None) if target.has_open_axes else None
+    activations = target.activations_per_example(first and first.x)
+    return plan(activations, weights.trainable[0].shape[0], examples.size, batch_size)
 
 
 def run(
@@ -80,7 +89,7 @@ def run(
         batch_size: Number of examples that run at once; None chooses it.
         verbose: 1 shows a progress bar.
     """
-    num_networks, length = plan(target, weights.trainable[0].shape[0], examples.size, batch_size)
+    num_networks, length = _plan_of(target, weights, examples, batch_size)
     parts = _parts(weights, num_networks)
     total = None if examples.size is None else len(parts) * -(-examples.size // length)
     before = None
@@ -122,7 +131,7 @@ def batch_statistics(
     Raises:
         ValueError: Inputs have NaN or infinity.
     """
-    num_networks, _ = plan(target, weights.trainable[0].shape[0], examples.size, batch_size)
+    num_networks, _ = _plan_of(target, weights, examples, batch_size)
     parts = _parts(weights, num_networks)
     for _, some in parts:
         for index, _ in target.statistics:

@@ -221,7 +221,8 @@ class BHN(LatentSampler):
         """
         if not self.step.numpy():
             # All activations of one network on these inputs are in memory at once.
-            count = min(INITIAL_INPUTS, max(2, examples_at_once(self.target, 1)))
+            activations = self.target.activations_per_example(some_inputs(x, 1))
+            count = min(INITIAL_INPUTS, max(2, examples_at_once(activations, 1)))
             self.initialize(some_inputs(x, count))
         return super().fit(x, *args, **kwargs)
 

@@ -183,10 +183,30 @@ class Target:
             for v in norm.non_trainable_variables
         ]
 
+    def activations_per_example(self, x: Any = None) -> int:
+        """The number of activations that one network computes for one example, in all layers.
+
+        Args:
+            x: Inputs [M, ...], structured as the model's inputs. Every axis that the model leaves
+                open is taken to be as long as the longest of theirs; 1 if there are no inputs.
+        """
+        longest = 1
+        if x is not None and self.has_open_axes:
+            refs = keras.tree.flatten(self.plan.inputs)
+            sizes = [
+                size
+                for tensor, ref in zip(self.inputs_in_order(x), refs, strict=True)
+                for size, given in zip(np.shape(tensor)[1:], self.plan.shapes[ref], strict=False)
+                if given is None
+            ]
+            longest = max(sizes, default=1)
+        return sum(math.prod(d or longest for d in shape) for shape in self.plan.shapes.values())
+
     @property
-    def activations_per_example(self) -> int:
-        """The number of activations that one network computes for one example, in all layers."""
-        return sum(math.prod(d or 1 for d in shape) for shape in self.plan.shapes.values())
+    def has_open_axes(self) -> bool:
+        """Whether the model leaves the size of an axis of its inputs open."""
+        refs = keras.tree.flatten(self.plan.inputs)
+        return any(size is None for ref in refs for size in self.plan.shapes[ref])
 
     @property
     def input_shape(self) -> Any:

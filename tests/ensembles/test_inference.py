@@ -1,7 +1,5 @@
 """Chunks of networks and examples, data sets, and batch norm's statistics."""
 
-import types
-
 import keras
 import numpy as np
 import pytest
@@ -36,13 +34,30 @@ def test_results_do_not_depend_on_chunks(cases, x, runs, monkeypatch, networks_a
 def test_a_small_budget_means_small_chunks(cases, x, runs, monkeypatch):
     c = cases["logits"]
     vars(c.ensemble.target).pop("compiled", None)
-    each = 4 * c.ensemble.target.activations_per_example
+    each = 4 * c.ensemble.target.activations_per_example()
     monkeypatch.setattr(inference, "_ACTIVATION_BYTES", 6 * each)
     result = c.ensemble.outputs(x)
     assert runs == [(1, 6)]
     np.testing.assert_allclose(result, c.loop, rtol=1e-5, atol=1e-5)
     c.ensemble.outputs(x, batch_size=3)
     assert runs[1:] == [(2, 3)]
+
+
+@pytest.mark.parametrize("as_data_set", [False, True])
+def test_open_axes_count_as_long_as_the_inputs(runs, monkeypatch, as_data_set):
+    model = keras.Sequential(
+        [keras.Input((None, 2)), layers.Conv1D(3, 2), layers.GlobalMaxPooling1D()]
+    )
+    ensemble = ensemble_of(model)
+    x = np.random.default_rng(0).normal(size=(8, 50, 2)).astype("float32")
+    each = ensemble.target.activations_per_example(x)
+    assert 50 * (2 + 3) <= each < 2 * 50 * (2 + 3)
+    monkeypatch.setattr(inference, "_ACTIVATION_BYTES", 4 * each * 2)
+    given = tf.data.Dataset.from_tensor_slices(x).batch(8) if as_data_set else x
+    outputs = ensemble.outputs(given)
+    assert {run[0] * run[1] for run in runs} == {2}  # networks x examples
+    monkeypatch.undo()
+    np.testing.assert_allclose(outputs, ensemble.outputs(x), rtol=1e-5)
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)
@@ -54,8 +69,7 @@ def test_a_small_budget_means_small_chunks(cases, x, runs, monkeypatch):
 )
 def test_activations_stay_under_one_gibibyte(count, size, batch_size, each):
     """Except when the least that can run takes more; and chunks are not smaller than necessary."""
-    target = types.SimpleNamespace(activations_per_example=each)
-    networks, examples = inference.plan(target, count, size, batch_size)
+    networks, examples = inference.plan(each, count, size, batch_size)
     assert 1 <= networks <= min(count, 32)
     assert 1 <= examples <= size
     if batch_size is not None:
@@ -127,7 +141,7 @@ def test_update_batch_norm_equals_the_loop(x, runs, monkeypatch, networks_at_onc
 
 def test_update_batch_norm_keeps_within_the_budget(x, runs, monkeypatch):
     ensemble = ensemble_of(normalised(), "logits")
-    each = 4 * ensemble.target.activations_per_example
+    each = 4 * ensemble.target.activations_per_example()
     monkeypatch.setattr(inference, "_ACTIVATION_BYTES", 25 * each)
     ensemble.update_batch_norm(x, batch_size=10)
     assert {networks for networks, _ in runs} == {2}
