@@ -19,7 +19,7 @@ from hypernet_tf.ensembles.examples import Examples, check_inputs
 from hypernet_tf.ensembles.inference import examples_at_once
 from hypernet_tf.metrics.accuracy import majority_vote, mean_log_probabilities
 from hypernet_tf.metrics.ood import ood_metrics
-from hypernet_tf.metrics.uncertainty import measure_uncertainty
+from hypernet_tf.metrics.uncertainty import SCORES, measure_uncertainty
 from hypernet_tf.targets import Target, WeightSet
 
 # Sizes of attacks in units of 1/255: 0, 2, ..., 58.
@@ -51,6 +51,7 @@ def fast_gradient_method(
     Reference: "Explaining and Harnessing Adversarial Examples", arXiv 1412.6572; towards a chosen
     class as in "Adversarial Examples in the Physical World", arXiv 1607.02533.
     """
+    target = target.with_logits
     with tf.GradientTape() as tape:
         tape.watch(x)
         log_p = target.log_probabilities(target(weights, x[:, None]))[:, 0]  # [N, C]
@@ -93,6 +94,11 @@ def _images_and_labels(
     given = Examples(x, y, labels=labels).in_memory()
     if isinstance(given.x, (list, tuple, dict)):
         raise ValueError("An attack needs the images as one array [M, ...].")
+    if not target.input_spec.dtype.is_floating:
+        raise ValueError(
+            f"The target takes {target.input_spec.dtype.name}, which an attack cannot move by a "
+            "gradient: give it a float input."
+        )
     images = np.asarray(given.x, np.float32)
     check_inputs(images)
     if clip is not None:
@@ -302,15 +308,21 @@ def projected_gradient(
         with tf.GradientTape() as tape:
             tape.watch(images)
             # The compiled target keeps its graph and its gradient for the next attack.
-            outputs = target.compiled(ensemble.weights, images)[0]
+            outputs = ensemble.target.compiled(ensemble.weights, images)[0]
             log_p = ensemble.log_probabilities_of(outputs)  # [N, b, C]
             ascent = _with_the_gradient_of_p(log_p, chosen)
         require_numbers(log_p.numpy(), images.numpy())
         return tf.sign(tape.gradient(ascent, images))
 
     for step in range(steps):
-        ensemble = at(step)
-        ensemble.check_batch_norm()
+        given = at(step)
+        given.check_batch_norm()
+        ensemble = Ensemble(
+            given.target.with_logits,
+            given.weights,
+            batch_norm_updated=True,
+            temperature=given.temperature,
+        )
         activations = target.activations_per_example(x)
         size = batch_size or min(100, examples_at_once(activations, len(ensemble)))
         for begin in range(0, len(x), size):
@@ -442,7 +454,12 @@ def attack_detection(
             f"None of the {len(x)} images is classified correctly: train the networks further."
         )
     x, y = x[correct], y[correct]
-    known = judge.uncertainty(x).scores
+    # One network has no uncertainty by scores of disagreement.
+    known = {
+        name: scores
+        for name, scores in judge.uncertainty(x).scores.items()
+        if len(judge) >= SCORES[name].least_networks
+    }
     misled, judge_misled = [], []
     auroc: dict[str, list[float]] = {name: [] for name in known}
     for epsilon in sizes:
@@ -452,8 +469,9 @@ def attack_detection(
         judge_misled.append(
             (mean_log_probabilities(judged.log_probabilities).argmax(-1) != y).mean()
         )
-        for name, scores in measure_uncertainty([judged]).scores.items():
-            auroc[name].append(ood_metrics(known[name], scores).auroc)
+        attacked = measure_uncertainty([judged]).scores
+        for name, areas in auroc.items():
+            areas.append(ood_metrics(known[name], attacked[name]).auroc)
     return AttackDetection(
         sizes,
         len(correct),

@@ -23,10 +23,10 @@ from hypernet_tf.ensembles.evaluation import (
     integer_labels,
     numeric_values,
 )
-from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs, without_masked
+from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs
 from hypernet_tf.ensembles.temperature import best_temperature
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.metrics.accuracy import majority_vote
+from hypernet_tf.metrics.accuracy import concatenated, majority_vote
 from hypernet_tf.metrics.uncertainty import (
     Predictions,
     Uncertainty,
@@ -39,6 +39,7 @@ from hypernet_tf.targets.weights import weights_of
 # Log-probabilities that are in memory at once where examples have several choices: 64 MiB in
 # float32, and a few times as much for what is computed from them.
 _PREDICTIONS_AT_ONCE = 2**24
+_BFLOAT16 = tf.bfloat16.as_numpy_dtype
 
 
 class Ensemble:
@@ -153,7 +154,7 @@ class Ensemble:
             verbose: 1 shows a progress bar.
         """
         parts = [outputs for outputs, _ in self._run(Examples(x), batch_size, verbose)]
-        return keras.tree.map_structure(lambda *t: np.concatenate(t, 1), *parts)
+        return keras.tree.map_structure(lambda *t: concatenated(t, 1), *parts)
 
     def predict(self, x: Any, *, batch_size: int | None = None, verbose: int = 0) -> Any:
         """Mean over networks of probabilities (of values, for regression), [M, ...].
@@ -169,7 +170,7 @@ class Ensemble:
             )
             for outputs, _ in self._run(Examples(x), batch_size, verbose)
         ]
-        return keras.tree.map_structure(lambda *t: np.concatenate(t), *parts)
+        return keras.tree.map_structure(lambda *t: concatenated(t), *parts)
 
     def _activated(self, outputs: tf.Tensor) -> tf.Tensor:
         """Probabilities, or values, in the shape of the outputs."""
@@ -194,15 +195,9 @@ class Ensemble:
     def _run_classes(
         self, examples: Examples, batch_size: int | None, verbose: int
     ) -> Iterator[tuple[np.ndarray, Chunk]]:
-        """Yields log-probabilities [N, b, C] and the examples, for chunks of examples.
-
-        Where the output has a mask, labelled examples have a weight for each of their choices.
-        """
+        """Yields log-probabilities [N, b, C] and the examples, for chunks of examples."""
         for outputs, chunk in self._run(examples, batch_size, verbose):
             (values,) = keras.tree.flatten(outputs)
-            (mask,) = keras.tree.flatten(self.target.output_masks(chunk.x))
-            if mask is not None and chunk.y is not None:
-                chunk = without_masked(chunk, np.asarray(mask))
             yield self.log_probabilities_of(tf.constant(values)).numpy(), chunk
 
     def _run_predictions(
@@ -237,7 +232,7 @@ class Ensemble:
         parts = list(self._run_predictions(Examples(x), batch_size, verbose))
         log_p, logits = zip(*parts, strict=True)
         return Predictions(
-            np.concatenate(log_p, 1), None if logits[0] is None else np.concatenate(logits, 1)
+            concatenated(log_p, 1), None if logits[0] is None else concatenated(logits, 1)
         )
 
     def log_probabilities(
@@ -261,7 +256,7 @@ class Ensemble:
         """
         self.target.require_choices("log-probabilities")
         runs = self._run_classes(Examples(x), batch_size, verbose)
-        return np.concatenate([log_p for log_p, _ in runs], 1)
+        return concatenated([log_p for log_p, _ in runs], 1)
 
     def majority_vote(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
@@ -304,7 +299,9 @@ class Ensemble:
                 [M, L], or [M, height, width, L] for those of pixels; for class maps integers
                 [M, height, width] (or one-hot); for regression values [M, ...]. None for a data
                 set.
-            sample_weight: Sample weights [M], at least 0; None for equal weights or a data set.
+            sample_weight: Sample weights [M], at least 0, or [M, ...] of the choices of each
+                example; None for equal weights or a data set. The labels of choices of weight 0 may
+                be anything.
             batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
 
@@ -323,18 +320,33 @@ class Ensemble:
                     "evaluate() cannot leave masked steps out of the errors of values: use "
                     "sampler.evaluate(), or compare outputs() yourself."
                 )
-            examples = Examples(x, y, sample_weight, labels=numeric_values)
+            examples = self._labelled(x, y, sample_weight, numeric_values)
             runs = self._run(examples, batch_size, verbose)
             return evaluate(((keras.tree.flatten(o)[0], chunk) for o, chunk in runs), None)
         num_classes = self.target.require_choices("evaluate()")
-        examples = Examples(x, y, sample_weight, labels=self._integer_labels())
+        examples = self._labelled(x, y, sample_weight, self._integer_labels())
         if self.target.choices_shape:
             batch_size = batch_size or self._choices_at_once()
             runs = self._run_classes(examples, batch_size, verbose)
             return evaluate_choices(runs, num_classes)
         return evaluate(self._run_classes(examples, batch_size, verbose), num_classes)
 
-    def _integer_labels(self) -> Callable[[np.ndarray], np.ndarray]:
+    def _labelled(
+        self, x: Any, y: Any, sample_weight: Any, labels: Callable[..., np.ndarray]
+    ) -> Examples:
+        """Examples with labels of the one output; what its Keras mask leaves out has weight 0."""
+        target = self.target
+        return Examples(
+            x,
+            y,
+            sample_weight,
+            labels=labels,
+            choices=target.classes is not None and bool(target.choices_shape),
+            masks=functools.partial(_mask, target) if target.has_masks else None,
+            output_name=target.output_names[0],
+        )
+
+    def _integer_labels(self) -> Callable[..., np.ndarray]:
         num_classes = self.target.require_choices("labels")
         shape = self.target.choices_shape
         if shape:
@@ -416,7 +428,7 @@ class Ensemble:
         Reference: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
         """
         self.target.require_choices("calibrate()")
-        examples = Examples(x, y, sample_weight, labels=self._integer_labels())
+        examples = self._labelled(x, y, sample_weight, self._integer_labels())
         plain = self._like(self.weights, temperature=1.0)
         runs = list(plain._run_classes(examples, batch_size, verbose))
         return self._like(self.weights, temperature=best_temperature(runs, self.temperature))
@@ -576,7 +588,11 @@ class Ensemble:
             for kind, parts in (tensors | {"frozen": frozen}).items()
             for index, tensor in enumerate(parts)
         }
+        # NumPy's files know no bfloat16, all of whose numbers float32 has.
+        half = [name for name, array in arrays.items() if array.dtype == _BFLOAT16]
+        arrays |= {name: arrays[name].astype(np.float32) for name in half}
         config = {
+            "bfloat16": half,
             "target": keras.saving.serialize_keras_object(self.target),
             "batch_norm_updated": self._batch_norm_updated,
             "temperature": self.temperature,
@@ -599,6 +615,8 @@ class Ensemble:
         if not isinstance(target, Target):
             raise ValueError(f"{path} is not a saved ensemble: it has no target.")
 
+        arrays |= {name: arrays[name].astype(_BFLOAT16) for name in config.get("bfloat16", ())}
+
         def tensors(kind: str) -> list[tf.Tensor]:
             names = [name for name in arrays if name.startswith(kind)]
             return [tf.constant(arrays[f"{kind}_{index}"]) for index in range(len(names))]
@@ -613,6 +631,15 @@ class Ensemble:
         )
 
 
+def _mask(target: Target, x: Any) -> Any:
+    (mask,) = keras.tree.flatten(target.output_masks(x))
+    return mask
+
+
+class NotFiniteError(ValueError):
+    """Networks return NaN or infinity; the message is one line that says how many do."""
+
+
 def require_numbers(outputs: Any, x: Any, *, logits: bool = False, begin: int = 0) -> None:
     """Check that inputs are finite, and that networks return numbers.
 
@@ -623,7 +650,8 @@ def require_numbers(outputs: Any, x: Any, *, logits: bool = False, begin: int = 
         begin: Number of the first input among all that are run.
 
     Raises:
-        ValueError: They do not, in one line that says which.
+        ValueError: An input is not finite.
+        NotFiniteError: Networks return NaN or infinity.
     """
     check_inputs(x, begin)
     infinite = np.isposinf if logits else np.isinf
@@ -631,7 +659,7 @@ def require_numbers(outputs: Any, x: Any, *, logits: bool = False, begin: int = 
         rows = values.reshape(len(values), -1)
         broken = np.flatnonzero((np.isnan(rows) | infinite(rows)).any(1))
         if len(broken):
-            raise ValueError(
+            raise NotFiniteError(
                 f"{len(broken)} of {len(values)} networks return NaN or infinity, the first of "
                 f"them number {broken[0]}: train again with a smaller learning rate."
             )

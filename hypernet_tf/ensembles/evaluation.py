@@ -141,11 +141,15 @@ def numeric_values(y: np.ndarray) -> np.ndarray:
     return y
 
 
-def integer_choices(y: np.ndarray, num_classes: int, shape: tuple) -> np.ndarray:
+def integer_choices(
+    y: np.ndarray, counted: np.ndarray | None = None, *, num_classes: int, shape: tuple
+) -> np.ndarray:
     """Classes of all choices of each example as integers [M, *shape].
 
     Args:
         y: Integers [M, *shape] or [M, *shape, 1], or one-hot [M, *shape, C].
+        counted: Which choices count, [M, ...]; None for all. The others may be anything, and
+            become 0.
         num_classes: C.
         shape: Shape of the choices of an example: (L,), (height, width) or (height, width, L); None
             for an axis of any size.
@@ -153,11 +157,16 @@ def integer_choices(y: np.ndarray, num_classes: int, shape: tuple) -> np.ndarray
     Raises:
         ValueError: The classes are neither, or out of range.
     """
+    left_out = np.zeros([1] * (len(shape) + 1), bool)
+    if counted is not None and counted.ndim <= left_out.ndim:
+        left_out = ~counted.reshape(*counted.shape, *[1] * (left_out.ndim - counted.ndim))
     if y.ndim == len(shape) + 2:
         if y.shape[-1] == 1:
             y = y[..., 0]
-        elif np.isin(y, (0, 1)).all() and (y.sum(-1) == 1).all():
+        elif ((np.isin(y, (0, 1)).all(-1) & (y.sum(-1) == 1)) | left_out).all():
             y = y.argmax(-1)
+    if y.ndim == left_out.ndim and left_out.any():
+        y = np.where(left_out, 0, y)
     same = y.ndim == len(shape) + 1 and all(
         size in (None, given) for size, given in zip(shape, y.shape[1:], strict=True)
     )
@@ -257,6 +266,7 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
     num_choices, num_examples, weights, num_networks = 0.0, 0.0, [], 0
     for outputs, examples in runs:
         num_networks = len(outputs)
+        check_choices(examples.y, outputs)
         y = examples.y.reshape(-1)
         flat = outputs.reshape(num_networks, -1, num_classes)
         each = weights_of_choices(examples)
@@ -318,8 +328,28 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
     return Evaluation(members, ensemble, counts, undefined, by_choice)
 
 
+def check_choices(y: np.ndarray, log_p: np.ndarray) -> None:
+    """Check that there is a class for each choice of each example.
+
+    Args:
+        y: Classes [b, ...].
+        log_p: Log-probabilities [N, b, ..., C].
+
+    Raises:
+        ValueError: There is not.
+    """
+    if y.shape[1:] != log_p.shape[2:-1]:
+        raise ValueError(
+            f"Labels of shape {list(y.shape[1:])} do not match predictions of shape "
+            f"{list(log_p.shape[2:-1])}."
+        )
+
+
 def _like_predictions(values: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    if values.size != outputs[0].size:
+    def sizes(shape: tuple[int, ...]) -> list[int]:
+        return [size for size in shape if size != 1]
+
+    if sizes(values.shape[1:]) != sizes(outputs.shape[2:]):
         raise ValueError(
             f"Values of shape {list(values.shape[1:])} do not match predictions of shape "
             f"{list(outputs.shape[2:])}."

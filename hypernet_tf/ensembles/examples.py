@@ -19,8 +19,8 @@ class Chunk(NamedTuple):
     Attributes:
         x: Inputs [b, ...], structured as the model's inputs.
         y: Labels or values [b, ...]; None where they are not needed.
-        sample_weight: Sample weights [b]; None where there are none. Weights [b, ...] of all
-            choices of each example where a mask leaves some of them out.
+        sample_weight: Sample weights [b], or [b, ...] of the choices of each example; None where
+            there are none.
     """
 
     x: Any
@@ -43,6 +43,10 @@ class Examples:
         sample_weight: Sample weights [M]; None where x is a data set or for equal weights.
         labels: Function that checks and converts labels; None where labels are not needed.
         weighted: Whether sample weights are needed where labels are not.
+        choices: Whether an example has several choices, which may have weights [M, ...] of their
+            own: `labels` gets, as a second argument, which of them count.
+        masks: Function of inputs [M, ...] that returns which choices count, [M, ...]; None for all.
+        output_name: Name of the output, by which labels and sample weights may be dicts.
 
     Attributes:
         size: M; None for a data set.
@@ -58,10 +62,14 @@ class Examples:
         y: Any = None,
         sample_weight: Any = None,
         *,
-        labels: Callable[[np.ndarray], np.ndarray] | None = None,
+        labels: Callable[..., np.ndarray] | None = None,
         weighted: bool = False,
+        choices: bool = False,
+        masks: Callable[[Any], Any] | None = None,
+        output_name: str = "",
     ):
         self._labels, self._weighted = labels, weighted
+        self._choices, self._masks, self._output_name = choices, masks, output_name
         self._data_set = is_data_set(x)
         self.size: int | None = None
         if self._data_set:
@@ -71,7 +79,7 @@ class Examples:
         else:
             self._source = self._checked((x, y, sample_weight))
             self.size = self._source.size
-            check_weights(self._source.sample_weight, self.size)
+            _check_all(self._source.sample_weight)
 
     def __iter__(self) -> Iterator[Chunk]:
         """The batches of a data set, or all examples of the arrays."""
@@ -125,7 +133,7 @@ class Examples:
         if not parts:
             raise ValueError("There are no examples to run on.")
         whole = joined(*parts)
-        check_weights(whole.sample_weight, whole.size)
+        _check_all(whole.sample_weight)
         return whole
 
     def _checked(self, batch: tuple[Any, Any, Any]) -> Chunk:
@@ -133,21 +141,58 @@ class Examples:
         inputs, size = arrays(x)
         if self._labels is None and not self._weighted:
             return Chunk(inputs)
+        sample_weight = self._of_output(sample_weight)
         weights = None if sample_weight is None else np.asarray(sample_weight)
-        if weights is not None and weights.shape != (size,):
+        if weights is not None and (
+            weights.shape[:1] != (size,) or weights.ndim > 1 > self._choices
+        ):
             raise ValueError(f"Sample weights must be numbers [{size}], one for each example.")
         if self._labels is None:
             return Chunk(inputs, None, weights)
         if y is None:
             raise ValueError("There are no labels: give y, or a data set of (x, y).")
-        y = np.asarray(y)
+        y = np.asarray(self._of_output(y))
         if y.ndim == 0:
             raise ValueError(
                 "The data set gives single examples, not batches: use data_set.batch(256)."
             )
         if len(y) != size:
             raise ValueError(f"There are {len(y)} labels for {size} examples: give one for each.")
-        return Chunk(inputs, self._labels(y), weights)
+        if self._masks is not None:
+            mask = np.asarray(self._masks(inputs))
+            given = np.ones(size) if weights is None else weights
+            ndim = max(mask.ndim, given.ndim)
+            weights = _expanded(given, ndim) * _expanded(mask, ndim)
+        if weights is None or weights.ndim == 1:
+            return Chunk(inputs, self._labels(y), weights)
+        if any(size not in (1, of_y) for size, of_y in zip(weights.shape, y.shape, strict=False)):
+            raise ValueError(
+                f"Sample weights {list(weights.shape)} do not fit labels {list(y.shape)}: give one "
+                "for each example, or for each of its choices."
+            )
+        return Chunk(inputs, self._labels(y, weights > 0), weights)
+
+    def _of_output(self, values: Any) -> Any:
+        """Labels or sample weights of the output, which may be given by its name."""
+        if not isinstance(values, dict):
+            return values
+        if list(values) != [self._output_name]:
+            raise ValueError(
+                f"There is no output '{next(iter(values), '')}': the target has "
+                f"{self._output_name}."
+            )
+        return values[self._output_name]
+
+
+def _check_all(weights: np.ndarray | None) -> None:
+    """Check weights of examples, or of their choices."""
+    if weights is not None:
+        check_weights(weights.ravel(), weights.size)
+
+
+def _expanded(array: np.ndarray, ndim: int) -> np.ndarray:
+    """An array with axes of size 1 at its end."""
+    return array.reshape(*array.shape, *[1] * (ndim - array.ndim))
 
 
 def arrays(x: Any) -> tuple[Any, int]:
@@ -192,16 +237,6 @@ def check_inputs(x: Any, begin: int = 0) -> None:
                 )
 
 
-def without_masked(chunk: Chunk, mask: np.ndarray) -> Chunk:
-    """Examples with weights [b, ...] of their choices, which are 0 where the mask is False.
-
-    Args:
-        chunk: Examples.
-        mask: Whether choices count, [b, ...].
-    """
-    return chunk._replace(sample_weight=weights_of_choices(chunk).reshape(mask.shape) * mask)
-
-
 def weights_of_choices(chunk: Chunk) -> np.ndarray:
     """Weights [b, choices] of all choices of each example; 1 where there are none.
 
@@ -210,8 +245,7 @@ def weights_of_choices(chunk: Chunk) -> np.ndarray:
     """
     given, shape = chunk.sample_weight, chunk.y.shape
     weights = np.ones(chunk.size) if given is None else np.asarray(given, np.float64)
-    weights = weights.reshape(*weights.shape, *[1] * (len(shape) - weights.ndim))
-    return np.broadcast_to(weights, shape).reshape(len(weights), -1)
+    return np.broadcast_to(_expanded(weights, len(shape)), shape).reshape(len(weights), -1)
 
 
 def part(chunk: Chunk, index: slice) -> Chunk:

@@ -35,5 +35,8 @@ def write(
         return answers(target.run_each(networks, inputs)[0])
 
     archive = keras.export.ExportArchive()
+    for layer in target.plan.operations:
+        if isinstance(layer, keras.Layer):
+            archive.track(layer)  # its tables of words, which are no variables
     archive.add_endpoint("serve", serve, input_signature=[target.input_spec])
     archive.write_out(os.fspath(path), verbose=False)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import log_softmax
 
+from hypernet_tf.ensembles.evaluation import check_choices
 from hypernet_tf.ensembles.examples import Chunk, weights_of_choices
 from hypernet_tf.metrics.accuracy import log_losses, mean_log_probabilities, mean_over_examples
 
@@ -29,6 +30,8 @@ def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.
     """
     from scipy.optimize import minimize_scalar  # takes a second: only for those who use it
 
+    for log_p, examples in runs:
+        check_choices(examples.y, log_p)
     labels = [examples.y.reshape(-1) for _, examples in runs]
     weights = None
     if any(examples.sample_weight is not None for _, examples in runs):

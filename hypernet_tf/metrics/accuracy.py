@@ -7,7 +7,28 @@ that small ones keep their precision. Accuracies and errors are fractions. Calib
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+
+def concatenated(arrays: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
+    """What was computed for consecutive examples, as one array.
+
+    Args:
+        arrays: Arrays [..., b, ...] of consecutive examples.
+        axis: The axis of the examples.
+
+    Raises:
+        ValueError: Examples differ in size, and so have no array in common.
+    """
+    shapes = {(*array.shape[:axis], *array.shape[axis + 1 :]) for array in arrays}
+    if len(shapes) > 1:
+        raise ValueError(
+            "Outputs of examples of several sizes do not fit into one array: run examples of one "
+            "size at a time."
+        )
+    return np.concatenate(arrays, axis)
 
 
 def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
@@ -70,7 +91,8 @@ def mean_over_examples(values: np.ndarray, sample_weight: np.ndarray | None = No
     weights = check_weights(sample_weight, values.shape[-1])
     if weights is None:
         return values.mean(-1, dtype=np.float64)
-    return values @ (weights / weights.sum())
+    # A weight of 0 leaves out an infinite value, too.
+    return np.where(weights == 0, 0, values) @ (weights / weights.sum())
 
 
 def correct(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import entr, logsumexp
 
-from hypernet_tf.metrics.accuracy import mean_log_probabilities, votes
+from hypernet_tf.metrics.accuracy import concatenated, mean_log_probabilities, votes
 
 
 class Predictions(NamedTuple):
@@ -125,7 +125,7 @@ def measure_uncertainty(chunks: Iterable[Predictions]) -> Uncertainty:
         }
         for chunk in chunks
     ]
-    return Uncertainty({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+    return Uncertainty({key: concatenated([part[key] for part in parts]) for key in parts[0]})
 
 
 def uncertainty_in_graph(

@@ -150,6 +150,11 @@ class WeightSampler(keras.Model, abc.ABC):
     ):
         super().__init__(**kwargs)
         target = target if isinstance(target, Target) else Target(target)
+        if keras.config.floatx() == "float64":
+            raise ValueError(
+                "Samplers train in float32: use keras.config.set_floatx('float32'), and "
+                "dtype='float64' for single layers of the model."
+            )
         if not is_whole(num_networks) or num_networks < 1:
             raise ValueError(f"num_networks is {num_networks!r}: give a whole number, at least 1.")
         if not is_number(lam) or not 0 <= lam < float("inf"):
@@ -532,6 +537,8 @@ class WeightSampler(keras.Model, abc.ABC):
         self._check_inputs(x)
         if self.target.statistics and self._keeps_inputs:
             self._batch_norm_data = some_inputs(x, BATCH_NORM_EXAMPLES)
+        if kwargs.get("validation_data") is not None:
+            self._check_batch_norm_data()  # now, rather than after the first epoch
         labels = _some_labels(x, y)
         if self.compiled:
             check_labels(self.loss, y if isinstance(y, np.ndarray) else labels, self.target)
@@ -594,7 +601,7 @@ class WeightSampler(keras.Model, abc.ABC):
         if not self.target.has_masks:
             return y_pred
         count = keras.tree.flatten(outputs)[0].shape[0]
-        return with_masks(y_pred, dealt.masks(self.target, count, shared=self.shared_inputs))
+        return with_masks(y_pred, dealt.masks(self.target, count))
 
     def _step_record(
         self, weights: WeightSet, drawn: Draw, dealt: Dealt, outputs: Any, share: Share
@@ -936,8 +943,9 @@ def some_inputs(x: Any, count: int) -> Any:
                 break
         return keras.tree.map_structure(lambda *t: np.concatenate(t)[:count], *inputs)
     arrays = keras.tree.flatten(x)
-    if not all(isinstance(array, np.ndarray | tf.Tensor) for array in arrays):
+    if not all(hasattr(array, "shape") for array in arrays):
         return None
+    x = keras.tree.map_structure(lambda t: t if isinstance(t, tf.Tensor) else np.asarray(t), x)
     stride = max(1, len(arrays[0]) // count)
     return keras.tree.map_structure(lambda t: np.asarray(t[::stride][:count]), x)
 
@@ -986,8 +994,7 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
         ValueError: A loss of logits on outputs that are probabilities, or the reverse.
     """
     if isinstance(loss, (list, tuple, dict)):
-        parts = keras.tree.flatten(loss)
-        return check_loss(parts[0], target) if len(parts) == 1 else None
+        return _check_losses(keras.tree.flatten(loss), target)
     loss = keras.losses.get(loss) if isinstance(loss, str) else loss
     if loss in _BINARY:
         if not target.single_column:
@@ -1007,6 +1014,27 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
             "from_logits=True, or say Target(model, outputs='probabilities') if they are some."
         )
     return "probabilities"
+
+
+def _check_losses(losses: list, target: Target) -> Outputs | None:
+    """`check_loss` for a loss of each output; those of several outputs mean one thing or nothing.
+
+    Args:
+        losses: Losses, or None, of the outputs.
+        target: The target.
+    """
+    shapes = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
+    if len(shapes) == 1:
+        return check_loss(losses[0], target) if len(losses) == 1 else None
+    losses = [keras.losses.get(loss) if isinstance(loss, str) else loss for loss in losses]
+    single = all(shape[-1:] == (1,) for shape in shapes)
+    of_logits = all(
+        (loss in _SPARSE or loss in _ONE_HOT or (single and loss in _BINARY))
+        and getattr(loss, "from_logits", False)
+        for loss in losses
+    )
+    known = target.outputs == "probabilities" or len(losses) != len(shapes)
+    return "logits" if of_logits and not known else None
 
 
 def check_reduction(loss: Any) -> None:

@@ -29,6 +29,7 @@ class Dealt(NamedTuple):
         y: Labels of all N·B inputs, [N·B, ...], or None.
         sample_weight: Weights of all N·B inputs, or None.
         num_answers: How many of the N·B answers count in the loss and the metrics: the first ones.
+        shared: Whether all networks share the inputs.
         loss_weight: Factor on the mean loss of this replica's answers, so that all answers of all
             replicas count alike: R · its answers / all answers.
     """
@@ -38,6 +39,7 @@ class Dealt(NamedTuple):
     sample_weight: Any
     num_answers: Any
     loss_weight: Any = 1.0
+    shared: bool = False
 
     def collect(self, outputs: tf.Tensor) -> tf.Tensor:
         """The answers that count.
@@ -51,15 +53,14 @@ class Dealt(NamedTuple):
         size = tf.shape(outputs)[0] * tf.shape(outputs)[1]
         return widened(_reshape(outputs, [size], outputs.shape[2:])[: self.num_answers])
 
-    def masks(self, target: Target, num_networks: int, *, shared: bool) -> Any:
+    def masks(self, target: Target, num_networks: int) -> Any:
         """Keras masks of the answers that count, [num_answers, ...]; None for outputs without one.
 
         Args:
             target: The target.
             num_networks: N.
-            shared: Whether all networks share the inputs.
         """
-        if shared:
+        if self.shared:
             masks = target.output_masks(self.x)
             return _map(lambda t: tf.tile(t, [num_networks] + [1] * (t.shape.rank - 1)), masks)
         folded = _map(lambda t: _reshape(t, [-1], t.shape[2:]), self.x)
@@ -216,7 +217,7 @@ class Share:
         y, sample_weight = _map(
             lambda t: tf.tile(t, [count] + [1] * (t.shape.rank - 1)), (y, sample_weight)
         )
-        return Dealt(_map(tf.identity, x), y, sample_weight, count * size)
+        return Dealt(_map(tf.identity, x), y, sample_weight, count * size, shared=True)
 
     def take(self, tensor: Any) -> Any:
         """This replica's part [N / R, ...] of a tensor [N, ...]; None stays None."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 _LOOKUPS = (
     keras.layers.IntegerLookup,
@@ -151,8 +152,8 @@ def copied(
         model: The model.
         synchronized: Whether the copy's batch normalisations are synchronized between replicas;
             None keeps them as they are.
-        replacements: Pairs of a layer without trainable weights and the layer that the copy has in
-            its place.
+        replacements: Pairs of a layer and the layer that the copy has in its place, whose weights
+            are its own.
 
     Raises:
         ValueError: The model has no graph, or its layers do not say in `get_config` what they are.
@@ -180,6 +181,10 @@ def copied(
             # What `adapt` found is neither a variable nor in the configuration.
             vocabulary = layer.get_vocabulary(include_special_tokens=False)
             config["vocabulary"] = list(vocabulary) or None
+            weights = getattr(getattr(layer, "_lookup_layer", layer), "idf_weights_const", None)
+            if config["vocabulary"] and weights is not None:
+                num_special = len(weights) - len(vocabulary)
+                config["idf_weights"] = np.asarray(weights)[num_special:].tolist()
         if isinstance(layer, keras.layers.BatchNormalization) and synchronized is not None:
             config["synchronized"] = synchronized
         return type(layer).from_config(config)

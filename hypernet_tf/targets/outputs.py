@@ -71,6 +71,11 @@ def num_columns(plan: Plan) -> int | None:
     return shapes[0][-1] if len(shapes) == 1 and shapes[0] else None
 
 
+def last_operation(plan: Plan) -> Any:
+    """What makes the first output, before layers that return their input; None for an input."""
+    return _operation(plan, keras.tree.flatten(plan.outputs)[0])
+
+
 def is_softmax(operation: Any) -> bool:
     """Whether a layer, or an operation of `keras.ops`, ends in a softmax over the last axis."""
     kind = type(operation)

@@ -16,7 +16,13 @@ import tensorflow as tf
 from hypernet_tf.targets.execution import input_value, run_plan
 from hypernet_tf.targets.filters import channel_units, describe_layers
 from hypernet_tf.targets.graph import copied, in_order, record
-from hypernet_tf.targets.outputs import Outputs, check_outputs, infer_outputs, num_columns
+from hypernet_tf.targets.outputs import (
+    Outputs,
+    check_outputs,
+    infer_outputs,
+    last_operation,
+    num_columns,
+)
 from hypernet_tf.targets.rules import NetworkRun
 from hypernet_tf.targets.weights import WeightSet
 
@@ -153,6 +159,36 @@ class Target:
         """
         model = copied(self._template, replacements=replacements)
         return Target(model, outputs=self.outputs, convolutions=self._convolutions)
+
+    @functools.cached_property
+    def with_logits(self) -> Target:
+        """The same networks without the softmax or sigmoid of their last layer: on equal weights.
+
+        Logits tell how sure a network is where probabilities round to 0 and 1. It is the target
+        itself where outputs are no probabilities, or a `keras.ops` call or a frozen layer makes
+        them.
+        """
+        kinds: dict[str, Outputs] = {
+            "probabilities": "logits",
+            "label_probabilities": "label_logits",
+        }
+        layer = last_operation(self.plan)
+        if (
+            self.outputs not in kinds
+            or self.classes is None
+            or not isinstance(layer, keras.Layer)
+            or layer.non_trainable_variables
+            or self.plan.num_calls(layer) > 1
+        ):
+            return self
+        if type(layer) is keras.layers.Softmax:
+            linear: keras.Layer = keras.layers.Identity()
+        elif "activation" in (config := layer.get_config()):
+            linear = type(layer).from_config(config | {"activation": "linear"})
+        else:
+            return self
+        model = copied(self._template, replacements=[(layer, linear)])
+        return Target(model, outputs=kinds[self.outputs], convolutions=self._convolutions)
 
     # ---- reading the model ------------------------------------------------------------------
 
@@ -306,7 +342,12 @@ class Target:
         return self.classes
 
     def activate(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Outputs that may be averaged over networks: logits become probabilities."""
+        """Outputs that may be averaged over networks: logits become probabilities.
+
+        Half precision becomes float32, in which a mean over networks neither overflows nor rounds.
+        """
+        if outputs.dtype in (tf.float16, tf.bfloat16):
+            outputs = tf.cast(outputs, tf.float32)
         if self.outputs == "label_logits":
             return tf.sigmoid(outputs)
         probabilities = tf.sigmoid if outputs.shape[-1] == 1 else tf.nn.softmax

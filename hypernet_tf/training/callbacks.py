@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from hypernet_tf.data import Split
 from hypernet_tf.diversity import NegativeEntropy, StepRecord
-from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
+from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, NotFiniteError
 from hypernet_tf.metrics.measures import MEASURES
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.training.checkpoints import Checkpoints
@@ -30,7 +30,7 @@ PROGRESS_OF_TRAINING = ("loss", "accuracy_loss", "learning_rate", "lam")
 
 
 class TrainingDivergedError(ArithmeticError):
-    """The loss is not finite any more; the message is one line that names the step."""
+    """A loss, a weight or an output is not finite; the message is one line that names the step."""
 
 
 class HaltOnNaN(keras.callbacks.Callback):
@@ -109,19 +109,29 @@ class Validation(keras.callbacks.Callback):
         self.latest: Validated | None = None
 
     def on_train_batch_end(self, batch, logs=None):
-        """Evaluate if it is time; `latest` is None between validations."""
+        """Evaluate if it is time; `latest` is None between validations.
+
+        Raises:
+            TrainingDivergedError: Networks return NaN or infinity.
+        """
         step = int(self.model.step.numpy())
         self.latest = None
         if step % self.every == 0 or step == self.last:
-            start = time.monotonic()
-            count = min(self.num_networks, self.model.num_available or self.num_networks)
-            ensemble = self.model.sample(count, seed=0, verbose=self.verbose)
-            result = ensemble.evaluate(self.split.x, self.split.y, verbose=self.verbose)
-            entropy = ensemble_entropy(ensemble, self.model)
-            watched = None
-            if self.watched is not None:
-                watched = ensemble.evaluate(self.watched.x, self.watched.y, verbose=self.verbose)
-            self.latest = Validated(ensemble, result, entropy, watched, time.monotonic() - start)
+            try:
+                self.latest = self._validated()
+            except NotFiniteError as error:
+                raise TrainingDivergedError(f"At step {step}, {error}") from error
+
+    def _validated(self) -> Validated:
+        start = time.monotonic()
+        count = min(self.num_networks, self.model.num_available or self.num_networks)
+        ensemble = self.model.sample(count, seed=0, verbose=self.verbose)
+        result = ensemble.evaluate(self.split.x, self.split.y, verbose=self.verbose)
+        entropy = ensemble_entropy(ensemble, self.model)
+        watched = None
+        if self.watched is not None:
+            watched = ensemble.evaluate(self.watched.x, self.watched.y, verbose=self.verbose)
+        return Validated(ensemble, result, entropy, watched, time.monotonic() - start)
 
 
 def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:

@@ -18,11 +18,6 @@ from reproduce.runs.folder import UsageError
 
 SEED = 1_000_000  # and above: networks that are sampled anew in each step
 _MEMBERS = 10  # of the ensemble that is attacked
-_SYSTEMS = {
-    "member": "one network",
-    "ensemble": f"the mean of {_MEMBERS} networks",
-    "resampled": "a new network in each step",
-}
 
 
 def _sizes(value: Any, limits: Any) -> list[float]:
@@ -89,6 +84,7 @@ class Attacks(Analysis):
         }
         numbers: dict[str, Any] = {"num_networks": len(judge), "num_images": images, "systems": {}}
         arrays: dict[str, np.ndarray] = {"sizes": np.array(sizes)}
+        titles = _titles(len(judge))
         for system, networks in systems.items():
             for kind, options in kinds.items():
                 if system == "resampled" and kind == "FGSM":
@@ -96,7 +92,7 @@ class Attacks(Analysis):
                 try:
                     result = attack_detection(networks, judge, x, y, sizes, **options)
                 except NothingToAttackError:
-                    print(f"no attacks on {_SYSTEMS[system]}: it classifies no image correctly")
+                    print(f"no attacks on {titles[system]}: it classifies no image correctly")
                     continue
                 numbers["systems"][f"{system}_{kind.lower()}"] = {
                     "attacked": result.attacked,
@@ -104,7 +100,7 @@ class Attacks(Analysis):
                     "judge_misled": result.judge_misled.tolist(),
                     **{score: areas.tolist() for score, areas in result.auroc.items()},
                 }
-                name = f"{kind} on {_SYSTEMS[system]}"
+                name = f"{kind} on {titles[system]}"
                 arrays[f"{name}, misled"] = result.judge_misled
                 arrays[f"{name}, detected"] = _detection(result.auroc)
         numbers["sizes"] = sizes
@@ -138,8 +134,8 @@ class Attacks(Analysis):
         if not curves:
             return None
         caption = (
-            f"PGD on {_SYSTEMS['ensemble']}: attacked images that mislead the whole ensemble, and "
-            "their detection"
+            f"PGD on the mean of {_MEMBERS} networks, or of all where there are fewer: attacked "
+            "images that mislead the whole ensemble, and their detection"
         )
         figure = plots.attack_curves(arrays["sizes"], curves)
         return Drawing("attacks", caption, figure, arrays)
@@ -158,9 +154,10 @@ class Attacks(Analysis):
                 numbers["num_images"],
             )
         ]
+        titles = _titles(numbers["num_networks"])
         for key, values in numbers["systems"].items():
             system, kind = key.rsplit("_", 1)
-            name = f"{kind.upper()} on {_SYSTEMS[system]}"
+            name = f"{kind.upper()} on {titles[system]}"
             rows += [
                 Row(
                     count(
@@ -205,6 +202,19 @@ def main_size(sizes: Sequence[float]) -> int:
         sizes: Sizes of attacks, fractions of the pixel range.
     """
     return int(np.argmin(np.abs(np.array(sizes) - 0.1)))
+
+
+def _titles(num_networks: int) -> dict[str, str]:
+    """System that is attacked -> its name in tables.
+
+    Args:
+        num_networks: Number of networks of the whole ensemble.
+    """
+    return {
+        "member": "one network",
+        "ensemble": f"the mean of {min(_MEMBERS, num_networks)} networks",
+        "resampled": "a new network in each step",
+    }
 
 
 def _detection(areas: Mapping[str, Any]) -> np.ndarray:

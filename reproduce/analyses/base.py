@@ -149,6 +149,7 @@ class Analysis(abc.ABC):
         reading: How to read its figures, in a sentence for the page.
         highlights: Keys of the few rows that its section of the page shows; none for the first
             rows. All rows are in the table at the end of the page.
+        num_highlights: How many of the first rows are shown where `highlights` names none.
         order: Place among the analyses, in reports and in `--analyses=all`.
         least_networks: Number of networks below which the analysis has no answer.
         settings: Settings that `compute` reads; others are not in its `subject.settings`.
@@ -160,6 +161,7 @@ class Analysis(abc.ABC):
     order: ClassVar[int]
     reading: ClassVar[str] = ""
     highlights: ClassVar[tuple[str, ...]] = ()
+    num_highlights: ClassVar[int] = 6
     least_networks: ClassVar[int] = 1
     settings: ClassVar[tuple[Setting, ...]] = ()
     basic: ClassVar[bool] = False

@@ -13,7 +13,7 @@ from hypernet_tf import plots
 from hypernet_tf.analysis import projected_gradient
 from hypernet_tf.metrics import SCORES, ood_metrics
 from reproduce.analyses import attacks
-from reproduce.analyses.base import Analysis, Findings, percent
+from reproduce.analyses.base import Analysis, Findings, count, percent
 from reproduce.analyses.ensemble_sizes import SIZES
 from reproduce.analyses.out_of_distribution import IMAGES, OOD, ood_datasets
 from reproduce.analyses.subject import Subject
@@ -39,6 +39,7 @@ class DetectionSizes(Analysis):
     title = "detection of unknown and attacked images by ensembles of 1, 5, 10 and 100 networks"
     reading = "Whether a larger ensemble detects more: curves that rise to the right."
     order = 92
+    num_highlights = 13  # of four sets
     least_networks = 2
     settings = (SIZES, OOD, IMAGES, attacks.IMAGES, attacks.STEPS, attacks.SIZES)
 
@@ -51,11 +52,11 @@ class DetectionSizes(Analysis):
         if not fitting:
             print("no detection by ensembles of these sizes")
             return Findings(numbers, {})
-        count = subject.settings[IMAGES.name]
+        most = subject.settings[IMAGES.name]
         ensemble = subject.sampler.sample(fitting[-1], seed=SEED)
-        known = ensemble.log_probabilities(subject.test.x[:count], verbose=1)  # [N, M, C]
+        known = ensemble.log_probabilities(subject.test.x[:most], verbose=1)  # [N, M, C]
         pairs = {
-            name: (known, ensemble.log_probabilities(dataset.test.x[:count], verbose=1))
+            name: (known, ensemble.log_probabilities(dataset.test.x[:most], verbose=1))
             for name, dataset in datasets.items()
         }
         pairs |= self._attacked(ensemble, subject)
@@ -73,11 +74,11 @@ class DetectionSizes(Analysis):
         self, ensemble: hn.Ensemble, subject: Subject
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Log-probabilities [N, K, C] of images before and after the attack, by its name."""
-        count, steps, sizes = (
+        images, steps, sizes = (
             subject.settings[one.name] for one in (attacks.IMAGES, attacks.STEPS, attacks.SIZES)
         )
         size = sizes[attacks.main_size(sizes)]
-        x, y = subject.test.x[:count], np.asarray(subject.test.y[:count])
+        x, y = subject.test.x[:images], np.asarray(subject.test.y[:images])
         before = ensemble.log_probabilities(x)
         right = before[0].argmax(-1) == y
         if not right.any():
@@ -104,20 +105,23 @@ class DetectionSizes(Analysis):
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return the detection by the smallest and by the largest ensemble."""
-        rows = []
+        if not numbers["sizes"]:
+            return []
+        largest = count(f"{self.name}_largest", "networks of the largest ensemble")
+        rows = [Row(largest, numbers["sizes"][-1])]
         for name, areas in numbers["sets"].items():
-            for index in sorted({0, len(numbers["sizes"]) - 1}):
-                size = numbers["sizes"][index]
+            for which, index in (("smallest", 0), ("largest", -1)):
                 rows += [
                     Row(
                         percent(
-                            f"{self.name}_{name}_{score}_{size}",
-                            f"{_title(name)} by {score.replace('_', ' ')} of {size} "
-                            f"network{'s' if size > 1 else ''}: area under ROC",
+                            f"{self.name}_{name}_{score}_{which}",
+                            f"{_title(name)} by {score.replace('_', ' ')} of the {which} "
+                            "ensemble: area under ROC",
                         ),
                         areas[score][index],
                     )
                     for score in _SCORES
+                    if numbers["sizes"][index] >= SCORES[score].least_networks
                 ]
         return rows
 

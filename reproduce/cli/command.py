@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from hypernet_tf.data import DataError
+from hypernet_tf.ensembles.ensemble import NotFiniteError
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError
 from hypernet_tf.training.devices import DeviceError, WorkerLostError
@@ -31,6 +32,7 @@ USER_ERRORS = (
     CheckpointError,
     DeviceError,
     TrainingDivergedError,
+    NotFiniteError,
     WorkerLostError,
 )
 
@@ -85,7 +87,11 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
         try:
             main(arguments[1:])
         except USER_ERRORS as error:
-            codes = {UsageError: 2, TrainingDivergedError: DIVERGED}
+            codes = {
+                UsageError: 2,
+                TrainingDivergedError: DIVERGED,
+                NotFiniteError: DIVERGED,  # of networks that no validation drew
+            }
             _fail(str(error), codes.get(type(error), 1))
         except KeyboardInterrupt as stop:
             _fail(str(stop) or STOPPED, 130)

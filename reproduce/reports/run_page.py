@@ -25,8 +25,6 @@ HEADLINE = (
     *("expected_calibration_error", "disagreement", "train_seconds"),
 )
 """Keys of the numbers at the head of the page."""
-MOST_ROWS = 6
-"""Number of rows that the section of an analysis shows unless it chooses."""
 _PUBLISHED = (
     "Published numbers are those of the hypernetwork on MNIST. They are comparable only if the "
     "data set is mnist and the preset is paper."
@@ -117,7 +115,7 @@ def highlights(analysis: Analysis, metrics: Sequence[Mapping[str, Any]]) -> list
         return list(analysis.highlights)
     numbers = [run["analyses"].get(analysis.name) for run in metrics]
     keys = [row.measure.key for one in numbers if one for row in analysis.rows(one)]
-    return list(dict.fromkeys(keys))[:MOST_ROWS]
+    return list(dict.fromkeys(keys))[: analysis.num_highlights]
 
 
 def rows(

@@ -376,3 +376,47 @@ class TestDetection:
         wrong = (judge.predict(x).argmax(-1) + 1) % 3
         with pytest.raises(NothingToAttackError, match=r"^None of the 5 images"):
             attack_detection(judge, judge, x, wrong, [0.1])
+
+
+@pytest.mark.parametrize("end", ["activation", "layer", "activation_then_linear", "sigmoid"])
+def test_probabilities_that_round_to_1_are_attacked_as_their_logits(end):
+    layers = keras.layers
+    units = 1 if end == "sigmoid" else 3
+    ends = {
+        "logits": [layers.Dense(units)],
+        "activation": [layers.Dense(units, activation="softmax")],
+        "layer": [layers.Dense(units), layers.Softmax()],
+        "activation_then_linear": [
+            layers.Dense(units, activation="softmax"),
+            layers.Activation("linear", dtype="float32"),
+        ],
+        "sigmoid": [layers.Dense(units, activation="sigmoid")],
+    }
+    images, labels = random_images(8)[0].reshape(8, -1)[:, :4], np.zeros(8, int)
+    moved = []
+    for kind in ("logits", end):
+        target = hn.Target(
+            keras.Sequential([keras.Input((4,)), *ends[kind]]),
+            outputs="logits" if kind == "logits" else None,
+        )
+        theta = 300 * np.random.default_rng(1).normal(size=(2, target.weight_count))
+        ensemble = hn.Ensemble(target, target.unflatten(tf.constant(theta, tf.float32)))
+        moved.append(projected_gradient(ensemble, images, labels, 0.1, steps=2, random_start=False))
+        towards = fast_gradient_method(
+            target, ensemble[:1].weights, tf.constant(images[:1]), labels[:1], [0.1]
+        )
+        assert (towards.numpy()[0, 0] != images[0]).all()
+    np.testing.assert_array_equal(*moved)
+    assert (moved[0] != images).any(1).all()
+
+
+def test_inputs_without_a_gradient_are_one_line():
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1), dtype="uint8"), layers.Rescaling(1 / 255.0), layers.Flatten()]
+    )
+    model.add(layers.Dense(3, activation="softmax"))
+    ensemble = hn.DeepEnsemble(model, num_networks=2).sample(2)
+    x = np.zeros((6, 4, 4, 1), "uint8")
+    with pytest.raises(ValueError, match=r"^The target takes uint8, which an attack cannot move"):
+        projected_gradient(ensemble, x, np.zeros(6, int), 2.0, clip=(0, 255))

@@ -267,3 +267,34 @@ def test_a_sampler_learns_labels():
     assert keras_loss == pytest.approx(result.negative_log_likelihood, rel=1e-3)
     student = hn.distill(ensemble, x, epochs=1, student=ensemble[0])
     assert hn.Ensemble.from_keras(ensemble.target, student).evaluate(x, y).exact_match > 0.85
+
+
+def test_labels_of_open_sizes_have_those_of_the_predictions():
+    end = layers.Conv2D(3, 3, padding="same", activation="sigmoid")
+    ensemble = ensemble_of(keras.Sequential([keras.Input((None, None, 1)), end]))
+    x = RNG.normal(size=(4, 5, 6, 1)).astype("float32")
+    y = (ensemble.predict(x) > 0.5).astype(int)
+    assert ensemble.evaluate(x, y).mean_probability_accuracy == 1.0
+    for wrong in (y.transpose(0, 2, 1, 3), y[:, :4]):
+        for run in (ensemble.evaluate, ensemble.calibrate):
+            with pytest.raises(ValueError) as error:
+                run(x, wrong)
+            assert "do not match predictions of shape [5, 6, 3]" in one_line(error)
+
+
+def test_choices_may_have_weights_of_their_own(choices, x):
+    case = choices["map of logits"]
+    void = np.random.default_rng(2).random(case.y.shape) < 0.3
+    labels, weights = np.where(void, -1, case.y), 1.0 - void
+    result = case.ensemble.evaluate(x, labels, sample_weight=weights, batch_size=5)
+    p = case.p.reshape(*case.p.shape[:2], *case.shape, -1)
+    right = p.mean(0).argmax(-1) == case.y
+    assert result.mean_probability_accuracy == pytest.approx(right[~void].mean())
+    assert result.exact_match == pytest.approx((right | void).reshape(len(x), -1).all(-1).mean())
+    one_hot = np.eye(4)[case.y] * weights[..., None]  # rows of 0 where nothing counts
+    again = case.ensemble.evaluate(x, one_hot, sample_weight=weights, batch_size=5)
+    assert again.summary() == result.summary()
+    temperature = case.ensemble.calibrate(x, labels, sample_weight=weights).temperature
+    assert temperature == case.ensemble.calibrate(x, case.y, sample_weight=weights).temperature
+    with pytest.raises(ValueError, match="do not fit labels"):
+        case.ensemble.evaluate(x, case.y, sample_weight=weights[:, :5])

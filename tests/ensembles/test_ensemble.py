@@ -270,3 +270,47 @@ class TestNaN:
         rule = f"^1 of {EXAMPLES} inputs that ran together have NaN, the first of them number 2: "
         with pytest.raises(ValueError, match=rule):
             cases["logits"].ensemble.predict(x)
+
+
+def test_a_mean_of_half_precision_neither_overflows_nor_rounds():
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, dtype="mixed_float16")])
+    target = hn.Target(model)
+    count = 1000
+    bias = tf.fill([count, 1], 100.0)  # their sum is more than 65,504
+    ensemble = hn.Ensemble(target, target.unflatten(tf.concat([tf.zeros([count, 1]), bias], 1)))
+    assert ensemble.predict(np.zeros((1, 1), "float32")) == pytest.approx(100.0)
+
+
+def test_bfloat16_is_saved_and_loaded(tmp_path):
+    frozen = layers.Dense(4, dtype="bfloat16", trainable=False)
+    model = keras.Sequential([keras.Input((4,)), frozen, layers.Dense(3)])
+    ensemble = ensemble_of(model)
+    ensemble.save(tmp_path / "ensemble.npz")
+    loaded = hn.Ensemble.load(tmp_path / "ensemble.npz")
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    np.testing.assert_array_equal(loaded.outputs(x), ensemble.outputs(x))
+    assert loaded.target.frozen[0].dtype == "bfloat16"
+
+
+def test_labels_by_the_name_of_the_output(cases, x):
+    ensemble, y = cases["logits"].ensemble, cases["logits"].y
+    (name,) = ensemble.target.output_names
+    expected = ensemble.evaluate(x, y).summary()
+    assert ensemble.evaluate(x, {name: y}).summary() == expected
+    data = tf.data.Dataset.from_tensor_slices((x, {name: y})).batch(8)
+    assert ensemble.evaluate(data).summary() == pytest.approx(expected, nan_ok=True)
+    with pytest.raises(ValueError, match=f"There is no output 'other': the target has {name}."):
+        ensemble.evaluate(x, {"other": y})
+
+
+def test_outputs_of_several_sizes_are_one_line():
+    model = keras.Sequential([keras.Input((None, 2)), layers.Conv1D(3, 1, activation="softmax")])
+    ensemble = ensemble_of(model)
+    batches = [np.ones((2, size, 2), "float32") for size in (3, 5)]
+    data = tf.data.Dataset.from_generator(
+        lambda: batches, output_signature=tf.TensorSpec([None, None, 2])
+    )
+    for run in (ensemble.predict, ensemble.outputs, ensemble.uncertainty, ensemble.predictions):
+        with pytest.raises(ValueError) as error:
+            run(data)
+        assert "run examples of one size at a time" in one_line(error)

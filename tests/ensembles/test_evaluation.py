@@ -25,6 +25,7 @@ from hypernet_tf.metrics import (
     expected_calibration_error,
     majority_vote,
     mutual_information,
+    negative_log_likelihood,
     pairwise_disagreement,
     predictive_entropy,
     probability_variance,
@@ -267,3 +268,19 @@ def test_pairs_of_many_classes_are_not_counted(per_step):
     p = np.exp(ensemble.log_probabilities(x)).mean(0)
     chosen = np.take_along_axis(p, y[..., None] if per_step else y[:, 1:], -1)
     assert result.negative_log_likelihood == pytest.approx(-np.log(chosen).mean(), rel=1e-4)
+
+
+def test_values_of_another_shape_are_an_error():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(6), layers.Reshape((2, 3))])
+    ensemble = ensemble_of(model)
+    x = np.ones((7, 2), "float32")
+    y = ensemble.predict(x)
+    assert ensemble.evaluate(x, y).mean_squared_error == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(ValueError, match=r"Values of shape \[3, 2\] do not match"):
+        ensemble.evaluate(x, y.transpose(0, 2, 1))
+
+
+def test_an_infinite_loss_of_weight_0_does_not_count():
+    log_p = np.array([[0.0, -np.inf], np.log([0.7, 0.3])])
+    labels, weights = np.array([1, 0]), np.array([0.0, 2.0])
+    assert negative_log_likelihood(log_p, labels, weights) == pytest.approx(-np.log(0.7))

@@ -178,3 +178,21 @@ def test_the_request_of_the_guide(tmp_path):
         assert served.keys() == prediction.keys()
         for key, values in served.items():  # printed with three decimals
             np.testing.assert_allclose(prediction[key], values[index], atol=0.02, err_msg=key)
+
+
+@pytest.mark.parametrize("kind", ["strings", "text"])
+def test_tables_of_words_are_exported(kind, tmp_path):
+    if kind == "strings":
+        lookup = layers.StringLookup(vocabulary=["a", "b"])
+        x = np.array([["a"], ["b"], ["c"]])
+    else:
+        lookup = layers.TextVectorization(output_sequence_length=2)
+        lookup.adapt(["a b", "a c"])
+        x = np.array([["a b"], ["c"], ["d a"]])
+    words = keras.Input((1,), dtype="string")
+    hidden = layers.Flatten()(layers.Embedding(6, 2)(lookup(words)))
+    ensemble = ensemble_of(keras.Model(words, layers.Dense(2)(hidden)))
+    ensemble.export(tmp_path / "1")
+    serve = tf.saved_model.load(tmp_path / "1").signatures["serving_default"]
+    x = tf.constant(x)
+    np.testing.assert_allclose(serve(inputs=x)["mean"], ensemble.predict(x), rtol=1e-5)

@@ -19,9 +19,11 @@ from small_samplers import (
     mc_dropout,
 )
 from small_terms import EnsembleLoss
+from target_models import one_line_error
 
 import hypernet_tf as hn
 from hypernet_tf.samplers import base
+from hypernet_tf.samplers.base import some_inputs
 from hypernet_tf.samplers.latent import LatentSampler
 
 layers = keras.layers
@@ -674,3 +676,60 @@ def test_the_summary_knows_every_shape():
     hypernetwork().summary(print_fn=lines.append)
     assert "(None, " in lines[0]
     assert "?" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "outputs"),
+    [
+        (lambda sparse, mse: {"a": sparse, "b": mse}, "values"),
+        (lambda sparse, mse: {"a": sparse, "b": None}, "values"),
+        (lambda sparse, mse: {"a": sparse}, "values"),
+        (lambda sparse, mse: {"a": sparse, "b": sparse}, "logits"),
+        (lambda sparse, mse: sparse, "logits"),
+    ],
+    ids=["two kinds", "none", "one", "both", "for all"],
+)
+def test_losses_of_two_outputs_tell_logits_only_where_all_are(losses, outputs):
+    inputs = keras.Input((4,))
+    heads = {"a": keras.layers.Dense(3, name="a")(inputs), "b": keras.layers.Dense(2)(inputs)}
+    sampler = hn.DeepEnsemble(keras.Model(inputs, heads), num_networks=2)
+    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sampler.compile("sgd", losses(sparse, keras.losses.MeanSquaredError()))
+    assert sampler.target.outputs == outputs
+    x = np.ones((3, 4), "float32")
+    raw = sampler.sample(2).outputs(x)["b"]
+    mean = raw if outputs == "values" else keras.ops.softmax(raw)
+    np.testing.assert_allclose(sampler.predict(x)["b"], np.mean(mean, 0), rtol=1e-5)
+
+
+def test_float64_is_refused_in_one_line():
+    keras.config.set_floatx("float64")
+    try:
+        with one_line_error("keras.config.set_floatx('float32')"):
+            hn.Hypernetwork(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    finally:
+        keras.config.set_floatx("float32")
+
+
+def test_batch_norm_without_inputs_is_refused_before_training():
+    norm = keras.layers.BatchNormalization()
+    sampler = hn.DeepEnsemble(
+        keras.Sequential([keras.Input((2,)), norm, keras.layers.Dense(1)]), num_networks=2
+    )
+    sampler.compile("sgd", "mse")
+    x, y = np.ones((8, 2), "float32"), np.ones((8, 1), "float32")
+    with one_line_error("set sampler.batch_norm_data"):
+        sampler.fit((batch for batch in [(x, y)]), validation_data=(x, y), verbose=0)
+    assert sampler.step.numpy() == 0
+
+
+def test_inputs_of_any_array_are_kept():
+    class Frame:
+        """What a data frame is to NumPy."""
+
+        shape = (4, 2)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.arange(8.0).reshape(4, 2)
+
+    np.testing.assert_array_equal(some_inputs(Frame(), 2), [[0, 1], [4, 5]])

@@ -157,3 +157,25 @@ def test_errors_in_one_line():
         values.sample(2).evaluate(TOKENS, LABELS)
     with one_line_error("train on one device, or without a mask"):
         Share(2, replicas=2).check(keras.optimizers.SGD(), hn.Target(tagger()))
+
+
+def test_padding_may_have_labels_that_are_none(trained):
+    ensemble = trained.sample(3)
+    result = defined(ensemble.evaluate(TOKENS, LABELS))
+    padded = np.where(MASK, LABELS, -1)
+    assert defined(ensemble.evaluate(TOKENS, padded)) == result
+    one_hot = np.eye(3)[LABELS] * MASK[..., None]
+    assert defined(ensemble.evaluate(TOKENS, one_hot)) == result
+    assert ensemble.calibrate(TOKENS, padded).temperature != 1.0
+
+
+def test_several_labels_of_each_step():
+    tokens = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(9, 4, mask_zero=True)(tokens)
+    model = keras.Model(tokens, layers.Dense(2, activation="sigmoid")(x))
+    ensemble = hn.DeepEnsemble(model, num_networks=2).sample(2)
+    y = RNG.integers(0, 2, (12, 5, 2))
+    result = ensemble.evaluate(TOKENS, y)
+    right = (ensemble.predict(TOKENS) > 0.5) == y
+    assert result.mean_probability_accuracy == pytest.approx(right[MASK].mean())
+    assert result.exact_match == pytest.approx((right | ~MASK[..., None]).all((1, 2)).mean())

@@ -7,7 +7,7 @@ import tensorflow as tf
 from target_models import CASES, OwnCall, functional, one_line_error, sequential
 
 import hypernet_tf as hn
-from hypernet_tf.targets.graph import record
+from hypernet_tf.targets.graph import copied, record
 
 layers = keras.layers
 
@@ -163,3 +163,21 @@ def test_integers_for_a_nested_model_of_floats_raise():
     x = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     ensemble = hn.Ensemble.from_keras(target, rescaled)
     np.testing.assert_allclose(ensemble.outputs(x)[0], rescaled(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (keras.layers.TextVectorization, ["a b", "a c"]),
+        (keras.layers.StringLookup, [["a", "b"], ["a", "c"]]),
+        (keras.layers.IntegerLookup, [[1, 2], [1, 3]]),
+    ],
+)
+def test_weights_of_words_are_copied(kind, words):
+    lookup = kind(output_mode="tf_idf")
+    lookup.adapt(words)
+    dtype = "int64" if kind is keras.layers.IntegerLookup else "string"
+    inputs = keras.Input((1,) if kind is keras.layers.TextVectorization else (2,), dtype=dtype)
+    model = keras.Model(inputs, keras.layers.Dense(1)(lookup(inputs)))
+    x = tf.constant(np.reshape(words, (2, -1)))
+    np.testing.assert_allclose(copied(model)(x), model(x), rtol=1e-6)

@@ -38,6 +38,8 @@ def test_figures_and_page(analysed):
     assert arrays(folder, "attacks")["sizes"].tolist() == [0.05, 0.3]
     keys = check_page(folder, entry, ANALYSES["attacks"])
     assert len(keys) == 1 + 5 * (3 + 7)
+    titles = [row.measure.title for row in ANALYSES["attacks"].rows(entry)]
+    assert any("the mean of 3 networks" in title for title in titles)
 
 
 def test_twelve_runs_in_one_figure(analysed):

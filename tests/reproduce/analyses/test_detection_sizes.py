@@ -49,9 +49,8 @@ def test_figure_and_page(analysed):
     check_figure(folder, "detection_sizes")
     assert arrays(folder, "detection_sizes")["sizes"].tolist() == [1, 3, 6]
     keys = check_page(folder, entry, ANALYSES["detection_sizes"])
-    assert keys == [
-        f"detection_sizes_{name}_{score}_{size}"
+    assert keys == ["detection_sizes_largest"] + [
+        f"detection_sizes_{name}_{score}"
         for name in ("noise", "pgd_0.15")
-        for size in (1, 6)
-        for score in ("entropy", "mutual_information")
+        for score in ("entropy_smallest", "entropy_largest", "mutual_information_largest")
     ]
