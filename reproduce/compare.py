@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,7 +49,7 @@ from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.methods import methods_of
 from reproduce.reports import run_page
 from reproduce.runs import experiment
-from reproduce.runs.folder import UsageError, folder_name
+from reproduce.runs.folder import RunError, UsageError, folder_name
 from reproduce.studies import tuning
 from reproduce.studies.study import Column, Numbers, Progress, RunResult, Study, StudyRun
 from reproduce.studies.tuning import Choice, Tuning
@@ -127,8 +127,18 @@ class Comparison(Study):
 
     def _run_folder(self, method: str, seed: int) -> str:
         """Named after what was chosen, so that other choices have other folders."""
+        return f"{self._chosen(method)}{self._of_match(method)}-seed={seed}"
+
+    def _chosen(self, method: str) -> str:
+        """The method, and what was chosen for it where that is not the preset's."""
         preset_choice = tuning.preset_choice(self._row(method))
-        return f"{folder_name(method, self._choice(method), preset_choice)}-seed={seed}"
+        return folder_name(method, self._choice(method), preset_choice)
+
+    def _of_match(self, method: str) -> str:
+        """What was chosen for the run whose networks a method takes, as an end of a name."""
+        other = METHODS[method].matches
+        chosen = self._chosen(other) if other else ""
+        return f"-of-{chosen}" if chosen != other else ""
 
     def _config(self, method: str, seed: int, choice: Choice | None = None) -> RunConfig:
         """The preset with a choice, trained for as many whole steps as the passes take.
@@ -168,24 +178,48 @@ class Comparison(Study):
         names = list(dict.fromkeys(map(self._tuned, self.methods)))
         names.sort(key=lambda name: METHODS[name].learns_match)
         load = functools.cache(functools.partial(experiment.load, self._row(names[0]), data_dir))
-        first_seed, tuned = min(self.seeds), self
+        # A wider comparison goes on with the trials that there are.
+        earlier = tuning.seeds_of_trials(folder / "tuning")
+        first_seed, tuned = min(earlier or self.seeds), self
         for number, name in enumerate(names, 1):
             if METHODS[name].learns_match:  # its trials learn the networks of a finished run
                 learned = (METHODS[name].matches,)
                 first = dataclasses.replace(tuned, methods=learned, seeds=(first_seed,))
                 first.run_missing(folder, data_dir, progress)
-            runs_after = (len(names) - number) * self.num_trials + len(self.runs())
+            after = [
+                tuning.passes_left(*tuned._trials(other, first_seed, folder))
+                for other in names[number:]
+            ]
             chosen_by_trials = tuning.tune(
-                functools.partial(tuned._config, name, first_seed),
-                tuning.candidates(self._row(name), self.num_trials),
-                folder / "tuning" / name,
+                *tuned._trials(name, first_seed, folder),
                 load,
                 progress,
-                passes_after=runs_after * self.passes,
+                passes_after=sum(after) + tuned._passes_of_runs(folder),
             )
             tuned = dataclasses.replace(tuned, tunings={**tuned.tunings, name: chosen_by_trials})
         tuned.check(folder)
         return tuned
+
+    def _trials(
+        self, method: str, seed: int, folder: pathlib.Path
+    ) -> tuple[Callable[[Choice], RunConfig], list[Choice], pathlib.Path]:
+        """The configuration of a choice, the choices of a method's trials, and their folder."""
+        return (
+            functools.partial(self._config, method, seed),
+            tuning.candidates(self._row(method), self.num_trials),
+            folder / "tuning" / f"{method}{self._of_match(method)}",
+        )
+
+    def _passes_of_runs(self, folder: pathlib.Path) -> int:
+        """Number of image passes of the runs that are not complete, as far as is known."""
+
+        def is_complete(run: StudyRun) -> bool:
+            try:
+                return self.is_complete(folder, run)
+            except RunError:  # said where it is run
+                return False
+
+        return sum(run.config.image_passes for run in self.runs() if not is_complete(run))
 
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """Cost, quality, calibration and diversity, and how well unknown images are detected."""
@@ -257,9 +291,10 @@ class Comparison(Study):
             ", ".join(map(str, sizes))
             for sizes in (tuning.IMAGES_PER_NETWORK, tuning.NETWORKS_PER_STEP)
         )
+        seeds = ", ".join(sorted({str(tuned.seed) for tuned in self.tunings.values()}))
         paragraphs = [
             f"The learning rate and the batch of each method were chosen in {self.num_trials} "
-            f"trials with seed {min(self.seeds)} at the same cost, by the negative log-likelihood "
+            f"trials with seed {seeds} at the same cost, by the negative log-likelihood "
             f"of an ensemble of at most {tuning.MOST_NETWORKS} networks on the validation images. "
             "The test images did not influence the choice. The first trial is the preset. The "
             f"others multiply its learning rate by {low:g} to {high:g}, with {images} images for "

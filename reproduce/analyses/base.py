@@ -99,6 +99,9 @@ class Setting:
             it. It raises a `UsageError` if the value does not fit.
         basic: Value for the analyses that every run has, if no analysis that was asked for has
             this setting; None for the default.
+        load: Function of the value that a user gives and the folder of data sets, which raises a
+            `DataError` where what the value names is not available. It is called before anything
+            is trained.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Setting:
     lower_bound: int | None = None
     resolve: Callable[[Any, Limits], Any] = _unchanged
     basic: Any = None
+    load: Callable[[Any, str | None], Any] | None = None
 
 
 class Findings(NamedTuple):

@@ -108,6 +108,12 @@ def _checked(value: Sequence[str], limits: Limits) -> list[str]:
     return ood_names(value, limits.dataset, limits.channels) if value else []
 
 
+def _load(names: Sequence[str], data_dir: str | None) -> None:
+    for name in _joined(names):
+        if name != "noise":
+            hn.data.load(name, data_dir)
+
+
 OOD = Setting(
     "ood",
     (),
@@ -117,6 +123,7 @@ OOD = Setting(
     "classes of a data set.",
     kind="list",
     resolve=_checked,
+    load=_load,
 )
 
 

@@ -66,6 +66,22 @@ def settings_of(names: Sequence[str]) -> list[Setting]:
     return list(dict.fromkeys(setting for name in names for setting in ANALYSES[name].settings))
 
 
+def load(names: Sequence[str], values: Mapping[str, Any], data_dir: str | None) -> None:
+    """Load what settings name, so that what is not available is noticed before a training.
+
+    Args:
+        names: Names of analyses.
+        values: Name of a setting -> value, where a user gives it.
+        data_dir: Folder of data sets, see `hypernet_tf.data.load`.
+
+    Raises:
+        DataError: Something is not available.
+    """
+    for setting in settings_of(names):
+        if setting.load and values.get(setting.name):
+            setting.load(values[setting.name], data_dir)
+
+
 def resolved_settings(
     names: Sequence[str], values: Mapping[str, Any], limits: Limits
 ) -> dict[str, Any]:

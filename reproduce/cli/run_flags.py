@@ -162,6 +162,12 @@ def config_from_flags(experiment: str) -> RunConfig:
         dataset=shared_flags.dataset(EXPERIMENTS[experiment].datasets),
         steps=FLAGS.steps,
     )
+    for name in ("learning_rate_left", "learning_rate_schedule"):
+        if FLAGS[name].present and config.restart_every:
+            raise UsageError(
+                f"--{name} is not used by --method={method.name} --preset={FLAGS.preset}, whose "
+                "learning rate restarts: remove it"
+            )
     if FLAGS["num_networks"].present and config.num_networks == 1:
         raise UsageError(
             f"--num_networks is not used by --method={method.name}, which is one network: remove it"

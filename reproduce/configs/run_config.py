@@ -123,7 +123,8 @@ class RunConfig:
         from reproduce.configs.methods import METHODS  # which imports this module
 
         spread = METHODS[self.method].takes_snapshots and not self.snapshot_every
-        return bool(self.learning_rate_left) or spread
+        falls = bool(self.learning_rate_left) or self.learning_rate_schedule == "cosine"
+        return (falls and not self.restart_every) or spread
 
     @property
     def decay_per_step(self) -> float:

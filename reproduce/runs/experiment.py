@@ -119,6 +119,7 @@ def run(
     limits = Limits(values["num_networks"], available, len(dataset.test), channels, dataset.name)
     resolved = perform.resolved_settings(names, values, limits)
     if not finished:
+        perform.load(names, settings or {}, data_dir)
         check_step(config, dataset)
     with folders.occupy(folder, config):
         _prepare(config)

@@ -308,9 +308,11 @@ class Study(abc.ABC):
             The contents of the study's metrics.json.
 
         Raises:
+            DataError: What a setting names is not available.
             RunError: A folder holds something else, or a run failed.
         """
         self.check(folder)
+        perform.load(self.analyses, self.settings, data_dir)
         with folders.locked(folder):
             folders.write_json(folder / "study.json", self.record())
             progress = Progress()
@@ -337,9 +339,10 @@ class Study(abc.ABC):
             progress: Clock of the study.
 
         Raises:
-            RunError: A run failed. Where its training diverged, the others are done before.
+            RunError: A run failed. Where its training diverged, the others are done before, except
+                those that take its networks.
         """
-        diverged = []
+        diverged: list[str] = []
         runs = self.runs()
         left = {
             run.folder: run.config.image_passes for run in runs if not self.is_complete(folder, run)
@@ -348,6 +351,11 @@ class Study(abc.ABC):
             line = f"run {number} of {len(runs)}: {run.folder}"
             if run.folder not in left:
                 print(f"{line}: is complete", flush=True)
+                continue
+            if (matched := pathlib.PurePath(run.config.match).name) in diverged:
+                print(f"{line}: there are no networks of {matched}", flush=True)
+                diverged.append(run.folder)
+                left.pop(run.folder)
                 continue
             print(
                 f"{line}: {run.config.steps:,} steps; {progress.text(sum(left.values()))}",
@@ -369,8 +377,8 @@ class Study(abc.ABC):
             progress.add(left.pop(run.folder))
         if diverged:
             raise folders.RunError(
-                f"training diverged: {', '.join(diverged)}; all other runs are complete, and the "
-                "same command without these makes their table"
+                f"training diverged: {', '.join(diverged)}; the same command without these makes "
+                "the table of the others"
             )
 
     def is_complete(self, folder: pathlib.Path, run: StudyRun) -> bool:

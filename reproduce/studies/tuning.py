@@ -14,6 +14,7 @@ from scipy.stats import qmc
 import hypernet_tf as hn
 from reproduce.configs import METHODS, RunConfig
 from reproduce.runs import experiment
+from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, folder_name
 from reproduce.studies import trials
 from reproduce.studies.study import Progress
@@ -35,11 +36,13 @@ class Tuning:
     """What the trials of a method found.
 
     Attributes:
+        seed: Seed of the trials.
         chosen: The best choice.
         trials: All choices that were tried, each with its objective on the validation images, which
             is None if training diverged.
     """
 
+    seed: int
     chosen: Choice
     trials: list[Choice]
 
@@ -113,6 +116,45 @@ def configured(row: RunConfig, choice: Choice) -> RunConfig:
     )
 
 
+def seeds_of_trials(folder: pathlib.Path) -> list[int]:
+    """The seeds with which trials were begun.
+
+    Args:
+        folder: Folder of the trials of all methods.
+    """
+    names = [path.name for path in folder.glob("*/seed=*-tuner")]
+    return sorted({int(name.removeprefix("seed=").removesuffix("-tuner")) for name in names})
+
+
+def passes_left(
+    config_of: Callable[[Choice], RunConfig], choices: list[Choice], folder: pathlib.Path
+) -> int:
+    """Number of image passes of the trials that are not finished; see `tune`.
+
+    Args:
+        config_of: Function choice -> configuration of a run.
+        choices: The choices to try.
+        folder: Folder of the trials.
+    """
+    configs = [_trial_config(config_of(choice)) for choice in choices]
+    return sum(
+        config.image_passes
+        for config, choice in zip(configs, choices, strict=True)
+        if not _is_finished(_folder_of(folder, config, choice), config)
+    )
+
+
+def _folder_of(folder: pathlib.Path, config: RunConfig, choice: Choice) -> pathlib.Path:
+    return folder / folder_name(f"seed={config.seed}", choice, dict.fromkeys(choice))
+
+
+def _is_finished(folder: pathlib.Path, config: RunConfig) -> bool:
+    try:
+        return folders.check(folder, config) == config.steps
+    except RunError:  # it holds something else, which is said where it is run
+        return False
+
+
 def tune(
     config_of: Callable[[Choice], RunConfig],
     choices: list[Choice],
@@ -141,14 +183,14 @@ def tune(
 
     def train(choice: Choice) -> dict[str, float]:
         number = choices.index(choice)
-        left = passes_after + sum(config.image_passes for config in configs[number:])
+        left = passes_after + passes_left(config_of, choices, folder)
         print(
             f"trial {number + 1} of {len(choices)} of {folder.name}: {trials.text_of(choice)}; "
             f"{progress.text(left)}",
             flush=True,
         )
         keras.backend.clear_session()  # of the previous trial
-        where = folder / folder_name(f"seed={seed}", choice, dict.fromkeys(choice))
+        where = _folder_of(folder, configs[number], choice)
         try:
             return {OBJECTIVE: experiment.trial(configs[number], load(), where)[OBJECTIVE]}
         finally:
@@ -174,7 +216,7 @@ def tune(
     if best is None:
         raise RunError(f"no trial in {folder} came to its end: training diverged")
     tried = [choice | {OBJECTIVE: value} for choice, value in zip(choices, values, strict=True)]
-    return Tuning(choices[values.index(best)], tried)
+    return Tuning(seed, choices[values.index(best)], tried)
 
 
 def _trial_config(config: RunConfig) -> RunConfig:

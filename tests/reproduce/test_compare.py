@@ -27,6 +27,7 @@ from reproduce.compare import Comparison
 from reproduce.configs.methods import METHODS, methods_of
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
+from reproduce.runs.command import DivergedError
 from reproduce.runs.command import command_line as run_command_line
 from reproduce.runs.folder import RunError, UsageError
 from reproduce.studies import study as studies
@@ -172,7 +173,7 @@ class TestTuned:
 
     def tuned(self, values=(0.5, 0.25)):
         tunings = {
-            name: Tuning(chosen, [chosen | {tuning.OBJECTIVE: value} for value in values])
+            name: Tuning(0, chosen, [chosen | {tuning.OBJECTIVE: value} for value in values])
             for name, chosen in self.CHOSEN.items()
         }
         return dataclasses.replace(self.STUDY, tunings=tunings)
@@ -195,10 +196,43 @@ class TestTuned:
         assert {run.folder for run in runs.values()} == {
             hypernetwork,
             "sgd-learning_rate=0.002-images_per_network=64-seed=3",
-            "noise-learning_rate=0.002-images_per_network=64-seed=3",
+            "noise-learning_rate=0.002-images_per_network=64-of-"
+            + hypernetwork,  # its networks have the distances of that run's
             "sgd_chains-seed=3",
         }
         assert runs["noise"].config.match == f"../{hypernetwork}"
+
+    def test_a_run_is_another_one_where_other_networks_are_matched(self):
+        folders_of = {
+            run.folder
+            for study in (self.STUDY, self.tuned())
+            for run in study.runs()
+            if run.entry == "noise" and run.config.seed == 3
+        }
+        assert "noise-seed=3" in folders_of and len(folders_of) == 2
+
+    def test_what_matches_a_run_that_diverged_is_left_out(self, monkeypatch, tmp_path, capsys):
+        study = dataclasses.replace(self.STUDY, num_trials=0, seeds=(0,))
+        started = []
+
+        def run_child(arguments, what):
+            started.append(what)
+            if what == "hypernetwork-seed=0":
+                raise DivergedError("the training diverged")
+
+        monkeypatch.setattr(studies, "run_child", run_child)
+        with pytest.raises(
+            RunError, match=r"^training diverged: hypernetwork-seed=0, noise-seed=0;"
+        ):
+            study.execute(tmp_path / "compare")
+        assert started == ["hypernetwork-seed=0", "sgd-seed=0", "sgd_chains-seed=0"]
+        assert "noise-seed=0: there are no networks of hypernetwork" in capsys.readouterr().out
+
+    def test_a_data_set_that_is_missing_is_noticed_before_the_trials(self, tmp_path):
+        study = dataclasses.replace(self.STUDY, settings={"ood": ["notmnist", "noise"]})
+        with pytest.raises(hn.data.DataError, match="notmnist"):
+            study.execute(tmp_path / "compare", data_dir=str(tmp_path))
+        assert not (tmp_path / "compare").exists()
 
     def test_the_command_of_a_run_has_what_was_chosen(self, tmp_path):
         for run in self.tuned().runs():
@@ -223,7 +257,7 @@ class TestTuned:
         rates = (1e-3, 4e-3, 2e-3)
         tried = [{"learning_rate": rate, tuning.OBJECTIVE: 1.0} for rate in rates]
         for rate, end in zip(rates, ("least", "greatest", None), strict=True):
-            tuned = Tuning({"learning_rate": rate, "images_per_network": 64}, tried)
+            tuned = Tuning(0, {"learning_rate": rate, "images_per_network": 64}, tried)
             study = dataclasses.replace(self.STUDY, tunings={"sgd": tuned})
             text = "\n".join(study.paragraphs({"left_out": []}))
             assert (f"of sgd is the {end} that was tried" in text) == (end is not None)

@@ -134,6 +134,16 @@ class TestRunFlags:
             "5 networks: mean 50.00%; majority vote 62.50%, mean probability 62.50%"
         )
 
+    @pytest.mark.parametrize(
+        "flag", ["--learning_rate_left=0.5", "--learning_rate_schedule=cosine"]
+    )
+    def test_a_rate_that_restarts_has_no_other_schedule(self, flag):
+        with (
+            command_line("--method=hypergan", "--preset=paper", "--dataset=mnist_5k", flag),
+            pytest.raises(UsageError, match="whose learning rate restarts: remove it"),
+        ):
+            run_flags.config_from_flags("mnist")
+
     def test_the_match_of_a_run_is_a_path_from_its_folder(self, monkeypatch, tmp_path):
         calls = []
         monkeypatch.setattr(run_flags, "run", lambda config, *_, **__: calls.append(config) or {})

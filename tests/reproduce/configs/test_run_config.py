@@ -64,6 +64,8 @@ def test_a_run_whose_rate_follows_its_steps_is_not_continued_with_more(tmp_path)
     cases = (
         (TINY, True),
         (dataclasses.replace(TINY, learning_rate_left=0.01), False),
+        (dataclasses.replace(TINY, learning_rate_schedule="cosine"), False),  # to 0
+        (dataclasses.replace(TINY, learning_rate_schedule="cosine", restart_every=2), True),
         (dataclasses.replace(TINY, method="sgd_snapshots", snapshot_every=1), True),
         (dataclasses.replace(TINY, method="sgd_snapshots"), False),
     )

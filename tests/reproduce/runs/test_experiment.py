@@ -14,6 +14,7 @@ from small_experiments import SMALL_SETTINGS, TINY, modification_times, tiny
 
 import hypernet_tf as hn
 from hypernet_tf.training.augmentation import flip_and_crop
+from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 from reproduce.analyses import ANALYSES
 from reproduce.configs import EXPERIMENTS, METHODS, preset
@@ -269,3 +270,23 @@ def test_every_analysis_runs_on_every_method(method, tiny_run, tmp_path):
     assert {"uncertainty", "out_of_distribution"} <= possible
     rows = {row.measure.key: row.value for row in run_page.rows(metrics)}
     assert rows["steps"] == steps
+
+
+class TestErrors:
+    def test_networks_that_return_infinity_have_diverged(self, tmp_path):
+        """The loss of the one step is finite, and the networks after it are not."""
+        config = tiny("sgd", steps=1, validate_every=1, checkpoint_every=1, learning_rate=1e30)
+        with pytest.raises(TrainingDivergedError, match=r"^At step 1, 1 of 1 networks return NaN"):
+            experiment.run(config, tmp_path / "run")
+        assert not (tmp_path / "run" / "metrics.json").exists()
+
+    def test_a_data_set_that_is_missing_is_noticed_before_training(self, tmp_path):
+        with pytest.raises(hn.data.DataError, match="notmnist"):
+            experiment.run(
+                TINY,
+                tmp_path / "run",
+                str(tmp_path),
+                analyses=["out_of_distribution"],
+                settings={"ood": ["notmnist"]},
+            )
+        assert not (tmp_path / "run").exists()

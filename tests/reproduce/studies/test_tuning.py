@@ -4,11 +4,14 @@ import dataclasses
 import itertools
 import math
 import re
+import shutil
 
 import pytest
+from small_experiments import tiny
 
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from reproduce.configs import METHODS, preset
+from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError
 from reproduce.studies import tuning
 from reproduce.studies.study import Progress
@@ -138,6 +141,19 @@ class TestTune:
         )
         assert re.search(r"images_per_network 64; \d s so far, about \d s to go$", lines[1])
         assert lines[2].startswith("trial 3 of 3 of sgd: learning_rate ")
+
+    def test_what_is_left_are_trials_without_a_finished_run(self, tiny_run, tmp_path):
+        choices = tuning.candidates(row("sgd"), 3)
+        assert tuning.seeds_of_trials(tmp_path) == []
+        configs = [tuning._trial_config(config_of(choice)) for choice in choices]
+        total = sum(config.image_passes for config in configs)
+        assert tuning.passes_left(config_of, choices, tmp_path / "sgd") == total
+        where = tuning._folder_of(tmp_path / "sgd", configs[1], choices[1])
+        shutil.copytree(tiny_run(tiny("sgd")), where)
+        folders.write_json(where / "config.json", dataclasses.asdict(configs[1]))
+        assert tuning.passes_left(config_of, choices, tmp_path / "sgd") == total  # other steps
+        (tmp_path / "sgd" / "seed=3-tuner").mkdir()
+        assert tuning.seeds_of_trials(tmp_path) == [3]
 
     def test_a_trial_that_diverged_is_not_chosen(self, monkeypatch, tmp_path):
         def trial(config, dataset, folder):
