@@ -942,11 +942,10 @@ def some_inputs(x: Any, count: int) -> Any:
             if size >= count:
                 break
         return keras.tree.map_structure(lambda *t: np.concatenate(t)[:count], *inputs)
-    arrays = keras.tree.flatten(x)
-    if not all(hasattr(array, "shape") for array in arrays):
+    if not all(hasattr(array, "shape") for array in keras.tree.flatten(x)):
         return None
     x = keras.tree.map_structure(lambda t: t if isinstance(t, tf.Tensor) else np.asarray(t), x)
-    stride = max(1, len(arrays[0]) // count)
+    stride = max(1, len(keras.tree.flatten(x)[0]) // count)
     return keras.tree.map_structure(lambda t: np.asarray(t[::stride][:count]), x)
 
 
