@@ -144,7 +144,7 @@ class Examples:
         sample_weight = self._of_output(sample_weight)
         weights = None if sample_weight is None else np.asarray(sample_weight)
         if weights is not None and (
-            weights.shape[:1] != (size,) or weights.ndim > 1 > self._choices
+            weights.shape[:1] != (size,) or (weights.ndim > 1 and not self._choices)
         ):
             raise ValueError(f"Sample weights must be numbers [{size}], one for each example.")
         if self._labels is None:
@@ -244,7 +244,7 @@ def weights_of_choices(chunk: Chunk) -> np.ndarray:
         chunk: Examples with labels [b, ...] and weights [b] or [b, ...], or none.
     """
     given, shape = chunk.sample_weight, chunk.y.shape
-    weights = np.ones(chunk.size) if given is None else np.asarray(given, np.float64)
+    weights = np.ones(shape[0]) if given is None else np.asarray(given, np.float64)
     return np.broadcast_to(_expanded(weights, len(shape)), shape).reshape(len(weights), -1)
 
 

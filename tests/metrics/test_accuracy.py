@@ -28,8 +28,15 @@ def choices(draw):
 def test_every_function_is_tested():
     names = functions_of(accuracy)
     source = inspect.getsource(sys.modules[__name__])
-    assert len(names) == 16
+    assert len(names) == 17
     assert [name for name in names if f"accuracy.{name}(" not in source] == []
+
+
+def test_arrays_of_examples_of_one_size_are_joined():
+    parts = [np.zeros((2, 3, 4)), np.ones((2, 1, 4))]
+    assert accuracy.concatenated(parts, 1).shape == (2, 4, 4)
+    with pytest.raises(ValueError, match="run examples of one size at a time"):
+        accuracy.concatenated(parts)
 
 
 # ---- probabilities --------------------------------------------------------------------------

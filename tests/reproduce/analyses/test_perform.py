@@ -99,7 +99,7 @@ def test_an_analysis_of_more_networks_than_there_are(single, capsys):
         )
     capsys.readouterr()
     experiment.run(config, folder, analyses=["all"], settings=ALONE)
-    assert capsys.readouterr().out.count("left out: the analysis") == 7
+    assert capsys.readouterr().out.count("left out: the analysis") == 6
 
 
 class TestKilled:
