@@ -57,7 +57,8 @@ flags.DEFINE_float("learning_rate", None, "Learning rate of the first step. Defa
 flags.DEFINE_float(
     "learning_rate_left",
     None,
-    "Fraction of the learning rate that is left after the last step. Default: the preset's.",
+    "Fraction of the learning rate that is left after the last step; the rate does not restart. "
+    "Default: the preset's.",
     lower_bound=0.0,
     upper_bound=1.0,
 )
@@ -65,7 +66,7 @@ flags.DEFINE_enum(
     "learning_rate_schedule",
     None,
     ["exponential", "cosine"],
-    "How the learning rate falls. Default: the preset's.",
+    "How the learning rate falls, without restarts. Default: the preset's.",
 )
 flags.DEFINE_integer(
     "networks_per_step",
@@ -162,12 +163,6 @@ def config_from_flags(experiment: str) -> RunConfig:
         dataset=shared_flags.dataset(EXPERIMENTS[experiment].datasets),
         steps=FLAGS.steps,
     )
-    for name in ("learning_rate_left", "learning_rate_schedule"):
-        if FLAGS[name].present and config.restart_every:
-            raise UsageError(
-                f"--{name} is not used by --method={method.name} --preset={FLAGS.preset}, whose "
-                "learning rate restarts: remove it"
-            )
     if FLAGS["num_networks"].present and config.num_networks == 1:
         raise UsageError(
             f"--num_networks is not used by --method={method.name}, which is one network: remove it"
@@ -183,6 +178,8 @@ def config_from_flags(experiment: str) -> RunConfig:
         default = FLAGS["lam"].using_default_value
         given["lam"] = DIVERSITY[FLAGS.diversity].lam if default else FLAGS.lam
     given = {name: value for name, value in given.items() if value is not None}
+    if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
+        given["restart_every"] = 0
     return dataclasses.replace(config, seed=FLAGS.seed, **given)
 
 

@@ -137,12 +137,12 @@ class TestRunFlags:
     @pytest.mark.parametrize(
         "flag", ["--learning_rate_left=0.5", "--learning_rate_schedule=cosine"]
     )
-    def test_a_rate_that_restarts_has_no_other_schedule(self, flag):
-        with (
-            command_line("--method=hypergan", "--preset=paper", "--dataset=mnist_5k", flag),
-            pytest.raises(UsageError, match="whose learning rate restarts: remove it"),
-        ):
-            run_flags.config_from_flags("mnist")
+    def test_a_schedule_takes_the_place_of_restarts(self, flag):
+        words = ("--method=hypergan", "--preset=paper", "--dataset=mnist_5k")
+        with command_line(*words):
+            assert run_flags.config_from_flags("mnist").restart_every == 5_500
+        with command_line(*words, flag):
+            assert run_flags.config_from_flags("mnist").restart_every == 0
 
     def test_the_match_of_a_run_is_a_path_from_its_folder(self, monkeypatch, tmp_path):
         calls = []

@@ -28,7 +28,7 @@ def test_the_flags_describe_the_same_run(row, tmp_path):
     if "networks_per_step" in METHODS[row.method].flags:
         step["networks_per_step"] = 5
     changes |= {"learning_rate": 0.1 / 3, "learning_rate_left": 0.02}
-    changes["learning_rate_schedule"] = "cosine"
+    changes |= {"learning_rate_schedule": "cosine", "restart_every": 0}
     config = dataclasses.replace(row.with_step_of(**step), **changes)
     option, module, *words = command_line(
         config, tmp_path / "run", str(tmp_path), analyses=["paths"]
