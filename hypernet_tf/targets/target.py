@@ -165,8 +165,8 @@ class Target:
         """The same networks without the softmax or sigmoid of their last layer: on equal weights.
 
         Logits tell how sure a network is where probabilities round to 0 and 1. It is the target
-        itself where outputs are no probabilities, or a `keras.ops` call or a frozen layer makes
-        them.
+        itself where outputs are no probabilities, or something else than the softmax or sigmoid of
+        a layer makes them: a `keras.ops` call, a frozen layer, or a layer of the user's.
         """
         kinds: dict[str, Outputs] = {
             "probabilities": "logits",
@@ -175,6 +175,7 @@ class Target:
         layer = last_operation(self.plan)
         if (
             self.outputs not in kinds
+            or infer_outputs(self.plan) != self.outputs  # probabilities of another kind
             or self.classes is None
             or not isinstance(layer, keras.Layer)
             or layer.non_trainable_variables

@@ -410,6 +410,15 @@ def test_probabilities_that_round_to_1_are_attacked_as_their_logits(end):
     assert (moved[0] != images).any(1).all()
 
 
+def test_probabilities_of_another_kind_have_no_logits():
+    layers = keras.layers
+    for end in (layers.Dense(3), layers.Dense(3, activation="softplus")):
+        target = hn.Target(keras.Sequential([keras.Input((4,)), end]), outputs="probabilities")
+        assert target.with_logits is target
+    softmax = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
+    assert hn.Target(softmax).with_logits.outputs == "logits"
+
+
 def test_inputs_without_a_gradient_are_one_line():
     layers = keras.layers
     model = keras.Sequential(
