@@ -410,7 +410,8 @@ class Ensemble:
         Args:
             x: Inputs [M, ...], or a data set of (x, y) or (x, y, sample_weight).
             y: Labels [M], see `evaluate`; None for a data set.
-            sample_weight: Sample weights [M], at least 0; None for equal weights or a data set.
+            sample_weight: Sample weights [M] or [M, ...], see `evaluate`; None for equal weights or
+                a data set.
             batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
 

@@ -1032,8 +1032,8 @@ def _check_losses(losses: list, target: Target) -> Outputs | None:
         and getattr(loss, "from_logits", False)
         for loss in losses
     )
-    known = target.outputs == "probabilities" or len(losses) != len(shapes)
-    return "logits" if of_logits and not known else None
+    each_has_one = len(losses) == len(shapes)
+    return "logits" if of_logits and each_has_one and target.outputs != "probabilities" else None
 
 
 def check_reduction(loss: Any) -> None:
