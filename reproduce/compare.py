@@ -29,6 +29,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from absl import flags
+from scipy.stats import spearmanr
 
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
@@ -51,7 +52,15 @@ from reproduce.reports import run_page
 from reproduce.runs import experiment
 from reproduce.runs.folder import RunError, UsageError, folder_name
 from reproduce.studies import tuning
-from reproduce.studies.study import Column, Numbers, Progress, RunResult, Study, StudyRun
+from reproduce.studies.study import (
+    Column,
+    Numbers,
+    Progress,
+    RunResult,
+    Study,
+    StudyRun,
+    claim_paragraphs,
+)
 from reproduce.studies.tuning import Choice, Tuning
 
 # Of the shared flags only these mean something here.
@@ -73,6 +82,7 @@ flags.DEFINE_integer(
 
 PASSES = {"paper": 13_312_000, "fast": 512_000, "quick": 1_024_000}
 TRIALS = 8
+LEAST_METHODS = 5  # of a rank correlation
 ANALYSES_OF_ALL = ("uncertainty", "out_of_distribution")
 
 
@@ -278,6 +288,7 @@ class Comparison(Study):
                 if METHODS[method].learns_match
             ),
             *self._left_out_paragraphs(metrics),
+            *claim_paragraphs(metrics.get("claims", [])),
         ]
 
     def _tuning_paragraphs(self) -> list[str]:
@@ -337,18 +348,18 @@ class Comparison(Study):
         folder: pathlib.Path,
         data_dir: str | None,
     ) -> dict[str, Any]:
-        """The data sets of the detection that were not available."""
+        """The data sets of the detection that were not available, and a claim of HyperGAN's."""
         left_out = [name for one in results for name in _left_out(one)]
-        return {"left_out": list(dict.fromkeys(left_out))}
+        return {"left_out": list(dict.fromkeys(left_out)), "claims": claims_of(numbers)}
 
     def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
         """The main numbers of each method, and how well it detects unknown images."""
         panels = [*_PANELS]
         for score in _OOD_SCORES:
-            keys = [key for key in numbers if _is_ood(key, score)]
             labels = {
-                key: hn.data.title(key.removeprefix("ood_").removesuffix(f"_{score}_auroc"))
-                for key in keys
+                key: hn.data.title(_data_set_and_score(key)[0])
+                for key in numbers
+                if _is_ood(key, score)
             }
             title = f"OOD detection by {score.replace('_', ' ')}"
             panels.append(_Panel(title, "area under ROC (%)", labels, factor=100.0))
@@ -393,6 +404,57 @@ def _value(key: str, result: RunResult) -> float | None:
 
 def _left_out(result: RunResult) -> list[str]:
     return result.metrics["analyses"]["out_of_distribution"]["left_out"]
+
+
+def claims_of(numbers: Numbers) -> list[dict[str, Any]]:
+    """HyperGAN's claim that diverse ensembles detect more, by rank correlations over methods.
+
+    Methods that start from the networks of another one are left out: noise around a network is
+    diverse and wrong.
+
+    Args:
+        numbers: The numbers of the table.
+
+    Returns:
+        The claim, whether all correlations are positive, and the correlations; nothing where fewer
+        than `LEAST_METHODS` methods have several networks.
+    """
+    disagreement = {
+        method: number.mean
+        for method, number in numbers["disagreement"].items()
+        if number.mean is not None and not METHODS[method].matches
+    }
+    correlations: dict[str, dict[str, float]] = {}
+    for key in filter(_is_ood, numbers):
+        areas = {name: numbers[key][name].mean for name in disagreement}
+        if len(areas) < LEAST_METHODS or None in areas.values():
+            continue
+        data_set, score = _data_set_and_score(key)
+        correlation = spearmanr([*disagreement.values()], [*areas.values()]).statistic
+        correlations.setdefault(score, {})[hn.data.title(data_set)] = float(correlation)
+    if not correlations:
+        return []
+    texts = [
+        f"by {score.replace('_', ' ')} "
+        + ", ".join(f"{value:.2f} ({name})" for name, value in values.items())
+        for score, values in correlations.items()
+    ]
+    return [
+        {
+            "claim": "the more diverse an ensemble, the better it detects unknown images",
+            "holds": all(value > 0 for of in correlations.values() for value in of.values()),
+            "numbers": "Rank correlation of the disagreement of two networks and the area under "
+            f"ROC, over the {len(disagreement)} methods that learn several networks from images: "
+            f"{'; '.join(texts)}.",
+            "rank_correlations": correlations,
+        }
+    ]
+
+
+def _data_set_and_score(key: str) -> tuple[str, str]:
+    """The data set and the score of a row that `_is_ood`."""
+    [score] = (score for score in _OOD_SCORES if _is_ood(key, score))
+    return key.removeprefix("ood_").removesuffix(f"_{score}_auroc"), score
 
 
 _TRIALS = Measure("trials", "trials, of which it is the best", "study", format="{:,.0f}")

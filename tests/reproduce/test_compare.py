@@ -32,6 +32,7 @@ from reproduce.runs.command import command_line as run_command_line
 from reproduce.runs.folder import RunError, UsageError
 from reproduce.studies import study as studies
 from reproduce.studies import tuning
+from reproduce.studies.study import Number
 from reproduce.studies.tuning import Tuning
 
 
@@ -116,6 +117,54 @@ class TestFlags:
         with command_line("--dataset=mnist_5k"):
             study = compare.from_flags()
         assert (study.preset, study.passes, study.seeds) == ("paper", 13_312_000, (0, 1, 2))
+
+
+class TestClaims:
+    METHODS = ("hypernetwork", "mixture", "mnf", "bhn", "deep_ensemble", "noise", "sgd")
+
+    def numbers(self, areas):
+        """Numbers of methods that are the more diverse, the later they are."""
+
+        def row(values):
+            return {
+                name: Number(value, None, [value])
+                for name, value in zip(self.METHODS, values, strict=True)
+            }
+
+        return {
+            "disagreement": row([0.1, 0.2, 0.3, 0.4, 0.5, 0.9, None]),
+            "ood_noise_entropy_auroc": row([*areas, 0.0, 0.5]),
+            "ood_noise_mutual_information_auroc": row([0.6, 0.7, 0.8, 0.9, 1.0, 0.0, None]),
+            "ood_noise_variance_auroc": row([None] * 7),
+        }
+
+    @pytest.mark.parametrize(
+        ("areas", "correlation"),
+        [([0.6, 0.7, 0.8, 0.9, 1.0], 1.0), ([1.0, 0.9, 0.8, 0.7, 0.6], -1.0)],
+    )
+    def test_the_rank_correlation_over_methods_that_learn_from_images(self, areas, correlation):
+        [claim] = compare.claims_of(self.numbers(areas))
+        assert claim["holds"] == (correlation > 0)
+        assert claim["rank_correlations"] == {
+            "entropy": {"noise": pytest.approx(correlation)},
+            "mutual_information": {"noise": pytest.approx(1)},
+        }
+        study = Comparison("mnist_5k", "quick", 8, self.METHODS, (0,))
+        text = "\n".join(study.paragraphs({"left_out": [], "claims": [claim]}))
+        assert "over the 5 methods that learn several networks" in text
+        assert f"by entropy {correlation:.2f} (noise); by mutual information 1.00" in text
+
+    def test_few_methods_have_no_correlation(self):
+        numbers = self.numbers([0.6, 0.7, 0.8, 0.9, 1.0])
+        few = {
+            key: {name: row[name] for name in (*self.METHODS[:4], "noise")}
+            for key, row in numbers.items()
+        }
+        assert compare.claims_of(few) == []
+
+    def test_a_data_set_that_one_method_lacks_has_no_correlation(self):
+        [claim] = compare.claims_of(self.numbers([0.6, None, 0.8, 0.9, 1.0]))
+        assert claim["rank_correlations"].keys() == {"mutual_information"}
 
 
 @pytest.fixture(scope="session")
