@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -219,30 +219,22 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
     size = len(all_labels) if different is None else (different / unit).sum()
     mean = np.concatenate(means) if means else None
     weighted = {} if different is None else {"sample_weight": different}
-    members: dict[str, np.ndarray] = {}
-    ensemble: dict[str, float] = {}
+
     undefined = frozenset(
         measure.key
         for measure in measures
         if num_networks < measure.least_networks or not (measure.weighted or different is None)
     )
-    for measure in measures:
-        if measure.key in undefined:
-            value = np.full(num_networks if measure.kind == "member" else (), np.nan)
-        elif measure.kind == "prediction":
-            value = _computed(measure, mean, all_labels, **weighted)
-        elif measure.kind == "summary":
-            value = _computed(measure, Evaluation(members, ensemble))
-        else:
-            value = totals[measure.key] / size
-        if measure.kind == "member":
-            members[measure.key] = value
-        else:
-            ensemble[measure.key] = float(value)
+
+    def value_of(measure: Measure) -> Any:
+        if measure.kind == "prediction":
+            return _computed(measure, mean, all_labels, **weighted)
+        return totals[measure.key] / size
+
     counts = None
     if mean is not None and num_classes is not None and num_classes <= _CONFUSION_CLASSES:
         counts = confusion(mean.argmax(-1), all_labels, num_classes, all_weights)
-    return Evaluation(members, ensemble, counts, undefined)
+    return _evaluation(measures, num_networks, undefined, value_of, confusion=counts)
 
 
 def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int) -> Evaluation:
@@ -299,33 +291,57 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
         num_examples += weight.sum()
     check_weights(np.concatenate(weights), sum(map(len, weights)))
 
-    members: dict[str, np.ndarray] = {}
-    ensemble: dict[str, float] = {}
     undefined = frozenset(
         measure.key
         for measure in measures
         if num_networks < measure.least_networks
         or (measure.kind == "prediction" and not (measure.of_example or measure.of_bins))
     )
-    for measure in measures:
-        if measure.key in undefined:
-            value: Any = np.full(num_networks if measure.kind == "member" else (), np.nan)
-        elif measure.kind == "summary":
-            value = _computed(measure, Evaluation(members, ensemble))
-        elif measure.of_bins is not None:
-            value = measure.of_bins(reliability_of(bins))
-        else:
-            value = totals[measure.key] / (num_examples if measure.all_choices else num_choices)
-        if measure.kind == "member":
-            members[measure.key] = value
-        else:
-            ensemble[measure.key] = float(value)
+
+    def value_of(measure: Measure) -> Any:
+        if measure.of_bins is not None:
+            return measure.of_bins(reliability_of(bins))
+        return totals[measure.key] / (num_examples if measure.all_choices else num_choices)
+
     by_choice = None
     if len(right) == 1:
         ((correct, all_of_them),) = right.values()
         with np.errstate(invalid="ignore"):  # a choice that no example has: 0 / 0
             by_choice = correct / all_of_them
-    return Evaluation(members, ensemble, counts, undefined, by_choice)
+    fields = {"confusion": counts, "accuracy_by_choice": by_choice}
+    return _evaluation(measures, num_networks, undefined, value_of, **fields)
+
+
+def _evaluation(
+    measures: Iterable[Measure],
+    num_networks: int,
+    undefined: frozenset[str],
+    value_of: Callable[[Measure], Any],
+    **fields: np.ndarray | None,
+) -> Evaluation:
+    """The evaluation with the values of all measures.
+
+    Args:
+        measures: The measures; a summary stands behind those that it takes.
+        num_networks: N.
+        undefined: Keys of measures that are not defined.
+        value_of: The value of a measure that is no summary.
+        **fields: Further fields of the evaluation.
+    """
+    members: dict[str, np.ndarray] = {}
+    ensemble: dict[str, float] = {}
+    for measure in measures:
+        if measure.key in undefined:
+            value: Any = np.full(num_networks if measure.kind == "member" else (), np.nan)
+        elif measure.kind == "summary":
+            value = _computed(measure, Evaluation(members, ensemble))
+        else:
+            value = value_of(measure)
+        if measure.kind == "member":
+            members[measure.key] = value
+        else:
+            ensemble[measure.key] = float(value)
+    return Evaluation(members, ensemble, undefined=undefined, **fields)
 
 
 def check_choices(y: np.ndarray, log_p: np.ndarray) -> None:
