@@ -290,8 +290,8 @@ class Ensemble:
 
         Measures are means over examples, weighted by their sample weights if there are any; only
         their ratios count. `adaptive_calibration_error` is not defined for weights that differ: it
-        is then NaN, and None in `summary()`. Choices that a Keras mask leaves out (padded steps of
-        sequences) do not count.
+        is then NaN, and None in `summary()`. Choices and values that a Keras mask leaves out
+        (padded steps of sequences) do not count, and then measures are means over steps.
 
         Args:
             x: Inputs [M, ...], or a data set of (x, y) or (x, y, sample_weight).
@@ -299,9 +299,9 @@ class Ensemble:
                 [M, L], or [M, height, width, L] for those of pixels; for class maps integers
                 [M, height, width] (or one-hot); for regression values [M, ...]. None for a data
                 set.
-            sample_weight: Sample weights [M], at least 0, or [M, ...] of the choices of each
-                example; None for equal weights or a data set. The labels of choices of weight 0 may
-                be anything.
+            sample_weight: Sample weights [M], at least 0, or [M, ...] of the choices or steps of
+                each example; None for equal weights or a data set. The labels of choices, and
+                values of steps, of weight 0 may be anything.
             batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
 
@@ -309,17 +309,11 @@ class Ensemble:
             An `Evaluation` with the measures of the target's task.
 
         Raises:
-            ValueError: Labels are missing, out of range, or not as many as examples; or the target
-                returns values with a mask.
+            ValueError: Labels are missing, out of range, or not as many as examples.
         """
         if len(keras.tree.flatten(self.target.plan.outputs)) != 1:
             raise ValueError("evaluate() needs a target with one output: use predict().")
         if self.target.classes is None:
-            if self.target.has_masks:
-                raise ValueError(
-                    "evaluate() cannot leave masked steps out of the errors of values: use "
-                    "sampler.evaluate(), or compare outputs() yourself."
-                )
             examples = self._labelled(x, y, sample_weight, numeric_values)
             runs = self._run(examples, batch_size, verbose)
             return evaluate(((keras.tree.flatten(o)[0], chunk) for o, chunk in runs), None)
@@ -341,7 +335,7 @@ class Ensemble:
             y,
             sample_weight,
             labels=labels,
-            choices=target.classes is not None and bool(target.choices_shape),
+            choices=target.classes is None or bool(target.choices_shape),
             masks=functools.partial(_mask, target) if target.has_masks else None,
             output_name=target.output_names[0],
         )

@@ -120,11 +120,12 @@ def integer_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
     return labels
 
 
-def numeric_values(y: np.ndarray) -> np.ndarray:
+def numeric_values(y: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
     """True values of a regression [M, ...].
 
     Args:
         y: Numbers [M, ...].
+        counted: Which steps count, [M, ...]; None for all. The values of others may be anything.
 
     Raises:
         ValueError: Some of them are NaN or infinite.
@@ -132,7 +133,10 @@ def numeric_values(y: np.ndarray) -> np.ndarray:
     y = np.asarray(y)
     if y.dtype.kind != "f":
         return y
-    wrong = ~np.isfinite(y.reshape(len(y), -1)).all(1)
+    finite = np.isfinite(y)
+    if counted is not None:
+        finite = finite | ~counted.reshape(*counted.shape, *[1] * (y.ndim - counted.ndim))
+    wrong = ~finite.reshape(len(y), -1).all(1)
     if wrong.any():
         raise ValueError(
             f"{wrong.sum()} of {len(y)} true values are NaN or infinite, the first of them number "
@@ -183,7 +187,8 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
 
     Args:
         runs: Log-probabilities [N, b, C], or values [N, b, ...] for regression, and the examples
-            with labels, of consecutive chunks of examples.
+            with labels, of consecutive chunks of examples. Values may have weights [b, ...] of
+            the steps of each example.
         num_classes: C; None for regression.
 
     Raises:
@@ -197,9 +202,9 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
     num_networks, unit, weighted_runs = 0, 0.0, False
     for outputs, examples in runs:
         num_networks = len(outputs)
-        y, sample_weight = examples.y, examples.sample_weight
         if num_classes is None:
-            y = _like_predictions(y, outputs)
+            outputs, examples = _steps_as_examples(outputs, examples)
+        y, sample_weight = examples.y, examples.sample_weight
         weighted_runs |= sample_weight is not None
         sample_weight = np.ones(len(y)) if sample_weight is None else sample_weight
         # Relative to the first weight above 0, equal weights are exactly 1.
@@ -371,6 +376,27 @@ def _like_predictions(values: np.ndarray, outputs: np.ndarray) -> np.ndarray:
             f"{list(outputs.shape[2:])}."
         )
     return values.reshape(outputs.shape[1:])
+
+
+def _steps_as_examples(outputs: np.ndarray, examples: Chunk) -> tuple[np.ndarray, Chunk]:
+    """Values of the outputs' shape; where steps have weights, each step as an example of its own.
+
+    Args:
+        outputs: Values [N, b, ...].
+        examples: Examples with true values and, if there are any, weights [b] or [b, ...].
+    """
+    y, weights = _like_predictions(examples.y, outputs), examples.sample_weight
+    if weights is None or weights.ndim == 1:
+        return outputs, examples._replace(y=y)
+    if weights.ndim > y.ndim:
+        raise ValueError(
+            f"Sample weights {list(weights.shape)} do not fit predictions {list(y.shape)}: give "
+            "one for each example, or for each of its steps."
+        )
+    steps, of_a_step = y.shape[: weights.ndim], y.shape[weights.ndim :]
+    return outputs.reshape(len(outputs), -1, *of_a_step), Chunk(
+        None, y.reshape(-1, *of_a_step), np.broadcast_to(weights, steps).ravel()
+    )
 
 
 def _computed(measure: Measure, *arguments: Any, **options: Any) -> Any:

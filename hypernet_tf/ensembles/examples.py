@@ -43,8 +43,8 @@ class Examples:
         sample_weight: Sample weights [M]; None where x is a data set or for equal weights.
         labels: Function that checks and converts labels; None where labels are not needed.
         weighted: Whether sample weights are needed where labels are not.
-        choices: Whether an example has several choices, which may have weights [M, ...] of their
-            own: `labels` gets, as a second argument, which of them count.
+        choices: Whether an example has several choices or steps, which may have weights [M, ...] of
+            their own: `labels` gets, as a second argument, which of them count.
         masks: Function of inputs [M, ...] that returns which choices count, [M, ...]; None for all.
         output_name: Name of the output, by which labels and sample weights may be dicts.
 
@@ -165,10 +165,11 @@ class Examples:
             weights = _expanded(given, ndim) * _expanded(mask, ndim)
         if weights is None or weights.ndim == 1:
             return Chunk(inputs, self._labels(y), weights)
-        if any(size not in (1, of_y) for size, of_y in zip(weights.shape, y.shape, strict=False)):
+        sizes = zip(weights.shape, y.shape, strict=False)
+        if weights.ndim > y.ndim or any(size not in (1, of_y) for size, of_y in sizes):
             raise ValueError(
                 f"Sample weights {list(weights.shape)} do not fit labels {list(y.shape)}: give one "
-                "for each example, or for each of its choices."
+                "for each example, or for each of its choices or steps."
             )
         return Chunk(inputs, self._labels(y, weights > 0), weights)
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import sklearn.metrics
+import tensorflow as tf
 from target_models import one_line_error
 
 import hypernet_tf as hn
@@ -151,10 +152,55 @@ def test_masks_follow_from_the_inputs(trained):
     assert masks["whole"] is None
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_values_of_padded_steps_change_nothing(outputs):
+    """An error of values is the mean over the steps that count, as in Keras."""
+    sampler = hn.DeepEnsemble(tagger(outputs=outputs), num_networks=3)
+    sampler.compile("sgd", "mse")
+    ensemble = sampler.sample(3)
+    y = RNG.normal(size=(12, 5, outputs)).astype("float32")
+    result = ensemble.evaluate(TOKENS, y)
+    errors = (ensemble.outputs(TOKENS) - y) ** 2
+    assert result.member_mean_squared_error == pytest.approx(errors[:, MASK].mean((1, 2)))
+    error = (ensemble.predict(TOKENS) - y) ** 2
+    assert result.mean_squared_error == pytest.approx(error[MASK].mean())
+    deviation = ensemble.outputs(TOKENS).std(0)[MASK].mean()
+    assert result.standard_deviation == pytest.approx(deviation, rel=1e-5)
+    numbers = sampler.evaluate(TOKENS, y, verbose=0, return_dict=True)
+    assert numbers["ensemble_loss"] == pytest.approx(result.mean_squared_error, rel=1e-5)
+    padded = np.where(MASK[..., None], y, np.nan)
+    assert ensemble.evaluate(TOKENS, padded).summary() == result.summary()
+    data = tf.data.Dataset.from_tensor_slices((TOKENS, padded)).batch(5)
+    assert ensemble.evaluate(data).summary() == pytest.approx(result.summary())
+
+
+def test_weights_of_steps():
+    """A mask is a weight of 0 or 1; without one, steps may have weights of their own."""
+    plain = hn.DeepEnsemble(tagger(masked=False, outputs=2), num_networks=2).sample(2)
+    y = RNG.normal(size=(12, 5, 2))
+    weights = RNG.uniform(0.5, 2, (12, 5)) * MASK
+    result = plain.evaluate(TOKENS, y, sample_weight=weights)
+    errors = ((plain.predict(TOKENS) - y) ** 2).mean(-1)
+    assert result.mean_squared_error == pytest.approx(np.average(errors, weights=weights))
+    of_examples = plain.evaluate(TOKENS, y, sample_weight=weights[:, :1])  # the same for all steps
+    assert of_examples.mean_squared_error == pytest.approx(
+        plain.evaluate(TOKENS, y, sample_weight=weights[:, 0]).mean_squared_error
+    )
+    nan = np.where(weights[..., None] > 0, y, np.nan)
+    assert plain.evaluate(TOKENS, nan, sample_weight=weights).summary() == result.summary()
+    nan[0, 0] = np.nan  # which counts
+    with one_line_error("1 of 12 true values are NaN"):
+        plain.evaluate(TOKENS, nan, sample_weight=weights)
+    with one_line_error("Sample weights [12, 4] do not fit labels [12, 5, 2]", "steps"):
+        plain.evaluate(TOKENS, y, sample_weight=weights[:, :4])
+    flat = hn.DeepEnsemble(
+        keras.Sequential([keras.Input((5,)), layers.Dense(1)]), num_networks=2
+    ).sample(2)
+    with one_line_error("Sample weights [12, 1] do not fit labels [12]"):
+        flat.evaluate(TOKENS, y[:, 0, 0], sample_weight=weights[:, :1])
+
+
 def test_errors_in_one_line():
-    values = hn.DeepEnsemble(tagger(outputs=1), num_networks=2)
-    with one_line_error("cannot leave masked steps out", "sampler.evaluate()"):
-        values.sample(2).evaluate(TOKENS, LABELS)
     with one_line_error("train on one device, or without a mask"):
         Share(2, replicas=2).check(keras.optimizers.SGD(), hn.Target(tagger()))
 
