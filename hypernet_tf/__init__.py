@@ -1,7 +1,7 @@
 """Deep networks whose weights are generated: sample, train, evaluate.
 
 A weight sampler turns random numbers into the complete weights of N networks; a target, any Keras
-model, runs all N at once; everything else takes weights and never asks which system made them.
+model, runs all N at once; everything else takes weights and never asks which sampler made them.
 """
 
 import keras

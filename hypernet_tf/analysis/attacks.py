@@ -173,8 +173,9 @@ def adversarial_success(
 
     Raises:
         NothingToAttackError: No image is classified correctly.
-        ValueError: The target returns values, not classes; eps is negative or not finite; images,
-            labels and limits do not fit together; or networks return NaN.
+        ValueError: The target returns values, not classes; eps is negative, not finite, or more
+            than the range of the pixels; images, labels and limits do not fit together; or networks
+            return NaN.
 
     Example:
         >>> sample = lambda num_networks, seed: hyper.sample(num_networks, seed=seed)
@@ -276,8 +277,9 @@ def projected_gradient(
         seed: Seed of the random start.
 
     Raises:
-        ValueError: eps is negative or not finite; another option is out of range; images, classes
-            and limits do not fit together; or networks return NaN.
+        ValueError: eps is negative, not finite, or more than the range of the pixels; another
+            option is out of range; images, classes and limits do not fit together; or networks
+            return NaN.
 
     Example:
         >>> moved = projected_gradient(hyper.sample(10), x_test, y_test, 0.1)

@@ -79,8 +79,9 @@ def distill(
         An ordinary Keras model, not compiled.
 
     Raises:
-        ValueError: Votes or a temperature are given for a target of values; the student's outputs
-            are of another kind; an argument is out of range; or there are no examples.
+        ValueError: Votes are asked of a target of values; a temperature is given for values or
+            votes; the target has several outputs; the student's outputs are of another kind; an
+            argument is out of range; or there are no examples.
 
     Example:
         >>> student = distill(ensemble, x_train, epochs=20)

@@ -58,7 +58,7 @@ class Ensemble:
             leaves them as they are.
 
     Raises:
-        ValueError: The temperature is not above 0, or the target returns values.
+        ValueError: The temperature is not above 0, or is not 1 and the target returns values.
 
     Example:
         >>> ensemble = hyper.sample(200, seed=0)
@@ -269,7 +269,7 @@ class Ensemble:
             verbose: 1 shows a progress bar.
 
         Raises:
-            ValueError: The target returns values, which have no votes.
+            ValueError: The target returns values, several labels, or a class for each pixel.
         """
         num_classes = self.target.require_classes("a vote")
         runs = self._run_classes(Examples(x), batch_size, verbose)
@@ -309,7 +309,8 @@ class Ensemble:
             An `Evaluation` with the measures of the target's task.
 
         Raises:
-            ValueError: Labels are missing, out of range, or not as many as examples.
+            ValueError: Labels are missing, out of range, or not as many as examples; or the target
+                has several outputs.
         """
         if len(keras.tree.flatten(self.target.plan.outputs)) != 1:
             raise ValueError("evaluate() needs a target with one output: use predict().")
@@ -515,10 +516,10 @@ class Ensemble:
 
         Its signature `serving_default` takes inputs [M, ...]: a single input has the name `inputs`,
         several have the names of the model's inputs. For classes it returns, by name, what
-        `predict` returns as `probabilities`, and the scores of `Uncertainty`, each [M]. Otherwise
-        it returns the `mean` of the values over networks and their `standard_deviation`; for
-        several outputs `mean_0`, `standard_deviation_0`, `mean_1` and so on. The temperature
-        of the ensemble is applied. The networks run one after the other.
+        `predict` returns as `probabilities`, and the scores of `Uncertainty`, [M] or [M, ...].
+        Otherwise it returns the `mean` of the values over networks and their
+        `standard_deviation`; for several outputs `mean_0`, `standard_deviation_0`, `mean_1` and so
+        on. The temperature of the ensemble is applied. The networks run one after the other.
 
         Args:
             path: Folder of the SavedModel; what it holds is replaced. TensorFlow Serving takes
@@ -602,6 +603,7 @@ class Ensemble:
             path: Path of the file.
 
         Raises:
+            OSError: The file cannot be opened.
             ValueError: The file is not a saved ensemble, or is damaged; or its target has a layer
                 that would execute code (Lambda).
         """

@@ -109,12 +109,16 @@ class Uncertainty:
         raise AttributeError(f"There is no score '{key}': choose one of {', '.join(self.scores)}.")
 
 
-def measure_uncertainty(chunks: Iterable[Predictions]) -> Uncertainty:
+def measure_uncertainty(predictions: Predictions | Iterable[Predictions]) -> Uncertainty:
     """All scores of `Uncertainty`.
 
     Args:
-        chunks: Predictions for consecutive chunks of examples.
+        predictions: Predictions for all examples, or for consecutive chunks of them.
+
+    Example:
+        >>> measure_uncertainty(ensemble.predictions(x_test)).entropy
     """
+    chunks = [predictions] if isinstance(predictions, Predictions) else predictions
     parts = [
         {
             key: score.compute(values.reshape(len(values), -1, values.shape[-1])).reshape(

@@ -54,7 +54,9 @@ class APD(LatentSampler):
         **kwargs: Options of `WeightSampler`, except prior_scale and diversity: gauge, seed, ...
 
     Raises:
-        ValueError: The ensemble has fewer networks than a step draws, or is of another target.
+        ValueError: The ensemble has fewer networks than a step draws, is of another target, has
+            weights that are not finite, or differs in dropout masks; or an argument is out of
+            range.
 
     Example:
         >>> chain = SGLD(target, lam=55_000, num_chains=10, num_snapshots=100, snapshot_every=20)

@@ -50,17 +50,18 @@ class WeightSampler(keras.Model, abc.ABC):
     A training step draws N networks and minimises `lam · accuracy loss + sum of the diversity
     terms`. The accuracy loss is the compiled Keras loss of the networks' outputs, averaged over
     networks (Deutsch et al. 2019, eq. 1 and 2). A sampler may add a term (`extra_loss`). Target and
-    terms see *gauged* weights.
+    terms see *gauged* weights, unless the class sets `trains_in_gauge = False`.
 
     **fit** takes what `keras.Model.fit` takes. Each batch is dealt out: its first share to the
     first network, and so on, so that `batch_size` counts the images of all networks, N·B. If a
-    network would have no example (a batch with M < N), examples are repeated, and the repeated
-    answers count; otherwise each example counts once. After `keras.utils.set_random_seed`, Keras
-    shuffles arrays in the same order in every epoch, so a network that is there in every step (of a
-    deep ensemble, a chain, a mixture) gets the same examples again: give `fit` a shuffled
-    `tf.data.Dataset` instead. With `shared_inputs` every network of a step
-    sees the whole batch, so that `batch_size` is B. The history has `loss` (the objective),
-    `accuracy_loss`, `diversity_loss`, and the compiled metrics of single networks by their names.
+    network would have no example (as in a batch with M < N), examples are repeated, and the
+    repeated answers count; otherwise each example counts once. After
+    `keras.utils.set_random_seed`, Keras shuffles arrays in the same order in every epoch, so a
+    network that is there in every step (of a deep ensemble, a chain, a mixture) gets the same
+    examples again: give `fit` a shuffled `tf.data.Dataset` instead. With `shared_inputs` every
+    network of a step sees the whole batch, so that `batch_size` is B. The history has `loss` (the
+    objective), `accuracy_loss`, `diversity_loss`, and the compiled metrics of single networks by
+    their names.
 
     **predict**, **evaluate** and a **call** use one set of networks: `sample(10, seed=0)`, or all
     networks of a finite sampler (`prediction_networks`). Each network sees every image.
@@ -82,7 +83,7 @@ class WeightSampler(keras.Model, abc.ABC):
         num_networks: N, number of networks that a training step draws.
         lam: Factor on the accuracy loss; a variable, `sampler.lam`.
         lam_growth: Factor by which lam grows after each training step.
-        diversity: A diversity term or a list of them; [] for none.
+        diversity: A diversity term or a list of them; None for `NegativeEntropy()`, [] for none.
         prior_scale: Standard deviation of a normal prior on the weights, which adds
             `NegativeLogPrior`; None for no prior.
         gauge: Whether symmetries are fixed; or a dict with options of `Gauge`.

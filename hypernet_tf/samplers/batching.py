@@ -4,8 +4,8 @@ R replicas compute what one device computes on the whole batch. Every replica kn
 it runs, so a batch that Keras splits in order deals the same images to the same networks as on one
 device:
 
-* N divides by R: each replica runs N / R networks, the first replica the first of them.
-* R divides by N: each network runs on R / N replicas, which share its images.
+* N is divisible by R: each replica runs N / R networks, the first replica the first of them.
+* R is divisible by N: each network runs on R / N replicas, which share its images.
 
 Terms that compare networks see all of them, gathered (`Share.gather`).
 """
@@ -135,7 +135,7 @@ class Share:
         per_network: Number of replicas that run the same network: 1, or R / N.
 
     Raises:
-        ValueError: Neither of N and R divides by the other.
+        ValueError: Neither of N and R is divisible by the other.
     """
 
     def __init__(self, total: int, replicas: int | None = None):
@@ -148,7 +148,7 @@ class Share:
         if total % replicas and replicas % total:
             raise ValueError(
                 f"Cannot share {total} networks among {replicas} devices: choose a number of "
-                "networks that divides by the number of devices, or the reverse."
+                "networks that is divisible by the number of devices, or the reverse."
             )
         self.num_networks = max(1, total // replicas)
         self.per_network = max(1, replicas // total)
@@ -160,11 +160,11 @@ class Share:
     def deal(self, x: Any, y: Any = None, sample_weight: Any = None) -> Dealt:
         """Deal a batch of M examples out to the networks of this replica.
 
-        The first B = ceil(M / N) examples are for the first network, and so on. If M does not
-        divide by N, the places left over at the end repeat the first examples. The repeated answers
-        count only if a network would otherwise have no example, as in a batch with M < N.
+        The first B = ceil(M / N) examples are for the first network, and so on. If M is not
+        divisible by N, the places left over at the end repeat the first examples. The repeated
+        answers count only if a network would otherwise have no example, as in a batch with M < N.
 
-        Several replicas each hold a part of the batch. If its size is fixed and divides by the
+        Several replicas each hold a part of the batch. If its size is fixed and divisible by the
         number of their networks, the parts are equal, and each replica deals out its own.
         Otherwise (the last batch of an epoch) a part may be smaller, or empty: all parts are
         gathered, and each replica takes the examples of its networks.

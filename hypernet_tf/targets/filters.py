@@ -204,7 +204,7 @@ def _check_supported(operation: Any) -> None:
     if any(regularizers) or getattr(operation, "activity_regularizer", None):
         raise ValueError(
             f"Layer '{operation.name}' has a regularizer, which acts on trained weights: remove "
-            "it, and give the sampler a prior instead."
+            "it, and give the sampler a prior_scale instead."
         )
     if any(getattr(v, "constraint", None) for v in variables):
         raise ValueError(

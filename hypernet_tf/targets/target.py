@@ -63,9 +63,9 @@ class Target:
 
     Raises:
         ValueError: The model has no graph, cannot be copied, has no trainable weights, or has
-            regularizers (which act on trained weights; for generated ones use a sampler's `prior`),
-            constraints, or batch normalisation inside another layer; or its outputs are not what
-            `outputs` says.
+            regularizers (which act on trained weights; for generated ones use a sampler's
+            `prior_scale`), constraints, or batch normalisation inside another layer; or its outputs
+            are not what `outputs` says.
 
     Example:
         >>> target = Target(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))

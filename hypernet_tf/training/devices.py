@@ -26,7 +26,9 @@ class WorkerLostError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How training steps are run. It has no effect on what they compute, except rounding.
+    """How training steps are run.
+
+    It has no effect on what they compute, except rounding; XLA draws other random numbers.
 
     Attributes:
         strategy: Strategy of several devices; None for one device.
@@ -123,13 +125,13 @@ def check_batch(
     if shared_inputs and (num_networks < replicas or images % replicas):
         raise DeviceError(
             f"Cannot share {num_networks} networks with the same {images} images among {replicas} "
-            "devices: use at least as many networks as devices, and a number of images that "
-            "divides by the number of devices."
+            "devices: use at least as many networks as devices, and a number of images that is "
+            "divisible by the number of devices."
         )
     if num_networks * images % replicas:
         raise DeviceError(
             f"Cannot share {images} images of a network among {replicas // num_networks} devices: "
-            "choose a number of images that divides by the number of devices."
+            "choose a number of images that is divisible by the number of devices."
         )
 
 

@@ -76,7 +76,7 @@ def batches(
     if batch_size % parts:
         raise ValueError(
             f"Cannot cut a batch of {batch_size} examples into {parts} equal parts: choose a size "
-            "that divides by their number."
+            "that is divisible by their number."
         )
     images, labels = tf.constant(split.images), tf.constant(split.labels)
     part_size = batch_size // parts

@@ -1,6 +1,6 @@
 """The methods: how each makes a sampler, and what it is trained with in each preset.
 
-A method is one entry. It is then a value of `--method` and `--methods` of every command:
+A method is one entry. It is then a value of `--method` and `--methods`:
 
     register_method(Method(name="mine", help="…", build=…, presets=(RunConfig("mnist", …), …)))
 

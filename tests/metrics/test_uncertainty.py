@@ -91,6 +91,9 @@ def test_all_scores_over_chunks_equal_the_functions(drawn):
         for key in known:
             expected = SCORES[key].compute(logits if SCORES[key].of_logits else log_p)
             np.testing.assert_array_equal(getattr(scores, key), expected, key)
+    whole = uncertainty.measure_uncertainty(uncertainty.Predictions(log_p, None)).scores
+    for key, values in scores.scores.items():
+        np.testing.assert_array_equal(whole[key], values, key)
     assert scores.least_confidence == pytest.approx(1 - np.exp(log_p).mean(0).max(-1), abs=1e-6)
 
 
