@@ -177,7 +177,7 @@ def from_flags() -> Classification:
     if command.FLAGS["datasets"].present and not values.datasets:
         raise UsageError("--datasets is empty: name at least one")
     datasets = []
-    for name in values.datasets or DATASETS[values.preset]:
+    for name in hn.data.Selection.join(values.datasets or DATASETS[values.preset]):
         if name.partition(":")[0] not in known:
             raise UsageError(f"there is no data set '{name}': --datasets takes {', '.join(known)}")
         if len(hn.data.Selection.parse(name).classes) == 1:

@@ -29,7 +29,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from absl import flags
-from scipy.stats import spearmanr
 
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
@@ -37,6 +36,7 @@ import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import SCORES, Measure
 from reproduce.analyses import ANALYSES, Drawing, perform
+from reproduce.analyses.correlation import spearman
 from reproduce.cli import (
     analysis_flags,
     device_flags,
@@ -50,6 +50,7 @@ from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.methods import methods_of
 from reproduce.reports import run_page
 from reproduce.runs import experiment
+from reproduce.runs.command import DivergedError
 from reproduce.runs.folder import RunError, UsageError, folder_name
 from reproduce.studies import tuning
 from reproduce.studies.study import (
@@ -181,7 +182,8 @@ class Comparison(Study):
         """The comparison with the choices of its trials, which are run if they are missing.
 
         Raises:
-            RunError: The training of all trials of a method diverged.
+            DivergedError: The training of all trials of a method diverged; the other methods are
+                tuned before.
         """
         if not self.num_trials:
             return self
@@ -191,22 +193,31 @@ class Comparison(Study):
         # A wider comparison goes on with the trials that there are.
         earlier = tuning.seeds_of_trials(folder / "tuning")
         first_seed, tuned = min(earlier or self.seeds), self
-        for number, name in enumerate(names, 1):
+        diverged = []
+        for number, name in enumerate(names):
+            left = {
+                one: tuning.passes_left(*tuned._trials(one, first_seed, folder))
+                for one in names[number:]
+            }
+            after = sum(left.values()) - left[name] + tuned._passes_of_runs(folder)
             if METHODS[name].learns_match:  # its trials learn the networks of a finished run
                 learned = (METHODS[name].matches,)
                 first = dataclasses.replace(tuned, methods=learned, seeds=(first_seed,))
-                first.run_missing(folder, data_dir, progress)
-            after = [
-                tuning.passes_left(*tuned._trials(other, first_seed, folder))
-                for other in names[number:]
-            ]
-            chosen_by_trials = tuning.tune(
-                *tuned._trials(name, first_seed, folder),
-                load,
-                progress,
-                passes_after=sum(after) + tuned._passes_of_runs(folder),
-            )
+                after -= first._passes_of_runs(folder)
+                first.run_missing(folder, data_dir, progress, after + left[name])
+            try:
+                chosen_by_trials = tuning.tune(
+                    *tuned._trials(name, first_seed, folder), load, progress, passes_after=after
+                )
+            except DivergedError:
+                diverged.append(name)
+                continue
             tuned = dataclasses.replace(tuned, tunings={**tuned.tunings, name: chosen_by_trials})
+        if diverged:
+            raise DivergedError(
+                f"training diverged in all trials of {', '.join(diverged)}: the same command "
+                "without what takes their choice makes the table of the others"
+            )
         tuned.check(folder)
         return tuned
 
@@ -288,7 +299,7 @@ class Comparison(Study):
                 if METHODS[method].learns_match
             ),
             *self._left_out_paragraphs(metrics),
-            *claim_paragraphs(metrics.get("claims", [])),
+            *claim_paragraphs(metrics.get("claims", []), "HyperGAN's paper"),
         ]
 
     def _tuning_paragraphs(self) -> list[str]:
@@ -416,8 +427,9 @@ def claims_of(numbers: Numbers) -> list[dict[str, Any]]:
         numbers: The numbers of the table.
 
     Returns:
-        The claim, whether all correlations are positive, and the correlations; nothing where fewer
-        than `LEAST_METHODS` methods have several networks.
+        The claim, the correlations, and whether chance would give each of them in less than one of
+        twenty cases (one-sided); nothing where fewer than `LEAST_METHODS` methods have several
+        networks, or all detect alike.
     """
     disagreement = {
         method: number.mean
@@ -425,27 +437,32 @@ def claims_of(numbers: Numbers) -> list[dict[str, Any]]:
         if number.mean is not None and not METHODS[method].matches
     }
     correlations: dict[str, dict[str, float]] = {}
+    texts: dict[str, list[str]] = {}
+    holds = True
     for key in filter(_is_ood, numbers):
-        areas = {name: numbers[key][name].mean for name in disagreement}
-        if len(areas) < LEAST_METHODS or None in areas.values():
+        measured = (numbers[key][name].mean for name in disagreement)
+        areas = [area for area in measured if area is not None]
+        if len(areas) < max(LEAST_METHODS, len(disagreement)):
             continue
         data_set, score = _data_set_and_score(key)
-        correlation = spearmanr([*disagreement.values()], [*areas.values()]).statistic
-        correlations.setdefault(score, {})[hn.data.title(data_set)] = float(correlation)
+        name = hn.data.title(data_set)
+        if (result := spearman([*disagreement.values()], areas)) is None:
+            continue
+        correlation, chance = result
+        correlations.setdefault(score, {})[name] = correlation
+        texts.setdefault(score, []).append(f"{name} {correlation:.2f} (p = {chance:.2g})")
+        holds &= chance < 0.05
     if not correlations:
         return []
-    texts = [
-        f"by {score.replace('_', ' ')} "
-        + ", ".join(f"{value:.2f} ({name})" for name, value in values.items())
-        for score, values in correlations.items()
-    ]
+    by_score = (f"by {key.replace('_', ' ')} {', '.join(text)}" for key, text in texts.items())
     return [
         {
-            "claim": "the more diverse an ensemble, the better it detects unknown images",
-            "holds": all(value > 0 for of in correlations.values() for value in of.values()),
+            "claim": "the more diverse an ensemble, the better it detects unknown images, of every "
+            "data set and by each score",
+            "holds": holds,
             "numbers": "Rank correlation of the disagreement of two networks and the area under "
-            f"ROC, over the {len(disagreement)} methods that learn several networks from images: "
-            f"{'; '.join(texts)}.",
+            f"ROC, over the {len(disagreement)} methods with several networks that do not start "
+            f"from those of another method, and its one-sided p-value: {'; '.join(by_score)}.",
             "rank_correlations": correlations,
         }
     ]

@@ -27,7 +27,7 @@ from absl import flags
 
 import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES
-from reproduce.cli import device_flags, run_flags, shared_flags
+from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
 from reproduce.configs import RunConfig
 from reproduce.reports.tables import markdown_table
 from reproduce.runs import experiment
@@ -178,7 +178,8 @@ def text_table(networks: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     """Run `python -m reproduce.distillation`."""
     values = command.FLAGS
-    shared_flags.accept_only(SHARED_FLAGS, "distillation", others=(run_flags, device_flags))
+    others = (run_flags, device_flags, analysis_flags)
+    shared_flags.accept_only(SHARED_FLAGS, "distillation", others=others)
     if not values.run_dir:
         raise UsageError("--run_dir names the finished run whose networks are distilled: give it")
     if not values.soft_targets and values.temperature != 1:

@@ -10,6 +10,7 @@ for each claim of the paper (Ratzlaff & Fuxin 2019) whether it holds here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -115,9 +116,7 @@ class Ablations(Study):
                 for result in results
                 if result.run.entry == entry
             ]
-            curves[entry] = {
-                key: np.mean([run[key] for run in runs], 0).tolist() for key in runs[0]
-            }
+            curves[entry] = _mean_curves(runs)
         return {"curves": curves, "claims": _claims(numbers, curves)}
 
     def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
@@ -146,6 +145,16 @@ class Ablations(Study):
                 arrays |= {f"{name}, {key}": np.array(drawn[name])}
             panels.append({"title": title, "unit": unit, "curves": drawn})
         return [Drawing("ablations", "Means over seeds", plots.training_curves(panels), arrays)]
+
+
+def _mean_curves(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, list]:
+    """Means over runs at the steps that all of them have: a run that went on has one more."""
+    curves: dict[str, list] = {}
+    for key in CURVES:
+        steps = functools.reduce(np.intersect1d, [run[f"{key}, step"] for run in runs])
+        values = [run[key][np.isin(run[f"{key}, step"], steps)] for run in runs]
+        curves |= {key: np.mean(values, 0).tolist(), f"{key}, step": steps.tolist()}
+    return curves
 
 
 def _vote_gain(result: RunResult) -> float:

@@ -33,7 +33,7 @@ from tqdm import tqdm
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import Measure
-from hypernet_tf.training.callbacks import HaltOnNaN
+from hypernet_tf.training.callbacks import HaltOnNaN, TrainingDivergedError
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.loop import loop
 from reproduce.cli import methods_flag, shared_flags
@@ -368,7 +368,11 @@ def run(config: Config, methods: Sequence[str], folder: pathlib.Path) -> dict[st
         total = len(missing) * config.steps
         with _bar(total=total, desc="training", unit="step", disable=not missing) as bar:
             for name in missing:
-                _save(_path(folder, name), train(name, config, x, y, bar))
+                try:
+                    drawn = train(name, config, x, y, bar)
+                except TrainingDivergedError as error:
+                    raise TrainingDivergedError(f"{name}: {error}") from error
+                _save(_path(folder, name), drawn)
         results = {name: _load(_path(folder, name)) for name in methods}
         return _write(config, folder, (x, y), reference, results)
 

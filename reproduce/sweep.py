@@ -179,7 +179,8 @@ class Sweep(Study):
         """The best trial, and the command that trains it again."""
         sign = 1 if MEASURES[self.objective].better == "higher" else -1
         values = numbers["objective"]
-        again = folder.with_name(f"{folder.name}-best")
+        named = folder if folder.name else folder.resolve()  # "." has no name
+        again = named.with_name(f"{named.name}-best")
 
         def goodness(result: RunResult) -> float:
             mean = values[result.run.entry].mean
@@ -335,7 +336,7 @@ def run(
         folders.write_json(folder / "study.json", sweep.record())
         if part is not None:
             print(f"chief: trials are handed out at {part.address}", flush=True)
-        return _finish(sweep, folder, data_dir, search(is_worker=False))
+        return _finish(sweep, folder, data_dir, search(is_worker=False), execution)
 
 
 def _search(
@@ -382,18 +383,27 @@ def _wait_until_free(folder: pathlib.Path) -> None:
 
 
 def _finish(
-    sweep: Sweep, folder: pathlib.Path, data_dir: str | None, ended: list[Any]
+    sweep: Sweep,
+    folder: pathlib.Path,
+    data_dir: str | None,
+    ended: list[Any],
+    execution: Execution | None,
 ) -> dict[str, Any]:
     """Write the frontier of the trials that came to their end."""
 
     def lams(status: str) -> tuple[float, ...]:
-        these = [one for one in ended if one.status == status]
-        return tuple(sorted({trials.values_of(one)["lam"] for one in these}))
+        these = {trials.values_of(one)["lam"] for one in ended if one.status == status}
+        if sweep.search == "grid":  # a narrower one shows the lams that it names
+            these &= {*sweep.lams}
+        return tuple(sorted(these))
 
     sweep = dataclasses.replace(sweep, done=lams("COMPLETED"), failed=lams("FAILED"))
     if not sweep.done:
         raise RunError(f"no trial in {folder} came to its end: training diverged")
     sweep.check(folder)
+    for trial in sweep.runs():  # results that were deleted, because they were damaged
+        if not sweep.is_complete(folder, trial):
+            experiment.run(trial.config, folder / trial.folder, data_dir, execution=execution)
     return sweep.write(folder, data_dir)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -45,6 +46,25 @@ class Selection:
     name: str
     classes: tuple[int, ...] = ()
     num_train: int | None = None
+
+    @staticmethod
+    def join(parts: Sequence[str]) -> list[str]:
+        """Texts of selections that were divided at commas: `mnist:0,3,7` is one.
+
+        Args:
+            parts: What stands between the commas.
+
+        Example:
+            >>> Selection.join("mnist:0,3,7,glyphs".split(","))
+            ['mnist:0,3,7', 'glyphs']
+        """
+        joined: list[str] = []
+        for part in parts:
+            if joined and part[:1].isdigit():
+                joined[-1] += f",{part}"
+            else:
+                joined.append(part)
+        return joined
 
     @classmethod
     def parse(cls, text: str) -> Selection:

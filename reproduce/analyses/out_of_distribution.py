@@ -62,7 +62,7 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
         others = trained.others()
         return [*([str(others)] if others else ()), *OOD_NAMES[trained.name]]
     selected = []
-    for name in _joined(names):
+    for name in hn.data.Selection.join(names):
         if name.partition(":")[0] not in known:
             raise UsageError(f"there is no data set '{name}': --ood takes {', '.join(known)}")
         if name == "noise":
@@ -86,17 +86,6 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
     return selected
 
 
-def _joined(names: Sequence[str]) -> list[str]:
-    """The names that a flag has divided at commas: `mnist:0,3,7` is one."""
-    joined: list[str] = []
-    for name in names:
-        if joined and name[:1].isdigit():
-            joined[-1] += f",{name}"
-        else:
-            joined.append(name)
-    return joined
-
-
 def _share_classes(one: hn.data.Selection, other: hn.data.Selection) -> bool:
     """Whether two data sets show images of the same classes."""
     names = [_ORIGINALS.get(name, name) for name in (one.name, other.name)]
@@ -109,7 +98,7 @@ def _checked(value: Sequence[str], limits: Limits) -> list[str]:
 
 
 def _load(names: Sequence[str], data_dir: str | None) -> None:
-    for name in _joined(names):
+    for name in hn.data.Selection.join(names):
         if name != "noise":
             hn.data.load(name, data_dir)
 

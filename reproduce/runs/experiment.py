@@ -25,7 +25,7 @@ from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, build_sa
 from reproduce.reports import history, run_page
 from reproduce.runs import folder as folders
 from reproduce.runs.match import ensemble_to_match, finished_sampler, match
-from reproduce.runs.memory import peak_memory
+from reproduce.runs.memory import peak_memory, reset_peak_memory
 from reproduce.runs.summary import seconds_to_sample, summarise
 
 BATCH_NORM_IMAGES = 1_000
@@ -129,6 +129,7 @@ def run(
             subject = Subject(sampler, dataset, resolved, data_dir)
         else:
             learns = METHODS[config.method].learns_match
+            reset_peak_memory()  # other trainings of this process, as in a sweep
             sampler, record = trained(
                 config, dataset, folder, execution, matched if learns else None
             )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
+import numpy as np
+
 import hypernet_tf as hn
 from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce.configs import METHODS, RunConfig
@@ -32,7 +34,8 @@ def ensemble_to_match(folder: pathlib.Path, config: RunConfig) -> hn.Ensemble:
         config: Configuration of the method; `match` is a path from its folder.
 
     Raises:
-        RunError: There is no such run, it has too few networks, or another data set or target.
+        RunError: There is no such run, it has too few networks, another data set or target, or
+            other networks than those that the method began to learn.
     """
     other_folder = folders.relative_to_here(folder / config.match)
     other, _ = folders.finished(other_folder, RunConfig)
@@ -40,21 +43,43 @@ def ensemble_to_match(folder: pathlib.Path, config: RunConfig) -> hn.Ensemble:
         raise folders.RunError(
             f"the run in {other_folder} is on {other.dataset}, not {config.dataset}"
         )
+    if other.target != config.target:
+        raise folders.RunError(
+            f"the networks of the run in {other_folder} are of the target {other.target}, not "
+            f"{config.target}: name another run"
+        )
     sampler = finished_sampler(other_folder, other)
     if METHODS[config.method].learns_match:
         count = sampler.num_available or LEARNED_NETWORKS
-        if count < config.networks_per_step or other.target != config.target:
+        if count < config.networks_per_step:
             raise folders.RunError(
-                f"cannot learn the {count} networks of {other.target} in {other_folder}: name a "
-                f"run with at least {config.networks_per_step} networks of {config.target}"
+                f"cannot learn the {count} networks in {other_folder}: name a run with at least "
+                f"{config.networks_per_step}"
             )
-        return sampler.sample(count)
+        ensemble = sampler.sample(count)
+        _check_unchanged(folder, ensemble, other_folder)
+        return ensemble
     count = min(config.num_networks, sampler.num_available or config.num_networks)
     if count < 2:
         raise folders.RunError(
             f"the run in {other_folder} has one network, and so no distances to match"
         )
     return sampler.sample(count, seed=1)
+
+
+def _check_unchanged(
+    folder: pathlib.Path, ensemble: hn.Ensemble, other_folder: pathlib.Path
+) -> None:
+    """Check that a training in the folder, if there is one, began to learn these networks."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    if checkpoints.latest_step() is None:
+        return
+    learner, _ = checkpoints.load()
+    if not np.allclose(learner.centre, ensemble.theta().mean(0), atol=1e-5):
+        raise folders.RunError(
+            f"the run in {other_folder} has other networks than those that {folder} began to "
+            "learn: choose another --run_dir"
+        )
 
 
 def match(control: hn.NoiseControl, ensemble: hn.Ensemble, folder: pathlib.Path) -> None:

@@ -330,13 +330,20 @@ class Study(abc.ABC):
         """
         return self
 
-    def run_missing(self, folder: pathlib.Path, data_dir: str | None, progress: Progress) -> None:
+    def run_missing(
+        self,
+        folder: pathlib.Path,
+        data_dir: str | None,
+        progress: Progress,
+        passes_after: int = 0,
+    ) -> None:
         """Do the runs that are not complete, each in a process of its own.
 
         Args:
             folder: Folder of the study.
             data_dir: Folder of data sets, see `hypernet_tf.data.load`.
             progress: Clock of the study.
+            passes_after: Number of image passes of all that is run after these runs.
 
         Raises:
             RunError: A run failed. Where its training diverged, the others are done before, except
@@ -358,7 +365,8 @@ class Study(abc.ABC):
                 left.pop(run.folder)
                 continue
             print(
-                f"{line}: {run.config.steps:,} steps; {progress.text(sum(left.values()))}",
+                f"{line}: {run.config.steps:,} steps; "
+                f"{progress.text(sum(left.values()) + passes_after)}",
                 flush=True,
             )
             names = self._analyses(run.config)
@@ -536,18 +544,19 @@ class Study(abc.ABC):
         )
 
 
-def claim_paragraphs(claims: Sequence[Mapping[str, Any]]) -> list[str]:
+def claim_paragraphs(claims: Sequence[Mapping[str, Any]], source: str = "the paper") -> list[str]:
     """What a page says of a paper's claims; nothing where there are none.
 
     Args:
         claims: For each its "claim", whether it "holds", and the "numbers" behind it.
+        source: Who claims it.
     """
     texts = [
         f"“{claim['claim']}”: {'holds' if claim['holds'] else 'does not hold'} here. "
         f"{claim['numbers']}"
         for claim in claims
     ]
-    return ["Claims of the paper:", *texts] if texts else []
+    return [f"Claims of {source}:", *texts] if texts else []
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras_tuner
+from keras_tuner.engine.trial import Trial
 from sklearn.exceptions import ConvergenceWarning
 
 from hypernet_tf.training.callbacks import TrainingDivergedError
@@ -39,6 +40,21 @@ def values_of(trial: Any) -> dict[str, Any]:
         name: rounded(value) if isinstance(value, float) else value
         for name, value in trial.hyperparameters.values.items()
     }
+
+
+def ended_settings(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Settings of the trials that have ended, diverged ones too, as far as the state is readable.
+
+    Args:
+        folder: Folder of Keras Tuner's state, see `search`.
+    """
+    ended = []
+    for path in sorted(folder.glob("trial_*/trial.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            trial = Trial.load(str(path))
+            if trial.status in ("COMPLETED", "FAILED"):
+                ended.append(values_of(trial))
+    return ended
 
 
 def text_of(values: Mapping[str, Any]) -> str:

@@ -14,8 +14,8 @@ from scipy.stats import qmc
 import hypernet_tf as hn
 from reproduce.configs import METHODS, RunConfig
 from reproduce.runs import experiment
-from reproduce.runs import folder as folders
-from reproduce.runs.folder import RunError, folder_name
+from reproduce.runs.command import DivergedError
+from reproduce.runs.folder import folder_name
 from reproduce.studies import trials
 from reproduce.studies.study import Progress
 
@@ -129,7 +129,7 @@ def seeds_of_trials(folder: pathlib.Path) -> list[int]:
 def passes_left(
     config_of: Callable[[Choice], RunConfig], choices: list[Choice], folder: pathlib.Path
 ) -> int:
-    """Number of image passes of the trials that are not finished; see `tune`.
+    """Number of image passes of the trials that have not ended; see `tune`.
 
     Args:
         config_of: Function choice -> configuration of a run.
@@ -137,22 +137,20 @@ def passes_left(
         folder: Folder of the trials.
     """
     configs = [_trial_config(config_of(choice)) for choice in choices]
+    ended = trials.ended_settings(_folder_of_state(folder, configs[0].seed))
     return sum(
         config.image_passes
         for config, choice in zip(configs, choices, strict=True)
-        if not _is_finished(_folder_of(folder, config, choice), config)
+        if choice not in ended
     )
+
+
+def _folder_of_state(folder: pathlib.Path, seed: int) -> pathlib.Path:
+    return folder / f"seed={seed}-tuner"
 
 
 def _folder_of(folder: pathlib.Path, config: RunConfig, choice: Choice) -> pathlib.Path:
     return folder / folder_name(f"seed={config.seed}", choice, dict.fromkeys(choice))
-
-
-def _is_finished(folder: pathlib.Path, config: RunConfig) -> bool:
-    try:
-        return folders.check(folder, config) == config.steps
-    except RunError:  # it holds something else, which is said where it is run
-        return False
 
 
 def tune(
@@ -176,7 +174,8 @@ def tune(
         passes_after: Number of image passes of all that the study runs after these trials.
 
     Raises:
-        RunError: The training of every trial diverged, or a folder holds something else.
+        DivergedError: The training of every trial diverged.
+        RunError: A folder holds something else.
     """
     configs = [_trial_config(config_of(choice)) for choice in choices]
     seed = configs[0].seed
@@ -200,7 +199,7 @@ def tune(
         train,
         functools.partial(trials.ListOracle, choices),
         OBJECTIVE,
-        folder / f"seed={seed}-tuner",
+        _folder_of_state(folder, seed),
         seed=seed,
         is_worker=False,
     )
@@ -214,7 +213,7 @@ def tune(
     ]
     best = min((value for value in values if value is not None), default=None)
     if best is None:
-        raise RunError(f"no trial in {folder} came to its end: training diverged")
+        raise DivergedError(f"no trial in {folder} came to its end: training diverged")
     tried = [choice | {OBJECTIVE: value} for choice, value in zip(choices, values, strict=True)]
     return Tuning(seed, choices[values.index(best)], tried)
 

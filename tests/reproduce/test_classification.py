@@ -38,6 +38,12 @@ def test_other_methods_join_where_they_are_named():
         assert classification.from_flags().methods == ("hypergan", "bhn")
 
 
+def test_a_data_set_may_be_some_classes():
+    with command_line("--datasets=mnist_5k:0,3,7,mnist_5k:4-6"):
+        study = classification.from_flags()
+    assert {run.config.dataset for run in study.runs()} == {"mnist_5k:0,3,7", "mnist_5k:4-6"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

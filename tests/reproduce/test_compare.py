@@ -151,8 +151,20 @@ class TestClaims:
         }
         study = Comparison("mnist_5k", "quick", 8, self.METHODS, (0,))
         text = "\n".join(study.paragraphs({"left_out": [], "claims": [claim]}))
-        assert "over the 5 methods that learn several networks" in text
-        assert f"by entropy {correlation:.2f} (noise); by mutual information 1.00" in text
+        assert "Claims of HyperGAN's paper:" in text
+        assert "over the 5 methods with several networks that do not start from" in text
+        chance = "0" if correlation > 0 else "1"
+        assert f"by entropy noise {correlation:.2f} (p = {chance}); by mutual" in text
+
+    def test_a_correlation_that_chance_may_give_does_not_hold(self):
+        [claim] = compare.claims_of(self.numbers([0.6, 0.9, 0.7, 0.8, 1.0]))
+        assert claim["rank_correlations"]["entropy"]["noise"] == pytest.approx(0.7)
+        assert "noise 0.70 (p = 0.094)" in claim["numbers"]
+        assert not claim["holds"]
+
+    def test_where_all_detect_alike_there_is_no_correlation(self):
+        [claim] = compare.claims_of(self.numbers([1.0] * 5))
+        assert claim["rank_correlations"].keys() == {"mutual_information"}
 
     def test_few_methods_have_no_correlation(self):
         numbers = self.numbers([0.6, 0.7, 0.8, 0.9, 1.0])
@@ -276,6 +288,22 @@ class TestTuned:
             study.execute(tmp_path / "compare")
         assert started == ["hypernetwork-seed=0", "sgd-seed=0", "sgd_chains-seed=0"]
         assert "noise-seed=0: there are no networks of hypernetwork" in capsys.readouterr().out
+
+    def test_a_method_whose_trials_all_diverged_ends_nothing_but_itself(
+        self, monkeypatch, tmp_path
+    ):
+        tuned = []
+
+        def tune(config_of, choices, folder, load, progress, *, passes_after):
+            tuned.append(folder.name)
+            if folder.name == "hypernetwork":
+                raise DivergedError("no trial came to its end")
+            return Tuning(0, choices[0], [choices[0] | {tuning.OBJECTIVE: 0.5}])
+
+        monkeypatch.setattr(tuning, "tune", tune)
+        with pytest.raises(DivergedError, match="in all trials of hypernetwork: the same command"):
+            self.STUDY.execute(tmp_path / "compare")
+        assert tuned == ["hypernetwork", "sgd", "sgd_chains"]
 
     def test_a_data_set_that_is_missing_is_noticed_before_the_trials(self, tmp_path):
         study = dataclasses.replace(self.STUDY, settings={"ood": ["notmnist", "noise"]})

@@ -89,6 +89,8 @@ def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch)
         (["--run_dir={0}/sgd", "--num_networks=2"], "Cannot distil 2 networks: .* holds 1"),
         (["--run_dir={0}/sgd", "--steps=3"], r"distillation has no --steps\. "),
         (["--run_dir={0}/sgd", "--devices=2"], r"distillation has no --devices\. "),
+        (["--run_dir={0}/sgd", "--analyses=paths"], r"distillation has no --analyses\. "),
+        (["--run_dir={0}/sgd", "--ood=noise"], r"distillation has no --ood\. "),
         (
             ["--run_dir={0}/sgd", "--nosoft_targets", "--temperature=2"],
             "--temperature is not used by --nosoft_targets: remove it",

@@ -41,6 +41,22 @@ def test_the_study_trains_every_variant_and_judges_the_claims(
     assert all(claim["claim"] in text for claim in metrics["claims"])
 
 
+def test_means_of_curves_are_over_the_steps_that_all_runs_have():
+    """A run that went on was validated at the step where it had ended, too."""
+    runs = [
+        {key: np.array(values, float) for key, values in zip(CURVES, of_keys, strict=True)}
+        | {f"{key}, step": np.array(steps) for key in CURVES}
+        for steps, of_keys in (
+            ([2, 3, 4], [[0, 9, 4], [1, 9, 5], [2, 9, 6]]),
+            ([2, 4], [[2, 6], [3, 7], [4, 8]]),
+        )
+    ]
+    curves = hypergan._mean_curves(runs)
+    means = ([1, 5], [2, 6], [3, 7])
+    assert {key: curves[key] for key in CURVES} == dict(zip(CURVES, means, strict=True))
+    assert all(curves[f"{key}, step"] == [2, 4] for key in CURVES)
+
+
 @pytest.mark.parametrize(
     ("change", "holds"),
     [

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import pathlib
 import shlex
 import shutil
 
@@ -104,6 +105,16 @@ def test_the_best_trial(objective, values, best, tmp_path):
     assert study.label(f"{best}", summary).endswith("(best)")
 
 
+def test_the_folder_of_a_sweep_may_be_this_one(monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    study = dataclasses.replace(BAYESIAN, objective="entropy", done=(10.0,))
+    numbers = {"objective": {"10": Number.over_seeds([1.0])}}
+    results = [result(10.0, 1.0, key="entropy")]
+    summary = study.summary(results, numbers, pathlib.Path(), None)
+    assert "here-best" in summary["command_line"]
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, few_digits, undrawn):
     """A grid of two lams."""
@@ -185,6 +196,22 @@ class TestSweep:
         path.write_text(json.dumps(metrics))
         with pytest.raises(RunError, match=r"lam=10/metrics\.json has no objective: delete it"):
             sweep.run(study, folder)
+
+    def test_results_that_were_deleted_are_made_again(self, swept, tmp_path, undrawn):
+        study, folder, metrics = swept
+        folder = shutil.copytree(folder, tmp_path / "sweep")
+        (folder / "lam=10" / "metrics.json").unlink()
+        with undrawn():
+            again = sweep.run(study, folder)
+        assert again["numbers"]["brier_score"] == metrics["numbers"]["brier_score"]
+
+    def test_a_narrower_grid_shows_what_it_names(self, swept, tmp_path, capsys):
+        study, folder, _ = swept
+        folder = shutil.copytree(folder, tmp_path / "sweep")
+        one = dataclasses.replace(study, lams=study.lams[:1])
+        metrics = sweep.run(one, folder)
+        assert [trial["lam"] for trial in metrics["trials"]] == [study.lams[0]]
+        assert f"not in this table: lam={study.lams[1]:g}" in capsys.readouterr().out
 
     def test_trials_that_diverged_are_named(self, swept, tmp_path):
         study, folder, _ = swept

@@ -92,8 +92,8 @@ def test_a_generator_learns_the_networks_of_a_run_and_goes_on_alike(ensemble_run
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "cannot learn the 10 networks of mnist in .*: name a run with at least 32 networks"),
-        ({"target": "lenet", "networks_per_step": 2}, "at least 2 networks of lenet"),
+        ({}, "cannot learn the 10 networks in .*: name a run with at least 32"),
+        ({"target": "lenet", "networks_per_step": 2}, "are of the target mnist, not lenet: name"),
     ],
 )
 def test_a_generator_needs_enough_networks_of_its_target(ensemble_run, tmp_path, changes, words):
@@ -101,6 +101,22 @@ def test_a_generator_needs_enough_networks_of_its_target(ensemble_run, tmp_path,
     with pytest.raises(RunError, match=words) as error:
         ensemble_to_match(tmp_path / "apd", config)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_generator_does_not_go_on_with_other_networks(ensemble_run, tmp_path):
+    config = tiny("apd", num_networks=4, networks_per_step=6, match=str(ensemble_run))
+    experiment.run(config, tmp_path / "apd")
+    assert len(ensemble_to_match(tmp_path / "apd", config)) == 10
+    shutil.copytree(ensemble_run, tmp_path / "longer")
+    checkpoints = Checkpoints(tmp_path / "longer" / "checkpoints")
+    sampler, record = checkpoints.load()
+    for variable in sampler.trainable_variables:
+        variable.assign(2 * variable)
+    checkpoints.save(sampler, checkpoints.latest_step() + 1, record)
+    longer = dataclasses.replace(config, match=str(tmp_path / "longer"))
+    with pytest.raises(RunError, match=r"has other networks than those that .* began to learn"):
+        ensemble_to_match(tmp_path / "apd", longer)
 
 
 @pytest.mark.slow
@@ -123,6 +139,10 @@ class TestWhatCannotBeMatched:
         folders.write_json(clothes / "config.json", saved | {"dataset": "fashion_mnist"})
         config = tiny("noise", match="../clothes")
         self.check(config, tmp_path / "noise", "is on fashion_mnist, not mnist_5k")
+
+    def test_a_run_of_another_target(self, ensemble_run, tmp_path):
+        config = tiny("noise", match=str(ensemble_run), target="lenet")
+        self.check(config, tmp_path / "noise", "are of the target mnist, not lenet: name another")
 
     def test_a_run_of_one_network(self, tiny_run, tmp_path):
         config = tiny("noise", match=str(tiny_run(tiny("sgd"))))

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-from reproduce.runs.memory import peak_memory
+import pytest
+
+from reproduce.runs.memory import peak_memory, reset_peak_memory
 
 SIZE = 300
 
@@ -13,6 +15,15 @@ def test_it_holds_what_was_freed_again():
     block = bytearray(SIZE * 2**20)
     del block
     assert peak_memory() >= max(before, SIZE)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux resets it")
+def test_after_a_reset_it_forgets_what_was_freed():
+    block = bytearray(SIZE * 2**20)
+    del block
+    before = peak_memory()
+    reset_peak_memory()
+    assert peak_memory() < before - SIZE / 2
 
 
 def test_a_process_does_not_inherit_it():

@@ -4,14 +4,11 @@ import dataclasses
 import itertools
 import math
 import re
-import shutil
 
 import pytest
-from small_experiments import tiny
 
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from reproduce.configs import METHODS, preset
-from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError
 from reproduce.studies import tuning
 from reproduce.studies.study import Progress
@@ -142,18 +139,29 @@ class TestTune:
         assert re.search(r"images_per_network 64; \d s so far, about \d s to go$", lines[1])
         assert lines[2].startswith("trial 3 of 3 of sgd: learning_rate ")
 
-    def test_what_is_left_are_trials_without_a_finished_run(self, tiny_run, tmp_path):
-        choices = tuning.candidates(row("sgd"), 3)
+    def test_what_is_left_are_trials_that_have_not_ended(self, monkeypatch, tmp_path):
+        """Those that came to their end, and those that diverged, are not run again."""
+        choices = tuning.candidates(row("sgd"), 4)
+        passes = [config_of(choice).image_passes for choice in choices]
+        folder = tmp_path / "sgd"
         assert tuning.seeds_of_trials(tmp_path) == []
-        configs = [tuning._trial_config(config_of(choice)) for choice in choices]
-        total = sum(config.image_passes for config in configs)
-        assert tuning.passes_left(config_of, choices, tmp_path / "sgd") == total
-        where = tuning._folder_of(tmp_path / "sgd", configs[1], choices[1])
-        shutil.copytree(tiny_run(tiny("sgd")), where)
-        folders.write_json(where / "config.json", dataclasses.asdict(configs[1]))
-        assert tuning.passes_left(config_of, choices, tmp_path / "sgd") == total  # other steps
-        (tmp_path / "sgd" / "seed=3-tuner").mkdir()
-        assert tuning.seeds_of_trials(tmp_path) == [3]
+        assert tuning.passes_left(config_of, choices, folder) == sum(passes)
+        left = []
+
+        def trial(config, dataset, where):
+            left.append(tuning.passes_left(config_of, choices, folder))
+            if len(left) == 2:
+                raise TrainingDivergedError("the loss is nan")
+            return {tuning.OBJECTIVE: 1.0}
+
+        monkeypatch.setattr(tuning.experiment, "trial", trial)
+        tune(folder, 3)
+        assert left == [sum(passes), sum(passes[1:]), sum(passes[2:])]
+        assert tuning.passes_left(config_of, choices, folder) == passes[3]
+        assert tuning.seeds_of_trials(tmp_path) == [0]
+        [state] = folder.glob("seed=0-tuner/trial_*0/trial.json")
+        state.write_text("{")  # killed while it was written
+        assert tuning.passes_left(config_of, choices, folder) == passes[0] + passes[3]
 
     def test_a_trial_that_diverged_is_not_chosen(self, monkeypatch, tmp_path):
         def trial(config, dataset, folder):
