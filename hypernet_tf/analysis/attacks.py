@@ -54,7 +54,8 @@ def fast_gradient_method(
     target = target.with_logits
     with tf.GradientTape() as tape:
         tape.watch(x)
-        log_p = target.log_probabilities(target(weights, x[:, None]))[:, 0]  # [N, C]
+        (outputs,) = keras.tree.flatten(target(weights, x[:, None]))
+        log_p = target.log_probabilities(outputs)[:, 0]  # [N, C]
         ascent = _with_the_gradient_of_p(log_p[None], classes)
     direction = tf.sign(tape.gradient(ascent, x))
     sizes = tf.reshape(tf.cast(epsilons, x.dtype), [-1, *[1] * (len(x.shape) - 1)])
@@ -94,10 +95,11 @@ def _images_and_labels(
     given = Examples(x, y, labels=labels).in_memory()
     if isinstance(given.x, (list, tuple, dict)):
         raise ValueError("An attack needs the images as one array [M, ...].")
-    if not target.input_spec.dtype.is_floating:
+    (spec,) = keras.tree.flatten(target.input_spec)
+    if not spec.dtype.is_floating:
         raise ValueError(
-            f"The target takes {target.input_spec.dtype.name}, which an attack cannot move by a "
-            "gradient: give it a float input."
+            f"The target takes {spec.dtype.name}, which an attack cannot move by a gradient: give "
+            "it a float input."
         )
     images = np.asarray(given.x, np.float32)
     check_inputs(images)
@@ -196,7 +198,8 @@ def adversarial_success(
     def attack(weights: WeightSet, images: tf.Tensor, classes: tf.Tensor) -> tuple:
         moved = fast_gradient_method(target, weights, images, classes, sizes, clip=clip)
         shown = tf.concat([images[:, None], moved], 1)  # [N, 1 + E, ...], the first one unchanged
-        return moved, target.log_probabilities(target(weights, shown))
+        (outputs,) = keras.tree.flatten(target(weights, shown))
+        return moved, target.log_probabilities(outputs)
 
     rows = []
     with tqdm(total=len(x), disable=not verbose, desc="attacked images", leave=False) as bar:
@@ -310,7 +313,7 @@ def projected_gradient(
         with tf.GradientTape() as tape:
             tape.watch(images)
             # The compiled target keeps its graph and its gradient for the next attack.
-            outputs = ensemble.target.compiled(ensemble.weights, images)[0]
+            (outputs,) = keras.tree.flatten(ensemble.target.compiled(ensemble.weights, images)[0])
             log_p = ensemble.log_probabilities_of(outputs)  # [N, b, C]
             ascent = _with_the_gradient_of_p(log_p, chosen)
         require_numbers(log_p.numpy(), images.numpy())

@@ -49,7 +49,7 @@ def direct_path(starts: Ensemble, ends: Ensemble, points: int = 40) -> Ensemble:
         for first, last in zip(starts.weights.trainable, ends.weights.trainable, strict=True)
     ]
     state = [tf.repeat(tensor, points, axis=0) for tensor in starts.weights.state]
-    return Ensemble(starts.target, WeightSet(trainable, state))
+    return Ensemble(starts.target, WeightSet(trainable, state), temperature=starts.temperature)
 
 
 def interpolated_path(

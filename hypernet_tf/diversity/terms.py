@@ -25,7 +25,8 @@ class StepRecord(NamedTuple):
     """The networks of one step, as diversity terms get them.
 
     Attributes:
-        theta: Gauged weights [N, D].
+        theta: The weights that are trained, [N, D]: gauged, unless the sampler sets
+            `trains_in_gauge = False`.
         z: Latent vectors [N, d]; None if the sampler has none.
         codes: Codes of the filters, one tensor [N, F, code_dim] per layer; None if the sampler has
             none.

@@ -331,6 +331,8 @@ class Ensemble:
     ) -> Examples:
         """Examples with labels of the one output; what its Keras mask leaves out has weight 0."""
         target = self.target
+        outputs = target.plan.outputs
+        names = list(outputs) if isinstance(outputs, dict) else target.output_names
         return Examples(
             x,
             y,
@@ -338,7 +340,7 @@ class Ensemble:
             labels=labels,
             choices=target.classes is None or bool(target.choices_shape),
             masks=functools.partial(_mask, target) if target.has_masks else None,
-            output_name=target.output_names[0],
+            output_name=names[0],
         )
 
     def _integer_labels(self) -> Callable[..., np.ndarray]:

@@ -214,15 +214,16 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
         for measure in averaged:
             if num_networks >= measure.least_networks:
                 totals[measure.key] += _weighted_sum(_computed(measure, outputs, y), relative)
-        labels.append(y)
         if num_classes is not None:
+            labels.append(y)
             means.append(mean_log_probabilities(outputs))
 
-    all_labels = np.concatenate(labels)
+    num_examples = sum(map(len, weights))
     all_weights = np.concatenate(weights) if weighted_runs else None
-    different = check_weights(all_weights, len(all_labels))  # None if they are equal
-    size = len(all_labels) if different is None else (different / unit).sum()
+    different = check_weights(all_weights, num_examples)  # None if they are equal
+    size = num_examples if different is None else (different / unit).sum()
     mean = np.concatenate(means) if means else None
+    all_labels = np.concatenate(labels) if labels else np.array([])  # none for regression
     weighted = {} if different is None else {"sample_weight": different}
 
     undefined = frozenset(
@@ -267,6 +268,8 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
         y = examples.y.reshape(-1)
         flat = outputs.reshape(num_networks, -1, num_classes)
         each = weights_of_choices(examples)
+        if not (np.isfinite(each) & (each >= 0)).all():
+            raise ValueError("Sample weights must be finite numbers of at least 0.")
         weight = each.max(-1)  # of the examples, 0 where no choice counts
         weights.append(weight)
         mean = mean_log_probabilities(flat)

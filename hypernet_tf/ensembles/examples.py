@@ -158,20 +158,23 @@ class Examples:
             )
         if len(y) != size:
             raise ValueError(f"There are {len(y)} labels for {size} examples: give one for each.")
+        while weights is not None and weights.ndim > 1 and weights.shape[-1] == 1:
+            weights = weights[..., 0]  # as Keras does
         if self._masks is not None:
             mask = np.asarray(self._masks(inputs))
             given = np.ones(size) if weights is None else weights
+            _check_fit(given, mask.shape, "the mask")
             ndim = max(mask.ndim, given.ndim)
             weights = _expanded(given, ndim) * _expanded(mask, ndim)
         if weights is None or weights.ndim == 1:
             return Chunk(inputs, self._labels(y), weights)
-        sizes = zip(weights.shape, y.shape, strict=False)
-        if weights.ndim > y.ndim or any(size not in (1, of_y) for size, of_y in sizes):
-            raise ValueError(
-                f"Sample weights {list(weights.shape)} do not fit labels {list(y.shape)}: give one "
-                "for each example, or for each of its choices or steps."
-            )
-        return Chunk(inputs, self._labels(y, weights > 0), weights)
+        if weights.ndim > y.ndim:
+            raise _unfit(weights, y.shape, "labels")
+        _check_fit(weights, y.shape, "labels")
+        labels = self._labels(y, weights > 0)
+        if weights.ndim > labels.ndim:
+            raise _unfit(weights, labels.shape, "labels")
+        return Chunk(inputs, labels, weights)
 
     def _of_output(self, values: Any) -> Any:
         """Labels or sample weights of the output, which may be given by its name."""
@@ -189,6 +192,23 @@ def _check_all(weights: np.ndarray | None) -> None:
     """Check weights of examples, or of their choices."""
     if weights is not None:
         check_weights(weights.ravel(), weights.size)
+
+
+def _check_fit(weights: np.ndarray, shape: tuple[int, ...], what: str) -> None:
+    """Check the axes that sample weights share with something else; weights may have a size of 1.
+
+    Raises:
+        ValueError: One has another size.
+    """
+    if any(size not in (1, other) for size, other in zip(weights.shape, shape, strict=False)):
+        raise _unfit(weights, shape, what)
+
+
+def _unfit(weights: np.ndarray, shape: tuple[int, ...], what: str) -> ValueError:
+    return ValueError(
+        f"Sample weights {list(weights.shape)} do not fit {what} {list(shape)}: give one for each "
+        "example, or for each of its choices or steps."
+    )
 
 
 def _expanded(array: np.ndarray, ndim: int) -> np.ndarray:
@@ -265,12 +285,11 @@ def alike(one: Chunk, other: Chunk) -> bool:
 
 def joined(*chunks: Chunk) -> Chunk:
     """The examples of several chunks; without sample weights, examples of a weighted set have 1."""
-    if any(chunk.sample_weight is not None for chunk in chunks):
+    given = [np.shape(one.sample_weight) for one in chunks if one.sample_weight is not None]
+    if given:
+        shape = max(given, key=len)[1:]  # those of single steps, if there are some
         chunks = tuple(
-            chunk._replace(sample_weight=np.ones(chunk.size))
-            if chunk.sample_weight is None
-            else chunk
-            for chunk in chunks
+            chunk._replace(sample_weight=_weights_of_steps(chunk, shape)) for chunk in chunks
         )
     return Chunk(
         *(
@@ -280,6 +299,14 @@ def joined(*chunks: Chunk) -> Chunk:
             for values in zip(*chunks, strict=True)
         )
     )
+
+
+def _weights_of_steps(chunk: Chunk, shape: tuple[int, ...]) -> np.ndarray:
+    """The weights of a chunk with the axes of others, [b, *shape]."""
+    weights = np.ones(chunk.size) if chunk.sample_weight is None else chunk.sample_weight
+    if weights.ndim > len(shape):
+        return weights
+    return np.broadcast_to(_expanded(weights, len(shape) + 1), (chunk.size, *shape))
 
 
 def _each(function: Callable[[np.ndarray], Any], values: Any) -> Any:

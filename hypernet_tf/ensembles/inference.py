@@ -143,7 +143,7 @@ def batch_statistics(
     total = None if examples.size is None else len(parts) * -(-examples.size // batch_size)
     with tqdm(total=total, disable=not verbose, desc="batch statistics", leave=False) as bar:
         for chunk in examples.chunks(batch_size):
-            check_inputs(chunk.x)
+            check_inputs(chunk.x, num_examples)
             x = keras.tree.map_structure(tf.constant, chunk.x)
             num_examples += chunk.size
             for (_, some), sums in zip(parts, totals, strict=True):

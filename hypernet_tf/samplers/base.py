@@ -29,7 +29,7 @@ from hypernet_tf.samplers.batching import Dealt, Part, Share, widened, with_mask
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.targets import Target, WeightSet
-from hypernet_tf.targets.outputs import Outputs, num_columns
+from hypernet_tf.targets.outputs import Outputs, infer_outputs, num_columns
 
 # Networks behind `predict`, `evaluate` and a call of a sampler without a limit.
 PREDICTION_NETWORKS = 10
@@ -457,6 +457,9 @@ class WeightSampler(keras.Model, abc.ABC):
         """Labels or sample weights by the names of outputs, structured as the outputs are."""
         outputs = self.target.plan.outputs
         if not isinstance(values, dict) or isinstance(outputs, dict):
+            alone = isinstance(outputs, dict) and len(outputs) == 1 and values is not None
+            if alone and not keras.tree.is_nested(values):  # of the only output
+                return keras.tree.pack_sequence_as(outputs, [values])
             return values
         unknown = [name for name in values if name not in self.output_names]
         if unknown:
@@ -537,7 +540,8 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         self._check_inputs(x)
         if self.target.statistics and self._keeps_inputs:
-            self._batch_norm_data = some_inputs(x, BATCH_NORM_EXAMPLES)
+            some = some_inputs(x, BATCH_NORM_EXAMPLES)
+            self._batch_norm_data = self._batch_norm_data if some is None else some
         if kwargs.get("validation_data") is not None:
             self._check_batch_norm_data()  # now, rather than after the first epoch
         labels = _some_labels(x, y)
@@ -792,7 +796,9 @@ class WeightSampler(keras.Model, abc.ABC):
         )
         mean = with_masks(keras.tree.map_structure(self._mean_outputs, outputs), masks)
         self._evaluation.ensemble.update(y, mean, sample_weight)
-        theta, seed = self.target.flatten(weights), stream_seed(self.seed, TERMS, 0)
+        # The terms see the weights that they see in training.
+        own = weights if self.trains_in_gauge else WeightSet(drawn.trainable, weights.state)
+        theta, seed = self.target.flatten(own), stream_seed(self.seed, TERMS, 0)
         record = StepRecord(theta, drawn.z, drawn.codes, seed=seed)
         if any(term.uses_outputs for term in self._terms):
             centred = keras.tree.map_structure(self.target.centred, outputs)
@@ -859,6 +865,7 @@ class WeightSampler(keras.Model, abc.ABC):
             # A dict flattens in the order of its keys, and is packed in that of the model's inputs.
             for index, inputs in enumerate(self.target.inputs_in_order(self.batch_norm_data)):
                 store[f"batch_norm_data_{index}"] = np.asarray(inputs)
+            store["keeps_inputs"] = np.array(self._keeps_inputs)
 
     def load_own_variables(self, store):
         """Load what `save_own_variables` saved."""
@@ -873,6 +880,7 @@ class WeightSampler(keras.Model, abc.ABC):
         if names:
             inputs = [np.asarray(values.pop(name)) for name in names]
             self._batch_norm_data = keras.tree.pack_sequence_as(self.target.plan.inputs, inputs)
+        self._keeps_inputs = bool(values.pop("keeps_inputs", True))
         super().load_own_variables(values)
 
 
@@ -946,8 +954,11 @@ def some_inputs(x: Any, count: int) -> Any:
     if not all(hasattr(array, "shape") for array in keras.tree.flatten(x)):
         return None
     x = keras.tree.map_structure(lambda t: t if isinstance(t, tf.Tensor) else np.asarray(t), x)
-    stride = max(1, len(keras.tree.flatten(x)[0]) // count)
-    return keras.tree.map_structure(lambda t: np.asarray(t[::stride][:count]), x)
+    size = len(keras.tree.flatten(x)[0])
+    spread = np.arange(min(size, count)) * size // min(size, count)
+    return keras.tree.map_structure(
+        lambda t: np.asarray(tf.gather(t, spread) if isinstance(t, tf.Tensor) else t[spread]), x
+    )
 
 
 class _Losses(NamedTuple):
@@ -999,6 +1010,9 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
     if loss in _BINARY:
         if not target.single_column:
             return _labels_of(loss, target)
+        numbers = target.outputs == "values" and infer_outputs(target.plan) == "probabilities"
+        if numbers and not getattr(loss, "from_logits", False):
+            return None  # from 0 to 1, and no classes, such as pixels: the user said so
     elif not (loss in _SPARSE or loss in _ONE_HOT):
         return None
     if getattr(loss, "from_logits", False):

@@ -219,6 +219,7 @@ class BHN(LatentSampler):
 
         Inputs of a Python generator are not looked at.
         """
+        self._check_inputs(x)
         if not self.step.numpy():
             # All activations of one network on these inputs are in memory at once.
             activations = self.target.activations_per_example(some_inputs(x, 1))
@@ -250,7 +251,10 @@ class BHN(LatentSampler):
         }
         inputs = in_order(x, plan.inputs, [tensor.name for tensor in network.inputs])
         refs = keras.tree.flatten(plan.inputs)
-        values = dict(zip(refs, map(tf.convert_to_tensor, inputs), strict=True))
+        values = {
+            ref: tf.cast(given, like.dtype)
+            for ref, given, like in zip(refs, inputs, network.inputs, strict=True)
+        }
         for call in plan.calls:
             args, kwargs = keras.tree.map_structure(
                 lambda leaf: values[leaf] if is_ref(leaf) else leaf, (call.args, call.kwargs)

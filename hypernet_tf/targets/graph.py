@@ -313,7 +313,33 @@ def record(model: keras.Model) -> Plan:
     graph = functional(model)
     inputs = keras.tree.map_structure(new_ref, graph.input)
     outputs = walk(graph, keras.tree.flatten(inputs))
+    inputs, outputs = map(_unpacked, (inputs, outputs))
     return Plan(tuple(calls), inputs, outputs, shapes)
+
+
+def _unpacked(refs: Any) -> Any:
+    """The one input or output of `keras.Model([x], [y])` itself, as Keras passes it to a loss."""
+    return refs[0] if isinstance(refs, (list, tuple)) and len(refs) == 1 else refs
+
+
+def replay(plan: Plan, tensors: list[Any]) -> list[Any]:
+    """Call the layers of a plan on symbolic tensors, with the masks that they get while they run.
+
+    Args:
+        plan: The plan.
+        tensors: Symbolic tensors, in the order of the model's inputs.
+
+    Returns:
+        Symbolic tensors, in the order of the model's outputs.
+    """
+    values = dict(zip(keras.tree.flatten(plan.inputs), tensors, strict=True))
+    for call in plan.calls:
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: values[leaf] if is_ref(leaf) else leaf, (call.args, call.kwargs)
+        )
+        outputs = keras.tree.flatten(call.operation(*args, **kwargs))
+        values.update(zip(keras.tree.flatten(call.outputs), outputs, strict=True))
+    return [values[ref] for ref in keras.tree.flatten(plan.outputs)]
 
 
 def _first_argument(args: tuple, kwargs: dict) -> Any:

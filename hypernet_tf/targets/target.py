@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from hypernet_tf.targets.execution import input_value, run_plan
 from hypernet_tf.targets.filters import channel_units, describe_layers
-from hypernet_tf.targets.graph import copied, in_order, record
+from hypernet_tf.targets.graph import copied, in_order, record, replay
 from hypernet_tf.targets.outputs import (
     Outputs,
     check_outputs,
@@ -128,6 +128,7 @@ class Target:
         """
         check_outputs(self.plan, outputs, self.name)
         target = copy.copy(self)
+        target.__dict__.pop("with_logits", None)  # those of the outputs before
         target._outputs = outputs
         return target
 
@@ -188,8 +189,9 @@ class Target:
             linear = type(layer).from_config(config | {"activation": "linear"})
         else:
             return self
-        model = copied(self._template, replacements=[(layer, linear)])
-        return Target(model, outputs=kinds[self.outputs], convolutions=self._convolutions)
+        with tf.init_scope():  # an attack may run in a graph
+            model = copied(self._template, replacements=[(layer, linear)])
+            return Target(model, outputs=kinds[self.outputs], convolutions=self._convolutions)
 
     # ---- reading the model ------------------------------------------------------------------
 
@@ -488,11 +490,22 @@ class Target:
                 )
 
     @functools.cached_property
-    def _masks(self) -> keras.Model | None:
-        """The Keras masks of the outputs as a model of their own; None if none of them has one."""
-        masks = [getattr(t, "_keras_mask", None) for t in self._template.outputs]
-        known = [mask for mask in masks if mask is not None]
-        return keras.Model(self._template.inputs, known) if known else None
+    def _masks(self) -> tuple[keras.Model, list[bool]] | None:
+        """The Keras masks of the outputs as a model of their own, and which outputs have one."""
+        layers = [op for op in self.plan.operations if isinstance(op, keras.Layer)]
+        if all(type(layer).compute_mask is keras.Layer.compute_mask for layer in layers):
+            return None  # no layer makes a mask
+        with tf.init_scope():
+            # The template's own outputs lack the masks that nested models make.
+            inputs = [
+                keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name)
+                for t in self._template.inputs
+            ]
+            masks = [getattr(t, "_keras_mask", None) for t in replay(self.plan, inputs)]
+            known = [mask for mask in masks if mask is not None]
+            if not known:
+                return None
+            return keras.Model(inputs, known), [mask is not None for mask in masks]
 
     @property
     def has_masks(self) -> bool:
@@ -516,12 +529,9 @@ class Target:
         refs = keras.tree.flatten(self.plan.outputs)
         if self._masks is None:
             return keras.tree.pack_sequence_as(self.plan.outputs, [None] * len(refs))
-        tensors = self.inputs_in_order(inputs)
-        computed = iter(keras.tree.flatten(self._masks(tensors)))
-        masks = [
-            None if getattr(t, "_keras_mask", None) is None else next(computed)
-            for t in self._template.outputs
-        ]
+        model, has_mask = self._masks
+        computed = iter(keras.tree.flatten(model(self.inputs_in_order(inputs))))
+        masks = [next(computed) if has else None for has in has_mask]
         return keras.tree.pack_sequence_as(self.plan.outputs, masks)
 
     def __call__(self, weights: WeightSet, inputs: Any, *, training: bool = False) -> Any:

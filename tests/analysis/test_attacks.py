@@ -429,3 +429,38 @@ def test_inputs_without_a_gradient_are_one_line():
     x = np.zeros((6, 4, 4, 1), "uint8")
     with pytest.raises(ValueError, match=r"^The target takes uint8, which an attack cannot move"):
         projected_gradient(ensemble, x, np.zeros(6, int), 2.0, clip=(0, 255))
+
+
+def test_softmax_networks_with_layers_that_hold_constants():
+    """The copy without a softmax is made outside of the graph of the attack, for any batch."""
+    layers = keras.layers
+    images, labels = random_images(8)
+
+    def target(end, outputs):
+        body = [layers.Normalization(mean=0.3, variance=0.2), layers.Flatten()]
+        model = keras.Sequential([keras.Input(images.shape[1:]), *body, layers.Dense(3, **end)])
+        return hn.Target(model, outputs=outputs)
+
+    logits, softmax = target({}, "logits"), target({"activation": "softmax"}, None)
+    theta = np.random.default_rng(1).normal(size=(5, logits.weight_count))
+    theta = tf.constant(theta, tf.float32)
+    results = []
+    for one in (logits, softmax):
+        ensemble = hn.Ensemble(one, one.unflatten(theta))
+        results.append(
+            adversarial_success(
+                lambda count, seed, e=ensemble: e[:count],
+                images,
+                labels,
+                epsilons=[0, 30],
+                batch_size=5,
+            )
+        )
+    np.testing.assert_array_equal(results[0].network, results[1].network)
+
+
+def test_outputs_of_another_kind_have_logits_of_their_own():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    values = hn.Target(model, outputs="values")
+    assert values.with_logits is values
+    assert values.with_outputs("probabilities").with_logits.outputs == "logits"

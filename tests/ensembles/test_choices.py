@@ -298,3 +298,26 @@ def test_choices_may_have_weights_of_their_own(choices, x):
     assert temperature == case.ensemble.calibrate(x, case.y, sample_weight=weights).temperature
     with pytest.raises(ValueError, match="do not fit labels"):
         case.ensemble.evaluate(x, case.y, sample_weight=weights[:, :5])
+
+
+def test_weights_of_pixels_may_have_an_axis_of_size_1(choices, x):
+    """As labels [M, H, W, 1] have, and as Keras takes them."""
+    case = choices["map of logits"]
+    weights = np.random.default_rng(2).random(case.y.shape)
+    expected = case.ensemble.evaluate(x, case.y, sample_weight=weights).summary()
+    for labels in (case.y, case.y[..., None]):
+        result = case.ensemble.evaluate(x, labels, sample_weight=weights[..., None])
+        assert result.summary() == expected
+    one_hot = np.eye(4)[case.y]
+    with pytest.raises(ValueError, match="do not fit labels"):
+        case.ensemble.evaluate(x, one_hot, sample_weight=np.ones(one_hot.shape))
+
+
+def test_weights_below_0_are_refused_in_data_sets_too(choices, x):
+    case = choices["map of logits"]
+    weights = np.ones(case.y.shape)
+    weights[3, 2, 1] = -0.5
+    data = tf.data.Dataset.from_tensor_slices((x, case.y, weights)).batch(4)
+    with pytest.raises(ValueError, match="finite numbers of at least 0") as error:
+        case.ensemble.evaluate(data)
+    assert one_line(error)

@@ -1,6 +1,7 @@
 """What `WeightSampler` promises as a Keras model: evaluation, prediction, saving, subclassing."""
 
 import doctest
+import itertools
 import json
 
 import keras
@@ -231,8 +232,25 @@ class TestBatchNorm:
         x = np.arange(2_500)
         kept = base.some_inputs((x, x + 1), 1_000)
         assert [len(part) for part in kept] == [1_000, 1_000]
-        assert (kept[0][0], kept[0][-1]) == (0, 1_998)
+        assert set(np.diff(kept[0])) == {2, 3} and kept[0][-1] >= 2_497
+        np.testing.assert_array_equal(kept[1], kept[0] + 1)
+        of_tensors = base.some_inputs(tf.constant(np.arange(1_999)), 1_000)
+        assert of_tensors[-1] >= 1_997 and len(set(of_tensors)) == 1_000
         assert base.some_inputs((pair for pair in ()), 10) is None
+
+    def test_data_of_ones_own_stay_in_a_file_and_beside_a_generator(self, blobs, tmp_path):
+        sampler, _ = fitted(lambda: hypernetwork(with_norm()), *blobs, epochs=1)
+        kept = sampler.batch_norm_data
+        batches = (tuple(part[:48] for part in blobs) for _ in itertools.count())
+        sampler.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
+        np.testing.assert_array_equal(sampler.batch_norm_data, kept)
+        for own in (False, True):
+            if own:
+                sampler.batch_norm_data = blobs[0][:50]
+            sampler.save(tmp_path / "sampler.keras")
+            loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+            loaded.fit(blobs[0][:40], blobs[1][:40], verbose=0)
+            assert len(loaded.batch_norm_data) == (50 if own else 40)
 
     def test_without_data_one_line_says_what_to_set(self, blobs):
         sampler = hypernetwork(with_norm())
@@ -733,3 +751,72 @@ def test_inputs_of_any_array_are_kept():
             return np.arange(8.0).reshape(4, 2)
 
     np.testing.assert_array_equal(some_inputs(Frame(), 2), [[0, 1], [4, 5]])
+
+
+@pytest.mark.parametrize("form", ["lists", "dict"])
+def test_one_input_and_output_in_a_list_or_a_dict(form, blobs):
+    """`keras.Model([x], [y])`, and an output with a name, take arrays as in Keras."""
+    x, y = blobs
+    image = keras.Input((2,), name="image")
+    logits = layers.Dense(3)(image)
+    ends = {"lists": ([image], [logits]), "dict": ({"image": image}, {"digit": logits})}
+    sampler = hn.DeepEnsemble(keras.Model(*ends[form]), num_networks=2, seed=1)
+    plain = hn.DeepEnsemble(keras.Model(image, logits), num_networks=2, seed=1)
+    results = []
+    for one in (sampler, plain):
+        one.compile(keras.optimizers.SGD(0.1), LOGITS, metrics=["accuracy"])
+        one.fit(x, y, batch_size=32, epochs=2, shuffle=False, verbose=0)
+        ensemble = one.sample(2)
+        options = {"steps": 2, "random_start": False, "clip": None}
+        moved = hn.analysis.projected_gradient(ensemble, x, y, 0.1, **options)
+        success = hn.analysis.adversarial_success(
+            lambda count, seed, e=ensemble: e[:count],
+            *(x, y),
+            epsilons=[0, 50],
+            batch_size=2,
+            num_networks=0,
+        )
+        results.append((ensemble.evaluate(x, y).summary(), moved, success.network))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
+    for index in (1, 2):
+        np.testing.assert_allclose(results[0][index], results[1][index], atol=1e-6)
+    logs = sampler.evaluate(x, y, verbose=0, return_dict=True)
+    assert logs["member_accuracy"] == pytest.approx(results[0][0]["member_accuracy"])
+    predicted = sampler.predict(x)
+    predicted = predicted["digit"] if form == "dict" else predicted
+    np.testing.assert_allclose(predicted, plain.predict(x), rtol=1e-5)
+    if form == "dict":
+        named = sampler.sample(2).evaluate(x, {"digit": y}).summary()
+        assert named == sampler.sample(2).evaluate(x, y).summary()
+
+
+@pytest.mark.parametrize("make", [deep_ensemble, hypernetwork])
+def test_a_prior_acts_on_the_weights_that_are_trained(make, blobs):
+    """`evaluate` has the objective of training: of weights out of the gauge where they train so."""
+    options = {"diversity": []} if make is hypernetwork else {}
+    sampler = make(prior_scale=2.0, lam=3.0, **options)
+    sampler.compile(keras.optimizers.SGD(0.0), LOGITS)
+    logs = sampler.evaluate(*blobs, verbose=0, return_dict=True)
+    ensemble = sampler.sample(sampler.num_available or base.PREDICTION_NETWORKS)
+    theta = ensemble.theta()
+    if not sampler.trains_in_gauge:
+        drawn = sampler.draw(tf.constant([0, 0]), sampler.num_available, training=False)
+        theta = sampler.target.flatten(hn.WeightSet(drawn.trainable, [])).numpy()
+        assert not np.allclose(theta, ensemble.theta())
+    prior = 0.5 * (theta / 2.0) ** 2 + np.log(2.0 * np.sqrt(2 * np.pi))
+    expected = 3 * logs["member_loss"] + prior.sum(1).mean()
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_pixels_from_0_to_1_are_values_for_a_binary_loss():
+    x = np.random.default_rng(0).random((12, 6, 6, 1)).astype("float32")
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.Conv2D(1, 3, padding="same", activation="sigmoid")]
+    )
+    sampler = hn.DeepEnsemble(hn.Target(model, outputs="values"), num_networks=2)
+    sampler.compile("sgd", "binary_crossentropy")
+    sampler.fit(x, x, verbose=0)
+    ensemble = sampler.sample(2)
+    assert ensemble.evaluate(x, x).mean_squared_error == pytest.approx(
+        ((ensemble.predict(x) - x) ** 2).mean(), rel=1e-5
+    )

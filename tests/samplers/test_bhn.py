@@ -248,3 +248,14 @@ def test_errors():
     model = keras.Sequential([keras.Input((2,)), layers.LayerNormalization()])
     with pytest.raises(ValueError, match="No layer of the target has filters"):
         bhn(model)
+
+
+def test_images_of_bytes_start_it():
+    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 2), "uint8")
+    sampler = hn.BHN(image_model(), num_data=40)
+    sampler.compile("adam", LOGITS)
+    sampler.fit(x, np.arange(40) % 3, batch_size=20, verbose=0)
+    floats = hn.BHN(image_model(), num_data=40)
+    floats.initialize(x.astype("float32"))
+    with pytest.raises(ValueError, match="Inputs have shape"):
+        hn.BHN(image_model(), num_data=40).fit(x[..., :1], np.zeros(40))

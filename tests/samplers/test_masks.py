@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import tensorflow as tf
+from data_sets import Batches
 from target_models import one_line_error
 
 import hypernet_tf as hn
@@ -196,8 +197,24 @@ def test_weights_of_steps():
     flat = hn.DeepEnsemble(
         keras.Sequential([keras.Input((5,)), layers.Dense(1)]), num_networks=2
     ).sample(2)
-    with one_line_error("Sample weights [12, 1] do not fit labels [12]"):
-        flat.evaluate(TOKENS, y[:, 0, 0], sample_weight=weights[:, :1])
+    with one_line_error("Sample weights [12, 4] do not fit the mask [12, 5]"):
+        hn.DeepEnsemble(hn.Target(tagger(), outputs="logits"), num_networks=2).sample(2).evaluate(
+            TOKENS, LABELS, sample_weight=weights[:, :4]
+        )
+    with one_line_error("Sample weights [12, 5] do not fit labels [12]"):
+        flat.evaluate(TOKENS, y[:, 0, 0], sample_weight=weights)
+
+
+def test_masks_that_a_nested_model_makes():
+    tokens = keras.Input((5,), dtype="int32")
+    encoder = keras.Model(tokens, layers.Embedding(9, 4, mask_zero=True)(tokens))
+    words = keras.Input((5,), dtype="int32")
+    model = keras.Model(words, layers.Dense(3)(encoder(words)))
+    ensemble = hn.DeepEnsemble(hn.Target(model, outputs="logits"), num_networks=2).sample(2)
+    np.testing.assert_array_equal(ensemble.target.output_masks(TOKENS), MASK)
+    result = defined(ensemble.evaluate(TOKENS, LABELS))
+    wrong = np.where(MASK, LABELS, 2 - LABELS)
+    assert defined(ensemble.evaluate(TOKENS, wrong)) == result
 
 
 def test_errors_in_one_line():
@@ -225,3 +242,36 @@ def test_several_labels_of_each_step():
     right = (ensemble.predict(TOKENS) > 0.5) == y
     assert result.mean_probability_accuracy == pytest.approx(right[MASK].mean())
     assert result.exact_match == pytest.approx((right | ~MASK[..., None]).all((1, 2)).mean())
+
+
+def test_batches_of_sequences_that_are_padded_to_other_lengths():
+    """Values and weights of steps, of which some batches have none."""
+    steps = keras.Input((None, 2))
+    model = keras.Model(steps, layers.Dense(1)(layers.SimpleRNN(3, return_sequences=True)(steps)))
+    ensemble = hn.DeepEnsemble(model, num_networks=2).sample(2)
+    parts = []
+    for length in (4, 7):
+        x = RNG.normal(size=(6, length, 2)).astype("float32")
+        parts.append((x, RNG.normal(size=(6, length, 1)).astype("float32")))
+
+    def batches():
+        yield from parts
+
+    signature = tuple(tf.TensorSpec([None, None, size]) for size in (2, 1))
+    data = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    errors = [((ensemble.predict(x) - y) ** 2).mean((1, 2)) for x, y in parts]
+    result = ensemble.evaluate(data)
+    assert result.mean_squared_error == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_batches_without_weights_of_steps_among_others(first):
+    target = hn.Target(tagger(masked=False), outputs="logits")
+    ensemble = hn.DeepEnsemble(target, num_networks=2).sample(2)
+    weights = RNG.uniform(0.5, 2, (6, 5))
+    whole = np.ones((12, 5))
+    whole[6 * first : 6 * first + 6] = weights
+    data = Batches(TOKENS, LABELS, sizes=(6,))
+    data.batches[first] = (*data.batches[first], weights)
+    expected = defined(ensemble.evaluate(TOKENS, LABELS, sample_weight=whole))
+    assert defined(ensemble.evaluate(data, batch_size=4)) == pytest.approx(expected, rel=1e-5)
