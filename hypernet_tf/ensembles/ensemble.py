@@ -321,7 +321,7 @@ class Ensemble:
         num_classes = self.target.require_choices("evaluate()")
         examples = self._labelled(x, y, sample_weight, self._integer_labels())
         if self.target.choices_shape:
-            batch_size = batch_size or self._choices_at_once()
+            batch_size = batch_size or self._choices_at_once(examples)
             runs = self._run_classes(examples, batch_size, verbose)
             return evaluate_choices(runs, num_classes)
         return evaluate(self._run_classes(examples, batch_size, verbose), num_classes)
@@ -350,11 +350,15 @@ class Ensemble:
             return functools.partial(integer_choices, num_classes=num_classes, shape=shape)
         return functools.partial(integer_labels, num_classes=num_classes)
 
-    def _choices_at_once(self) -> int | None:
+    def _choices_at_once(self, examples: Examples) -> int | None:
         """Number of examples whose predictions [N, b, ..., C] stay small; None for one choice."""
         shape = self.target.choices_shape
-        if not shape or None in shape:
-            return 1 if shape else None
+        if not shape:
+            return None
+        if None in shape:
+            first = next(iter(examples), None)
+            longest = 1 if first is None else self.target.longest_open_axis(first.x)
+            shape = tuple(size or longest for size in shape)
         each = len(self) * math.prod(shape) * (self.target.classes or 1)
         return max(1, min(512, _PREDICTIONS_AT_ONCE // each))
 
@@ -377,8 +381,9 @@ class Ensemble:
             >>> ood_metrics(id_scores, ood_scores).auroc
         """
         self.target.require_choices("uncertainty")
-        batch_size = batch_size or self._choices_at_once()
-        return measure_uncertainty(self._run_predictions(Examples(x), batch_size, verbose))
+        examples = Examples(x)
+        batch_size = batch_size or self._choices_at_once(examples)
+        return measure_uncertainty(self._run_predictions(examples, batch_size, verbose))
 
     # ---- other ensembles ------------------------------------------------------------------
 

@@ -229,17 +229,23 @@ class Target:
             x: Inputs [M, ...], structured as the model's inputs. Every axis that the model leaves
                 open is taken to be as long as the longest of theirs; 1 if there are no inputs.
         """
-        longest = 1
-        if x is not None and self.has_open_axes:
-            refs = keras.tree.flatten(self.plan.inputs)
-            sizes = [
-                size
-                for tensor, ref in zip(self.inputs_in_order(x), refs, strict=True)
-                for size, given in zip(np.shape(tensor)[1:], self.plan.shapes[ref], strict=False)
-                if given is None
-            ]
-            longest = max(sizes, default=1)
+        longest = 1 if x is None else self.longest_open_axis(x)
         return sum(math.prod(d or longest for d in shape) for shape in self.plan.shapes.values())
+
+    def longest_open_axis(self, x: Any) -> int:
+        """The longest of the axes of inputs whose size the model leaves open; 1 if there is none.
+
+        Args:
+            x: Inputs [M, ...], structured as the model's inputs.
+        """
+        refs = keras.tree.flatten(self.plan.inputs)
+        sizes = [
+            size
+            for tensor, ref in zip(self.inputs_in_order(x), refs, strict=True)
+            for size, given in zip(np.shape(tensor)[1:], self.plan.shapes[ref], strict=False)
+            if given is None
+        ]
+        return max(sizes, default=1)
 
     @property
     def has_open_axes(self) -> bool:

@@ -282,6 +282,29 @@ def test_labels_of_open_sizes_have_those_of_the_predictions():
             assert "do not match predictions of shape [5, 6, 3]" in one_line(error)
 
 
+def test_open_sizes_run_as_many_examples_at_once_as_known_ones(monkeypatch):
+    end = layers.Conv2D(3, 3, padding="same", activation="sigmoid")
+    ensemble = ensemble_of(keras.Sequential([keras.Input((None, None, 1)), end]))
+    x = RNG.normal(size=(40, 5, 6, 1)).astype("float32")
+    y = (ensemble.predict(x) > 0.5).astype(int)
+    evaluate_choices, sizes = ensembles.evaluate_choices, []
+
+    def counted(runs, num_classes):
+        for outputs, chunk in runs:
+            sizes.append(chunk.size)
+            yield outputs, chunk
+
+    monkeypatch.setattr(
+        ensembles, "evaluate_choices", lambda runs, c: evaluate_choices(counted(runs, c), c)
+    )
+    assert ensemble.evaluate(x, y).mean_probability_accuracy == 1.0
+    assert sizes == [40]
+    sizes.clear()
+    monkeypatch.setattr(ensembles, "_PREDICTIONS_AT_ONCE", 16 * len(ensemble) * 6 * 6 * 3 * 2)
+    assert ensemble.evaluate(x, y).mean_probability_accuracy == 1.0
+    assert sizes == [16, 16, 8]
+
+
 def test_choices_may_have_weights_of_their_own(choices, x):
     case = choices["map of logits"]
     void = np.random.default_rng(2).random(case.y.shape) < 0.3
