@@ -131,4 +131,4 @@ def test_resolve_gives_the_shortest_name(tmp_path, offline):
 
 
 def test_examples_of_the_docstrings():
-    assert tuple(doctest.testmod(selection)) == (0, 4)  # failed, attempted
+    assert tuple(doctest.testmod(selection)) == (0, 5)  # failed, attempted

@@ -239,7 +239,7 @@ class TestBatchNorm:
         assert base.some_inputs((pair for pair in ()), 10) is None
 
     def test_data_of_ones_own_stay_in_a_file_and_beside_a_generator(self, blobs, tmp_path):
-        sampler, _ = fitted(lambda: hypernetwork(with_norm()), *blobs, epochs=1)
+        sampler, _ = fitted(lambda: deep_ensemble(with_norm(), num_networks=2), *blobs, epochs=1)
         kept = sampler.batch_norm_data
         batches = (tuple(part[:48] for part in blobs) for _ in itertools.count())
         sampler.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)

@@ -252,10 +252,13 @@ def test_errors():
 
 def test_images_of_bytes_start_it():
     x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 2), "uint8")
-    sampler = hn.BHN(image_model(), num_data=40)
+    biases = []
+    for images in (x, x.astype("float32")):
+        keras.utils.set_random_seed(0)
+        sampler = hn.BHN(image_model(), num_networks=2, num_data=40, hidden=8, num_steps=1)
+        sampler.initialize(images)
+        biases.append(np.concatenate([one.numpy().ravel() for one in sampler.trainable_variables]))
+    np.testing.assert_array_equal(*biases)
     sampler.compile("adam", LOGITS)
-    sampler.fit(x, np.arange(40) % 3, batch_size=20, verbose=0)
-    floats = hn.BHN(image_model(), num_data=40)
-    floats.initialize(x.astype("float32"))
     with pytest.raises(ValueError, match="Inputs have shape"):
-        hn.BHN(image_model(), num_data=40).fit(x[..., :1], np.zeros(40))
+        sampler.fit(x[..., :1], np.zeros(40))

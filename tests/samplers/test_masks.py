@@ -6,6 +6,7 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 from data_sets import Batches
+from small_samplers import hypernetwork
 from target_models import one_line_error
 
 import hypernet_tf as hn
@@ -20,11 +21,11 @@ MASK = TOKENS > 0
 LABELS = (TOKENS + np.roll(TOKENS, 1, 1)) % 3
 
 
-def tagger(*, masked=True, outputs=3):
+def tagger(*, masked=True, outputs=3, recurrent=True):
     """One choice among three classes for each step of a sequence."""
     tokens = keras.Input((5,), dtype="int32", name="tokens")
     x = layers.Embedding(9, 4, mask_zero=masked)(tokens)
-    x = layers.SimpleRNN(6, return_sequences=True)(x)
+    x = layers.SimpleRNN(6, return_sequences=True)(x) if recurrent else layers.Dense(6)(x)
     return keras.Model(tokens, layers.Dense(outputs)(x))
 
 
@@ -74,13 +75,14 @@ def test_a_network_trains_as_in_keras():
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own_inputs", "shared_inputs"])
 def test_labels_of_padded_steps_change_nothing(shared):
-    def build(model):
+    def build(**options):
         keras.utils.set_random_seed(2)
-        return hn.Hypernetwork(model, num_networks=3, shared_inputs=shared, seed=2)
+        model = tagger(recurrent=False, **options)
+        return hypernetwork(model, num_networks=3, shared_inputs=shared, seed=2)
 
     histories = []
     for labels in (LABELS, np.where(MASK, LABELS, 2 - LABELS)):
-        sampler = compiled(build(tagger()))
+        sampler = compiled(build())
         # 11 examples do not divide by 3: some repeat.
         history = sampler.fit(
             TOKENS[:11], labels[:11], batch_size=11, epochs=2, shuffle=False, verbose=0
@@ -89,11 +91,11 @@ def test_labels_of_padded_steps_change_nothing(shared):
         histories[-1]["evaluated"] = sampler.evaluate(TOKENS, labels, verbose=0)
     for key, values in histories[0].items():
         np.testing.assert_allclose(values, histories[1][key], rtol=1e-5, err_msg=key)
-    sampler = compiled(build(tagger(masked=False)))
+    sampler = compiled(build(masked=False))
     other = sampler.fit(
         TOKENS[:11], LABELS[:11], batch_size=11, epochs=2, shuffle=False, verbose=0
     ).history
-    assert other["accuracy_loss"][0] != pytest.approx(histories[0]["accuracy_loss"][0], rel=1e-3)
+    assert other["accuracy_loss"][0] != pytest.approx(histories[0]["accuracy_loss"][0], rel=1e-4)
 
 
 def test_an_ensemble_evaluates_the_steps_that_count(trained):
