@@ -160,7 +160,7 @@ class Sweep(Study):
         objective = dataclasses.replace(
             MEASURES[self.objective],
             key="objective",
-            title=f"{MEASURES[self.objective].title}, validation",
+            title=f"{MEASURES[self.objective].title}, {self._validated}",
         )
         return [
             *("entropy", "member_accuracy", "majority_vote_accuracy", "mean_probability_accuracy"),
@@ -168,6 +168,11 @@ class Sweep(Study):
             "disagreement",
             Column(objective, lambda one: one.metrics["validation"][self.objective]),
         ]
+
+    @property
+    def _validated(self) -> str:
+        """Of what the objective is: entropy is that of weights, of another draw than the table's."""
+        return "validated networks" if self.objective == "entropy" else "validation images"
 
     def summary(
         self,
@@ -223,8 +228,9 @@ class Sweep(Study):
             f"diversity, for {self.config.steps:,} steps. Accuracies, likelihoods and calibration "
             f"in table and figure are those of {self.config.num_networks} networks on the test "
             "images; entropy is that of the weights of these networks.",
-            f"The best trial has the best {MEASURES[self.objective].title} on the validation "
-            "images, on which no trial trained. The test images do not influence the choice. "
+            f"The best trial has the best {MEASURES[self.objective].title} ({self._validated}). No "
+            "trial trained on the validation images, and the test images do not influence the "
+            "choice. "
             f"It is lam {best['lam']:g}, in {best['folder']}. It is trained again by: "
             f"{metrics['command_line']}",
         ]
