@@ -171,7 +171,7 @@ class Sweep(Study):
 
     @property
     def _validated(self) -> str:
-        """Of what the objective is: entropy is that of weights, of another draw than the table's."""
+        """Of what the objective is; the entropy is of weights, drawn anew for the table."""
         return "validated networks" if self.objective == "entropy" else "validation images"
 
     def summary(
