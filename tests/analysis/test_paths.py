@@ -21,6 +21,12 @@ def test_a_direct_path_is_the_straight_line_between_the_weights():
             np.testing.assert_allclose(line[pair, index], expected, atol=1e-6)
 
 
+def test_a_direct_path_has_the_temperature_of_its_starts():
+    starts, ends = random_networks(2, 1), random_networks(2, 2)
+    calibrated = hn.Ensemble(starts.target, starts.weights, temperature=1.7)
+    assert direct_path(calibrated, ends, points=3).temperature == 1.7
+
+
 def test_an_interpolated_path_is_theta_of_the_line_between_latent_vectors():
     target = small_target()
     matrix = np.random.default_rng(0).normal(size=(3, target.weight_count)).astype("float32")

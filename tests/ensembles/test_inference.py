@@ -168,6 +168,15 @@ def test_update_batch_norm_of_a_shared_layer_equals_keras_after_many_steps():
             np.testing.assert_allclose(result[n], variable.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_an_input_that_is_no_number_is_named_by_its_place_among_all(x):
+    ensemble, x = ensemble_of(normalised(), "logits"), x.copy()
+    x[9] = np.nan
+    updated = ensemble.update_batch_norm(np.nan_to_num(x))
+    for run in (ensemble.update_batch_norm, updated.outputs):
+        with pytest.raises(ValueError, match="the first of them number 9: remove or replace"):
+            run(x, batch_size=4)
+
+
 def test_networks_without_their_statistics_raise(x, tmp_path):
     """Also after slicing, saving and loading."""
     ensemble = ensemble_of(normalised(), "logits")
