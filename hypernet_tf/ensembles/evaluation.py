@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hypernet_tf.ensembles.examples import Chunk, weights_of_choices
+from hypernet_tf.ensembles.examples import Chunk, unfit_weights, weights_of_choices
 from hypernet_tf.metrics.accuracy import (
     check_weights,
     confusion,
@@ -392,10 +392,7 @@ def _steps_as_examples(outputs: np.ndarray, examples: Chunk) -> tuple[np.ndarray
     if weights is None or weights.ndim == 1:
         return outputs, examples._replace(y=y)
     if weights.ndim > y.ndim:
-        raise ValueError(
-            f"Sample weights {list(weights.shape)} do not fit predictions {list(y.shape)}: give "
-            "one for each example, or for each of its steps."
-        )
+        raise unfit_weights(weights, y.shape, "predictions")
     steps, of_a_step = y.shape[: weights.ndim], y.shape[weights.ndim :]
     return outputs.reshape(len(outputs), -1, *of_a_step), Chunk(
         None, y.reshape(-1, *of_a_step), np.broadcast_to(weights, steps).ravel()

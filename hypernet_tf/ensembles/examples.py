@@ -169,11 +169,11 @@ class Examples:
         if weights is None or weights.ndim == 1:
             return Chunk(inputs, self._labels(y), weights)
         if weights.ndim > y.ndim:
-            raise _unfit(weights, y.shape, "labels")
+            raise unfit_weights(weights, y.shape, "labels")
         _check_fit(weights, y.shape, "labels")
         labels = self._labels(y, weights > 0)
         if weights.ndim > labels.ndim:
-            raise _unfit(weights, labels.shape, "labels")
+            raise unfit_weights(weights, labels.shape, "labels")
         return Chunk(inputs, labels, weights)
 
     def _of_output(self, values: Any) -> Any:
@@ -201,10 +201,17 @@ def _check_fit(weights: np.ndarray, shape: tuple[int, ...], what: str) -> None:
         ValueError: One has another size.
     """
     if any(size not in (1, other) for size, other in zip(weights.shape, shape, strict=False)):
-        raise _unfit(weights, shape, what)
+        raise unfit_weights(weights, shape, what)
 
 
-def _unfit(weights: np.ndarray, shape: tuple[int, ...], what: str) -> ValueError:
+def unfit_weights(weights: np.ndarray, shape: tuple[int, ...], what: str) -> ValueError:
+    """The error of sample weights whose axes are not those of something else.
+
+    Args:
+        weights: The weights.
+        shape: Shape of the other.
+        what: Name of the other.
+    """
     return ValueError(
         f"Sample weights {list(weights.shape)} do not fit {what} {list(shape)}: give one for each "
         "example, or for each of its choices or steps."

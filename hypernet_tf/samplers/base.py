@@ -797,8 +797,8 @@ class WeightSampler(keras.Model, abc.ABC):
         mean = with_masks(keras.tree.map_structure(self._mean_outputs, outputs), masks)
         self._evaluation.ensemble.update(y, mean, sample_weight)
         # The terms see the weights that they see in training.
-        own = weights if self.trains_in_gauge else WeightSet(drawn.trainable, weights.state)
-        theta, seed = self.target.flatten(own), stream_seed(self.seed, TERMS, 0)
+        trained = weights if self.trains_in_gauge else WeightSet(drawn.trainable, weights.state)
+        theta, seed = self.target.flatten(trained), stream_seed(self.seed, TERMS, 0)
         record = StepRecord(theta, drawn.z, drawn.codes, seed=seed)
         if any(term.uses_outputs for term in self._terms):
             centred = keras.tree.map_structure(self.target.centred, outputs)
