@@ -208,7 +208,7 @@ class Table1(Study):
             "at the end of the training, and the best of it and of all validations, chosen on the "
             "test images themselves, which is what the paper prints. Published numbers are those "
             "of CIFAR-10; for its column with entropy it is not clear which entropy was meant.",
-            *(copies if self.dataset == "cifar10_jpeg" else ()),
+            *(copies if self._dataset_name == "cifar10_jpeg" else ()),
             "Whether a training has flattened: what its networks gained in its last quarter. Where "
             "the learning rate falls to nearly 0, a small gain does not say that a longer training "
             "would bring nothing.",
@@ -287,9 +287,15 @@ class Table1(Study):
         figure = plots.learning_curves(panels, "accuracy on the validation images (%)")
         return Drawing("learning", "Along the training", figure, arrays)
 
+    @property
+    def _dataset_name(self) -> str:
+        """The data set's name, with any number of training images; some classes are another one."""
+        selection = hn.data.Selection.parse(self.dataset)
+        return self.dataset if selection.classes else selection.name
+
     def _published_table(self) -> Mapping[str, tuple[float | None, float | None]]:
         """The published numbers where target and data set are the paper's."""
-        fits = self.dataset in ("cifar10", "cifar10_jpeg")
+        fits = self._dataset_name in ("cifar10", "cifar10_jpeg")
         return published.TABLE_1.get(self.target, {}) if fits else {}
 
 

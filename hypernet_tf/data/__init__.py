@@ -94,8 +94,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     Args:
         name: One of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`; or some of its classes, as in
             `mnist:0-4` and `mnist:0,3,7`, which are then numbered from 0; or a number of its
-            training images, as in `mnist:5000`. A single number is a class if there is one of this
-            number.
+            training images, as in `mnist:5000`. If it has fewer, the others are taken from its
+            validation images, of which at least 500 stay: `cifar10:49000` leaves 1,000. A single
+            number is a class if there is one of this number.
         data_dir: Folder of original files or of data sets that TFDS has prepared; by default TFDS's
             own folder, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
 

@@ -16,6 +16,7 @@ NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")  # to train on: 28 x 28 x
 # To train on: 32 x 32 x 3.
 COLOUR_NAMES = ("cifar10", "cifar100", "svhn_cropped", "cifar10_jpeg")
 TEST_NAMES = ("glyphs", "notmnist")  # test images only
+FEWEST_VALIDATION_IMAGES = 500  # which stay where more images are asked for than train
 
 _NUM_CLASSES = dict.fromkeys(NAMES + COLOUR_NAMES + TEST_NAMES, 10) | {"cifar100": 100}
 _TITLES = {"cifar10_jpeg": "CIFAR-10 (JPEG)"}
@@ -27,8 +28,9 @@ class Selection:
 
     Its text is `NAME`, `NAME:CLASSES` or `NAME:COUNT`. `CLASSES` are numbers and ranges of classes,
     as in `mnist:0-4` and `mnist:0,3,7`. `COUNT` is one number that no class has, as in
-    `mnist:5000`: the number of training images. `str` gives the shortest text: that of
-    `mnist:0,1,2` is `mnist:0-2`, and that of all classes is the name.
+    `mnist:5000`: the number of training images. If the data set has fewer for training, the others
+    are taken from the validation images. `str` gives the shortest text: that of `mnist:0,1,2` is
+    `mnist:0-2`, and that of all classes is the name.
 
     Args:
         name: Name of the data set, one of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
@@ -120,13 +122,14 @@ class Selection:
         """The selected part of the whole data set.
 
         Classes keep their names and are numbered from 0. Training images are chosen at random with
-        seed 0, each class in proportion; validation and test images stay.
+        seed 0, each class in proportion. A number above that of the training images takes all, and
+        the first of the validation images. Test images stay.
 
         Args:
             dataset: The whole data set.
 
         Raises:
-            DataError: It has fewer training images.
+            DataError: Too few images are left for validation, or there are not so many.
         """
         if self.classes:
             return dataclasses.replace(
@@ -139,14 +142,22 @@ class Selection:
             )
         if self.num_train is None:
             return dataset
-        if self.num_train > len(dataset.train):
+        train, validation = dataset.train, dataset.validation
+        moved = max(0, self.num_train - len(train))
+        most = len(train) + max(0, len(validation) - FEWEST_VALIDATION_IMAGES)
+        if self.num_train > most:
             raise DataError(
-                f"Cannot select {self.num_train:,} training images: {self.name} has "
-                f"{len(dataset.train):,}. Ask for fewer."
+                f"Cannot select {self.num_train:,} training images: {self.name} has {most:,} beside "
+                "those for validation. Ask for fewer."
             )
-        chosen = stratified(dataset.train.labels, self.num_train, seed=0)
-        train = Split(dataset.train.images[chosen], dataset.train.labels[chosen])
-        return dataclasses.replace(dataset, name=str(self), train=train)
+        if moved:
+            pairs = ((train.images, validation.images), (train.labels, validation.labels))
+            train = Split(*(np.concatenate([first, more[:moved]]) for first, more in pairs))
+            validation = Split(validation.images[moved:], validation.labels[moved:])
+        else:
+            chosen = stratified(train.labels, self.num_train, seed=0)
+            train = Split(train.images[chosen], train.labels[chosen])
+        return dataclasses.replace(dataset, name=str(self), train=train, validation=validation)
 
     def _of_classes(self, split: Split) -> Split:
         chosen = np.isin(split.labels, self.classes)

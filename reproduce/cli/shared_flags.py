@@ -25,7 +25,8 @@ flags.DEFINE_string(
     f"One of {', '.join(NAMES)}; for networks that take colour images also "
     f"{', '.join(COLOUR_NAMES)}. auto is full mnist where it is prepared or can be downloaded, "
     "otherwise mnist_5k, 5,000 real digits that need no network. NAME:0-4 and NAME:0,3,7 are some "
-    "of its classes, NAME:5000 are 5,000 of its training images.",
+    "of its classes, NAME:5000 are 5,000 of its training images; above their number, the others "
+    "are taken from the validation images.",
 )
 flags.DEFINE_string(
     "data_dir",

@@ -1,5 +1,6 @@
 """Names of some classes and of some training images."""
 
+import dataclasses
 import doctest
 
 import numpy as np
@@ -112,6 +113,25 @@ def test_training_images_are_chosen_in_proportion_and_the_others_stay(mnist_5k):
     assert len(Selection.parse("mnist_5k:4000").apply(mnist_5k).train) == 4_000
     with data_error("Cannot select 4,001 training images: mnist_5k has 4,000"):
         Selection.parse("mnist_5k:4001").apply(mnist_5k)
+
+
+def test_more_training_images_than_usual_are_taken_from_those_for_validation(mnist_5k):
+    whole = dataclasses.replace(mnist_5k, train=mnist_5k.validation, validation=mnist_5k.train)
+    part = Selection.parse("mnist_5k:3000").apply(whole)
+    assert part.summary() | {"source": ""} == {
+        "name": "mnist_5k:3000",
+        "source": "",
+        "train": 3_000,
+        "validation": 1_500,
+        "test": 500,
+    }
+    for key in ("images", "labels"):
+        parts = [getattr(getattr(part, name), key) for name in ("train", "validation", "test")]
+        wholes = [getattr(getattr(whole, name), key) for name in ("train", "validation", "test")]
+        np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(wholes))
+    assert len(Selection.parse("mnist_5k:4000").apply(whole).validation) == 500
+    with data_error("Cannot select 4,001 training images: mnist_5k has 4,000"):
+        Selection.parse("mnist_5k:4001").apply(whole)
 
 
 def test_a_choice_in_proportion_takes_any_number():
