@@ -147,8 +147,8 @@ class Selection:
         most = len(train) + max(0, len(validation) - FEWEST_VALIDATION_IMAGES)
         if self.num_train > most:
             raise DataError(
-                f"Cannot select {self.num_train:,} training images: {self.name} has {most:,} beside "
-                "those for validation. Ask for fewer."
+                f"Cannot select {self.num_train:,} training images: {self.name} has {most:,} "
+                "beside those for validation. Ask for fewer."
             )
         if moved:
             pairs = ((train.images, validation.images), (train.labels, validation.labels))
