@@ -28,7 +28,7 @@ PUBLISHED = {2_000: (85.3, 87.4), 4_000: (87.2, 88.7)}
 
 def first_test_images(count):
     """The first test images in the order of the idx files, x in [0, 1] and labels."""
-    from hypernet_tf.data import DEBIAN_FASHION_MNIST as folder
+    from hypernet_tf.data.originals import DEBIAN_FASHION_MNIST as folder
 
     def read(name, header):
         return np.frombuffer(gzip.open(folder / name).read(), np.uint8, offset=header)

@@ -39,7 +39,7 @@ def test_the_example_runs(short, tmp_path, monkeypatch, capsys):
 
 
 def method_example():
-    """The module and the command of the guide "Your own way of making weights"."""
+    """The module and the command of the guide "Your own sampler"."""
     text = GUIDE.read_text().split("<!-- method example -->\n")[1]
     module, command = re.match(r"```python\n(.*?)```\n+```sh\n(.*?)```", text, re.DOTALL).groups()
     assert "# my_sampler.py\n" in module
