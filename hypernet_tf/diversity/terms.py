@@ -184,7 +184,7 @@ class NegativeEntropy(DiversityTerm):
 class NegativeOutputEntropy(NegativeEntropy):
     """-H(T(x; theta)): the entropy of the networks' outputs on given inputs.
 
-    The points are the outputs of a network on the same B inputs as one vector; logits are centred
+    The points are all outputs of a network on the same B inputs as one vector; logits are centred
     over classes (`Target.centred`). The arguments are those of `NegativeEntropy`.
 
     Reference: Deutsch, Nijkamp, Yang (2019), equation 3.
@@ -193,8 +193,9 @@ class NegativeOutputEntropy(NegativeEntropy):
     uses_outputs = True
 
     def points(self, step: StepRecord) -> tf.Tensor:
-        """Outputs [N, B, ...]."""
-        return step.outputs
+        """All outputs of a network as one vector, [N, ...]."""
+        parts = [tf.reshape(t, [t.shape[0], -1]) for t in keras.tree.flatten(step.outputs)]
+        return tf.concat(parts, 1)
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")

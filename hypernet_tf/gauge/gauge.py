@@ -55,6 +55,8 @@ class Gauge:
             epsilon), filters divided by s + epsilon, readers multiplied by s. 1e-8 reproduces the
             program; it is noticeable where weights are small (a mean square of 1e-8 and less). 0 is
             exact, but makes NaN of a filter whose weights are all zero.
+        softmax: Whether logits go through a softmax, which leaves out their mean: the mean of the
+            last biases is made zero. Losses of one class against the rest do not leave it out.
         softmax_kernel: Whether the last kernel's sums over classes are made zero too.
         permutation: Whether hidden filters are sorted.
 
@@ -81,6 +83,7 @@ class Gauge:
         target: Target,
         *,
         epsilon: float = 1e-8,
+        softmax: bool = True,
         softmax_kernel: bool = False,
         permutation: bool = False,
     ):
@@ -109,7 +112,7 @@ class Gauge:
         self.softmax_bias: int | None = None
         self.softmax_kernel: int | None = None
         self._class_axis = -1
-        last = _logit_layer(target)
+        last = _logit_layer(target) if softmax else None
         if last is not None:
             kernel, *bias = target.weighted(last).slots
             self.softmax_bias = bias[0].index if bias else None

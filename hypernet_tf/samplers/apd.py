@@ -190,8 +190,17 @@ class APD(LatentSampler):
     # ---- training -------------------------------------------------------------------------
 
     def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
-        """As `WeightSampler.compile`; the critic gets an optimizer with the same settings."""
+        """As `WeightSampler.compile`; the critic gets an optimizer with the same settings.
+
+        Raises:
+            ValueError: The optimizer has use_ema, which Keras would do to the critic as well.
+        """
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        if getattr(getattr(self.optimizer, "inner_optimizer", self.optimizer), "use_ema", False):
+            raise ValueError(
+                "use_ema averages the generator's variables, and Keras would take those of the "
+                "critic for them: compile without use_ema."
+            )
         self.optimizer = keras.saving.deserialize_keras_object(
             keras.saving.serialize_keras_object(self.optimizer)
         )
@@ -259,8 +268,7 @@ class APD(LatentSampler):
 
     def _report(self, data: Any, z: tf.Tensor, seed: tf.Tensor, share: Share) -> dict:
         """The compiled loss and metrics of the generated networks on a batch."""
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        dealt = share.deal(x, self._by_output(y), self._by_output(sample_weight))
+        dealt = self._dealt(data, share)
         state = [share.take(t) for t in self.target.initial_state(self.num_networks, seed)]
         weights = self.gauge(WeightSet(self.generate(z).trainable, state))
         outputs, _ = self.target.run(weights, dealt.x, batch_statistics=True)
@@ -268,7 +276,9 @@ class APD(LatentSampler):
         y, sample_weight = dealt.labels()
         loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=False)
         loss = dealt.loss_weight * loss
-        self.accuracy_loss_tracker.update_state(share.replicas * loss)
+        self.accuracy_loss_tracker.update_state(
+            share.replicas * loss, sample_weight=dealt.num_answers
+        )
         self.diversity_tracker.update_state(0.0)
         return self.compute_metrics(dealt.x, y, y_pred, sample_weight=sample_weight)
 

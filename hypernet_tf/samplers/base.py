@@ -6,6 +6,7 @@ import abc
 import contextlib
 import functools
 import inspect
+import math
 import numbers
 import os
 from collections.abc import Callable, Iterator
@@ -55,7 +56,9 @@ class WeightSampler(keras.Model, abc.ABC):
     **fit** takes what `keras.Model.fit` takes. Each batch is dealt out: its first share to the
     first network, and so on, so that `batch_size` counts the images of all networks, N·B. If a
     network would have no example (as in a batch with M < N), examples are repeated, and the
-    repeated answers count; otherwise each example counts once. After
+    repeated answers count; otherwise each example counts once. Where the networks themselves are
+    trained (a deep ensemble, chains), each gets as many examples as any other, and repeated answers
+    always count. After
     `keras.utils.set_random_seed`, Keras shuffles arrays in the same order in every epoch, so a
     network that is there in every step (of a deep ensemble, a chain, a mixture) gets the same
     examples again: give `fit` a shuffled `tf.data.Dataset` instead. With `shared_inputs` every
@@ -86,7 +89,8 @@ class WeightSampler(keras.Model, abc.ABC):
         diversity: A diversity term or a list of them; None for `NegativeEntropy()`, [] for none.
         prior_scale: Standard deviation of a normal prior on the weights, which adds
             `NegativeLogPrior`; None for no prior.
-        gauge: Whether symmetries are fixed; or a dict with options of `Gauge`.
+        gauge: Whether symmetries are fixed; or a dict with options of `Gauge`. If the compiled loss
+            of logits is not one of a softmax, their mean is no symmetry and stays.
         gauge_epsilon: Epsilon of `Gauge`.
         shared_inputs: Whether all networks of a training step see the same images.
         seed: Seed of training. A step is a function of (seed, step, variables, data).
@@ -133,6 +137,10 @@ class WeightSampler(keras.Model, abc.ABC):
 
     # Whether training steps run on gauged weights, as samples always do.
     trains_in_gauge = True
+    # Whether the networks of a step are there in every step, each with weights of its own.
+    trains_networks = False
+    # The smallest N of a training step.
+    fewest_networks = 1
 
     def __init__(
         self,
@@ -158,12 +166,19 @@ class WeightSampler(keras.Model, abc.ABC):
             )
         if not is_whole(num_networks) or num_networks < 1:
             raise ValueError(f"num_networks is {num_networks!r}: give a whole number, at least 1.")
+        if num_networks < self.fewest_networks:
+            raise ValueError(
+                f"num_networks is {num_networks}: {type(self).__name__} normalises over the "
+                f"networks of a step, so give at least {self.fewest_networks}."
+            )
         if not is_number(lam) or not 0 <= lam < float("inf"):
             raise ValueError(f"lam is {lam!r}: give a finite number that is not negative.")
         if not is_whole(seed) or seed < 0:
             raise ValueError(f"seed is {seed!r}: give a whole number that is not negative.")
         if not is_number(lam_growth) or not 0 < lam_growth < float("inf"):
             raise ValueError(f"lam_growth is {lam_growth!r}: give a finite number above 0.")
+        if not isinstance(gauge, bool | dict):
+            raise ValueError(f"gauge is {gauge!r}: give True, False, or a dict of options.")
         known = [*inspect.signature(Gauge).parameters][2:]  # after target and epsilon
         unknown = sorted(gauge.keys() - set(known)) if isinstance(gauge, dict) else []
         if unknown:
@@ -183,7 +198,7 @@ class WeightSampler(keras.Model, abc.ABC):
             )
         self.prior_scale, self.seed, self.gauge_epsilon = prior_scale, int(seed), gauge_epsilon
         self.shared_inputs = bool(shared_inputs)
-        self._gauge_options = dict(gauge) if isinstance(gauge, dict) else gauge
+        self._given_gauge = self._gauge_options = dict(gauge) if isinstance(gauge, dict) else gauge
         self._terms = self.diversity + (
             [] if prior_scale is None else [NegativeLogPrior(prior_scale)]
         )
@@ -429,7 +444,11 @@ class WeightSampler(keras.Model, abc.ABC):
         given = self._given_target
         meaning = check_loss(loss, given)
         wanted = given if meaning in (None, given.outputs) else given.with_outputs(meaning)
-        if wanted.outputs != self.target.outputs:
+        options = self._given_gauge
+        if wanted.outputs == "logits" and None is meaning is not loss and options is not False:
+            options = (options if isinstance(options, dict) else {}) | {"softmax": False}
+        if wanted.outputs != self.target.outputs or options != self._gauge_options:
+            self._gauge_options = options
             self._set_target(wanted)
         compiled = {
             "loss": loss,
@@ -440,7 +459,8 @@ class WeightSampler(keras.Model, abc.ABC):
         super().compile(optimizer=optimizer, **compiled, **kwargs)
         self._evaluation = EvaluationState(self.output_names, **compiled)
         self.build_terms()
-        if self.trained_terms and getattr(self.optimizer, "use_ema", False):
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if self.trained_terms and getattr(inner, "use_ema", False):
             raise ValueError(
                 "use_ema averages the variables of the networks' loss, and Keras would take those "
                 "of a term with variables of its own for them: compile without use_ema."
@@ -540,7 +560,12 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         self._check_inputs(x)
         if self.target.statistics and self._keeps_inputs:
-            some = some_inputs(x, BATCH_NORM_EXAMPLES)
+            trained = x
+            if kwargs.get("validation_split") and kwargs.get("validation_data") is None:
+                size = len(keras.tree.flatten(x)[0])  # Keras splits off the last part
+                size = math.floor(size * (1 - kwargs["validation_split"]))
+                trained = keras.tree.map_structure(lambda t: t[:size], x)
+            some = some_inputs(trained, BATCH_NORM_EXAMPLES)
             self._batch_norm_data = self._batch_norm_data if some is None else some
         if kwargs.get("validation_data") is not None:
             self._check_batch_norm_data()  # now, rather than after the first epoch
@@ -565,9 +590,7 @@ class WeightSampler(keras.Model, abc.ABC):
         """One step on N networks, or on a replica's share of them; see the class."""
         share = Share(self.num_networks)
         share.check(self.optimizer, self.target)
-        deal = share.hand_out if self.shared_inputs else share.deal
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        dealt = deal(x, self._by_output(y), self._by_output(sample_weight))
+        dealt = self._dealt(data, share)
         seed = stream_seed(self.seed, TRAIN, self.step.value)
         with tf.GradientTape() as tape:
             drawn, weights = self._draw_weights(
@@ -599,6 +622,14 @@ class WeightSampler(keras.Model, abc.ABC):
         self.accuracy_loss_tracker.update_state(accuracy_loss, sample_weight=dealt.num_answers)
         self.diversity_tracker.update_state(diversity_loss, sample_weight=dealt.num_answers)
         return self.compute_metrics(dealt.x, y, y_pred, sample_weight=sample_weight)
+
+    def _dealt(self, data: Any, share: Share) -> Dealt:
+        """A batch as the networks of a step get it."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        examples = x, self._by_output(y), self._by_output(sample_weight)
+        if self.shared_inputs:
+            return share.hand_out(*examples)
+        return share.deal(*examples, equal=self.trains_networks)
 
     def _answers(self, dealt: Dealt, outputs: Any) -> Any:
         """The answers that count, [num_answers, ...], with their Keras masks."""
@@ -644,16 +675,22 @@ class WeightSampler(keras.Model, abc.ABC):
     def prediction_networks(self) -> Ensemble:
         """The networks behind `predict`, `evaluate` and a call.
 
-        They are `sample(10, seed=0)`, or all networks of a finite sampler.
+        They are `sample(10, seed=0)`, or all networks of a finite sampler; more than 10 where a
+        diversity term compares a network with its k-th neighbour, k + 1 of them.
 
         Raises:
             ValueError: The target has batch normalisation, and there is no data for its statistics.
         """
         return self._prediction_draw()[1]
 
+    @property
+    def _num_prediction_networks(self) -> int:
+        """10, or as many as a term of the k-th neighbour needs."""
+        return max([PREDICTION_NETWORKS, *(getattr(term, "k", 0) + 1 for term in self._terms)])
+
     def _prediction_draw(self) -> tuple[Draw, Ensemble]:
         self._check_batch_norm_data()
-        count = self.num_available or PREDICTION_NETWORKS
+        count = self.num_available or self._num_prediction_networks
         draw = functools.partial(self._traced_draw, self.sampling_seed(0), count)
         return self._with_statistics(draw)
 
@@ -703,8 +740,9 @@ class WeightSampler(keras.Model, abc.ABC):
     def _ensemble(self, num_networks: int | None, seed: int, verbose: int = 0) -> Ensemble:
         """Networks for predictions; None for 10, or all of a finite sampler."""
         self._check_batch_norm_data()
-        count = self.num_available or PREDICTION_NETWORKS if num_networks is None else num_networks
-        return self.sample(count, seed=seed, verbose=verbose)
+        if num_networks is None:
+            num_networks = self.num_available or self._num_prediction_networks
+        return self.sample(num_networks, seed=seed, verbose=verbose)
 
     def export(
         self, path: str | os.PathLike, *, num_networks: int | None = None, seed: int = 0
@@ -861,10 +899,13 @@ class WeightSampler(keras.Model, abc.ABC):
         super().save_own_variables(store)
         for index, value in enumerate(self.target.frozen):
             store[f"target_{index}"] = value.numpy()
-        if self.target.statistics and self.batch_norm_data is not None:
+        inputs = keras.tree.flatten(self.batch_norm_data)
+        numbers = all(np.asarray(part).dtype.kind not in "OSU" for part in inputs)
+        # Words have no place in such a file: a loaded sampler asks for its inputs again.
+        if self.target.statistics and self.batch_norm_data is not None and numbers:
             # A dict flattens in the order of its keys, and is packed in that of the model's inputs.
-            for index, inputs in enumerate(self.target.inputs_in_order(self.batch_norm_data)):
-                store[f"batch_norm_data_{index}"] = np.asarray(inputs)
+            for index, part in enumerate(self.target.inputs_in_order(self.batch_norm_data)):
+                store[f"batch_norm_data_{index}"] = np.asarray(part)
             store["keeps_inputs"] = np.array(self._keeps_inputs)
 
     def load_own_variables(self, store):

@@ -5,7 +5,8 @@ it runs, so a batch that Keras splits in order deals the same images to the same
 device:
 
 * N is divisible by R: each replica runs N / R networks, the first replica the first of them.
-* R is divisible by N: each network runs on R / N replicas, which share its images.
+* R is divisible by N: each network runs on R / N replicas, which share its images. Dropout then has
+  the same pattern in each part of them, and in this differs from one device.
 
 Terms that compare networks see all of them, gathered (`Share.gather`).
 """
@@ -157,12 +158,15 @@ class Share:
     def _replica_id(self) -> Any:
         return self._context.replica_id_in_sync_group  # type: ignore[union-attr]
 
-    def deal(self, x: Any, y: Any = None, sample_weight: Any = None) -> Dealt:
+    def deal(
+        self, x: Any, y: Any = None, sample_weight: Any = None, *, equal: bool = False
+    ) -> Dealt:
         """Deal a batch of M examples out to the networks of this replica.
 
         The first B = ceil(M / N) examples are for the first network, and so on. If M is not
         divisible by N, the places left over at the end repeat the first examples. The repeated
-        answers count only if a network would otherwise have no example, as in a batch with M < N.
+        answers count only if a network would otherwise have no example, as in a batch with M < N,
+        or if all networks are to count alike.
 
         Several replicas each hold a part of the batch. If its size is fixed and divisible by the
         number of their networks, the parts are equal, and each replica deals out its own.
@@ -173,6 +177,8 @@ class Share:
             x: Inputs [M, ...], a structure of tensors.
             y: Labels [M, ...], or None.
             sample_weight: Weights of the examples, or None.
+            equal: Whether each network has as many answers as any other: networks that are there
+                in every step would otherwise train on means of more and of fewer examples.
         """
         count, slots, first = self.num_networks, self.num_networks, 0
         size = keras.tree.flatten(x)[0].shape[0]
@@ -186,7 +192,9 @@ class Share:
         if size is None or self.replicas > 1:
             size = tf.shape(keras.tree.flatten(x)[0])[0]
         each = (size + slots - 1) // slots
-        answers = tf.where((slots - 1) * each < size, size, slots * each)
+        answers = slots * each
+        if not equal:
+            answers = tf.where((slots - 1) * each < size, size, answers)
         index = (first * each + tf.range(count * each)) % size
         y, sample_weight = _map(lambda t: tf.gather(t, index), (y, sample_weight))
         dealt = _map(lambda t: _reshape(tf.gather(t, index), [count, each], t.shape[1:]), x)

@@ -369,7 +369,9 @@ class FlowStep(keras.layers.Layer):
         degrees = np.arange(size) if self.kind == "iaf" else np.arange(size) * 2 // size
         if self.is_reversed:
             degrees = degrees.max() - degrees
-        hidden = np.arange(self.hidden) % max(1, degrees.max())
+        highest = max(1, degrees.max())
+        hidden = np.arange(self.hidden)  # the degrees of hidden units, spread if they are few
+        hidden = hidden * highest // self.hidden if self.hidden < highest else hidden % highest
         twice = np.tile(degrees, 2)  # shifts, then logarithms of scales
         self._changes = tf.constant(twice > 0, tf.float32)
         self._masks = [

@@ -49,6 +49,7 @@ class DeepEnsemble(WeightSampler):
     """
 
     trains_in_gauge = False
+    trains_networks = True
 
     def __init__(
         self,

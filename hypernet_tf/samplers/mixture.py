@@ -35,7 +35,8 @@ class Mixture(LatentSampler):
 
     Raises:
         ValueError: There are no samplers, their targets or latent dimensions differ, a sampler
-            trains in a way of its own, or a step has fewer networks than there are samplers.
+            trains in a way of its own, or a step has fewer networks than the samplers need: two
+            for each hypernetwork.
 
     Example:
         >>> mixture = Mixture([Hypernetwork(model) for _ in range(4)])
@@ -49,8 +50,9 @@ class Mixture(LatentSampler):
         if not samplers:
             raise ValueError("A mixture of no samplers: give at least one.")
         first = samplers[0]
+        own = ("extra_loss", "initialize", "minimized", "train_step", "gauge", "trains_in_gauge")
         for sampler in samplers:
-            for name in ("extra_loss", "initialize", "train_step"):
+            for name in own:
                 if getattr(type(sampler), name) is not getattr(WeightSampler, name):
                     raise ValueError(
                         f"A mixture trains for accuracy and diversity alone, and would leave out "
@@ -72,14 +74,24 @@ class Mixture(LatentSampler):
             "num_networks": sum(sampler.num_networks for sampler in samplers),
         }
         super().__init__(first.target, **defaults | kwargs)
-        if self.num_networks < len(samplers):
-            raise ValueError(
-                f"A step of {self.num_networks} networks has none for some of {len(samplers)} "
-                f"samplers: give num_networks of at least {len(samplers)}."
-            )
+        # Terms are those of the mixture: a part has none, which it would save as its own.
+        for sampler in samplers:
+            sampler.diversity, sampler._terms = [], []
         self.samplers = samplers
+        self._check_count(self.num_networks, "A step of")
         self.latent_dim = 1 + first.latent_dim
         self.built = True
+
+    def _check_count(self, count: int, of_whom: str) -> None:
+        """Check that each sampler has as many networks of a step as it needs."""
+        each = max(sampler.fewest_networks for sampler in self.samplers)
+        needed = each * len(self.samplers)
+        if count < needed:
+            raise ValueError(
+                f"{of_whom} {count} networks has fewer than {each} for some of "
+                f"{len(self.samplers)} samplers: give num_networks of at least {needed}, for each "
+                "device."
+            )
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
         """The number of a sampler and its latent vector, z [N, 1 + d]."""
@@ -108,14 +120,11 @@ class Mixture(LatentSampler):
             takes, and `codes` if all samplers have them.
 
         Raises:
-            ValueError: A training step has no network for some sampler.
+            ValueError: A training step has too few networks for some sampler.
         """
         size = len(self.samplers)
-        if training and z.shape[0] is not None and z.shape[0] < size:
-            raise ValueError(
-                f"A device that runs {z.shape[0]} networks has none for some of {size} samplers: "
-                f"give num_networks of at least {size} for each device."
-            )
+        if training and z.shape[0] is not None:
+            self._check_count(z.shape[0], "A device that runs")
         numbers = tf.clip_by_value(tf.cast(tf.round(z[:, 0]), tf.int32), 0, size - 1)
         positions = tf.dynamic_partition(tf.range(tf.shape(z)[0]), numbers, size)
         draws = [

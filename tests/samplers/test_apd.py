@@ -209,3 +209,12 @@ def test_networks_that_differ_in_masks_are_an_error():
     ensemble = hn.MCDropout(model, num_data=10).sample(9)
     with pytest.raises(ValueError, match=r"^Cannot learn networks that differ in dropout masks"):
         hn.APD(hn.Target(model), ensemble=ensemble, num_networks=6)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_averages_of_variables_are_refused_before_training(policy):
+    optimizer = keras.optimizers.Adam(1e-4, use_ema=True)
+    if policy == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    with pytest.raises(ValueError, match=r"^use_ema averages the generator's variables"):
+        apd().compile(optimizer, LOGITS)

@@ -53,7 +53,7 @@ def test_nothing_is_made_of_labels_or_weights_that_are_not_given():
     assert batch.labels() == (None, None)
 
 
-@pytest.mark.parametrize("size", [1, 5, 6, 7])
+@pytest.mark.parametrize("size", [1, 5, 6, 7, 11])
 def test_every_network_has_a_loss_in_every_batch(size, blobs):
     """Each network moves, and as it would alone on its examples."""
     x, y = (array[:size] for array in blobs)

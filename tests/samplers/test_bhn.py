@@ -262,3 +262,21 @@ def test_images_of_bytes_start_it():
     sampler.compile("adam", LOGITS)
     with pytest.raises(ValueError, match="Inputs have shape"):
         sampler.fit(x[..., :1], np.zeros(40))
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_every_value_before_changes_a_value_though_hidden_units_are_few(is_reversed):
+    """With fewer hidden units than values, too: the last value reads from all parts of the rest."""
+    size, hidden = 40, 8
+    step = FlowStep(hidden, kind="iaf", is_reversed=is_reversed, dtype="float32")
+    step.build((None, size))
+    for variable in step.trainable_variables:  # no unit is off, none cancels another
+        variable.assign(tf.ones_like(variable))
+    x = tf.ones([1, size])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        shift, _ = step(x)
+        last = shift[0, 0 if is_reversed else -1]
+    reads = np.flatnonzero(tape.gradient(last, x)[0].numpy())
+    order = size - 1 - reads if is_reversed else reads
+    assert order.max() >= size - 2 - size // hidden and len(order) >= size - 1 - size // hidden

@@ -33,8 +33,8 @@ class TestNetworks:
 
     def test_fewer_networks_than_samplers(self):
         both = mixture()
-        with pytest.raises(ValueError, match=r"^A device that runs 1 networks has none for some"):
-            both.generate(both.sample_latent(1), training=True)
+        with pytest.raises(ValueError, match=r"^A device that runs 3 networks has fewer than 2"):
+            both.generate(both.sample_latent(3), training=True)
         assert mixture().sample(1).theta().shape == (1, 51)
 
 
@@ -66,8 +66,26 @@ def test_samplers_that_do_not_fit():
         hn.Mixture([hypernetwork(latent_dim=4), hypernetwork(latent_dim=5)])
     with pytest.raises(ValueError, match=r"would leave out BHN\.extra_loss: mix hypernetworks"):
         hn.Mixture([hn.BHN(classifier(), num_data=10)])
-    with pytest.raises(ValueError, match=r"A step of 1 networks has none for some of 2 samplers"):
-        mixture(num_networks=1)
+    with pytest.raises(ValueError, match=r"A step of 3 networks has fewer than 2 for some of 2"):
+        mixture(num_networks=3)
+    with pytest.raises(ValueError, match=r"would leave out NoiseControl\.gauge"):
+        hn.Mixture([hn.NoiseControl(classifier()) for _ in range(2)])
     larger = classifier(keras.layers.Dense(4))
     with pytest.raises(ValueError, match="have the targets with numbers of weights"):
         hn.Mixture([hypernetwork(), hypernetwork(larger)])
+
+
+def test_a_mixture_with_a_trained_term_is_saved(blobs, tmp_path):
+    term = hn.diversity.PriorDiscriminator(hidden=(8,))
+    parts = [hypernetwork(diversity=[hn.diversity.NegativeEntropy(), term]) for _ in range(2)]
+    both = hn.Mixture(parts)
+    both.compile("adam", LOGITS)
+    both.train_on_batch(*blobs)
+    both.save(tmp_path / "mixture.keras")
+    loaded = keras.saving.load_model(tmp_path / "mixture.keras")
+    assert [type(t) for t in loaded.diversity] == [type(t) for t in both.diversity]
+    assert [part.diversity for part in loaded.samplers] == [[], []]
+    np.testing.assert_array_equal(loaded.sample(4).theta(), both.sample(4).theta())
+    for sampler in (loaded, both):
+        sampler.train_on_batch(*blobs)
+    np.testing.assert_allclose(loaded.sample(4).theta(), both.sample(4).theta(), atol=1e-6)

@@ -96,6 +96,7 @@ class HyperGAN(LatentSampler):
     """
 
     trains_in_gauge = False
+    fewest_networks = 2  # over which batch normalisation of the generators is
 
     def __init__(
         self,
@@ -138,11 +139,6 @@ class HyperGAN(LatentSampler):
             shared_inputs=shared_inputs,
             **kwargs,
         )
-        if num_networks < 2:
-            raise ValueError(
-                f"num_networks is {num_networks}: HyperGAN normalises over the networks of a step, "
-                "give at least 2."
-            )
         for name, size in (("noise_dim", noise_dim), ("code_dim", code_dim)):
             if not (is_whole(size) and size > 0):
                 raise ValueError(f"{name} is {size!r}: give a whole number, at least 1.")

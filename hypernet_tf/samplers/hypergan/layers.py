@@ -197,13 +197,14 @@ class LayerGenerator(NormalizedMLP):
             np.repeat(deviations, counts.astype(int)).astype("float32"),
         )
         self.anchor = self.add_weight(
-            name="anchor", shape=(self.outputs,), initializer=draw, trainable=False
+            name="anchor", shape=(self.outputs,), initializer=draw, trainable=False, autocast=False
         )
 
     def call(self, inputs, training=False):
         """The weights."""
         outputs = super().call(inputs, training=training)
-        return outputs + tf.cast(self.anchor, outputs.dtype)
+        # In the precision of variables: half precision would round the networks' differences.
+        return tf.cast(outputs, self.variable_dtype) + self.anchor
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""

@@ -72,6 +72,8 @@ class Hypernetwork(LatentSampler):
     Networks", arXiv 1905.02898.
     """
 
+    fewest_networks = 2  # over which batch normalisation of extractor and generators is
+
     def __init__(
         self,
         target: Target,
@@ -104,10 +106,13 @@ class Hypernetwork(LatentSampler):
         units = self.target.units
         code_dims = self._per_layer("code_dim", code_dim, is_whole(code_dim))
         code_dims = list(check_sizes("code_dim", code_dims))
-        nested = not is_whole(generator_hidden) and not all(map(is_whole, generator_hidden))
+        of_sizes = isinstance(generator_hidden, list | tuple)
+        nested = of_sizes and not all(map(is_whole, generator_hidden))
         hidden = self._per_layer("generator_hidden", generator_hidden, not nested)
         hidden = [check_sizes("generator_hidden", sizes) for sizes in hidden]
-        if any(not -len(units) <= index < len(units) for index in whole_layers):
+        if not isinstance(whole_layers, list | tuple) or any(
+            not is_whole(index) or not -len(units) <= index < len(units) for index in whole_layers
+        ):
             raise ValueError(
                 f"whole_layers is {whole_layers}: give indices of the {len(units)} weighted layers."
             )
@@ -166,6 +171,8 @@ class Hypernetwork(LatentSampler):
     def _per_layer(self, name: str, value: Any, same: bool) -> list:
         """The values of an argument for each layer, which may all be the same."""
         units = self.target.units
+        if not same and not isinstance(value, list | tuple):
+            raise ValueError(f"{name} is {value!r}: give whole numbers, or a list for each layer.")
         values = [value] * len(units) if same else list(value)
         if len(values) != len(units):
             raise ValueError(

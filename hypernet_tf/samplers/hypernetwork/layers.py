@@ -177,7 +177,7 @@ class Extractor(keras.layers.Layer):
             normal = keras.initializers.RandomNormal(stddev=1.0)
             shape = (self.mlp.outputs,)
             self.anchors = self.add_weight(
-                name="anchors", shape=shape, initializer=normal, trainable=False
+                name="anchors", shape=shape, initializer=normal, trainable=False, autocast=False
             )
 
     def call(self, z, training=False):
@@ -185,7 +185,8 @@ class Extractor(keras.layers.Layer):
         sizes = [filters * size for filters, size in self.codes]
         codes = self.mlp(z, training=training)
         if self.anchors is not None:
-            codes += tf.cast(self.anchors, codes.dtype)
+            # In the precision of variables, as in `WeightGenerator.call`.
+            codes = tf.cast(codes, self.variable_dtype) + self.anchors
         flat = tf.split(codes, sizes, axis=-1)
         return [
             keras.ops.reshape(part, (-1, filters, size))
@@ -252,13 +253,20 @@ class WeightGenerator(MLP):
                 np.repeat(self.anchored * deviations, counts.astype(int)).astype("float32"),
             )
             self.means = self.add_weight(
-                name="means", shape=(self.outputs,), initializer=draw, trainable=False
+                name="means",
+                shape=(self.outputs,),
+                initializer=draw,
+                trainable=False,
+                autocast=False,
             )
 
     def call(self, inputs, training=False):
         """The rows."""
         rows = super().call(inputs, training=training)
-        return rows if self.means is None else rows + tf.cast(self.means, rows.dtype)
+        if self.means is None:
+            return rows
+        # In the precision of variables: half precision would round the networks' differences.
+        return tf.cast(rows, self.variable_dtype) + self.means
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""

@@ -108,12 +108,6 @@ class TestHypernetwork:
             hypernetwork(**arguments)
         assert "\n" not in str(error.value)
 
-    def test_entropy_of_one_network_is_an_error(self, blobs):
-        sampler = hypernetwork(num_networks=1)
-        sampler.compile(optimizer="adam", loss=LOGITS)
-        with pytest.raises(ValueError, match="use more networks"):
-            sampler.train_on_batch(*blobs)
-
     def test_a_loss_that_misreads_the_outputs_is_an_error(self):
         with pytest.raises(ValueError, match="from_logits=True"):
             hypernetwork().compile(optimizer="adam", loss="sparse_categorical_crossentropy")
