@@ -34,6 +34,7 @@ def fast_gradient_method(
     epsilons: Any,
     *,
     clip: tuple[float, float] | None = None,
+    temperature: float = 1.0,
 ) -> tf.Tensor:
     """Images for which a chosen class is more probable: x + eps · sign(d p(class) / d x).
 
@@ -44,6 +45,7 @@ def fast_gradient_method(
         classes: Classes [N] that the attacks make more probable.
         epsilons: Sizes [E] of the attack, in the units of x.
         clip: Lowest and highest pixel, to which the images are clipped; None does not clip.
+        temperature: That of the probabilities, see `Ensemble.calibrate`.
 
     Returns:
         Images [N, E, ...].
@@ -56,6 +58,7 @@ def fast_gradient_method(
         tape.watch(x)
         (outputs,) = keras.tree.flatten(target(weights, x[:, None]))
         log_p = target.log_probabilities(outputs)[:, 0]  # [N, C]
+        log_p = log_p if temperature == 1.0 else tf.nn.log_softmax(log_p / temperature)
         ascent = _with_the_gradient_of_p(log_p[None], classes)
     direction = tf.sign(tape.gradient(ascent, x))
     sizes = tf.reshape(tf.cast(epsilons, x.dtype), [-1, *[1] * (len(x.shape) - 1)])
@@ -195,8 +198,12 @@ def adversarial_success(
     _check_whole("num_networks", num_networks, least=0)
 
     @tf.function(autograph=False)
-    def attack(weights: WeightSet, images: tf.Tensor, classes: tf.Tensor) -> tuple:
-        moved = fast_gradient_method(target, weights, images, classes, sizes, clip=clip)
+    def attack(
+        weights: WeightSet, images: tf.Tensor, classes: tf.Tensor, temperature: float
+    ) -> tuple:
+        moved = fast_gradient_method(
+            target, weights, images, classes, sizes, clip=clip, temperature=temperature
+        )
         shown = tf.concat([images[:, None], moved], 1)  # [N, 1 + E, ...], the first one unchanged
         (outputs,) = keras.tree.flatten(target(weights, shown))
         return moved, target.log_probabilities(outputs)
@@ -208,8 +215,11 @@ def adversarial_success(
             labels, chosen = y[batch], wrong_classes[batch]
             attacked = sample(len(labels), next(seeds))
             attacked.check_batch_norm()
-            moved, log_p = attack(attacked.weights, tf.constant(x[batch]), tf.constant(chosen))
-            require_numbers(log_p.numpy(), x[batch])
+            images = tf.constant(x[batch])
+            moved, log_p = attack(
+                attacked.weights, images, tf.constant(chosen), attacked.temperature
+            )
+            require_numbers(log_p.numpy(), x[batch], logits="logits" in target.outputs)
             predictions = log_p.numpy().argmax(-1)
             for images, (unchanged, *others), label, aim in zip(
                 moved, predictions, labels, chosen, strict=True
@@ -316,7 +326,8 @@ def projected_gradient(
             (outputs,) = keras.tree.flatten(ensemble.target.compiled(ensemble.weights, images)[0])
             log_p = ensemble.log_probabilities_of(outputs)  # [N, b, C]
             ascent = _with_the_gradient_of_p(log_p, chosen)
-        require_numbers(log_p.numpy(), images.numpy())
+        of_logits = "logits" in ensemble.target.outputs
+        require_numbers(log_p.numpy(), images.numpy(), logits=of_logits)
         return tf.sign(tape.gradient(ascent, images))
 
     for step in range(steps):

@@ -106,7 +106,7 @@ def distill(
         return softened(predicted, temperature)
 
     inputs = tuple(given.x) if isinstance(given.x, list) else given.x  # tf.data stacks a list
-    weights = () if given.sample_weight is None else (given.sample_weight,)
+    weights = () if given.sample_weight is None else (_of_losses(given.sample_weight, target),)
     slices = tf.data.Dataset.from_tensor_slices
     if augment is None:
         examples = slices((inputs, answers(given.x, verbose), *weights))
@@ -124,7 +124,7 @@ def distill(
         trained = keras.Model(network.input, network.output)
     trained.compile(
         optimizer=type(optimizer).from_config(optimizer.get_config()),
-        loss="mse" if target.classes is None else soft_cross_entropy(target, temperature),
+        loss=_squared_error if target.classes is None else soft_cross_entropy(target, temperature),
     )
     trained.fit(
         examples.prefetch(1),
@@ -200,6 +200,18 @@ def soft_cross_entropy(target: Target, temperature: float) -> Callable[[Any, Any
         return -(temperature**2) * tf.reduce_sum(q * log_s, -1)
 
     return loss
+
+
+def _squared_error(q: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """The mean squared error of each example, or of each step, as Keras's; [...]."""
+    return tf.square(outputs - q) if q.shape.rank == 1 else tf.reduce_mean((outputs - q) ** 2, -1)
+
+
+def _of_losses(sample_weight: np.ndarray, target: Target) -> np.ndarray:
+    """Weights of examples with as many axes as their losses: Keras would align the last axes."""
+    (shape,) = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
+    rank = 1 + (max(len(shape) - 1, 0) if target.classes is None else len(target.choices_shape))
+    return sample_weight.reshape(*sample_weight.shape, *[1] * (rank - sample_weight.ndim))
 
 
 def _check(target: Target, soft_targets: bool, temperature: float, **settings: int) -> None:

@@ -36,9 +36,10 @@ from hypernet_tf.metrics.uncertainty import (
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.weights import weights_of
 
-# Log-probabilities that are in memory at once where examples have several choices: 64 MiB in
-# float32, and a few times as much for what is computed from them.
-_PREDICTIONS_AT_ONCE = 2**24
+# Outputs of all networks that are in memory at once: 64 MiB in float32, and a few times as much for
+# what is computed from them. Of small outputs this is more than run at once anyway.
+_OUTPUTS_AT_ONCE = 2**24
+_EXAMPLES_AT_ONCE = 512
 _BFLOAT16 = tf.bfloat16.as_numpy_dtype
 
 
@@ -135,6 +136,8 @@ class Ensemble:
     ) -> Iterator[tuple[Any, Chunk]]:
         """Yields outputs [N, b, ...] and the examples, for consecutive chunks of examples."""
         self.check_batch_norm()
+        if batch_size is None:
+            batch_size = self._examples_at_once(examples)
         begin = 0
         for outputs, chunk in inference.run(
             self.target, self.weights, examples, batch_size=batch_size, verbose=verbose
@@ -321,7 +324,6 @@ class Ensemble:
         num_classes = self.target.require_choices("evaluate()")
         examples = self._labelled(x, y, sample_weight, self._integer_labels())
         if self.target.choices_shape:
-            batch_size = batch_size or self._choices_at_once(examples)
             runs = self._run_classes(examples, batch_size, verbose)
             return evaluate_choices(runs, num_classes)
         return evaluate(self._run_classes(examples, batch_size, verbose), num_classes)
@@ -350,17 +352,17 @@ class Ensemble:
             return functools.partial(integer_choices, num_classes=num_classes, shape=shape)
         return functools.partial(integer_labels, num_classes=num_classes)
 
-    def _choices_at_once(self, examples: Examples) -> int | None:
-        """Number of examples whose predictions [N, b, ..., C] stay small; None for one choice."""
-        shape = self.target.choices_shape
-        if not shape:
-            return None
-        if None in shape:
+    def _examples_at_once(self, examples: Examples) -> int | None:
+        """Number of examples whose outputs [N, b, ...] stay small; None where they are anyway."""
+        plan, longest = self.target.plan, 1
+        shapes = [plan.shapes[ref] for ref in keras.tree.flatten(plan.outputs)]
+        if any(None in shape for shape in shapes):
             first = next(iter(examples), None)
             longest = 1 if first is None else self.target.longest_open_axis(first.x)
-            shape = tuple(size or longest for size in shape)
-        each = len(self) * math.prod(shape) * (self.target.classes or 1)
-        return max(1, min(512, _PREDICTIONS_AT_ONCE // each))
+        each = sum(math.prod(size or longest for size in shape) for shape in shapes)
+        each *= 2 if self.target.has_labels else 1  # both choices of a label
+        count = max(1, _OUTPUTS_AT_ONCE // (len(self) * each))
+        return count if count < _EXAMPLES_AT_ONCE else None
 
     def uncertainty(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
@@ -381,9 +383,7 @@ class Ensemble:
             >>> ood_metrics(id_scores, ood_scores).auroc
         """
         self.target.require_choices("uncertainty")
-        examples = Examples(x)
-        batch_size = batch_size or self._choices_at_once(examples)
-        return measure_uncertainty(self._run_predictions(examples, batch_size, verbose))
+        return measure_uncertainty(self._run_predictions(Examples(x), batch_size, verbose))
 
     # ---- other ensembles ------------------------------------------------------------------
 

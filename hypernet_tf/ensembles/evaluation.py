@@ -206,7 +206,9 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
             outputs, examples = _steps_as_examples(outputs, examples)
         y, sample_weight = examples.y, examples.sample_weight
         weighted_runs |= sample_weight is not None
-        sample_weight = np.ones(len(y)) if sample_weight is None else sample_weight
+        # In float64: ratios of half precision would be rounded.
+        ones = np.ones(len(y))
+        sample_weight = ones if sample_weight is None else np.asarray(sample_weight, np.float64)
         # Relative to the first weight above 0, equal weights are exactly 1.
         unit = unit or float(sample_weight[np.argmax(sample_weight > 0)])
         relative = sample_weight / (unit or 1.0)

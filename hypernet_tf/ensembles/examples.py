@@ -126,12 +126,19 @@ class Examples:
         """All examples at once.
 
         Raises:
-            ValueError: The data set has no examples, or no end; or the sample weights are not
+            ValueError: The data set has no examples, no end, or inputs of different shapes; or the
+                sample weights are not
                 numbers that are at least 0 and not all of them 0.
         """
         parts = list(self)
         if not parts:
             raise ValueError("There are no examples to run on.")
+        for one in parts[1:]:
+            if not alike(parts[0], one):
+                raise ValueError(
+                    "The batches of the data set have inputs of different shapes, which cannot be "
+                    "held together: pad them to one shape."
+                )
         whole = joined(*parts)
         _check_all(whole.sample_weight)
         return whole

@@ -88,6 +88,9 @@ def run(
         examples: Examples on which all networks run.
         batch_size: Number of examples that run at once; None chooses it.
         verbose: 1 shows a progress bar.
+
+    Raises:
+        ValueError: The inputs do not have the shape that the target takes.
     """
     num_networks, length = _plan_of(target, weights, examples, batch_size)
     parts = _parts(weights, num_networks)
@@ -101,6 +104,7 @@ def run(
             if before is not None and chunk.size < length and alike(before, chunk):
                 missing = length - chunk.size
                 shown = part(joined(before, chunk), slice(-length, None))
+            target.check_inputs(chunk.x)
             x = keras.tree.map_structure(tf.constant, shown.x)
             outputs = []
             for repeated, some in parts:
@@ -143,6 +147,7 @@ def batch_statistics(
     total = None if examples.size is None else len(parts) * -(-examples.size // batch_size)
     with tqdm(total=total, disable=not verbose, desc="batch statistics", leave=False) as bar:
         for chunk in examples.chunks(batch_size):
+            target.check_inputs(chunk.x)
             check_inputs(chunk.x, num_examples)
             x = keras.tree.map_structure(tf.constant, chunk.x)
             num_examples += chunk.size

@@ -56,7 +56,7 @@ def check_labels(labels: np.ndarray, num_examples: int, num_classes: int) -> Non
         ValueError: The labels have another shape, are not integers, or are out of range.
     """
     valid = labels.shape == (num_examples,) and labels.dtype.kind in "iub"
-    if not valid or labels.min() < 0 or labels.max() >= num_classes:
+    if not valid or labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
         raise ValueError(f"Labels must be integers [{num_examples}] from 0 to {num_classes - 1}.")
 
 
@@ -114,7 +114,11 @@ def classification_accuracy(
         log_probabilities: Log-probabilities [M, C] or [N, M, C].
         labels: Labels [M].
         sample_weight: Weights [M] of the examples; None for equal ones.
+
+    Raises:
+        ValueError: The labels are not one class for each example.
     """
+    check_labels(labels, *log_probabilities.shape[-2:])
     return mean_over_examples(correct(log_probabilities, labels), sample_weight)
 
 
@@ -129,7 +133,7 @@ def log_losses(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
         ValueError: The labels are not one class for each example.
     """
     check_labels(labels, *log_probabilities.shape[-2:])
-    index = labels.reshape((1,) * (log_probabilities.ndim - 2) + (-1, 1))
+    index = labels.astype(np.int64).reshape((1,) * (log_probabilities.ndim - 2) + (-1, 1))
     return -np.take_along_axis(log_probabilities, index, -1)[..., 0]
 
 
@@ -282,7 +286,15 @@ def squared_errors(outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
     Args:
         outputs: Predictions [N, M, ...] or [M, ...].
         values: True values [M, ...].
+
+    Raises:
+        ValueError: They have other shapes, which NumPy would pair with each other.
     """
+    if outputs.shape[outputs.ndim - values.ndim :] != values.shape:
+        raise ValueError(
+            f"Predictions {list(outputs.shape)} and true values {list(values.shape)} do not fit "
+            "together: give true values of the shape of one network's predictions."
+        )
     errors = (outputs.astype(np.float64) - values) ** 2
     leading = errors.shape[: errors.ndim - values.ndim + 1]
     return errors.reshape(*leading, -1).mean(-1)

@@ -160,5 +160,10 @@ def _ranks(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray, n
 def _check(scores: np.ndarray) -> None:
     if not scores.size:
         raise ValueError("There are no scores: give at least 1.")
+    if scores.ndim != 1:
+        raise ValueError(
+            f"Scores have the shape {list(scores.shape)}: give one for each example, such as their "
+            "mean, or those of all choices as ravel()."
+        )
     if np.isnan(scores).any():
         raise ValueError("A score is NaN: scores must be numbers or infinite.")

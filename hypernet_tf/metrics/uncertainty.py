@@ -217,7 +217,9 @@ def least_confidence(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Hendrycks and Gimpel 2017, "A Baseline for Detecting Misclassified and
     Out-of-Distribution Examples in Neural Networks".
     """
-    return -np.expm1(np.minimum(mean_log_probabilities(log_probabilities).max(-1), 0.0))
+    # In float64: a small difference from 1 would be that of the most confident network alone.
+    mean = mean_log_probabilities(log_probabilities.astype(np.float64))
+    return -np.expm1(np.minimum(mean.max(-1), 0.0))
 
 
 def variation_ratio(log_probabilities: np.ndarray) -> np.ndarray:

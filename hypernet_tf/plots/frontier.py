@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from hypernet_tf.plots.style import STYLES, new_figure
+from hypernet_tf.plots.style import many_styles, new_figure
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # Positions of a label relative to its mark, in points: above, below, beside it, then further out.
@@ -40,7 +40,7 @@ def frontier(
     figure = new_figure(0.5 + 2.1 * len(panels))
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     order = np.argsort(lam)
-    for axes, panel, (color, _, marker) in zip(grid, panels, STYLES, strict=False):
+    for axes, panel, (color, _, marker) in zip(grid, panels, many_styles(), strict=False):
         values = np.asarray(panel["values"], float)
         axes.plot(entropy[order], values[order], color="#bbbbbb", linewidth=0.8, zorder=1)
         axes.plot(entropy, values, color=color, linestyle="", marker=marker, markersize=5)

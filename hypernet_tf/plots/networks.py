@@ -31,7 +31,7 @@ def accuracy_histogram(
     first, last = (np.round(limit / bin_width) for limit in (values.min(), values.max()))
     bins = bin_width * (np.arange(first, last + 2) - 0.5)
     axes.hist(accuracies, bins=list(bins), color="#8fb7d6", edgecolor="#3f6f95", linewidth=0.5)
-    for (name, value), (color, line, _) in zip(marks.items(), STYLES, strict=False):
+    for (name, value), (color, line, _) in zip(marks.items(), many_styles(), strict=False):
         axes.axvline(value, color=color, linestyle=line, label=f"{name}: {value:.2f} %")
     axes.set_xlabel("test accuracy (%)")
     axes.set_ylabel(f"networks per {bin_width:g} points")
@@ -111,7 +111,7 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
                 *panel["low_high"], color="#0072b2", alpha=0.18, label="members, lowest to highest"
             )
         for (name, (steps, values)), (color, line, marker) in zip(
-            panel["curves"].items(), STYLES, strict=False
+            panel["curves"].items(), many_styles(), strict=False
         ):
             axes.plot(
                 steps,
@@ -266,7 +266,7 @@ def paths(t: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
     figure = new_figure(3.6)
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, (name, accuracies), (color, line, marker) in zip(
-        panels, kinds.items(), STYLES, strict=False
+        panels, kinds.items(), many_styles(), strict=False
     ):
         axes.plot(t, accuracies.T, color="0.65", linewidth=0.7)
         axes.plot(
@@ -350,7 +350,7 @@ def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Fi
     """
     figure = new_figure(4)
     axes = figure.subplots()
-    for (name, values), (color, line, marker) in zip(curves.items(), STYLES, strict=False):
+    for (name, values), (color, line, marker) in zip(curves.items(), many_styles(), strict=False):
         axes.plot(
             epsilons, values, color=color, linestyle=line, marker=marker, markersize=3, label=name
         )
@@ -367,7 +367,8 @@ def attack_curves(sizes: np.ndarray, curves: Mapping[str, tuple[np.ndarray, np.n
 
     Args:
         sizes: Sizes [E] of the attacks, fractions of the pixel range.
-        curves: Name -> (misled images [E], area under ROC [E]), both in percent.
+        curves: Name -> (misled images [E], area under ROC by mutual information [E]), both in
+            percent.
     """
     columns = 2 if len(curves) <= 6 else 4
     figure = new_figure(3.2 + 0.2 * -(-len(curves) // columns))

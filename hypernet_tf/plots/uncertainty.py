@@ -9,7 +9,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hypernet_tf.plots.style import STYLES, new_figure
+from hypernet_tf.plots.style import STYLES, many_styles, new_figure
 
 
 def reliability_diagram(
@@ -76,7 +76,7 @@ def score_distributions(
     groups = {"in distribution": id_scores} | dict(ood_scores)
     edges = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins)
     for index, ((name, scores), (color, line, _)) in enumerate(
-        zip(groups.items(), STYLES, strict=False)
+        zip(groups.items(), many_styles(), strict=False)
     ):
         weights = np.full(len(scores), 100 / len(scores))
         above.hist(

@@ -27,11 +27,12 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     counts.
 
     Args:
-        counts: Counts [C, C] of examples.
+        counts: Counts [C, C] of examples, or sums of their weights.
         classes: Names of the C classes.
         title: Title of the figure.
     """
-    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    totals = counts.sum(1, keepdims=True)
+    share = counts / np.where(totals > 0, totals, 1)
     named = len(classes) <= _MOST_NAMED_CLASSES
     widths = [
         TextPath((0, 0), name, size=8).get_extents().width for name in classes if name and named
@@ -50,7 +51,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
                     "va": "center",
                     "fontsize": 8,
                 }
-                axes.text(column, row, f"{count}", **style)
+                axes.text(column, row, f"{count:g}" if count % 1 else f"{count:.0f}", **style)
         ticks = range(len(classes))
         axes.set_yticks(ticks, classes, fontsize=8)
         axes.set_xticks(ticks, classes, fontsize=8, rotation=90 if upright else 0)

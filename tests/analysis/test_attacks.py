@@ -17,19 +17,23 @@ from hypernet_tf.analysis import (
 from hypernet_tf.analysis.attacks import EPSILONS
 
 
+@pytest.mark.parametrize("temperature", [1.0, 5.0])
 @pytest.mark.parametrize("outputs", ["logits", "probabilities"])
-def test_images_move_by_the_sign_of_the_gradient_of_the_class_probability(outputs):
+def test_images_move_by_the_sign_of_the_gradient_of_the_class_probability(outputs, temperature):
     target = small_target(outputs)
     ensemble, (x, _) = random_networks(3, 4, target), random_images(3)
     classes, sizes = np.array([0, 2, 1]), np.array([0.0, 0.02, 0.1], "float32")
-    moved = fast_gradient_method(target, ensemble.weights, tf.constant(x), classes, sizes)
+    moved = fast_gradient_method(
+        target, ensemble.weights, tf.constant(x), classes, sizes, temperature=temperature
+    )
     for index, (image, chosen) in enumerate(zip(x, classes, strict=True)):
         model = ensemble[index].to_keras()
         point = tf.constant(image[None])
         with tf.GradientTape() as tape:
             tape.watch(point)
             answer = model(point)
-            p = tf.nn.softmax(answer) if outputs == "logits" else answer
+            log_p = tf.nn.log_softmax(answer) if outputs == "logits" else tf.math.log(answer)
+            p = tf.nn.softmax(log_p / temperature)
             likely = p[0, chosen]
         sign = np.sign(tape.gradient(likely, point)[0])
         for size, result in zip(sizes, moved[index], strict=True):

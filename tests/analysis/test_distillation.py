@@ -399,3 +399,26 @@ def test_a_model_that_is_no_network_of_the_target_raises(logits):
     with pytest.raises(ValueError) as error:
         hn.Ensemble.from_keras(logits.target, "model.keras")
     assert one_line(error).startswith("A network is a Keras model, not str")
+
+
+@pytest.mark.parametrize("kind", ["labels", "sequences", "numbers"])
+def test_weights_are_those_of_examples_whatever_the_shape_of_answers(kind):
+    """An example of weight 0 teaches nothing; with as many examples in a batch as answers, too."""
+    layers, count = keras.layers, 3
+    end = {
+        "labels": [layers.Dense(count, activation="sigmoid")],
+        "sequences": [layers.Dense(2 * count), layers.Reshape((count, 2))],
+        "numbers": [layers.Dense(1), layers.Reshape(())],
+    }[kind]
+    target = hn.Target(keras.Sequential([keras.Input((4,)), *end]))
+    theta = np.random.default_rng(0).normal(size=(2, target.weight_count)).astype("float32")
+    teachers = hn.Ensemble(target, target.unflatten(theta))
+    x = np.random.default_rng(1).normal(size=(count, 4)).astype("float32")
+    options = {"epochs": 1, "batch_size": count, "optimizer": keras.optimizers.SGD(0.1)}
+    start = teachers[0]
+    one = hn.distill(teachers, x[:1], student=start, **options | {"batch_size": 1})
+    weighted = hn.distill(
+        teachers, x, student=start, sample_weight=np.array([3.0, 0.0, 0.0]), **options
+    )
+    for a, b in zip(one.get_weights(), weighted.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

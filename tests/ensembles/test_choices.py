@@ -128,7 +128,7 @@ def test_chunks_and_networks_change_nothing(case, x, monkeypatch):
     plan = inference.plan
     monkeypatch.setattr(inference, "plan", lambda *a: planned.append(plan(*a)) or planned[-1])
     each = len(case.ensemble) * case.p.shape[2] * case.p.shape[3]
-    monkeypatch.setattr(ensembles, "_PREDICTIONS_AT_ONCE", 4 * each)
+    monkeypatch.setattr(ensembles, "_OUTPUTS_AT_ONCE", 4 * each)
     parts = case.ensemble.evaluate(x, case.y).summary()
     assert planned == [(5, 4)]  # predictions of 4 examples in memory
     for key, value in whole.items():
@@ -300,7 +300,7 @@ def test_open_sizes_run_as_many_examples_at_once_as_known_ones(monkeypatch):
     assert ensemble.evaluate(x, y).mean_probability_accuracy == 1.0
     assert sizes == [40]
     sizes.clear()
-    monkeypatch.setattr(ensembles, "_PREDICTIONS_AT_ONCE", 16 * len(ensemble) * 6 * 6 * 3 * 2)
+    monkeypatch.setattr(ensembles, "_OUTPUTS_AT_ONCE", 16 * len(ensemble) * 6 * 6 * 3 * 2)
     assert ensemble.evaluate(x, y).mean_probability_accuracy == 1.0
     assert sizes == [16, 16, 8]
 

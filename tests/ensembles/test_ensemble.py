@@ -1,5 +1,7 @@
 """Ensembles against a loop over their networks, each an ordinary Keras model."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from small_ensembles import (
 )
 
 import hypernet_tf as hn
+from hypernet_tf.ensembles import ensemble as ensembles
+from hypernet_tf.ensembles.examples import Examples
 
 layers = keras.layers
 
@@ -136,9 +140,26 @@ def test_inputs_of_another_shape_raise(cases, x):
     for wrong in (np.repeat(x, 3, -1), x[:, :5], x[..., 0]):
         with pytest.raises(ValueError) as error:
             cases["logits"].ensemble.uncertainty(wrong)
-        assert one_line(error).endswith(
-            "but the target takes [B, 6, 6, 1] or [N, B, 6, 6, 1]: reshape them."
-        )
+        assert "but the target takes [M, 6, 6, 1]: reshape them." in one_line(error)
+
+
+def test_inputs_for_each_network_are_not_taken_for_examples(cases, x):
+    """As many sequences of images as there are networks."""
+    ensemble = cases["logits"].ensemble
+    stacked = np.repeat(x[None, :3], len(ensemble), 0)
+    for run in (ensemble.predict, ensemble.uncertainty, ensemble.outputs):
+        with pytest.raises(ValueError, match=r"the target takes \[M, 6, 6, 1\]"):
+            run(stacked)
+
+
+def test_large_outputs_run_on_few_examples_at_once(cases, x, monkeypatch):
+    ensemble = cases["values"].ensemble
+    expected = ensemble.predict(x)
+    size = math.prod(ensemble.outputs(x[:1]).shape)
+    monkeypatch.setattr(ensembles, "_OUTPUTS_AT_ONCE", 3 * size)
+    sizes = [chunk.size for _, chunk in ensemble._run(Examples(x), None, 0)]
+    assert max(sizes) == 3 and sum(sizes) == len(x)
+    np.testing.assert_allclose(ensemble.predict(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_no_examples_raise(cases, x):

@@ -256,3 +256,14 @@ def test_weights_that_are_no_weights_raise():
             accuracy.check_weights(np.array(wrong), 3)
         with pytest.raises(ValueError, match=message):
             accuracy.negative_log_likelihood(log_p, labels, np.array(wrong))
+
+
+def test_labels_and_values_of_other_shapes_are_one_line():
+    log_p = np.log(np.full((4, 2), 0.5))
+    with pytest.raises(ValueError, match=r"^Labels must be integers \[4\] from 0 to 1"):
+        accuracy.classification_accuracy(log_p, np.zeros((4, 1), int))
+    with pytest.raises(ValueError, match=r"^Labels must be integers \[0\]"):
+        accuracy.check_labels(np.zeros((0, 1), int), 0, 2)
+    np.testing.assert_allclose(accuracy.log_losses(log_p, np.arange(4) > 1), np.log(2))
+    with pytest.raises(ValueError, match=r"^Predictions \[3, 4, 1\] and true values \[4\] do not"):
+        accuracy.squared_errors(np.zeros((3, 4, 1)), np.zeros(4))

@@ -222,3 +222,10 @@ def test_errors_of_predictions_that_are_no_numbers_are_nan():
     log_p = np.array([[np.nan, np.nan], [-0.1, -2.3]])
     for error in (calibration.expected_calibration_error, calibration.adaptive_calibration_error):
         assert np.isnan(error(log_p, np.array([0, 1])))
+
+
+def test_many_sure_examples_are_added_in_double_precision():
+    p = np.full(60_000, 0.999, np.float32)
+    log_p = np.log(np.stack([p, 1 - p], 1))
+    error = calibration.expected_calibration_error(log_p, np.zeros(60_000, int))
+    assert error == pytest.approx(1 - float(np.exp(log_p[0, 0], dtype=np.float64)), rel=1e-6)

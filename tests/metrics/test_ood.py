@@ -179,3 +179,9 @@ def test_scores_that_are_no_numbers_raise():
         ood.risk_coverage(wrong, some)
     with pytest.raises(ValueError, match=r"^3 losses for 2 scores: give one for each score\.$"):
         ood.area_under_risk_coverage(some, np.zeros(3))
+
+
+def test_scores_of_choices_are_one_line():
+    for function in (ood.ood_metrics, ood.risk_coverage):
+        with pytest.raises(ValueError, match=r"^Scores have the shape \[3, 2\]: give one for each"):
+            function(np.zeros((3, 2)), np.zeros(3))

@@ -209,3 +209,10 @@ def test_the_order_of_networks_and_classes_has_no_effect(drawn, random):
         assert values.shape == (log_p.shape[1],) and values.dtype == np.float64
         shuffled = function(log_p[networks][..., classes])
         np.testing.assert_allclose(shuffled, values, rtol=1e-9, atol=1e-12)
+
+
+def test_confidence_near_1_is_that_of_the_mean():
+    p = np.array([1e-12, 2e-8])  # of the unlikely class by each network
+    log_p = np.log(np.stack([1 - p, p], -1))[:, None].astype(np.float32)
+    log_p[..., 0] = -p[:, None]
+    assert uncertainty.least_confidence(log_p)[0] == pytest.approx(p.mean(), rel=1e-3)

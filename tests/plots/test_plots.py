@@ -285,3 +285,10 @@ def test_ticks_of_a_logarithmic_panel_do_not_touch(low, high):
     boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
     for left, right in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)):
         assert left.x1 < right.x0
+
+
+def test_a_confusion_of_small_weights_has_the_shades_of_shares():
+    counts = np.array([[0.3, 0.1], [0.0, 0.0]])
+    (axes,) = plots.confusion(counts, ["a", "b"], "").axes
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25], [0, 0]])
+    assert [text.get_text() for text in axes.texts] == ["0.3", "0.1"]
