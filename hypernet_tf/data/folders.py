@@ -110,7 +110,8 @@ def from_folder(
             raise DataError(f"Cannot split {len(split)} images of {path}: give more images")
         order = rng.permutation(indices)
         splits[part] = Split(split.images[order], split.labels[order])
-    return Dataset(path.stem, f"class folders of {path}", classes, **splits)
+    name = path.resolve().name if path.is_dir() else path.stem
+    return Dataset(name, f"class folders of {path}", classes, **splits)
 
 
 def read_cifar10_jpeg(root: Path) -> Dataset:
@@ -247,7 +248,8 @@ def _by_class(path: Path, files: Iterable[str]) -> dict[str, list[str]]:
     for folder, members in by_class.items():
         if not members:
             raise DataError(f"The class folder {path / folder} is empty: add images or remove it")
-    return by_class
+    # Paths are in another order: their slash comes after a space or a hyphen.
+    return dict(sorted(by_class.items()))
 
 
 def _decode(raw: bytes, image_shape: tuple[int, int, int] | None) -> np.ndarray:

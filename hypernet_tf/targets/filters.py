@@ -212,8 +212,14 @@ def _check_supported(operation: Any) -> None:
             "remove it."
         )
     is_norm = isinstance(operation, keras.layers.BatchNormalization)
+    if is_norm and operation.renorm and operation.trainable:
+        raise ValueError(
+            f"Layer '{operation.name}' has renorm=True, which normalises by statistics of training "
+            "steps before, and generated weights have none: use renorm=False."
+        )
     state = getattr(operation, "non_trainable_variables", [])
-    if variables and not is_norm and any(v.name == "moving_variance" for v in state):
+    trains = getattr(operation, "trainable", False)
+    if trains and not is_norm and any(v.name == "moving_variance" for v in state):
         raise ValueError(
             f"Layer '{operation.name}' has batch normalisation inside it, whose statistics cannot "
             "be computed for each network: make it a layer of the model itself."

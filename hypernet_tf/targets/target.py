@@ -17,6 +17,7 @@ from hypernet_tf.targets.execution import input_value, run_plan
 from hypernet_tf.targets.filters import channel_units, describe_layers
 from hypernet_tf.targets.graph import copied, in_order, record, replay
 from hypernet_tf.targets.outputs import (
+    ENDS_IN_ACTIVATION,
     Outputs,
     check_outputs,
     infer_outputs,
@@ -185,8 +186,8 @@ class Target:
             return self
         if type(layer) is keras.layers.Softmax:
             linear: keras.Layer = keras.layers.Identity()
-        elif "activation" in (config := layer.get_config()):
-            linear = type(layer).from_config(config | {"activation": "linear"})
+        elif type(layer) in ENDS_IN_ACTIVATION:
+            linear = type(layer).from_config(layer.get_config() | {"activation": "linear"})
         else:
             return self
         with tf.init_scope():  # an attack may run in a graph
@@ -511,7 +512,14 @@ class Target:
             known = [mask for mask in masks if mask is not None]
             if not known:
                 return None
-            return keras.Model(inputs, known), [mask is not None for mask in masks]
+            model = keras.Model(inputs, known)
+        if model.trainable_variables:
+            raise ValueError(
+                f"The masks of the model '{self._template.name}' follow from its weights, which "
+                "differ between networks: put the layer that makes masks, such as Masking, before "
+                "all layers with weights."
+            )
+        return model, [mask is not None for mask in masks]
 
     @property
     def has_masks(self) -> bool:

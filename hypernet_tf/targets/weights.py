@@ -57,7 +57,10 @@ def weights_of(target: Any, model: Any) -> WeightSet:
                 f"The model '{model.name}' is not a network of this target: its {kind} weights "
                 "have other shapes or another order. Make a target of this model."
             )
-        parts.append([tf.convert_to_tensor(v.value)[None] for v in variables])
+        values = [tf.convert_to_tensor(v.value)[None] for v in variables]
+        if kind == "trainable":  # as samplers make them, whatever the layers' precisions are
+            values = [tf.cast(value, tf.float32) for value in values]
+        parts.append(values)
     return WeightSet(*parts)
 
 

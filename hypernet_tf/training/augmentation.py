@@ -43,9 +43,11 @@ def flip_and_crop(
         He, Zhang, Ren, Sun (2016), Deep residual learning for image recognition, section 4.2.
     """
     images = tf.convert_to_tensor(images)
-    count, height, width, _ = images.shape
+    _, height, width, _ = images.shape
+    count = tf.shape(images)[0] if images.shape[0] is None else images.shape[0]
     positions = 2 * margin + 1
-    drawn = tf.random.stateless_uniform([of or count], seed, 0, 2 * positions**2, tf.int32)
+    whole = count if of is None else of
+    drawn = tf.random.stateless_uniform([whole], seed, 0, 2 * positions**2, tf.int32)
     variant = tf.slice(drawn, [first], [count])[:, None]  # the number of a possible result
     down = variant // (2 * positions)
     right = variant // 2 % positions
@@ -59,7 +61,7 @@ def flip_and_crop(
 
 def _framed(images: tf.Tensor, axis: int, margin: int) -> tf.Tensor:
     """The images with `margin` black rows or columns on both sides."""
-    shape = images.shape.as_list()
+    shape = [tf.shape(images)[0] if images.shape[0] is None else images.shape[0], *images.shape[1:]]
     shape[axis] = margin
     black = tf.zeros(shape, images.dtype)
     return tf.concat([black, images, black], axis)  # takes half the time of tf.pad on bytes

@@ -143,14 +143,17 @@ def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
 
     Returns:
         The entropy in nats; None if there is no latent space, and so no dimension of the manifold
-        of weights.
+        of weights, or if there are too few networks for it.
     """
     if not isinstance(sampler, LatentSampler):
         return None
     terms = [term for term in sampler.diversity if type(term) is NegativeEntropy]
+    term = (terms or [NegativeEntropy()])[0]
+    if len(ensemble) <= term.k:
+        return None
     latent = tf.zeros([len(ensemble), sampler.latent_dim])
     theta = tf.constant(ensemble.theta())
-    return float((terms or [NegativeEntropy()])[0].entropy(StepRecord(theta, latent)))
+    return float(term.entropy(StepRecord(theta, latent)))
 
 
 class Recorder(keras.callbacks.Callback):

@@ -27,18 +27,17 @@ class Checkpoints:
 
     Args:
         folder: Folder of the checkpoints, made with the first. Half-written checkpoints that a kill
-            left there are removed.
+            left there are removed when the next one is written.
         keep: Number of checkpoints to keep.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int = 2):
         self.folder = pathlib.Path(folder)
         self.keep = keep
-        for remains in self.folder.glob(".*"):
-            shutil.rmtree(remains, ignore_errors=True)
 
     def _all(self) -> list[pathlib.Path]:
-        return sorted(self.folder.glob("step-*"))
+        found = self.folder.glob("step-*")
+        return sorted(one for one in found if one.name.removeprefix("step-").isdecimal())
 
     def save(self, model: keras.Model, step: int, record: dict[str, Any]) -> None:
         """Write a checkpoint.
@@ -50,7 +49,8 @@ class Checkpoints:
         """
         name = f"step-{step:08d}"
         aside = self.folder / f".{name}.part"
-        shutil.rmtree(aside, ignore_errors=True)
+        for remains in self.folder.glob(".*"):
+            shutil.rmtree(remains, ignore_errors=True)
         aside.mkdir(parents=True)
         model.save(aside / _MODEL)
         contents = {"step": step, "sha256": _digest(aside / _MODEL), "record": record}

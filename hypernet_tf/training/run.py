@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hypernet_tf.data import Dataset
+from hypernet_tf.data import Dataset, Split
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, TrainingStoppedError, Validation
 from hypernet_tf.training.checkpoints import Checkpoints
@@ -20,8 +20,8 @@ from hypernet_tf.training.loop import loop
 from hypernet_tf.training.stream import distributed
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 
-# Training images from which a sampler may start.
-INITIAL_INPUTS = 1_000
+# Training images from which a sampler may start, and for the statistics of batch normalisation.
+SOME_IMAGES = 1_000
 
 
 def train(
@@ -65,7 +65,8 @@ def train(
         execution: Devices on which steps are run, and how; None for one device. A continued run may
             give another one than before.
         hparams: Settings of the run by name, which TensorBoard shows and compares.
-        batch_norm_data: Images on which the batch-norm statistics of sampled networks are computed.
+        batch_norm_data: Images on which the batch-norm statistics of sampled networks are computed;
+            None for those of the checkpoint, or for the first 1,000 training images.
         watch_test: Whether each validation also records the results on the test images. This is for
             tables that print the best of a run; it decides nothing.
         verbose: Whether to show progress.
@@ -74,23 +75,30 @@ def train(
         The trained sampler, and the record of the run: {"history": [...], "seconds": s}.
 
     Raises:
+        ValueError: There are no validation images, or steps is below 1.
         CheckpointError: The newest checkpoint is damaged.
         TrainingDivergedError: The loss is not finite; the last good checkpoint stays.
         DeviceError: A batch cannot be shared among the devices.
         WorkerLostError: Another machine has ended; the last checkpoint stays.
         TrainingStoppedError: Ctrl-C; the last checkpoint stays.
     """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: give at least 1.")
+    if not len(dataset.validation):
+        raise ValueError("There are no images for validation: give the data set some.")
     execution = execution or Execution()
     checkpoints = Checkpoints(folder / "checkpoints")
+    some = Split(dataset.train.images[:SOME_IMAGES], dataset.train.labels[:SOME_IMAGES]).x
     with detect_lost_workers(execution), execution.scope():
         if checkpoints.latest_step() is None:
             sampler, record = make(), None
-            sampler.initialize(
-                dataset.train.x[:INITIAL_INPUTS], verbose=int(verbose and execution.chief)
-            )
+            sampler.initialize(some, verbose=int(verbose and execution.chief))
         else:
             sampler, record = checkpoints.load()
-    sampler.batch_norm_data = batch_norm_data
+    if batch_norm_data is not None:
+        sampler.batch_norm_data = batch_norm_data
+    elif sampler.target.statistics and sampler.batch_norm_data is None:
+        sampler.batch_norm_data = some
     done = int(sampler.step.numpy())
     if done >= steps:
         assert record is not None

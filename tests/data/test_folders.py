@@ -346,3 +346,14 @@ def test_cifar10_as_jpeg_is_read_from_the_real_files():
         image = np.asarray(Image.open(archive.open("test/horse/0007.jpg")))
     (places,) = np.nonzero((dataset.test.images == image).all((1, 2, 3)))
     assert {CIFAR10[label] for label in dataset.test.y[places]} == {"horse"}
+
+
+def test_classes_are_in_the_order_of_their_names(tmp_path):
+    """That of their paths is another one: a slash comes after a hyphen."""
+    write(tmp_path / "pets.2024", classes=("cat", "cat-big", "cat small"))
+    dataset = data.from_folder(tmp_path / "pets.2024")
+    assert dataset.classes == ("cat", "cat small", "cat-big")
+    assert dataset.name == "pets.2024"
+    for images, label in ((dataset.train.images, dataset.train.labels),):
+        numbers = images[:, 0, 0, 0]  # written in the order cat, cat-big, cat small
+        np.testing.assert_array_equal(label, np.array([0, 2, 1])[numbers // 10])

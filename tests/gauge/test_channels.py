@@ -210,7 +210,7 @@ LEFT_ALONE = {
         (4,), relu(), frozen(layers.BatchNormalization()), layers.Dense(2)
     ),
     "renorm": lambda: sequential(
-        (4,), relu(), layers.BatchNormalization(renorm=True), layers.Dense(2)
+        (4,), relu(), frozen(layers.BatchNormalization(renorm=True)), layers.Dense(2)
     ),
     "norm_called_twice": lambda: functional(
         (4,), lambda x: layers.Dense(2)((norm := layers.BatchNormalization())(norm(relu()(x))))

@@ -277,3 +277,12 @@ def test_batches_without_weights_of_steps_among_others(first):
     data.batches[first] = (*data.batches[first], weights)
     expected = defined(ensemble.evaluate(TOKENS, LABELS, sample_weight=whole))
     assert defined(ensemble.evaluate(data, batch_size=4)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_masks_that_follow_from_weights_are_one_line():
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input((5, 2)), layers.Dense(4, "relu"), layers.Masking(0.0), layers.Dense(1)]
+    )
+    with one_line_error("follow from its weights", "put the layer that makes masks"):
+        _ = hn.Target(model).has_masks

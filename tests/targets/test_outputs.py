@@ -123,3 +123,16 @@ def test_outputs_that_the_model_does_not_have_raise(case, outputs, words):
     model = (models | CASES)[case]()
     with one_line_error(*words):
         hn.Target(model, outputs=outputs)
+
+
+@pytest.mark.parametrize("units", [1, 3])
+def test_the_activation_inside_a_recurrence_says_nothing_of_its_outputs(units):
+    for last in (
+        layers.LSTM(units, activation="sigmoid"),
+        layers.SimpleRNN(units, activation="softmax"),
+    ):
+        assert hn.Target(sequential((5, 2), last)).outputs == "values"
+    target = hn.Target(
+        sequential((5, 2), layers.SimpleRNN(3, activation="softmax")), "probabilities"
+    )
+    assert target.with_logits is target

@@ -339,6 +339,12 @@ class Block(layers.Layer):
             ["has batch normalisation inside it"],
         ),
         (
+            (3, 4, 2),
+            lambda: layers.TimeDistributed(layers.BatchNormalization(center=False, scale=False)),
+            ["no trainable weights"],
+        ),
+        ((4,), lambda: layers.BatchNormalization(renorm=True), ["has renorm=True", "renorm=False"]),
+        (
             (4,),
             lambda: layers.SpectralNormalization(layers.Dense(3), name="norm"),
             ["'norm' changes its weights as it trains", "use the layer inside it"],
@@ -352,6 +358,8 @@ class Block(layers.Layer):
         "constraint",
         "norm_inside",
         "wrapped_norm",
+        "wrapped_norm_without_weights",
+        "renorm",
         "spectral_norm",
         "no_weights",
         "all_frozen",

@@ -43,3 +43,14 @@ def test_models_that_are_no_networks_of_the_target_raise():
         weights_of(target, "model.keras")
     with one_line_error("not a network of this target", "its trainable weights"):
         weights_of(target, CASES["dense_no_bias"]())
+
+
+def test_a_layer_of_another_precision_is_flattened_with_the_others():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(8, "relu"), layers.Dense(3, dtype="float64")]
+    )
+    ensemble = hn.Ensemble.from_keras(hn.Target(model), model)
+    assert ensemble.theta().dtype == np.float32
+    gauged = hn.Ensemble(ensemble.target, hn.Gauge(ensemble.target)(ensemble.weights))
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    np.testing.assert_allclose(gauged.outputs(x)[0], model(x), rtol=1e-4, atol=1e-5)

@@ -131,3 +131,10 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path):
 
 def test_example_of_the_docstring():
     assert tuple(doctest.testmod(augmentation)) == (0, 4)  # failed, attempted
+
+
+def test_a_batch_of_unknown_size_is_changed_as_any_other():
+    images = photographs(5).images
+    spec = tf.TensorSpec([None, 12, 10, 3], tf.uint8)
+    changed = tf.function(lambda x: flip_and_crop(x, SEED), input_signature=[spec])
+    np.testing.assert_array_equal(changed(images), flip_and_crop(images, SEED))

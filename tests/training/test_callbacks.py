@@ -5,11 +5,16 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_training_runs import DATASET, run
+from small_training_runs import DATASET, make, run
 
 import hypernet_tf as hn
 from hypernet_tf.metrics.measures import MEASURES
-from hypernet_tf.training.callbacks import TrainingDivergedError, progress_line, validation_entry
+from hypernet_tf.training.callbacks import (
+    TrainingDivergedError,
+    ensemble_entropy,
+    progress_line,
+    validation_entry,
+)
 from hypernet_tf.training.checkpoints import Checkpoints
 
 
@@ -87,3 +92,9 @@ def test_weights_that_are_not_finite_are_never_kept(tmp_path, monkeypatch):
     with pytest.raises(TrainingDivergedError, match="weight stopped being finite at step 4"):
         run(tmp_path, 4, validate_every=100)
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 2
+
+
+def test_too_few_networks_have_no_entropy():
+    sampler = make()
+    assert ensemble_entropy(sampler.sample(1), sampler) is None
+    assert np.isfinite(ensemble_entropy(sampler.sample(2), sampler))

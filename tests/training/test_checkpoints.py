@@ -28,9 +28,19 @@ def test_what_a_kill_left_is_removed(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(make(), 2, {})
     shutil.copytree(tmp_path / "step-00000002", tmp_path / ".step-00000004.part")
-    again = Checkpoints(tmp_path)
+    again = Checkpoints(tmp_path)  # a reader leaves what another process may be writing
     assert again.latest_step() == 2
-    assert [p.name for p in tmp_path.iterdir()] == ["step-00000002"]
+    assert len(list(tmp_path.iterdir())) == 2
+    again.save(make(), 6, {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000006"]
+
+
+def test_a_folder_put_aside_is_no_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(make(), 2, {})
+    shutil.copytree(tmp_path / "step-00000002", tmp_path / "step-00000004-damaged")
+    assert checkpoints.latest_step() == 2
+    assert checkpoints.load()[1] == {}
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "record", "empty"])

@@ -1,5 +1,6 @@
 """Runs: resumed, finished, killed."""
 
+import dataclasses
 import inspect
 import os
 import shutil
@@ -11,12 +12,14 @@ import time
 
 import pytest
 import tensorflow as tf
-from small_training_runs import run, same_state
+from small_training_runs import DATASET, make, run, same_state
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 import hypernet_tf as hn
+from hypernet_tf.data import Split
 from hypernet_tf.training.callbacks import HaltOnNaN, TrainingStoppedError
 from hypernet_tf.training.checkpoints import Checkpoints
+from hypernet_tf.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +148,20 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_alike(moments, tmp_path):
     assert record["history"] == other_record["history"]
     events = EventAccumulator(str(tmp_path / "killed" / "tensorboard"), {"tensors": 0}).Reload()
     assert [event.step for event in events.Tensors("training/loss")] == list(range(1, steps + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, r"^steps is 0: give at least 1\.$"),
+        ({"validation": DATASET.test.images[:0]}, r"^There are no images for validation"),
+    ],
+)
+def test_what_cannot_be_validated_is_noticed_before_training(options, message, tmp_path):
+    images = options.pop("validation", DATASET.validation.images)
+    validation = Split(images, DATASET.validation.labels[: len(images)])
+    dataset = dataclasses.replace(DATASET, validation=validation)
+    options = {"steps": 2, "images": 4, "num_networks": 4, "validate_every": 2} | options
+    with pytest.raises(ValueError, match=message):
+        train(make, dataset, tmp_path, checkpoint_every=2, seed=0, **options)
+    assert not list(tmp_path.iterdir())
