@@ -18,6 +18,7 @@ import pathlib
 
 import numpy as np
 
+from hypernet_tf.data.originals import DEBIAN_FASHION_MNIST
 from reproduce.configs import preset
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
@@ -28,10 +29,9 @@ PUBLISHED = {2_000: (85.3, 87.4), 4_000: (87.2, 88.7)}
 
 def first_test_images(count):
     """The first test images in the order of the idx files, x in [0, 1] and labels."""
-    from hypernet_tf.data.originals import DEBIAN_FASHION_MNIST as folder
 
     def read(name, header):
-        return np.frombuffer(gzip.open(folder / name).read(), np.uint8, offset=header)
+        return np.frombuffer(gzip.open(DEBIAN_FASHION_MNIST / name).read(), np.uint8, offset=header)
 
     images = read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1)[:count]
     return images.astype(np.float32) / 255, read("t10k-labels-idx1-ubyte.gz", 8)[:count]

@@ -24,10 +24,14 @@ def main():
     rounds = parser.parse_args().rounds
     train = hn.data.load("mnist_5k").train
     methods, times = {}, {}
-    for name in METHODS:
+    for name, method in METHODS.items():
+        if method.learns_match:  # it has nothing to learn here
+            continue
         config = preset("mnist", name, "paper")
         sampler = build_sampler(config, len(train))
-        data = iter(batches(train, batch_size=config.passes_per_step, seed=0))
+        shared = sampler.shared_inputs
+        batch_size = config.images_per_network if shared else config.passes_per_step
+        data = iter(batches(train, batch_size=batch_size, seed=0))
         sampler.make_train_function()
         methods[name], times[name] = (config, sampler, data), []
     for turn in range(rounds + 1):

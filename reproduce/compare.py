@@ -52,7 +52,7 @@ from reproduce.reports import run_page
 from reproduce.runs import experiment
 from reproduce.runs.command import DivergedError
 from reproduce.runs.folder import RunError, UsageError, folder_name
-from reproduce.studies import tuning
+from reproduce.studies import tuning, workers
 from reproduce.studies.study import (
     Column,
     Numbers,
@@ -190,13 +190,17 @@ class Comparison(Study):
         names = list(dict.fromkeys(map(self._tuned, self.methods)))
         names.sort(key=lambda name: METHODS[name].learns_match)
         load = functools.cache(functools.partial(experiment.load, self._row(names[0]), data_dir))
+        for name in self.methods:
+            advice = "leave it out with --methods, or take a larger data set"
+            experiment.check_step(self._row(name), load(), advice)
+        num_images = len(load().train)
         # A wider comparison goes on with the trials that there are.
         earlier = tuning.seeds_of_trials(folder / "tuning")
         first_seed, tuned = min(earlier or self.seeds), self
         diverged = []
         for number, name in enumerate(names):
             left = {
-                one: tuning.passes_left(*tuned._trials(one, first_seed, folder))
+                one: tuning.passes_left(*tuned._trials(one, first_seed, folder, num_images))
                 for one in names[number:]
             }
             after = sum(left.values()) - left[name] + tuned._passes_of_runs(folder)
@@ -207,7 +211,10 @@ class Comparison(Study):
                 first.run_missing(folder, data_dir, progress, after + left[name])
             try:
                 chosen_by_trials = tuning.tune(
-                    *tuned._trials(name, first_seed, folder), load, progress, passes_after=after
+                    *tuned._trials(name, first_seed, folder, num_images),
+                    load,
+                    progress,
+                    passes_after=after,
                 )
             except DivergedError:
                 diverged.append(name)
@@ -222,12 +229,12 @@ class Comparison(Study):
         return tuned
 
     def _trials(
-        self, method: str, seed: int, folder: pathlib.Path
+        self, method: str, seed: int, folder: pathlib.Path, num_images: int
     ) -> tuple[Callable[[Choice], RunConfig], list[Choice], pathlib.Path]:
         """The configuration of a choice, the choices of a method's trials, and their folder."""
         return (
             functools.partial(self._config, method, seed),
-            tuning.candidates(self._row(method), self.num_trials),
+            tuning.candidates(self._row(method), self.num_trials, num_images),
             folder / "tuning" / f"{method}{self._of_match(method)}",
         )
 
@@ -556,6 +563,7 @@ def from_flags() -> Comparison:
     """
     values = command.FLAGS
     shared_flags.accept_only(SHARED_FLAGS, "a comparison", others=(run_flags, device_flags))
+    workers.refuse()
     methods = methods_flag.methods(methods_of("mnist"))
     analyses = tuple(perform.names_of([*ANALYSES_OF_ALL, *analysis_flags.requested()]))
     for name in methods:

@@ -28,12 +28,11 @@ from absl import flags
 import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
-from reproduce.configs import RunConfig
 from reproduce.reports.tables import markdown_table
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import UsageError
-from reproduce.runs.match import finished_sampler
+from reproduce.runs.match import finished_run, finished_sampler
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("data_dir", "run_dir", "num_networks", "seed", "extension")
@@ -86,7 +85,7 @@ def run(
     Raises:
         RunError: There is no finished run, or it has fewer networks.
     """
-    config, _ = folders.finished(folder, RunConfig)
+    config = finished_run(folder)
     dataset = experiment.load(config, data_dir)
     keras.config.set_dtype_policy(config.precision)
     sampler = finished_sampler(folder, config)
@@ -187,7 +186,7 @@ def main() -> None:
     keras.utils.set_random_seed(values.seed)
     tf.config.experimental.enable_op_determinism()
     folder = pathlib.Path(values.run_dir)
-    folders.finished(folder, RunConfig)  # before a lock makes the folder
+    finished_run(folder)  # before a lock makes the folder
     with folders.locked(folder):
         metrics = run(
             folder,

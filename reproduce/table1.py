@@ -37,6 +37,8 @@ from reproduce.reports import history
 from reproduce.runs.folder import UsageError, folder_name
 from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, claim_paragraphs
 
+_USUAL_IMAGES = 45_000  # for training, of CIFAR-10
+
 
 class ColumnOf(NamedTuple):
     """What a column of the table is.
@@ -69,7 +71,7 @@ COLUMNS = {
     "hypernetwork-fast": ColumnOf(
         "hypernetwork", "weights", "entropy of the weights, recipe of the preset fast", "fast"
     ),
-    "mixture": ColumnOf("mixture", "weights", "four hypernetworks, recipe of the preset fast"),
+    "mixture": ColumnOf("mixture", "weights", "four hypernetworks, their rates along a cosine"),
     "deep_ensemble": ColumnOf("deep_ensemble", "weights", "ten networks, their rates decaying"),
     "hypergan": ColumnOf("hypergan", "weights", "HyperGAN"),
 }
@@ -156,7 +158,7 @@ class Table1(Study):
             name
             for name, column in COLUMNS.items()
             if self.preset in presets_of("cifar", column.method)
-            and (self.target == "lenet" or name != "hypergan")
+            and (self.target == "lenet" or name not in ("mixture", "hypergan"))
         ]
         trained: dict[RunConfig, str] = {}
         for name in named:
@@ -289,9 +291,10 @@ class Table1(Study):
 
     @property
     def _dataset_name(self) -> str:
-        """The data set's name, with any number of training images; some classes are another one."""
+        """The data set's name; some classes, or fewer training images than usual, are another."""
         selection = hn.data.Selection.parse(self.dataset)
-        return self.dataset if selection.classes else selection.name
+        few = selection.num_train is not None and selection.num_train < _USUAL_IMAGES
+        return self.dataset if selection.classes or few else selection.name
 
     def _published_table(self) -> Mapping[str, tuple[float | None, float | None]]:
         """The published numbers where target and data set are the paper's."""

@@ -286,6 +286,11 @@ class WeightSampler(keras.Model, abc.ABC):
         """Number of networks of a finite sampler; None if there is no end of them."""
         return None
 
+    @property
+    def fewest_on_a_device(self) -> int:
+        """The smallest number of a step's networks that a device can run; 0 for a part of one."""
+        return 0
+
     def num_available_after(self, steps: int) -> int | None:
         """What `num_available` is after a number of training steps."""
         return self.num_available

@@ -82,10 +82,15 @@ class Mixture(LatentSampler):
         self.latent_dim = 1 + first.latent_dim
         self.built = True
 
+    @property
+    def fewest_on_a_device(self) -> int:
+        """As many networks as each sampler needs, for all samplers."""
+        return len(self.samplers) * max(sampler.fewest_networks for sampler in self.samplers)
+
     def _check_count(self, count: int, of_whom: str) -> None:
         """Check that each sampler has as many networks of a step as it needs."""
-        each = max(sampler.fewest_networks for sampler in self.samplers)
-        needed = each * len(self.samplers)
+        needed = self.fewest_on_a_device
+        each = needed // len(self.samplers)
         if count < needed:
             raise ValueError(
                 f"{of_whom} {count} networks has fewer than {each} for some of "

@@ -96,7 +96,8 @@ class SGDChains(DeepEnsemble):
         taken = tf.cast(self.step.value, tf.int32) // self.snapshot_every
         taken = tf.minimum(taken, self.num_snapshots)
         candidates = tf.range(self.num_chains * tf.maximum(taken, 1))
-        chosen = tf.sort(tf.random.experimental.stateless_shuffle(candidates, seed)[:count])
+        # In random order: neighbours of one chain would otherwise stand side by side in ensembles.
+        chosen = tf.random.experimental.stateless_shuffle(candidates, seed)[:count]
         chosen = tf.ensure_shape(chosen, [count])
 
         def networks(kept: Any, weights: Any) -> tf.Tensor:

@@ -105,7 +105,12 @@ def detect_lost_workers(execution: Execution) -> Iterator[None]:
 
 
 def check_batch(
-    num_networks: int, images: int, replicas: int, *, shared_inputs: bool = False
+    num_networks: int,
+    images: int,
+    replicas: int,
+    *,
+    shared_inputs: bool = False,
+    fewest: int = 0,
 ) -> None:
     """Check that a step's N networks and their images can be shared among R devices.
 
@@ -114,6 +119,7 @@ def check_batch(
         images: B, number of images of each network.
         replicas: R.
         shared_inputs: Whether all networks see the same images, of which each device reads a part.
+        fewest: The smallest number of networks that a device can run; 0 for a part of one.
 
     Raises:
         DeviceError: They cannot be shared equally.
@@ -122,6 +128,11 @@ def check_batch(
         Share(num_networks, replicas)
     except ValueError as error:
         raise DeviceError(str(error)) from error
+    if num_networks // replicas < fewest:
+        raise DeviceError(
+            f"Cannot share {num_networks} networks among {replicas} devices, each of which needs "
+            f"{fewest}: use fewer devices."
+        )
     if shared_inputs and (num_networks < replicas or images % replicas):
         raise DeviceError(
             f"Cannot share {num_networks} networks with the same {images} images among {replicas} "

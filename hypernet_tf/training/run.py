@@ -104,7 +104,13 @@ def train(
         assert record is not None
         return sampler, record
     shared = sampler.shared_inputs
-    check_batch(sampler.num_networks, images, execution.replicas, shared_inputs=shared)
+    check_batch(
+        sampler.num_networks,
+        images,
+        execution.replicas,
+        shared_inputs=shared,
+        fewest=sampler.fewest_on_a_device,
+    )
     batch_size = images if shared else sampler.num_networks * images
     order = {"batch_size": batch_size, "seed": seed, "first_step": done, "augment": augment}
     strategy = execution.strategy or tf.distribute.get_strategy()

@@ -23,10 +23,7 @@ class Ensembles(Analysis):
 
     name = "ensembles"
     title = "accuracies of several ensembles"
-    reading = (
-        "A vote to the right of the networks' accuracies is what the ensemble gains over its "
-        "members."
-    )
+    reading = "A vote above the networks' accuracies is what the ensemble gains over its members."
     highlights = (
         "ensembles_num_ensembles",
         "ensembles_num_networks",

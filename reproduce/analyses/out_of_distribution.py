@@ -53,8 +53,8 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
         channels: Number of channels of the networks' images.
 
     Raises:
-        UsageError: A name is unknown, has classes of the training, or has images that the networks
-            cannot take; or there are too many names.
+        UsageError: A name is unknown, has classes of the training or a number of training images,
+            or has images that the networks cannot take; or there are too many names.
     """
     known = (*hn.data.NAMES[1:], *hn.data.COLOUR_NAMES, *hn.data.TEST_NAMES, "noise")
     trained = hn.data.Selection.parse(dataset)
@@ -72,6 +72,11 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
             selection = hn.data.Selection.parse(name)
         except hn.data.DataError as error:
             raise UsageError(str(error)) from error
+        if selection.num_train:
+            raise UsageError(
+                f"--ood={name} names a number of training images, and detection uses test images: "
+                f"give {selection.name}, and --ood_images"
+            )
         if _share_classes(selection, trained):
             raise UsageError(
                 f"--ood={name} is in distribution for networks trained on {dataset}: choose another"

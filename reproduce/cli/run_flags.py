@@ -23,6 +23,7 @@ from reproduce.configs.run_config import TRAINING_SETTINGS
 from reproduce.runs import folder as folders
 from reproduce.runs.experiment import run
 from reproduce.runs.folder import UsageError
+from reproduce.runs.match import finished_run
 
 FLAGS = flags.FLAGS
 
@@ -180,7 +181,13 @@ def config_from_flags(experiment: str) -> RunConfig:
     given = {name: value for name, value in given.items() if value is not None}
     if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
         given["restart_every"] = 0
-    return dataclasses.replace(config, seed=FLAGS.seed, **given)
+    config = dataclasses.replace(config, seed=FLAGS.seed, **given)
+    if FLAGS.learning_rate_left == 0 and config.learning_rate_schedule != "cosine":
+        raise UsageError(
+            "--learning_rate_left=0 needs --learning_rate_schedule=cosine: a factor does not lead "
+            "to 0"
+        )
+    return config
 
 
 def default_folder(config: RunConfig) -> pathlib.Path:
@@ -197,6 +204,7 @@ def default_folder(config: RunConfig) -> pathlib.Path:
         *("dataset", "method", "lam", "seed", "num_networks"),
         *("preset", "match", "precision", "target", "diversity", "ablation"),
         *TRAINING_SETTINGS,
+        "restart_every",
     )
     settings = {name: getattr(config, name) for name in names}
     settings["match"] = pathlib.Path(config.match).name  # no slashes
@@ -226,7 +234,7 @@ def main(experiment: str) -> None:
             config = dataclasses.replace(config, match=os.path.relpath(config.match, folder))
     else:
         folder = pathlib.Path(FLAGS.run_dir)
-        config, _ = folders.finished(folder, RunConfig)
+        config = finished_run(folder)
         device_flags.refuse("the analysis of a finished run")
     settings = analysis_flags.settings(perform.names_of(analyses), trains=trains)
     execution = device_flags.execution()

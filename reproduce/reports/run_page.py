@@ -170,11 +170,16 @@ def _table(
     published_numbers: Mapping[str, float | None],
 ) -> str:
     """The table of the numbers of all runs; a cell without a number is left empty."""
-    measures = {row.measure.key: row.measure for column in columns for row in column}
-    values = [{row.measure.key: row.value for row in column} for column in columns]
-    if any(published_numbers.get(key) is not None for key in measures):
+    # By heading, too: it names settings, such as the size of an attack, that may differ.
+    measures = {
+        (row.measure.key, row.measure.heading): row.measure for column in columns for row in column
+    }
+    values = [
+        {(row.measure.key, row.measure.heading): row.value for row in column} for column in columns
+    ]
+    if any(published_numbers.get(key) is not None for key, _ in measures):
         headings = [*headings, "published"]
-        values.append(dict(published_numbers))
+        values.append({name: published_numbers.get(name[0]) for name in measures})
     lines = [
         [
             measure.heading,

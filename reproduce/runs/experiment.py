@@ -41,8 +41,17 @@ def load(config: RunConfig, data_dir: str | None) -> hn.data.Dataset:
     return hn.data.pad_to(dataset, TARGETS[config.target].image_shape)
 
 
-def check_step(config: RunConfig, dataset: hn.data.Dataset) -> None:
+def check_step(
+    config: RunConfig,
+    dataset: hn.data.Dataset,
+    advice: str = "choose a smaller --images_per_network",
+) -> None:
     """Check that a training step has enough images.
+
+    Args:
+        config: Configuration of the run.
+        dataset: The configured data set, see `load`.
+        advice: What to do otherwise.
 
     Raises:
         UsageError: It takes more than there are.
@@ -52,7 +61,7 @@ def check_step(config: RunConfig, dataset: hn.data.Dataset) -> None:
     if images > len(dataset.train):
         raise folders.UsageError(
             f"a step of {config.method} takes {images:,} images, and {dataset.name} has "
-            f"{len(dataset.train):,} for training: choose a smaller --images_per_network"
+            f"{len(dataset.train):,} for training: {advice}"
         )
 
 

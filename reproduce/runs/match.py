@@ -15,6 +15,24 @@ from reproduce.runs import folder as folders
 LEARNED_NETWORKS = 1_000
 
 
+def finished_run(folder: pathlib.Path) -> RunConfig:
+    """The configuration of a finished run, whose method is known.
+
+    Args:
+        folder: Run folder.
+
+    Raises:
+        RunError: There is no finished run, or its method is that of an extension.
+    """
+    config, _ = folders.finished(folder, RunConfig)
+    if config.method not in METHODS:
+        raise folders.RunError(
+            f"the run in {folder} is of the method '{config.method}', which is not known: name its "
+            "module with --extension"
+        )
+    return config
+
+
 def finished_sampler(folder: pathlib.Path, config: RunConfig) -> hn.WeightSampler:
     """The sampler of a finished run, as it was evaluated.
 
@@ -38,7 +56,7 @@ def ensemble_to_match(folder: pathlib.Path, config: RunConfig) -> hn.Ensemble:
             other networks than those that the method began to learn.
     """
     other_folder = folders.relative_to_here(folder / config.match)
-    other, _ = folders.finished(other_folder, RunConfig)
+    other = finished_run(other_folder)
     if other.dataset != config.dataset:
         raise folders.RunError(
             f"the run in {other_folder} is on {other.dataset}, not {config.dataset}"

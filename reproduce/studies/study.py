@@ -23,6 +23,7 @@ from reproduce.configs import METHODS, TARGETS, RunConfig
 from reproduce.reports import page as pages
 from reproduce.reports import run_page
 from reproduce.reports.tables import Row, html_table, markdown_table
+from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.command import DivergedError, command_line, run_child
 
@@ -209,7 +210,7 @@ class Study(abc.ABC):
         first: dict[str, RunResult] = {}
         for result in results:
             first.setdefault(result.run.entry, result)
-        drawings = [
+        drawings: list[Drawing | None] = [
             ANALYSES[name].side_by_side(
                 {
                     entry: result.metrics["analyses"][name]
@@ -219,7 +220,9 @@ class Study(abc.ABC):
             )
             for name in self.analyses
         ]
-        return [drawing for drawing in drawings if drawing]
+        seeds = {result.run.config.seed for result in results}
+        note = f"; seed {min(seeds)} alone" if len(seeds) > 1 else ""
+        return [one._replace(caption=one.caption + note) for one in drawings if one]
 
     def summary(
         self,
@@ -354,6 +357,10 @@ class Study(abc.ABC):
         left = {
             run.folder: run.config.image_passes for run in runs if not self.is_complete(folder, run)
         }
+        # Those that are not available are noticed before anything is trained on the others.
+        datasets = {run.config.dataset: run.config for run in runs if run.folder in left}
+        for config in datasets.values() if len(datasets) > 1 else ():
+            experiment.check_step(config, experiment.load(config, data_dir))
         for number, run in enumerate(runs, 1):
             line = f"run {number} of {len(runs)}: {run.folder}"
             if run.folder not in left:

@@ -71,6 +71,7 @@ class _Resumable:
 
     trials: dict[str, Any]
     hyperparameters: Any
+    _retry_queue: list[str]
 
     def set_state(self, state):
         """Load a saved state into the present search space, without losing a trial.
@@ -112,6 +113,18 @@ class ListOracle(_Resumable, keras_tuner.Oracle):
             space.Choice(name, list(dict.fromkeys(one[name] for one in candidates)))
         super().__init__(hyperparameters=space, **kwargs)
         self.candidates = candidates
+
+    def create_trial(self, tuner_id):
+        """As Keras Tuner's, which would run again what a search over other settings left behind.
+
+        Args:
+            tuner_id: Name of the process that asks.
+        """
+        wanted = [dict(values) for values in self.candidates]
+        self._retry_queue = [
+            name for name in self._retry_queue if values_of(self.trials[name]) in wanted
+        ]
+        return super().create_trial(tuner_id)
 
     def populate_space(self, trial_id):
         """Propose the next settings; if none are left, workers wait until all trials have ended.

@@ -62,16 +62,18 @@ def preset_choice(row: RunConfig) -> Choice:
     return choice | {"learning_rate": trials.rounded(row.learning_rate)}
 
 
-def candidates(row: RunConfig, count: int) -> list[Choice]:
+def candidates(row: RunConfig, count: int, num_images: int | None = None) -> list[Choice]:
     """The choices that are tried: the preset's, then the points of a Halton sequence.
 
     The sequence spreads any number of points evenly over the logarithm of the rate, the images and
     the networks. It is the same for all methods, each of which leaves out steps of more images than
-    `MOST_IMAGES` and than the preset's; more trials go on with the same sequence.
+    `MOST_IMAGES` and than the preset's, or than there are; more trials go on with the same
+    sequence.
 
     Args:
         row: Row of the method's preset.
         count: Number of trials.
+        num_images: Number of training images; None for enough.
     """
     first = preset_choice(row)
     choices = [first]
@@ -85,7 +87,8 @@ def candidates(row: RunConfig, count: int) -> list[Choice]:
         networks = choice.get("networks_per_step", row.networks_per_step)
         most = max(MOST_IMAGES, row.passes_per_step)
         images = choice.get("images_per_network", row.images_per_network)
-        fits = networks * images <= most
+        step = images if METHODS[row.method].shares_images else networks * images
+        fits = networks * images <= most and (num_images is None or step <= num_images)
         if fits and choice not in choices:
             choices.append(choice)
     return choices[:count]

@@ -40,6 +40,17 @@ class Part:
         return f"{self.host}:{self.port}"
 
 
+def refuse() -> None:
+    """Check that a search in one process is not started as a part of another.
+
+    Raises:
+        UsageError: One of Keras Tuner's variables is set.
+    """
+    given = [name for name in _VARIABLES if name in os.environ]
+    if given:
+        raise UsageError(f"a comparison tunes in one process: unset {', '.join(given)}")
+
+
 def part() -> Part | None:
     """Return the part of this process, or None if it searches alone.
 

@@ -615,3 +615,13 @@ def test_a_comparison_that_is_killed_ends_as_an_undisturbed_one(tmp_path):
     assert "trial " not in said_again  # all trials were finished
     assert "deep_ensemble" in said_again
     assert said_again.count("is complete") == 1
+
+
+@pytest.mark.parametrize("name", ["KERASTUNER_ORACLE_IP", "KERASTUNER_TUNER_ID"])
+def test_variables_of_a_sweep_in_several_processes_are_one_line(monkeypatch, name):
+    monkeypatch.setenv(name, "chief")
+    with (
+        command_line("--dataset=mnist_5k", "--methods=sgd"),
+        pytest.raises(UsageError, match=f"^a comparison tunes in one process: unset {name}$"),
+    ):
+        compare.from_flags()

@@ -101,6 +101,10 @@ class TestTable:
         assert TABLE.published("sgd") == ["", ""]
         half = dataclasses.replace(TABLE, dataset="cifar10:0-4")
         assert half.published("sgd") == ["", ""]
+        few = dataclasses.replace(TABLE, dataset="cifar10:1000")
+        assert few.published("sgd") == ["", ""]
+        more = dataclasses.replace(TABLE, dataset="cifar10_jpeg:49000")
+        assert more.published("sgd") == ["77.36", ""]
         copies = dataclasses.replace(TABLE, dataset="cifar10_jpeg")
         assert copies.published("sgd") == ["77.36", ""]
         assert copies.title() == "Table 1: lenet on CIFAR-10 (JPEG)"
@@ -227,8 +231,8 @@ class TestFlags:
         [
             ("lenet", "paper", {"hypernetwork-published"}),
             ("lenet", "quick", {"hypernetwork-fast"}),
-            ("resnet32", "paper", {"hypernetwork-published", "hypergan"}),
-            ("resnet32", "quick", {"hypernetwork-fast", "hypergan"}),
+            ("resnet32", "paper", {"hypernetwork-published", "mixture", "hypergan"}),
+            ("resnet32", "quick", {"hypernetwork-fast", "mixture", "hypergan"}),
             (
                 "lenet",
                 "fast",

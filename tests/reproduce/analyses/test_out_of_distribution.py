@@ -82,6 +82,7 @@ def test_one_network_has_no_scores_of_disagreement(analyse):
         (["cifar10_jpeg"], "cifar10:0-4", 3, "is in distribution for networks trained on cifar10"),
         (["mnist:4-5"], "mnist_5k:0-4", 1, "is in distribution for networks trained on mnist_5k"),
         (["mnist"], "mnist:5000", 1, "is in distribution for networks trained on mnist:5000"),
+        (["mnist:5000"], "cifar10", 3, "--ood=mnist:5000 names a number of training images"),
         (["mnist:5-12"], "cifar10", 3, "Unknown classes '5-12' of mnist"),
         (["noise:3"], "cifar10", 3, "Unknown data set 'noise'"),
         (["cifar10:5-9"], "mnist_5k", 1, "has colour images, and the networks take grey ones"),

@@ -144,6 +144,21 @@ class TestRunFlags:
         with command_line(*words, flag):
             assert run_flags.config_from_flags("mnist").restart_every == 0
 
+    def test_a_rate_falls_to_0_along_a_cosine_only(self):
+        words = ("--preset=paper", "--dataset=mnist_5k", "--learning_rate_left=0")
+        with command_line(*words), pytest.raises(UsageError, match="needs --learning_rate_sch"):
+            run_flags.config_from_flags("mnist")
+        with command_line(*words, "--learning_rate_schedule=cosine"):
+            assert run_flags.config_from_flags("mnist").learning_rate_left == 0
+
+    def test_restarts_that_were_taken_away_have_a_folder_of_their_own(self):
+        words = ("--method=hypergan", "--preset=paper", "--dataset=mnist_5k")
+        folders_of = []
+        for more in ((), ("--learning_rate_schedule=exponential",)):
+            with command_line(*words, *more):
+                folders_of.append(run_flags.default_folder(run_flags.config_from_flags("mnist")))
+        assert len(set(folders_of)) == 2
+
     def test_the_match_of_a_run_is_a_path_from_its_folder(self, monkeypatch, tmp_path):
         calls = []
         monkeypatch.setattr(run_flags, "run", lambda config, *_, **__: calls.append(config) or {})

@@ -122,3 +122,17 @@ def test_a_browser_shows_all_pictures_and_nothing_overflows(width, analyse, tmp_
     undrawn = [path for path in (folder / "figures").glob("*.png") if path.stat().st_size < 100]
     assert broken == len(undrawn) == 2  # those of the training, which the fixture does not draw
     assert overflow == 0
+
+
+def test_numbers_of_other_settings_stand_in_rows_of_their_own():
+    from reproduce.analyses.base import percent
+    from reproduce.reports.tables import Row
+
+    columns = [
+        [Row(percent("misled", f"misled at eps = {size}", "lower"), value)]
+        for size, value in (("0.1", 0.25), ("0.3", 0.75))
+    ]
+    table = run_page._table(["a", "b"], columns, {})
+    for size, value in (("0.1", "25"), ("0.3", "75")):
+        [row] = [line for line in table.split("<tr>") if f"eps = {size}" in line]
+        assert value in row and row.count("<td") >= 2

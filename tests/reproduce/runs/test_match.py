@@ -15,7 +15,7 @@ from reproduce.configs import RunConfig
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError
-from reproduce.runs.match import ensemble_to_match, finished_sampler
+from reproduce.runs.match import ensemble_to_match, finished_run, finished_sampler
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -164,3 +164,12 @@ def test_networks_that_are_equal_cannot_be_matched(small_run, monkeypatch, tmp_p
     with pytest.raises(RunError, match="the noise cannot be matched: no noise is as weak"):
         experiment.run(config, tmp_path / "noise")
     assert not (tmp_path / "noise" / "metrics.json").exists()
+
+
+def test_a_run_of_an_unknown_method_asks_for_its_module(small_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"method": "jitter"}))
+    with pytest.raises(RunError, match=r"of the method 'jitter', which is not known: name its mod"):
+        finished_run(folder)

@@ -46,6 +46,12 @@ class TestCandidates:
         for choice in tuning.candidates(row("hypernetwork"), 40):
             assert choice["networks_per_step"] * choice["images_per_network"] <= 1_280
 
+    def test_a_step_takes_no_more_images_than_there_are(self):
+        for choice in tuning.candidates(row("hypernetwork"), 8, 300):
+            assert choice["networks_per_step"] * choice["images_per_network"] <= 300
+        shared = tuning.candidates(row("hypergan"), 8)  # all networks see the same images
+        assert tuning.candidates(row("hypergan"), 8, 300) == shared
+
     def test_they_cover_the_range(self):
         config = row("hypernetwork")
         choices = tuning.candidates(config, 13)[1:]
@@ -162,6 +168,25 @@ class TestTune:
         [state] = folder.glob("seed=0-tuner/trial_*0/trial.json")
         state.write_text("{")  # killed while it was written
         assert tuning.passes_left(config_of, choices, folder) == passes[0] + passes[3]
+
+    def test_a_trial_that_was_cut_off_is_not_repeated_if_fewer_are_asked_for(
+        self, monkeypatch, tmp_path
+    ):
+        tried = []
+
+        def trial(config, dataset, folder):
+            tried.append(config.images_per_network)
+            if len(tried) == 3:
+                raise KeyboardInterrupt
+            return {tuning.OBJECTIVE: float(len(tried))}
+
+        monkeypatch.setattr(tuning.experiment, "trial", trial)
+        with pytest.raises(KeyboardInterrupt):
+            tune(tmp_path / "sgd", 4)
+        assert len(tune(tmp_path / "sgd", 2).trials) == 2
+        assert len(tried) == 3
+        again = tune(tmp_path / "sgd", 3).trials
+        assert len(tried) == 4 and tried[3] == tried[2] == again[2]["images_per_network"]
 
     def test_a_trial_that_diverged_is_not_chosen(self, monkeypatch, tmp_path):
         def trial(config, dataset, folder):
