@@ -1,0 +1,191 @@
+"""What a compiled loss says of a target's outputs and of labels, and whether they fit together."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hypernet_tf.targets import Target
+from hypernet_tf.targets.outputs import Outputs, infer_outputs, num_columns
+
+
+class _Losses(NamedTuple):
+    """Keras losses of one kind.
+
+    Attributes:
+        classes: Their classes.
+        functions: Their functions.
+    """
+
+    classes: tuple[type, ...]
+    functions: tuple[Any, ...]
+
+    def __contains__(self, loss: object) -> bool:
+        return isinstance(loss, self.classes) or any(loss is one for one in self.functions)
+
+
+_BINARY = _Losses(
+    (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy),
+    (keras.losses.binary_crossentropy, keras.losses.binary_focal_crossentropy),
+)
+_SPARSE = _Losses(
+    (keras.losses.SparseCategoricalCrossentropy,),
+    (keras.losses.sparse_categorical_crossentropy,),
+)
+_ONE_HOT = _Losses(
+    (keras.losses.CategoricalCrossentropy, keras.losses.CategoricalFocalCrossentropy),
+    (keras.losses.categorical_crossentropy, keras.losses.categorical_focal_crossentropy),
+)
+
+
+def check_loss(loss: Any, target: Target) -> Outputs | None:
+    """Compare a loss with what a target returns.
+
+    Args:
+        loss: Loss that `compile` was given: a Keras loss, its name, or a function.
+        target: The target.
+
+    Returns:
+        What a classification loss takes, "logits" or "probabilities", or "label_logits" or
+        "label_probabilities" for a binary loss of several columns; None for any other loss.
+
+    Raises:
+        ValueError: A loss of logits on outputs that are probabilities, or the reverse.
+    """
+    if isinstance(loss, (list, tuple, dict)):
+        return _check_losses(keras.tree.flatten(loss), target)
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    if loss in _BINARY:
+        if not target.single_column:
+            return _labels_of(loss, target)
+        numbers = target.outputs == "values" and infer_outputs(target.plan) == "probabilities"
+        if numbers and not getattr(loss, "from_logits", False):
+            return None  # from 0 to 1, and no classes, such as pixels: the user said so
+    elif not (loss in _SPARSE or loss in _ONE_HOT):
+        return None
+    if getattr(loss, "from_logits", False):
+        if target.outputs == "probabilities":
+            raise ValueError(
+                "The loss takes logits (from_logits=True), but the target ends in probabilities: "
+                "drop the target's softmax or from_logits."
+            )
+        return "logits"
+    if target.outputs != "probabilities":
+        raise ValueError(
+            "The loss takes probabilities, but the target does not end in a softmax: give the loss "
+            "from_logits=True, or say Target(model, outputs='probabilities') if they are some."
+        )
+    return "probabilities"
+
+
+def _check_losses(losses: list, target: Target) -> Outputs | None:
+    """`check_loss` for a loss of each output; those of several outputs mean one thing or nothing.
+
+    Args:
+        losses: Losses, or None, of the outputs.
+        target: The target.
+    """
+    shapes = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
+    if len(shapes) == 1:
+        return check_loss(losses[0], target) if len(losses) == 1 else None
+    losses = [keras.losses.get(loss) if isinstance(loss, str) else loss for loss in losses]
+    single = all(shape[-1:] == (1,) for shape in shapes)
+    of_logits = all(
+        (loss in _SPARSE or loss in _ONE_HOT or (single and loss in _BINARY))
+        and getattr(loss, "from_logits", False)
+        for loss in losses
+    )
+    each_has_one = len(losses) == len(shapes)
+    return "logits" if of_logits and each_has_one and target.outputs != "probabilities" else None
+
+
+def check_reduction(loss: Any) -> None:
+    """Check that losses are means over examples: networks and replicas average theirs.
+
+    Args:
+        loss: Loss, or losses of several outputs, that `compile` was given.
+
+    Raises:
+        ValueError: A loss is a sum, or is not reduced.
+    """
+    for one in keras.tree.flatten(loss):
+        reduction = getattr(one, "reduction", "sum_over_batch_size")
+        if reduction not in ("sum_over_batch_size", "mean", "mean_with_sample_weight"):
+            raise ValueError(
+                f"The loss has reduction={reduction!r}, but networks average theirs: use "
+                "'sum_over_batch_size', and lam as a factor."
+            )
+
+
+def check_labels(loss: Any, y: Any, target: Target) -> None:
+    """Compare the labels of examples with what a loss of classes takes.
+
+    Args:
+        loss: Loss that `compile` was given.
+        y: Labels; an array is searched for numbers that are no class.
+        target: The target, of whose last axis the loss takes a class.
+
+    Raises:
+        ValueError: One-hot labels for a loss that takes numbers of classes, or the reverse; or
+            numbers of classes that the target does not have.
+    """
+    parts = keras.tree.flatten(loss)
+    loss = parts[0] if len(parts) == 1 else loss
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    sparse, one_hot = loss in _SPARSE, loss in _ONE_HOT
+    refs = keras.tree.flatten(target.plan.outputs)
+    if not (sparse or one_hot) or len(refs) > 1 or not hasattr(y, "shape"):
+        return
+    given, wanted = tuple(y.shape[1:]), tuple(target.plan.shapes[refs[0]])
+    shown = f"[examples, {', '.join(map(str, given))}]" if given else "[examples]"
+    if sparse and given == wanted and wanted[-1:] not in ((), (1,)):
+        raise ValueError(
+            f"The loss takes numbers of classes, but the labels {shown} are one-hot: use "
+            "keras.losses.CategoricalCrossentropy, or y.argmax(-1)."
+        )
+    is_numbers = sparse and given in (wanted[:-1], (*wanted[:-1], 1))
+    # A loss may leave out examples of a class that is none, such as -1.
+    leaves_out = getattr(loss, "ignore_class", None) is not None
+    if is_numbers and isinstance(y, np.ndarray) and not leaves_out:
+        low, high, classes = y.min(initial=0), y.max(initial=0), int(wanted[-1] or 0)
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"Labels run from {low} to {high}, but the target has {classes} classes: number "
+                f"them from 0 to {classes - 1}."
+            )
+    if one_hot and given in (wanted[:-1], (*wanted[:-1], 1)) and wanted[-1:] not in ((), (1,)):
+        raise ValueError(
+            f"The loss takes one-hot labels, but the labels {shown} are numbers of classes: use "
+            "keras.losses.SparseCategoricalCrossentropy."
+        )
+
+
+def some_labels(x: Any, y: Any) -> Any:
+    """Labels of two examples as `fit` takes them; None where it would have to read some."""
+    if isinstance(x, tf.data.Dataset):
+        y = keras.utils.unpack_x_y_sample_weight(x.element_spec)[1]
+    parts = [] if y is None else keras.tree.flatten(y)
+    known = all(isinstance(part, (np.ndarray, tf.Tensor, tf.TensorSpec)) for part in parts)
+    if not parts or not known:
+        return None
+    if not all(tf.TensorShape(part.shape)[1:].is_fully_defined() for part in parts):
+        return None
+    return keras.tree.map_structure(lambda t: tf.zeros([2, *t.shape[1:]], tf.as_dtype(t.dtype)), y)
+
+
+def _labels_of(loss: Any, target: Target) -> Outputs | None:
+    """What a binary loss takes of several columns; None where they are no labels."""
+    if getattr(loss, "from_logits", False):
+        if target.outputs in ("probabilities", "label_probabilities"):
+            raise ValueError(
+                "The loss takes logits (from_logits=True), but the target ends in probabilities: "
+                "drop the target's softmax or sigmoid, or from_logits."
+            )
+        # One-versus-rest losses of classes are those of a target that the user calls "logits".
+        return (
+            None if target.outputs == "logits" or not num_columns(target.plan) else "label_logits"
+        )
+    return target.outputs if target.has_labels else None

@@ -1,0 +1,132 @@
+"""What losses say of outputs and of labels."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_samplers import LOGITS, classifier, hypernetwork
+
+import hypernet_tf as hn
+from hypernet_tf.samplers import losses
+
+
+@pytest.mark.parametrize(
+    ("loss", "units", "outputs"),
+    [
+        (keras.losses.CategoricalFocalCrossentropy, 3, "logits"),
+        (keras.losses.BinaryFocalCrossentropy, 1, "logits"),
+        (keras.losses.BinaryFocalCrossentropy, 3, "label_logits"),
+    ],
+)
+def test_focal_losses_say_what_outputs_are(loss, units, outputs):
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(units)])
+    sampler = hn.DeepEnsemble(model, num_networks=2)
+    sampler.compile(loss=loss(from_logits=True))
+    assert sampler.target.outputs == outputs
+    if units == 3 and outputs == "logits":
+        with pytest.raises(ValueError, match="does not end in a softmax"):
+            sampler.compile(loss=loss())
+
+
+@pytest.mark.parametrize("reduction", ["sum", None])
+def test_losses_that_are_sums_are_an_error(reduction):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+    for given in (loss, [loss]):
+        with pytest.raises(ValueError, match=r"^The loss has reduction='?\w+'?, but networks"):
+            deep_ensemble().compile(loss=given)
+
+
+def test_a_list_of_one_loss_is_that_loss(blobs):
+    sampler = deep_ensemble(num_networks=2)
+    sampler.compile(loss=[LOGITS])
+    assert sampler.target.outputs == "logits"
+    np.testing.assert_allclose(sampler.predict(blobs[0]).sum(-1), 1, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"^Labels run from 0 to 7, but the target has 3 classes"):
+        sampler.fit(blobs[0], blobs[1] + 5, verbose=0)
+
+
+def test_compiling_again_forgets_what_the_loss_before_said_of_the_outputs():
+    sampler = hypernetwork()
+    sampler.compile(loss=LOGITS)
+    assert sampler.target.outputs == "logits"
+    sampler.compile(loss="mse")
+    assert sampler.target.outputs == "values"
+
+
+def test_labels_of_the_wrong_kind_are_one_line(blobs):
+    x, y = blobs
+    sampler = hypernetwork()
+    one_hot = keras.utils.to_categorical(y)
+    sampler.compile(loss=LOGITS)
+    with pytest.raises(ValueError, match=r"^The loss takes numbers of classes, .*one-hot: use"):
+        sampler.fit(x, one_hot)
+    sampler.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    for numbers in (y, y[:, None], tf.data.Dataset.from_tensor_slices((x, y)).batch(8)):
+        given = (numbers,) if isinstance(numbers, tf.data.Dataset) else (x, numbers)
+        with pytest.raises(ValueError, match=r"^The loss takes one-hot labels, .* numbers of cl"):
+            sampler.fit(*given)
+    sampler.compile(loss=LOGITS)
+    with pytest.raises(ValueError, match=r"^Labels run from 0 to 7, but the target has 3 classes"):
+        sampler.fit(x, y % 3 + 5)
+    leaving_out = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+    losses.check_labels(leaving_out, y - 1, sampler.target)
+
+
+@pytest.mark.parametrize(
+    ("losses", "outputs"),
+    [
+        (lambda sparse, mse: {"a": sparse, "b": mse}, "values"),
+        (lambda sparse, mse: {"a": sparse, "b": None}, "values"),
+        (lambda sparse, mse: {"a": sparse}, "values"),
+        (lambda sparse, mse: {"a": sparse, "b": sparse}, "logits"),
+        (lambda sparse, mse: sparse, "logits"),
+    ],
+    ids=["two kinds", "none", "one", "both", "for all"],
+)
+def test_losses_of_two_outputs_tell_logits_only_where_all_are(losses, outputs):
+    inputs = keras.Input((4,))
+    heads = {"a": keras.layers.Dense(3, name="a")(inputs), "b": keras.layers.Dense(2)(inputs)}
+    sampler = hn.DeepEnsemble(keras.Model(inputs, heads), num_networks=2)
+    sparse = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sampler.compile("sgd", losses(sparse, keras.losses.MeanSquaredError()))
+    assert sampler.target.outputs == outputs
+    x = np.ones((3, 4), "float32")
+    raw = sampler.sample(2).outputs(x)["b"]
+    mean = raw if outputs == "values" else keras.ops.softmax(raw)
+    np.testing.assert_allclose(sampler.predict(x)["b"], np.mean(mean, 0), rtol=1e-5)
+
+
+def test_pixels_from_0_to_1_are_values_for_a_binary_loss():
+    x = np.random.default_rng(0).random((12, 6, 6, 1)).astype("float32")
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), layers.Conv2D(1, 3, padding="same", activation="sigmoid")]
+    )
+    sampler = hn.DeepEnsemble(hn.Target(model, outputs="values"), num_networks=2)
+    sampler.compile("sgd", "binary_crossentropy")
+    sampler.fit(x, x, verbose=0)
+    ensemble = sampler.sample(2)
+    assert ensemble.evaluate(x, x).mean_squared_error == pytest.approx(
+        ((ensemble.predict(x) - x) ** 2).mean(), rel=1e-5
+    )
+
+
+def test_the_mean_of_logits_stays_where_a_loss_sees_it(blobs, tmp_path):
+    """One class against the rest: the mean of the logits is no symmetry of sigmoids."""
+    x, y = blobs
+    one_hot = keras.utils.to_categorical(y, 3)
+    target = hn.Target(classifier(), outputs="logits")
+    sampler = hn.DeepEnsemble(target, num_networks=4)
+    raw = [tf.identity(variable) for variable in sampler.theta]
+    raw[-1] -= 2.0
+    sampler.theta[-1].assign(raw[-1])
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    sampler.compile("sgd", loss)
+    member = sampler.evaluate(x, one_hot, verbose=0, return_dict=True)["member_loss"]
+    outputs, _ = target.run_each(hn.WeightSet(raw, []), x)
+    assert member == pytest.approx(float(loss(np.repeat(one_hot[None], 4, 0), outputs)), rel=1e-5)
+    sampler.save(tmp_path / "sampler.keras")
+    loaded = keras.saving.load_model(tmp_path / "sampler.keras", compile=False)
+    np.testing.assert_array_equal(loaded.sample(4).theta(), sampler.sample(4).theta())
+    sampler.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    bias = sampler.sample(4).weights.trainable[-1]
+    np.testing.assert_allclose(tf.reduce_sum(bias, -1), 0, atol=1e-5)
