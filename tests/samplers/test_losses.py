@@ -4,10 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_samplers import LOGITS, classifier, hypernetwork
+from small_samplers import LOGITS, classifier, deep_ensemble, hypernetwork
 
 import hypernet_tf as hn
 from hypernet_tf.samplers import losses
+
+layers = keras.layers
 
 
 @pytest.mark.parametrize(
