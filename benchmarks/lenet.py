@@ -45,8 +45,8 @@ def build(images: np.ndarray, penalty: float) -> keras.Sequential:
         if "kernel_regularizer" in config:
             config["kernel_regularizer"] = keras.regularizers.L2(penalty / 2)
         layers.append(type(layer).from_config(config))
-    x = images / 255
-    norm = keras.layers.Normalization(mean=x.mean((0, 1, 2)), variance=x.var((0, 1, 2)))
+    mean, variance = images.mean((0, 1, 2)) / 255, images.var((0, 1, 2)) / 255**2
+    norm = keras.layers.Normalization(mean=mean, variance=variance)
     # In float32 at the end, where a softmax of half precision would round.
     last = keras.layers.Activation("linear", dtype="float32")
     return keras.Sequential([keras.Input(images.shape[1:]), norm, *layers, last])

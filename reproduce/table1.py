@@ -85,7 +85,8 @@ flags.DEFINE_list(
     None,
     f"Some of {', '.join(COLUMNS)}, or methods of `reproduce.cifar` that need no --match. Default: "
     "those named here that have this preset and differ with it; for ResNet-32 without hypergan, a "
-    "step of which takes the memory of thousands of images.",
+    "step of which takes the memory of thousands of images, and without mixture, which has no "
+    "preset for it.",
 )
 
 

@@ -221,7 +221,7 @@ def adversarial_success(
             )
             require_numbers(log_p.numpy(), x[batch], logits="logits" in target.outputs)
             predictions = log_p.numpy().argmax(-1)
-            for images, (unchanged, *others), label, aim in zip(
+            for shown, (unchanged, *others), label, aim in zip(
                 moved, predictions, labels, chosen, strict=True
             ):
                 bar.update()
@@ -229,7 +229,7 @@ def adversarial_success(
                     continue
                 network = vote = np.array(others)  # [E]
                 if num_networks:
-                    log_p = sample(num_networks, next(seeds)).log_probabilities(images)
+                    log_p = sample(num_networks, next(seeds)).log_probabilities(shown)
                     vote = majority_vote(log_p.argmax(-1), num_classes)
                 rows.append((network != label, vote != label, network == aim, vote == aim))
     if not rows:

@@ -64,6 +64,11 @@ class DiversityTerm:
     def __init__(self, *, weight: float = 1.0):
         self.weight = weight
 
+    @property
+    def fewest_networks(self) -> int:
+        """The smallest number of networks that the term compares."""
+        return 1
+
     def value(self, step: StepRecord) -> tf.Tensor:
         """The term without its factor: a scalar that decreases as diversity grows.
 
@@ -128,6 +133,11 @@ class NegativeEntropy(DiversityTerm):
         self.epsilon = epsilon
         self.dimension = dimension
         self.subset = subset
+
+    @property
+    def fewest_networks(self) -> int:
+        """A network and k neighbours."""
+        return self.k + 1
 
     def points(self, step: StepRecord) -> tf.Tensor:
         """Points [N, ...] whose entropy is estimated."""
@@ -194,8 +204,8 @@ class NegativeOutputEntropy(NegativeEntropy):
 
     def points(self, step: StepRecord) -> tf.Tensor:
         """All outputs of a network as one vector, [N, ...]."""
-        parts = [tf.reshape(t, [t.shape[0], -1]) for t in keras.tree.flatten(step.outputs)]
-        return tf.concat(parts, 1)
+        count = step.theta.shape[0]
+        return tf.concat([tf.reshape(t, [count, -1]) for t in keras.tree.flatten(step.outputs)], 1)
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")

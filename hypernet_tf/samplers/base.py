@@ -9,7 +9,7 @@ import inspect
 import math
 import numbers
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import keras
@@ -90,7 +90,8 @@ class WeightSampler(keras.Model, abc.ABC):
         prior_scale: Standard deviation of a normal prior on the weights, which adds
             `NegativeLogPrior`; None for no prior.
         gauge: Whether symmetries are fixed; or a dict with options of `Gauge`. If the compiled loss
-            of logits is not one of a softmax, their mean is no symmetry and stays.
+            of logits is not one of Keras's for a softmax, their mean stays unless `softmax` is
+            among the options.
         gauge_epsilon: Epsilon of `Gauge`.
         shared_inputs: Whether all networks of a training step see the same images.
         seed: Seed of training. A step is a function of (seed, step, variables, data).
@@ -101,7 +102,7 @@ class WeightSampler(keras.Model, abc.ABC):
         batch_norm_data: Inputs on which `sample` computes the moving statistics of batch
             normalisation; of a data set the first 1,000 are kept. Unless they are set, each `fit`
             keeps 1,000 of its training inputs if the target has batch normalisation. They are saved
-            with the sampler.
+            with the sampler, unless they are words.
 
     Raises:
         ValueError: An argument is out of range.
@@ -288,7 +289,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     @property
     def fewest_on_a_device(self) -> int:
-        """The smallest number of a step's networks that a device can run; 0 for a part of one."""
+        """The smallest number of a step's networks on a device; 0 if several may share one."""
         return 0
 
     def num_available_after(self, steps: int) -> int | None:
@@ -450,8 +451,9 @@ class WeightSampler(keras.Model, abc.ABC):
         meaning = check_loss(loss, given)
         wanted = given if meaning in (None, given.outputs) else given.with_outputs(meaning)
         options = self._given_gauge
-        if wanted.outputs == "logits" and None is meaning is not loss and options is not False:
-            options = (options if isinstance(options, dict) else {}) | {"softmax": False}
+        unknown = meaning is None and loss is not None  # not known to be that of a softmax
+        if wanted.outputs == "logits" and unknown and options is not False:
+            options = {"softmax": False} | (options if isinstance(options, dict) else {})
         if wanted.outputs != self.target.outputs or options != self._gauge_options:
             self._gauge_options = options
             self._set_target(wanted)
@@ -565,12 +567,7 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         self._check_inputs(x)
         if self.target.statistics and self._keeps_inputs:
-            trained = x
-            if kwargs.get("validation_split") and kwargs.get("validation_data") is None:
-                size = len(keras.tree.flatten(x)[0])  # Keras splits off the last part
-                size = math.floor(size * (1 - kwargs["validation_split"]))
-                trained = keras.tree.map_structure(lambda t: t[:size], x)
-            some = some_inputs(trained, BATCH_NORM_EXAMPLES)
+            some = some_inputs(trained_inputs(x, kwargs), BATCH_NORM_EXAMPLES)
             self._batch_norm_data = self._batch_norm_data if some is None else some
         if kwargs.get("validation_data") is not None:
             self._check_batch_norm_data()  # now, rather than after the first epoch
@@ -668,9 +665,15 @@ class WeightSampler(keras.Model, abc.ABC):
                 images = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt.x)
                 outputs, _ = self.target.run(weights, images, training=True, batch_statistics=True)
                 labels = keras.tree.map_structure(lambda t: share.first(t[:size]), dealt.y)
-            outputs = keras.tree.map_structure(lambda t: self.target.centred(widened(t)), outputs)
+            outputs = keras.tree.map_structure(lambda t: self._centred(widened(t)), outputs)
             record = record._replace(outputs=gathered(outputs), y=labels)
         return record
+
+    def _centred(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Outputs without what the loss does not see: the mean of logits before a softmax."""
+        options = self._gauge_options
+        seen = isinstance(options, dict) and not options.get("softmax", True)
+        return outputs if seen else self.target.centred(outputs)
 
     def _sum_of_terms(self, record: StepRecord) -> tf.Tensor:
         return sum((term(record) for term in self._terms), tf.zeros([]))
@@ -680,8 +683,8 @@ class WeightSampler(keras.Model, abc.ABC):
     def prediction_networks(self) -> Ensemble:
         """The networks behind `predict`, `evaluate` and a call.
 
-        They are `sample(10, seed=0)`, or all networks of a finite sampler; more than 10 where a
-        diversity term compares a network with its k-th neighbour, k + 1 of them.
+        They are `sample(10, seed=0)`, or all networks of a finite sampler; more than 10 if a
+        diversity term needs them.
 
         Raises:
             ValueError: The target has batch normalisation, and there is no data for its statistics.
@@ -690,8 +693,8 @@ class WeightSampler(keras.Model, abc.ABC):
 
     @property
     def _num_prediction_networks(self) -> int:
-        """10, or as many as a term of the k-th neighbour needs."""
-        return max([PREDICTION_NETWORKS, *(getattr(term, "k", 0) + 1 for term in self._terms)])
+        """10, or more if a term needs them."""
+        return max([PREDICTION_NETWORKS, *(term.fewest_networks for term in self._terms)])
 
     def _prediction_draw(self) -> tuple[Draw, Ensemble]:
         self._check_batch_norm_data()
@@ -844,7 +847,7 @@ class WeightSampler(keras.Model, abc.ABC):
         theta, seed = self.target.flatten(trained), stream_seed(self.seed, TERMS, 0)
         record = StepRecord(theta, drawn.z, drawn.codes, seed=seed)
         if any(term.uses_outputs for term in self._terms):
-            centred = keras.tree.map_structure(self.target.centred, outputs)
+            centred = keras.tree.map_structure(self._centred, outputs)
             record = record._replace(outputs=centred, y=y)
         objective = self.lam * member_loss + self._sum_of_terms(record) + self.extra_loss(drawn)
         size = tf.shape(keras.tree.flatten(x)[0])[0]
@@ -905,9 +908,9 @@ class WeightSampler(keras.Model, abc.ABC):
         for index, value in enumerate(self.target.frozen):
             store[f"target_{index}"] = value.numpy()
         inputs = keras.tree.flatten(self.batch_norm_data)
-        numbers = all(np.asarray(part).dtype.kind not in "OSU" for part in inputs)
-        # Words have no place in such a file: a loaded sampler asks for its inputs again.
-        if self.target.statistics and self.batch_norm_data is not None and numbers:
+        words = any(np.asarray(part).dtype.kind in "OSU" for part in inputs)
+        # Words cannot be in such a file: a loaded sampler asks for its inputs again.
+        if self.target.statistics and self.batch_norm_data is not None and not words:
             # A dict flattens in the order of its keys, and is packed in that of the model's inputs.
             for index, part in enumerate(self.target.inputs_in_order(self.batch_norm_data)):
                 store[f"batch_norm_data_{index}"] = np.asarray(part)
@@ -975,6 +978,21 @@ def _rest(tensor: tf.Tensor, axes: int) -> list:
     """The shape of a tensor without its first axes."""
     shape, dynamic = tensor.shape[axes:], tf.shape(tensor)
     return [dynamic[axes + i] if size is None else size for i, size in enumerate(shape)]
+
+
+def trained_inputs(x: Any, options: Mapping[str, Any]) -> Any:
+    """The inputs of `fit` without the last part, which Keras splits off for validation.
+
+    Args:
+        x: What `fit` was given.
+        options: Its other arguments by name.
+    """
+    arrays = all(hasattr(part, "shape") for part in keras.tree.flatten(x))
+    split = options.get("validation_split")
+    if not split or not arrays or options.get("validation_data") is not None:
+        return x
+    size = math.floor(len(keras.tree.flatten(x)[0]) * (1 - split))
+    return keras.tree.map_structure(lambda t: t[:size], x)
 
 
 def some_inputs(x: Any, count: int) -> Any:

@@ -11,7 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.ensembles.inference import examples_at_once
-from hypernet_tf.samplers.base import check_num_data, is_number, is_whole, some_inputs
+from hypernet_tf.samplers.base import (
+    check_num_data,
+    is_number,
+    is_whole,
+    some_inputs,
+    trained_inputs,
+)
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
@@ -222,9 +228,10 @@ class BHN(LatentSampler):
         self._check_inputs(x)
         if not self.step.numpy():
             # All activations of one network on these inputs are in memory at once.
-            activations = self.target.activations_per_example(some_inputs(x, 1))
+            trained = trained_inputs(x, kwargs)
+            activations = self.target.activations_per_example(some_inputs(trained, 1))
             count = min(INITIAL_INPUTS, max(2, examples_at_once(activations, 1)))
-            self.initialize(some_inputs(x, count))
+            self.initialize(some_inputs(trained, count))
         return super().fit(x, *args, **kwargs)
 
     def initialize(self, x: Any = None, *, verbose: int = 0) -> None:

@@ -50,9 +50,11 @@ class Mixture(LatentSampler):
         if not samplers:
             raise ValueError("A mixture of no samplers: give at least one.")
         first = samplers[0]
-        own = ("extra_loss", "initialize", "minimized", "train_step", "gauge", "trains_in_gauge")
+        trains = ("extra_loss", "initialize", "minimized", "train_step", "gauge", "trains_in_gauge")
         for sampler in samplers:
-            for name in own:
+            if getattr(sampler, "_is_part", False):
+                raise ValueError("A sampler is part of another mixture: make another one.")
+            for name in trains:
                 if getattr(type(sampler), name) is not getattr(WeightSampler, name):
                     raise ValueError(
                         f"A mixture trains for accuracy and diversity alone, and would leave out "
@@ -74,29 +76,23 @@ class Mixture(LatentSampler):
             "num_networks": sum(sampler.num_networks for sampler in samplers),
         }
         super().__init__(first.target, **defaults | kwargs)
+        fewest = max(sampler.fewest_networks for sampler in samplers)
+        if self.num_networks < fewest * len(samplers):
+            raise ValueError(
+                f"A step of {self.num_networks} networks has fewer than {fewest} for some of "
+                f"{len(samplers)} samplers: give num_networks of at least {fewest * len(samplers)}."
+            )
         # Terms are those of the mixture: a part has none, which it would save as its own.
         for sampler in samplers:
-            sampler.diversity, sampler._terms = [], []
+            sampler.diversity, sampler._terms, sampler._is_part = [], [], True
         self.samplers = samplers
-        self._check_count(self.num_networks, "A step of")
         self.latent_dim = 1 + first.latent_dim
         self.built = True
 
     @property
     def fewest_on_a_device(self) -> int:
-        """As many networks as each sampler needs, for all samplers."""
-        return len(self.samplers) * max(sampler.fewest_networks for sampler in self.samplers)
-
-    def _check_count(self, count: int, of_whom: str) -> None:
-        """Check that each sampler has as many networks of a step as it needs."""
-        needed = self.fewest_on_a_device
-        each = needed // len(self.samplers)
-        if count < needed:
-            raise ValueError(
-                f"{of_whom} {count} networks has fewer than {each} for some of "
-                f"{len(self.samplers)} samplers: give num_networks of at least {needed}, for each "
-                "device."
-            )
+        """One network of each sampler: batch normalisation is over those of all devices."""
+        return len(self.samplers)
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
         """The number of a sampler and its latent vector, z [N, 1 + d]."""
@@ -125,11 +121,14 @@ class Mixture(LatentSampler):
             takes, and `codes` if all samplers have them.
 
         Raises:
-            ValueError: A training step has too few networks for some sampler.
+            ValueError: A training step has no network for some sampler.
         """
         size = len(self.samplers)
-        if training and z.shape[0] is not None:
-            self._check_count(z.shape[0], "A device that runs")
+        if training and z.shape[0] is not None and z.shape[0] < size:
+            raise ValueError(
+                f"A device that runs {z.shape[0]} networks has none for some of {size} samplers: "
+                f"give num_networks of at least {size} for each device."
+            )
         numbers = tf.clip_by_value(tf.cast(tf.round(z[:, 0]), tf.int32), 0, size - 1)
         positions = tf.dynamic_partition(tf.range(tf.shape(z)[0]), numbers, size)
         draws = [

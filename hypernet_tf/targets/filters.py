@@ -218,8 +218,12 @@ def _check_supported(operation: Any) -> None:
             "steps before, and generated weights have none: use renorm=False."
         )
     state = getattr(operation, "non_trainable_variables", [])
-    trains = getattr(operation, "trainable", False)
-    if trains and not is_norm and any(v.name == "moving_variance" for v in state):
+    inside = operation._flatten_layers() if isinstance(operation, keras.Layer) else ()
+    trains = any(
+        isinstance(layer, keras.layers.BatchNormalization) and layer.trainable for layer in inside
+    )
+    named = variables and any(v.name == "moving_variance" for v in state)
+    if not is_norm and (trains or named):
         raise ValueError(
             f"Layer '{operation.name}' has batch normalisation inside it, whose statistics cannot "
             "be computed for each network: make it a layer of the model itself."

@@ -12,23 +12,6 @@ from hypernet_tf.targets.graph import Plan, Ref
 # each of several labels; or numbers (regression).
 Outputs = Literal["logits", "probabilities", "label_logits", "label_probabilities", "values"]
 
-# Layers that apply their `activation` last. A recurrent one applies it in each step, before a gate.
-ENDS_IN_ACTIVATION = (
-    keras.layers.Activation,
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-
 
 def infer_outputs(plan: Plan) -> Outputs:
     """What the outputs are.
@@ -98,12 +81,13 @@ def is_softmax(operation: Any) -> bool:
     kind = type(operation)
     if kind.__name__ == "Softmax" and kind.__module__.startswith("keras."):
         return operation.axis == -1
-    return _last_activation(operation) is keras.activations.softmax
+    return last_activation(operation) is keras.activations.softmax
 
 
-def _last_activation(operation: Any) -> Any:
-    """The activation that a layer applies last; None where it has none, or applies it elsewhere."""
-    return operation.activation if isinstance(operation, ENDS_IN_ACTIVATION) else None
+def last_activation(operation: Any) -> Any:
+    """The activation at the end of a layer, or None: a recurrent layer has one inside its steps."""
+    recurrent = isinstance(operation, keras.layers.RNN)
+    return None if recurrent else getattr(operation, "activation", None)
 
 
 def _operation(plan: Plan, ref: Ref) -> Any:
@@ -125,7 +109,7 @@ def _is_sigmoid(plan: Plan, ref: Ref) -> bool:
     kind = type(operation)
     if kind.__name__ == "Sigmoid" and kind.__module__.startswith("keras."):
         return True
-    return _last_activation(operation) is keras.activations.sigmoid
+    return last_activation(operation) is keras.activations.sigmoid
 
 
 def _is_probability(plan: Plan, ref: Ref) -> bool:

@@ -17,10 +17,10 @@ from hypernet_tf.targets.execution import input_value, run_plan
 from hypernet_tf.targets.filters import channel_units, describe_layers
 from hypernet_tf.targets.graph import copied, in_order, record, replay
 from hypernet_tf.targets.outputs import (
-    ENDS_IN_ACTIVATION,
     Outputs,
     check_outputs,
     infer_outputs,
+    last_activation,
     last_operation,
     num_columns,
 )
@@ -186,7 +186,7 @@ class Target:
             return self
         if type(layer) is keras.layers.Softmax:
             linear: keras.Layer = keras.layers.Identity()
-        elif type(layer) in ENDS_IN_ACTIVATION:
+        elif last_activation(layer) and type(layer).__module__.startswith("keras."):
             linear = type(layer).from_config(layer.get_config() | {"activation": "linear"})
         else:
             return self
@@ -512,14 +512,29 @@ class Target:
             known = [mask for mask in masks if mask is not None]
             if not known:
                 return None
-            model = keras.Model(inputs, known)
-        if model.trainable_variables:
-            raise ValueError(
-                f"The masks of the model '{self._template.name}' follow from its weights, which "
-                "differ between networks: put the layer that makes masks, such as Masking, before "
-                "all layers with weights."
+            self._check_masking()
+            return keras.Model(inputs, known), [mask is not None for mask in masks]
+
+    def _check_masking(self) -> None:
+        """Check that no mask is made of values that generated weights made.
+
+        Raises:
+            ValueError: `Masking` comes after a layer with weights.
+        """
+
+        def generated(ref: Any) -> bool:
+            call = self.plan.maker(ref)
+            return call is not None and (
+                self.weighted(call.operation) is not None or any(map(generated, call.inputs))
             )
-        return model, [mask is not None for mask in masks]
+
+        for call in self.plan.calls:
+            masking = isinstance(call.operation, keras.layers.Masking)
+            if masking and any(map(generated, call.inputs)):
+                raise ValueError(
+                    f"The mask of layer '{call.operation.name}' follows from weights, which differ "
+                    "between networks: put it before all layers with weights."
+                )
 
     @property
     def has_masks(self) -> bool:

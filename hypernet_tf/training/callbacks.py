@@ -149,7 +149,7 @@ def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
         return None
     terms = [term for term in sampler.diversity if type(term) is NegativeEntropy]
     term = (terms or [NegativeEntropy()])[0]
-    if len(ensemble) <= term.k:
+    if len(ensemble) < term.fewest_networks:
         return None
     latent = tf.zeros([len(ensemble), sampler.latent_dim])
     theta = tf.constant(ensemble.theta())

@@ -119,7 +119,7 @@ def check_batch(
         images: B, number of images of each network.
         replicas: R.
         shared_inputs: Whether all networks see the same images, of which each device reads a part.
-        fewest: The smallest number of networks that a device can run; 0 for a part of one.
+        fewest: The smallest number of networks on a device; 0 if several devices may share one.
 
     Raises:
         DeviceError: They cannot be shared equally.

@@ -33,8 +33,8 @@ class TestNetworks:
 
     def test_fewer_networks_than_samplers(self):
         both = mixture()
-        with pytest.raises(ValueError, match=r"^A device that runs 3 networks has fewer than 2"):
-            both.generate(both.sample_latent(3), training=True)
+        with pytest.raises(ValueError, match=r"^A device that runs 1 networks has none for some"):
+            both.generate(both.sample_latent(1), training=True)
         assert mixture().sample(1).theta().shape == (1, 51)
 
 
@@ -66,8 +66,14 @@ def test_samplers_that_do_not_fit():
         hn.Mixture([hypernetwork(latent_dim=4), hypernetwork(latent_dim=5)])
     with pytest.raises(ValueError, match=r"would leave out BHN\.extra_loss: mix hypernetworks"):
         hn.Mixture([hn.BHN(classifier(), num_data=10)])
+    parts = [hypernetwork() for _ in range(2)]
     with pytest.raises(ValueError, match=r"A step of 3 networks has fewer than 2 for some of 2"):
-        mixture(num_networks=3)
+        hn.Mixture(parts, num_networks=3)
+    assert all(part.diversity for part in parts)  # they are as they were
+    both = hn.Mixture(parts)
+    assert both.diversity
+    with pytest.raises(ValueError, match=r"^A sampler is part of another mixture"):
+        hn.Mixture(parts)
     with pytest.raises(ValueError, match=r"would leave out NoiseControl\.gauge"):
         hn.Mixture([hn.NoiseControl(classifier()) for _ in range(2)])
     larger = classifier(keras.layers.Dense(4))

@@ -22,13 +22,19 @@ def chains(cls=hn.SGDChains, optimizer=None, **kwargs):
     return sampler
 
 
+def by_first_weight(theta):
+    """Networks in the order of their first weights."""
+    return theta[np.argsort(theta[:, 0])]
+
+
 def test_independent_chains_are_a_deep_ensemble_at_constant_rate(blobs):
     sampler, ensemble = chains(num_chains=4), hn.DeepEnsemble(classifier(), num_networks=4)
     ensemble.compile(optimizer=keras.optimizers.SGD(0.1), loss=LOGITS)
     for _ in range(3):
         sampler.train_on_batch(*blobs)
         ensemble.train_on_batch(*blobs)
-    np.testing.assert_allclose(sampler.sample(4).theta(), ensemble.sample(4).theta(), atol=1e-6)
+    chosen, networks = sampler.sample(4).theta(), ensemble.sample(4).theta()  # in another order
+    np.testing.assert_allclose(by_first_weight(chosen), by_first_weight(networks), atol=1e-6)
 
 
 def test_snapshots_of_one_chain_are_the_newest(blobs):
@@ -38,14 +44,22 @@ def test_snapshots_of_one_chain_are_the_newest(blobs):
         chain.train_on_batch(*blobs)
         visited.append(np.concatenate([v.numpy().ravel() for v in chain.theta]))
     kept = chain.sample(3).theta()
-    expected = {
-        0: visited[7],
-        1: visited[9],
-        2: visited[5],
-    }  # steps 8, 10, 6
-    for index, theta in expected.items():
-        np.testing.assert_allclose(kept[index], theta, atol=1e-7)
+    expected = np.stack([visited[5], visited[7], visited[9]])  # steps 6, 8, 10
+    np.testing.assert_allclose(by_first_weight(kept), by_first_weight(expected), atol=1e-7)
     assert np.abs(kept[0] - kept[1]).max() > 1e-4
+
+
+def test_a_part_of_an_ensemble_is_of_all_chains(blobs):
+    """Snapshots of one time or one chain would be alike: they are not side by side."""
+    sampler = chains(num_chains=8, num_snapshots=8, snapshot_every=1, gauge=False)
+    for _ in range(8):
+        sampler.train_on_batch(*blobs)
+    kept = [np.reshape(variable, [8, 8, -1]) for variable in sampler.snapshots]
+    networks = np.concatenate(kept, -1).reshape(64, -1)  # a snapshot of all chains, then the next
+    theta = sampler.sample(64).theta()
+    places = np.argmin(np.abs(theta[:, None] - networks).sum(-1), 1)
+    assert sorted(places) == list(range(64))
+    assert len(set(places[:8] // 8)) > 2 and len(set(places[:8] % 8)) > 2
 
 
 def test_networks_are_available_once_they_are_kept(blobs):
@@ -61,7 +75,10 @@ def test_networks_are_available_once_they_are_kept(blobs):
         sampler.sample(7)
     start = chains(num_chains=2, snapshot_every=5, gauge=False)
     start.train_on_batch(*blobs)  # before the first snapshot: their current states
-    np.testing.assert_array_equal(start.sample(2).theta()[:, :16].ravel(), np.ravel(start.theta[0]))
+    current = np.reshape(start.theta[0], [2, 16])
+    np.testing.assert_array_equal(
+        by_first_weight(start.sample(2).theta()[:, :16]), by_first_weight(current)
+    )
     # With more snapshots, a sample of the same size changes: no old graph is used.
     early = chains(num_chains=2, num_snapshots=3, snapshot_every=1)
     early.train_on_batch(*blobs)

@@ -338,11 +338,6 @@ class Block(layers.Layer):
             lambda: layers.TimeDistributed(layers.BatchNormalization()),
             ["has batch normalisation inside it"],
         ),
-        (
-            (3, 4, 2),
-            lambda: layers.TimeDistributed(layers.BatchNormalization(center=False, scale=False)),
-            ["no trainable weights"],
-        ),
         ((4,), lambda: layers.BatchNormalization(renorm=True), ["has renorm=True", "renorm=False"]),
         (
             (4,),
@@ -358,7 +353,6 @@ class Block(layers.Layer):
         "constraint",
         "norm_inside",
         "wrapped_norm",
-        "wrapped_norm_without_weights",
         "renorm",
         "spectral_norm",
         "no_weights",
@@ -369,3 +363,12 @@ def test_layers_that_cannot_be_generated_raise(shape, layer, words):
     model = sequential(shape, layer())
     with one_line_error(*words):
         hn.Target(model)
+
+
+def test_statistics_inside_a_layer_without_weights_are_refused_unless_it_is_frozen():
+    norm = layers.BatchNormalization(center=False, scale=False)
+    model = sequential((3, 4), layers.TimeDistributed(norm), layers.Dense(2))
+    with one_line_error("has batch normalisation inside it"):
+        hn.Target(model)
+    norm.trainable = False
+    assert hn.Target(model).weight_count == 10
