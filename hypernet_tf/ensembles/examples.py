@@ -127,8 +127,7 @@ class Examples:
 
         Raises:
             ValueError: The data set has no examples, no end, or inputs of different shapes; or the
-                sample weights are not
-                numbers that are at least 0 and not all of them 0.
+                sample weights are not numbers that are at least 0 and not all of them 0.
         """
         parts = list(self)
         if not parts:

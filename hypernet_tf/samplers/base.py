@@ -58,12 +58,12 @@ class WeightSampler(keras.Model, abc.ABC):
     network would have no example (as in a batch with M < N), examples are repeated, and the
     repeated answers count; otherwise each example counts once. Where the networks themselves are
     trained (a deep ensemble, chains), each gets as many examples as any other, and repeated answers
-    always count. After
-    `keras.utils.set_random_seed`, Keras shuffles arrays in the same order in every epoch, so a
-    network that is there in every step (of a deep ensemble, a chain, a mixture) gets the same
-    examples again: give `fit` a shuffled `tf.data.Dataset` instead. With `shared_inputs` every
-    network of a step sees the whole batch, so that `batch_size` is B. The history has `loss` (the
-    objective), `accuracy_loss`, `diversity_loss`, and the compiled metrics of single networks by
+    always count. After `keras.utils.set_random_seed`, Keras shuffles arrays in the same order in
+    every epoch, so a network that is there in every step (of a deep ensemble, a chain, a mixture)
+    gets the same examples again: give `fit` a shuffled `tf.data.Dataset` instead. With
+    `shared_inputs` every network of a step sees the whole batch, so that `batch_size` is B. The
+    history has `loss` (the objective), `accuracy_loss`, `diversity_loss`, and the compiled metrics
+    of single networks by
     their names.
 
     **predict**, **evaluate** and a **call** use one set of networks: `sample(10, seed=0)`, or all

@@ -279,10 +279,19 @@ def test_batches_without_weights_of_steps_among_others(first):
     assert defined(ensemble.evaluate(data, batch_size=4)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_masks_of_several_words_are_those_of_keras():
+    """The mask of concatenated embeddings has their shapes in its graph, not their values."""
+    tokens, tags = (keras.Input((5,), dtype="int32") for _ in range(2))
+    words = [layers.Embedding(9, size, mask_zero=True)(x) for x, size in ((tokens, 4), (tags, 2))]
+    both = layers.Concatenate()(words)
+    model = keras.Model([tokens, tags], layers.Dense(3)(both))
+    [masks] = keras.tree.flatten(hn.Target(model).output_masks([TOKENS, TOKENS[::-1]]))
+    np.testing.assert_array_equal(masks, MASK & MASK[::-1])
+
+
 def test_masks_that_follow_from_weights_are_one_line():
-    layers = keras.layers
     model = keras.Sequential(
         [keras.Input((5, 2)), layers.Dense(4, "relu"), layers.Masking(0.0), layers.Dense(1)]
     )
-    with one_line_error("follow from its weights", "put the layer that makes masks"):
+    with one_line_error("follows from weights", "put it before all layers with weights"):
         _ = hn.Target(model).has_masks
