@@ -63,8 +63,7 @@ class WeightSampler(keras.Model, abc.ABC):
     gets the same examples again: give `fit` a shuffled `tf.data.Dataset` instead. With
     `shared_inputs` every network of a step sees the whole batch, so that `batch_size` is B. The
     history has `loss` (the objective), `accuracy_loss`, `diversity_loss`, and the compiled metrics
-    of single networks by
-    their names.
+    of single networks by their names.
 
     **predict**, **evaluate** and a **call** use one set of networks: `sample(10, seed=0)`, or all
     networks of a finite sampler (`prediction_networks`). Each network sees every image.

@@ -133,6 +133,6 @@ def test_the_activation_inside_a_recurrence_says_nothing_of_its_outputs(units):
     ):
         assert hn.Target(sequential((5, 2), last)).outputs == "values"
     target = hn.Target(
-        sequential((5, 2), layers.SimpleRNN(3, activation="softmax")), "probabilities"
+        sequential((5, 2), layers.SimpleRNN(3, activation="softmax")), outputs="probabilities"
     )
     assert target.with_logits is target
