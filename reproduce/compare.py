@@ -190,13 +190,15 @@ class Comparison(Study):
         names = list(dict.fromkeys(map(self._tuned, self.methods)))
         names.sort(key=lambda name: METHODS[name].learns_match)
         load = functools.cache(functools.partial(experiment.load, self._row(names[0]), data_dir))
-        for name in self.methods:
-            advice = "leave it out with --methods, or take a larger data set"
-            experiment.check_step(self._row(name), load(), advice)
-        num_images = len(load().train)
         # A wider comparison goes on with the trials that there are.
         earlier = tuning.seeds_of_trials(folder / "tuning")
         first_seed, tuned = min(earlier or self.seeds), self
+        num_images = None  # not needed, and the data set not either, where all trials have ended
+        if any(tuning.passes_left(*self._trials(one, first_seed, folder, None)) for one in names):
+            for name in self.methods:
+                advice = "leave it out with --methods, or take a larger data set"
+                experiment.check_step(self._row(name), load(), advice)
+            num_images = len(load().train)
         diverged = []
         for number, name in enumerate(names):
             left = {
@@ -229,7 +231,7 @@ class Comparison(Study):
         return tuned
 
     def _trials(
-        self, method: str, seed: int, folder: pathlib.Path, num_images: int
+        self, method: str, seed: int, folder: pathlib.Path, num_images: int | None
     ) -> tuple[Callable[[Choice], RunConfig], list[Choice], pathlib.Path]:
         """The configuration of a choice, the choices of a method's trials, and their folder."""
         return (
