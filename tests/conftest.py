@@ -62,15 +62,21 @@ def load_once():
 
 @pytest.fixture(scope="session")
 def with_few_digits(load_once):
-    """A context in which each part of a data set has the same eighty images: short runs."""
+    """A context in which each part of a data set has eighty images: short runs.
+
+    The parts differ, but share most of their images, so that a short training learns them.
+    """
     import hypernet_tf as hn
 
     def load(name, data_dir=None):
         selection = hn.data.Selection.parse(name)
         whole = selection.apply(load_once(selection.name, data_dir))
         first = whole.train if len(whole.train) else whole.test
-        part = hn.data.Split(first.images[:80], first.labels[:80])
-        return dataclasses.replace(whole, train=part, validation=part, test=part)
+        parts = {
+            part: hn.data.Split(first.images[start : start + 80], first.labels[start : start + 80])
+            for part, start in (("train", 0), ("validation", 10), ("test", 20))
+        }
+        return dataclasses.replace(whole, **parts)
 
     @contextlib.contextmanager
     def context():
@@ -127,3 +133,17 @@ def blobs():
     for array in (x, y):
         array.flags.writeable = False
     return x, y
+
+
+@pytest.fixture
+def eager_fits(monkeypatch):
+    """Run Keras models eagerly: making a graph takes longer than a few steps."""
+    import keras
+
+    owner = next(cls for cls in keras.Model.__mro__ if "compile" in vars(cls))
+    real = owner.compile
+
+    def compile_eagerly(self, *args, **kwargs):
+        return real(self, *args, **{"run_eagerly": True} | kwargs)
+
+    monkeypatch.setattr(owner, "compile", compile_eagerly)

@@ -176,15 +176,27 @@ class TestProjectedGradient:
         assert better.mean() > 0.9
 
     def test_each_step_may_have_networks_of_its_own(self):
+        """The second network has the classes of the first one swapped: its step leads back."""
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        target = hn.Target(model, outputs="logits")
+        rng = np.random.default_rng(0)
+        kernel, bias = rng.normal(size=(1, 4, 2)), rng.normal(size=(1, 2))
         called_steps = []
 
         def networks(step):
             called_steps.append(step)
-            return random_networks(1, step, small_target())
+            order = [1, 0] if step == 1 else [0, 1]
+            weights = [tf.constant(w[..., order], tf.float32) for w in (kernel, bias)]
+            return hn.Ensemble(target, hn.WeightSet(weights, []))
 
-        x, y = random_images(3)
-        projected_gradient(networks, x, y, 0.1, steps=4)
-        assert called_steps == [0, 0, 1, 2, 3]  # the first time for the target
+        x, y = rng.uniform(size=(3, 4)).astype("float32"), np.array([0, 1, 0])
+        options = {"step_size": 0.01, "random_start": False, "clip": None}
+        moved = projected_gradient(networks, x, y, 0.1, steps=1, **options)
+        np.testing.assert_allclose(np.abs(moved - x), 0.01, atol=1e-6)
+        called_steps.clear()
+        moved = projected_gradient(networks, x, y, 0.1, steps=2, **options)
+        np.testing.assert_allclose(moved, x, atol=1e-6)
+        assert called_steps == [0, 0, 1]  # the first time for the target
 
     @pytest.mark.parametrize("epsilon", [-0.1, np.nan, np.inf, None, "small", [0.1, 0.2]])
     def test_a_size_that_is_none_is_an_error(self, ensemble, epsilon):

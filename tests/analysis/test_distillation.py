@@ -122,6 +122,7 @@ def probabilities(outputs, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.usefixtures("eager_fits")
 def test_the_loss_is_the_formula(x, kind):
     """Keras's loss of the first step, at the student's initial weights."""
     (units, end, outputs), (student_units, student_end, student_outputs), temperature = KINDS[kind]
@@ -169,6 +170,7 @@ def test_a_student_learns_the_mean_probabilities(logits, x):
     np.testing.assert_array_equal(answers.argmax(-1)[clear], teacher.argmax(-1)[clear])
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_student_is_a_function_of_the_arguments(logits, x, tmp_path):
     model = keras.Sequential(
         [
@@ -195,6 +197,7 @@ def test_a_student_is_a_function_of_the_arguments(logits, x, tmp_path):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), first.predict(x, verbose=0))
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_student_starts_from_the_weights_of_a_deep_ensemble(logits, x):
     student = hn.distill(logits, x, epochs=1, optimizer=keras.optimizers.SGD(0.0), seed=4)
     sampler = hn.DeepEnsemble(logits.target, num_networks=1, seed=4, gauge=False)
@@ -202,6 +205,7 @@ def test_a_student_starts_from_the_weights_of_a_deep_ensemble(logits, x):
     np.testing.assert_array_equal(learned.theta(), sampler.sample(1).theta())
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_student_may_start_from_the_average(logits, x, capsys):
     average, still = logits.polyak_average(), keras.optimizers.SGD(0.0)
     student = hn.distill(logits, x, student=average, epochs=1, optimizer=still, verbose=1)
@@ -211,6 +215,7 @@ def test_a_student_may_start_from_the_average(logits, x, capsys):
     np.testing.assert_array_equal(learned.theta(), average.theta())
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_majority_votes_are_labels(logits, x):
     start = logits[0]
     history = keras.callbacks.History()
@@ -249,6 +254,7 @@ def one_step(teacher, *examples, **options):
     "kind",
     ["PyDataset", *(pytest.param(k, marks=pytest.mark.slow) for k in ("sliced", "generated"))],
 )
+@pytest.mark.usefixtures("eager_fits")
 def test_data_sets_equal_arrays(kind, values, x):
     make = DATA_SETS[kind]
     weights = np.random.default_rng(5).uniform(size=len(x)).astype("float32")
@@ -264,6 +270,7 @@ def test_data_sets_equal_arrays(kind, values, x):
         assert one_step(values, make(x))[1] == pytest.approx(errors.mean(), rel=1e-4)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_the_ensemble_answers_for_augmented_examples(logits, x):
     """All examples of a step are shifted alike: the order of the examples does not matter."""
 
@@ -290,6 +297,7 @@ def test_the_ensemble_answers_for_augmented_examples(logits, x):
         np.testing.assert_allclose(kernel, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_short_epoch_of_augmented_examples(logits, x):
     """50 examples in steps of 20 are three steps, all of 20."""
     sizes = []
@@ -306,6 +314,7 @@ def test_a_short_epoch_of_augmented_examples(logits, x):
     assert all(size in ("step", [20, 2]) for size in sizes)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_several_inputs_and_a_class_for_each_pixel():
     left, right = keras.Input((4, 4, 1)), keras.Input((4, 4, 2))
     maps = layers.Conv2D(3, 1)(layers.Concatenate()([left, right]))
@@ -402,6 +411,7 @@ def test_a_model_that_is_no_network_of_the_target_raises(logits):
 
 
 @pytest.mark.parametrize("kind", ["labels", "sequences", "numbers"])
+@pytest.mark.usefixtures("eager_fits")
 def test_weights_are_those_of_examples_whatever_the_shape_of_answers(kind):
     """An example of weight 0 teaches nothing; with as many examples in a batch as answers, too."""
     layers, count = keras.layers, 3

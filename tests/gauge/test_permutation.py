@@ -65,11 +65,18 @@ def assert_sorted(target, sizes, tolerance=1e-7):
     return gauge
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(steps=some_steps)
 def test_random_graphs(steps):
     target = Graph(steps).target
     assert_sorted(target, [len(group) for group in Permutation(target).groups])
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(steps=some_steps)
+def test_many_random_graphs(steps):
+    test_random_graphs.hypothesis.inner_test(steps)
 
 
 def stack(shape, *steps):

@@ -13,7 +13,8 @@ from small_samplers import LOGITS
 import hypernet_tf as hn
 
 layers = keras.layers
-RANDOM_GRAPHS = settings(max_examples=12, deadline=None, derandomize=True)
+RANDOM_GRAPHS = settings(max_examples=6, deadline=None, derandomize=True)
+MANY_RANDOM_GRAPHS = settings(max_examples=40, deadline=None, derandomize=True)
 
 
 # ---- random graphs ------------------------------------------------------------------------
@@ -93,11 +94,19 @@ def build(shape, steps, ending):
     return hn.Target(keras.Model(inputs, x), outputs=ending), free
 
 
+CONVOLUTIONAL = {
+    "steps": st.lists(st.sampled_from(STEPS), min_size=2, max_size=7),
+    "ending": st.sampled_from(("logits", "probabilities", "values")),
+}
+HOMOGENEOUS_THROUGHOUT = {
+    "hidden": st.lists(st.sampled_from(["relu", "leaky_relu", "linear"]), min_size=1, max_size=4),
+    "between": st.sampled_from(["dropout", "leaky", "flatten", "relu"]),
+}
+WITH_SUMS_AND_NORMS = {"steps": some_steps, "softmax_kernel": st.booleans()}
+
+
 @RANDOM_GRAPHS
-@given(
-    steps=st.lists(st.sampled_from(STEPS), min_size=2, max_size=7),
-    ending=st.sampled_from(("logits", "probabilities", "values")),
-)
+@given(**CONVOLUTIONAL)
 def test_random_convolutional_graphs(steps, ending):
     target, free = build((3, 4, 2), steps, ending)
     gauge = assert_a_gauge(target, free)
@@ -105,10 +114,7 @@ def test_random_convolutional_graphs(steps, ending):
 
 
 @RANDOM_GRAPHS
-@given(
-    hidden=st.lists(st.sampled_from(["relu", "leaky_relu", "linear"]), min_size=1, max_size=4),
-    between=st.sampled_from(["dropout", "leaky", "flatten", "relu"]),
-)
+@given(**HOMOGENEOUS_THROUGHOUT)
 def test_random_graphs_that_are_homogeneous_throughout(hidden, between):
     steps = [step for name in hidden for step in (f"weighted_{name}", between)]
     target, free = build((2, 3, 2), steps, "logits")
@@ -117,7 +123,7 @@ def test_random_graphs_that_are_homogeneous_throughout(hidden, between):
 
 
 @RANDOM_GRAPHS
-@given(steps=some_steps, softmax_kernel=st.booleans())
+@given(**WITH_SUMS_AND_NORMS)
 def test_random_graphs_with_sums_and_norms(steps, softmax_kernel):
     graph = Graph(steps)
     gauge = assert_a_gauge(graph.target, graph.led, 1e-7, softmax_kernel=softmax_kernel)
@@ -128,6 +134,27 @@ def test_random_graphs_with_sums_and_norms(steps, softmax_kernel):
         fixed = gauge(graph.target.unflatten(theta))
         total = tf.reduce_sum(tf.sin(graph.target.flatten(fixed)))
     assert np.isfinite(tape.gradient(total, theta)).all()
+
+
+@pytest.mark.slow
+@MANY_RANDOM_GRAPHS
+@given(**CONVOLUTIONAL)
+def test_many_random_convolutional_graphs(steps, ending):
+    test_random_convolutional_graphs.hypothesis.inner_test(steps, ending)
+
+
+@pytest.mark.slow
+@MANY_RANDOM_GRAPHS
+@given(**HOMOGENEOUS_THROUGHOUT)
+def test_many_random_graphs_that_are_homogeneous_throughout(hidden, between):
+    test_random_graphs_that_are_homogeneous_throughout.hypothesis.inner_test(hidden, between)
+
+
+@pytest.mark.slow
+@MANY_RANDOM_GRAPHS
+@given(**WITH_SUMS_AND_NORMS)
+def test_many_random_graphs_with_sums_and_norms(steps, softmax_kernel):
+    test_random_graphs_with_sums_and_norms.hypothesis.inner_test(steps, softmax_kernel)
 
 
 # ---- batch normalisation ------------------------------------------------------------------

@@ -63,10 +63,16 @@ SMALL = {
     "ood": ["glyphs", "noise"],
 }
 ALONE = {"adversarial_images": 32, "ood": ["glyphs", "noise"]}
+_LOADED = {}  # text of checkpoint.json -> sampler
 
 
 def sampler_of(folder):
-    return Checkpoints(folder / "checkpoints").load()[0]
+    """The sampler of a run, loaded once for all copies of its checkpoint. Do not change it."""
+    checkpoints = folder / "checkpoints"
+    text = (max(checkpoints.glob("step-*")) / "checkpoint.json").read_text()
+    if text not in _LOADED:
+        _LOADED[text] = Checkpoints(checkpoints).load()[0]
+    return _LOADED[text]
 
 
 def digits():
@@ -101,7 +107,11 @@ def check_figure(folder, name):
 
 
 def check_page(folder, entry, analysis):
-    """The page shows the rows of an analysis, and its figures with their captions."""
+    """The page shows the rows of an analysis, and its figures with their captions.
+
+    Returns:
+        Key of a row -> its value, in the order of the rows.
+    """
     text = (folder / "report.html").read_text().replace("&#x27;", "'")
     rows = analysis.rows(entry)
     for row in rows:
@@ -112,4 +122,6 @@ def check_page(folder, entry, analysis):
     assert len(set(captions)) == len(captions)
     for caption in captions:
         assert text.count(f"<figcaption>{caption}</figcaption>") == 1
-    return [row.measure.key for row in rows]
+    values = {row.measure.key: row.value for row in rows}
+    assert len(values) == len(rows)
+    return values

@@ -1,5 +1,7 @@
 """A small target, networks of it with random weights, and images."""
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -9,6 +11,7 @@ import hypernet_tf as hn
 layers = keras.layers
 
 
+@functools.cache  # a target never changes
 def small_target(outputs="logits"):
     last = {"logits": None, "probabilities": "softmax", "values": None}[outputs]
     model = keras.Sequential(

@@ -292,3 +292,77 @@ def test_a_confusion_of_small_weights_has_the_shades_of_shares():
     (axes,) = plots.confusion(counts, ["a", "b"], "").axes
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.75, 0.25], [0, 0]])
     assert [text.get_text() for text in axes.texts] == ["0.3", "0.1"]
+
+
+def test_bars_of_accuracies_count_networks_and_marks_are_lines():
+    accuracies, marks = np.array([90.0, 91.0, 91.0]), {"majority vote": 92.0}
+    (axes,) = plots.accuracy_histogram(accuracies, marks, bin_width=1.0).axes
+    np.testing.assert_allclose([bar.get_height() for bar in axes.patches], [1, 2, 0])
+    np.testing.assert_allclose([bar.get_x() for bar in axes.patches], [89.5, 90.5, 91.5])
+    (line,) = axes.get_lines()
+    np.testing.assert_allclose(line.get_xdata(), 92)
+    assert line.get_label() == "majority vote: 92.00 %"
+
+
+def test_each_ensemble_has_a_mark_in_the_column_of_its_kind():
+    members, votes = np.array([90.0, 92.0]), np.array([95.0, 97.0])
+    (axes,) = plots.ensembles(members, {"majority vote": votes}).axes
+    first, second = (line.get_xydata() for line in axes.get_lines())
+    np.testing.assert_allclose(first, [[-0.2, 90], [0.2, 92]])
+    np.testing.assert_allclose(second, [[0.8, 95], [1.2, 97]])
+    texts = [label.get_text() for label in axes.get_xticklabels()]
+    assert texts == ["mean of the networks\n91.00 %", "majority vote\n96.00 %"]
+
+
+def test_a_line_of_means_goes_through_the_ensembles_of_each_size():
+    (axes,) = plots.ensemble_sizes({1: np.array([90.0, 92.0]), 4: np.array([95.0])}).axes
+    ones, four, means = (line.get_xydata() for line in axes.get_lines())
+    np.testing.assert_allclose(ones, [[1, 90], [1, 92]])
+    np.testing.assert_allclose(four, [[4, 95]])
+    np.testing.assert_allclose(means, [[1, 91], [4, 95]])
+
+
+def test_paths_have_a_thin_line_each_and_their_mean():
+    t = np.array([0.0, 0.5, 1.0])
+    curved = np.array([[90.0, 88.0, 94.0], [92.0, 90.0, 96.0]])
+    straight = np.array([[90.0, 10.0, 94.0], [92.0, 20.0, 96.0]])
+    figure = plots.paths(t, {"direct": straight, "interpolated": curved})
+    for axes, accuracies in zip(figure.axes, (straight, curved), strict=True):
+        *single, mean = (line.get_xydata() for line in axes.get_lines())
+        np.testing.assert_allclose(single, [np.stack([t, path], 1) for path in accuracies])
+        np.testing.assert_allclose(mean, np.stack([t, accuracies.mean(0)], 1))
+
+
+def test_success_is_drawn_against_the_size_of_the_attack():
+    sizes, one, vote = np.array([0, 10, 20]), np.array([0.0, 50, 100]), np.array([5.0, 20, 40])
+    (axes,) = plots.success_curves(sizes, {"one network": one, "vote": vote}).axes
+    for line, values in zip(axes.get_lines(), (one, vote), strict=True):
+        np.testing.assert_allclose(line.get_xydata(), np.stack([sizes, values], 1))
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["one network", "vote"]
+
+
+def test_each_filter_is_a_point_of_next_weights_and_diversity():
+    layers = {
+        "layer 1": (np.array([0.1, 0.2]), np.array([0.3, 0.4])),
+        "layer 2": (np.array([0.7, 0.5, 0.6]), np.array([1.0, 2.0, 3.0])),
+    }
+    figure = plots.filter_diversity(layers)
+    for axes, (title, (diversity, weights)) in zip(figure.axes, layers.items(), strict=True):
+        assert axes.get_title() == title
+        (points,) = axes.collections
+        drawn = np.asarray(points.get_offsets())
+        np.testing.assert_allclose(drawn, np.stack([weights, diversity], 1))
+
+
+def test_a_scatter_matrix_has_the_component_of_its_column_to_the_right():
+    coordinates = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 8.0]])
+    shares, values = np.array([0.7, 0.2]), np.array([90.0, 91.0, 95.0])
+    figure = plots.scatter_matrix(coordinates, shares, "weights", values=values, label="%")
+    _, above, below, last, *_ = figure.axes
+    for axes, expected in ((above, coordinates[:, ::-1]), (below, coordinates)):
+        (points,) = axes.collections
+        np.testing.assert_allclose(np.asarray(points.get_offsets()), expected)
+        np.testing.assert_allclose(np.asarray(points.get_array()), values)
+    assert below.get_xlabel().startswith("1: 70.0 %\n± 2")
+    assert last.get_xlabel().startswith("2: 20.0 %")

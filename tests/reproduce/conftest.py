@@ -85,11 +85,11 @@ def analyse(bent_run, tmp_path_factory, with_few_digits, undrawn):
 
 @pytest.fixture(scope="session")
 def analysed(once, analyse):
-    """A run with several analyses whose figures are not drawn: folder, contents of metrics.json."""
+    """A run with several analyses: folder, contents of metrics.json."""
     from reproduce.runs import folder as folders
 
     names = ("ensembles", "paths", "adversarial", "uncertainty")
-    folder = once("analysed", lambda aside: analyse(*names, not_drawn=None)[0].rename(aside))
+    folder = once("analysed", lambda aside: analyse(*names)[0].rename(aside))
     return folder, folders.read_metrics(folder)
 
 

@@ -187,8 +187,11 @@ def compare_two(load_once, undrawn):
         if name in ("fashion_mnist", "notmnist"):
             raise hn.data.DataError("not on every machine")
         whole = load_once(name, data_dir)
-        few = hn.data.Split(whole.test.images[:100], whole.test.labels[:100])
-        return dataclasses.replace(whole, validation=few, test=few)
+        parts = {
+            part: hn.data.Split(split.images[:100], split.labels[:100])
+            for part, split in (("validation", whole.validation), ("test", whole.test))
+        }
+        return dataclasses.replace(whole, **parts)
 
     def function(folder, passes):
         study = Comparison("mnist_5k", "quick", passes, ("deep_ensemble",), (0, 1))
@@ -484,6 +487,7 @@ class TestComparison:
         folders.write_json(folder / run.folder / "metrics.json", metrics)
         assert not study.is_complete(folder, run)
 
+    @pytest.mark.slow
     def test_a_run_that_fails_ends_it_in_one_line(self, tmp_path, capfd):
         study = Comparison("mnist_5k", "quick", 256, ("sgd",), (0,))
         with pytest.raises(RunError, match=r"^sgd-seed=0 failed$"):

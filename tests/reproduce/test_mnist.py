@@ -137,6 +137,7 @@ class TestCommand:
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "run" / "report.html").exists()
 
+    @pytest.mark.slow
     def test_a_users_error_is_one_line_and_nothing_is_written(self, tmp_path):
         (tmp_path / "letter").write_text("dear")
         done = python(

@@ -38,9 +38,10 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("make", "options"), [(hypernetwork, {"initialization": "model"}), (deep_ensemble, {})]
     )
+    @pytest.mark.usefixtures("eager_fits")
     def test_members_and_ensemble_are_those_of_predict(self, make, options, blobs):
         x, y = blobs
-        sampler, _ = fitted(make, x, y, epochs=3, **options)
+        sampler, _ = fitted(make, x, y, epochs=1, **options)
         count = sampler.num_available or base.PREDICTION_NETWORKS
         ensemble = sampler.sample(count, seed=0)
         result = ensemble.evaluate(x, y)
@@ -59,14 +60,17 @@ class TestEvaluate:
         np.testing.assert_allclose(tf.function(lambda x: sampler(x))(x), prediction, atol=1e-6)
         np.testing.assert_array_equal(sampler.prediction_networks().theta(), ensemble.theta())
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_the_list_has_the_order_of_the_class(self, blobs):
-        sampler, _ = fitted(deep_ensemble, *blobs, epochs=1)
+        sampler = deep_ensemble()
+        sampler.compile(loss=LOGITS, metrics=["accuracy"])
         logs = sampler.evaluate(*blobs, verbose=0, return_dict=True)
         names = ["loss", "member_loss", "member_accuracy", "ensemble_loss", "ensemble_accuracy"]
         assert set(logs) == set(names)
         assert sampler.evaluate(*blobs, verbose=0) == [logs[name] for name in names]
         assert sampler.test_on_batch(*blobs) == pytest.approx([logs[name] for name in names])
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_loss_is_the_objective(self, blobs):
         terms = [hn.diversity.NegativeEntropy(), EnsembleLoss(weight=3.0)]
         sampler = hypernetwork(diversity=terms, lam=7.0)
@@ -79,6 +83,7 @@ class TestEvaluate:
         expected = 7 * logs["member_loss"] - float(entropy) + 3 * logs["ensemble_loss"]
         assert logs["loss"] == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_sample_weights(self, blobs):
         x, y = blobs
         weights = np.linspace(0.0, 2.0, 96).astype("float32")
@@ -96,6 +101,7 @@ class TestEvaluate:
         expected = float(LOGITS(y, mean, sample_weight=weights))
         assert logs["ensemble_loss"] == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_one_column_of_logits(self):
         rng = np.random.default_rng(0)
         x = rng.normal(size=(30, 2)).astype("float32")
@@ -110,6 +116,7 @@ class TestEvaluate:
         assert logs["ensemble_binary_accuracy"] == pytest.approx(result.mean_probability_accuracy)
         assert logs["member_binary_accuracy"] == pytest.approx(result.member_accuracy.mean())
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_regression_and_several_outputs(self):
         inputs = keras.Input((2,), name="x")
         outputs = {"a": layers.Dense(1, name="a")(inputs), "b": layers.Dense(2, name="b")(inputs)}
@@ -128,6 +135,7 @@ class TestEvaluate:
         assert logs["ensemble_loss"] == pytest.approx(losses, rel=1e-5)
         assert logs["ensemble_a_mae"] == pytest.approx(np.abs(mean["a"] - 1).mean(), rel=1e-5)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_dicts_by_the_names_of_outputs_are_those_of_keras(self):
         """A list of outputs; losses, metrics, labels and weights by name."""
         inputs = keras.Input((2,))
@@ -163,6 +171,7 @@ class TestEvaluate:
         ):
             sampler.evaluate(x, {"knd": y["kind"]}, verbose=0)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_metric_objects_keep_apart_states(self, blobs):
         metric = keras.metrics.SparseCategoricalAccuracy(name="hits")
         sampler = deep_ensemble()
@@ -183,15 +192,19 @@ class TestEvaluate:
             logs = sampler.evaluate(*blobs, verbose=0, return_dict=True)
             result = sampler.sample(sampler.num_available).evaluate(*blobs)
             assert logs["ensemble_loss"] == pytest.approx(result.negative_log_likelihood, rel=1e-5)
+            assert logs["member_loss"] == pytest.approx(
+                result.member_negative_log_likelihood.mean(), rel=1e-5
+            )
             seen.append(sampler.num_available)
         assert seen == [2, 4, 6, 6]
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_evaluation_changes_no_step(self, blobs):
         def losses(**options):
             keras.utils.set_random_seed(0)
             sampler = hypernetwork()
             sampler.compile(loss=LOGITS)
-            return sampler.fit(*blobs, epochs=3, shuffle=False, verbose=0, **options).history[
+            return sampler.fit(*blobs, epochs=2, shuffle=False, verbose=0, **options).history[
                 "loss"
             ]
 
@@ -212,6 +225,7 @@ class TestBatchNorm:
         hits = (probabilities.argmax(-1) == blobs[1]).mean()
         assert logs["ensemble_accuracy"] == pytest.approx(hits)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_data_sets_are_kept_too_and_data_of_ones_own_stay(self, blobs):
         sampler = hypernetwork(with_norm())
         sampler.compile(loss=LOGITS)
@@ -219,7 +233,7 @@ class TestBatchNorm:
         sampler.fit(data, shuffle=False, verbose=0, validation_data=data)
         np.testing.assert_array_equal(sampler.batch_norm_data, blobs[0])
         sampler.batch_norm_data = blobs[0][:50]
-        sampler.fit(*blobs, verbose=0)
+        sampler.fit(*blobs, batch_size=96, verbose=0)
         assert len(sampler.batch_norm_data) == 50
 
     def test_inputs_of_a_py_dataset_are_kept_too(self):
@@ -238,6 +252,7 @@ class TestBatchNorm:
         assert of_tensors[-1] >= 1_997 and len(set(of_tensors)) == 1_000
         assert base.some_inputs((pair for pair in ()), 10) is None
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_data_of_ones_own_stay_in_a_file_and_beside_a_generator(self, blobs, tmp_path):
         sampler, _ = fitted(lambda: deep_ensemble(with_norm(), num_networks=2), *blobs, epochs=1)
         kept = sampler.batch_norm_data
@@ -252,6 +267,7 @@ class TestBatchNorm:
             loaded.fit(blobs[0][:40], blobs[1][:40], verbose=0)
             assert len(loaded.batch_norm_data) == (50 if own else 40)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_without_data_one_line_says_what_to_set(self, blobs):
         sampler = hypernetwork(with_norm())
         sampler.compile(loss=LOGITS)
@@ -267,7 +283,9 @@ class TestBatchNorm:
 
     @pytest.mark.parametrize("file", ["sampler.keras", "sampler.weights.h5"])
     def test_the_data_are_saved_with_the_sampler(self, file, blobs, tmp_path):
-        sampler, _ = fitted(lambda: hypernetwork(with_norm()), *blobs, epochs=1)
+        sampler = hypernetwork(with_norm())
+        sampler.compile(loss=LOGITS)
+        sampler.batch_norm_data = blobs[0]
         if file.endswith("h5"):
             sampler.save_weights(tmp_path / file)
             loaded = hypernetwork(with_norm())
@@ -299,6 +317,7 @@ class TestBatchNorm:
         np.testing.assert_array_equal(loaded.batch_norm_data["a"], np.ones((6, 2)))
         np.testing.assert_array_equal(loaded.batch_norm_data["b"], np.zeros((6, 3)))
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_inputs_by_name_are_saved_in_the_order_of_the_model(self, tmp_path):
         inputs = [keras.Input((3,), name="zeta"), keras.Input((3,), name="alpha")]
         joined = layers.Concatenate()([layers.Dense(4)(inputs[0]), inputs[1]])
@@ -307,7 +326,7 @@ class TestBatchNorm:
         x = {"zeta": 5 * rng.normal(size=(64, 3)), "alpha": 9 + rng.normal(size=(64, 3))}
         sampler = deep_ensemble(model, num_networks=2)
         sampler.compile(loss=LOGITS)
-        sampler.fit(x, rng.integers(0, 2, 64), verbose=0)
+        sampler.fit(x, rng.integers(0, 2, 64), batch_size=64, verbose=0)
         sampler.save(tmp_path / "sampler.keras")
         loaded = keras.saving.load_model(tmp_path / "sampler.keras")
         np.testing.assert_array_equal(loaded.predict(x), sampler.predict(x))
@@ -319,15 +338,15 @@ class TestBatchNorm:
         assert keras.saving.load_model(tmp_path / "sampler.keras").batch_norm_data is None
 
 
-@pytest.mark.parametrize("make", DATA_SETS.values(), ids=DATA_SETS)
-def test_predict_takes_data_sets(make, blobs):
+def test_predict_takes_data_sets(blobs):
     x, y = blobs
     sampler = deep_ensemble()
     weights = np.ones(len(x))
     expected = sampler.predict(x, num_networks=2)
-    for arrays in ((x,), (x, y), (x, y, weights)):
-        data = make(*arrays)
-        np.testing.assert_allclose(sampler.predict(data, num_networks=2), expected, rtol=1e-5)
+    for kind, make in DATA_SETS.items():
+        for arrays in ((x,), (x, y), (x, y, weights)):
+            predicted = sampler.predict(make(*arrays), num_networks=2)
+            np.testing.assert_allclose(predicted, expected, rtol=1e-5, err_msg=kind)
 
 
 def test_the_users_target_never_changes():
@@ -533,6 +552,8 @@ def test_images_of_any_size_train():
     data = data.apply(tf.data.experimental.assert_cardinality(len(sizes)))
     history = sampler.fit(data, shuffle=False, verbose=0).history
     assert np.isfinite(history["loss"]).all()
+    sampler.run_eagerly = True  # no time for a graph of each size
+    sampler.make_train_function(force=True)
     for x, y in batches():  # batches whose size is known
         assert np.isfinite(sampler.train_on_batch(x, y)).all()
 
@@ -576,7 +597,7 @@ def test_metrics_are_copied_with_their_arguments_or_not_at_all():
 
 def test_no_networks_predict_nothing(blobs):
     with pytest.raises(ValueError, match=r"^Cannot sample 0 networks: give a whole number"):
-        fitted(deep_ensemble, *blobs, epochs=1)[0].predict(blobs[0], num_networks=0)
+        deep_ensemble().predict(blobs[0], num_networks=0)
 
 
 def test_each_fit_keeps_its_inputs_for_batch_norm_unless_some_were_set(blobs):
@@ -676,6 +697,7 @@ def test_inputs_of_any_array_are_kept():
 
 
 @pytest.mark.parametrize("form", ["lists", "dict"])
+@pytest.mark.usefixtures("eager_fits")
 def test_one_input_and_output_in_a_list_or_a_dict(form, blobs):
     """`keras.Model([x], [y])`, and an output with a name, take arrays as in Keras."""
     x, y = blobs
@@ -713,6 +735,7 @@ def test_one_input_and_output_in_a_list_or_a_dict(form, blobs):
 
 
 @pytest.mark.parametrize("make", [deep_ensemble, hypernetwork])
+@pytest.mark.usefixtures("eager_fits")
 def test_a_prior_acts_on_the_weights_that_are_trained(make, blobs):
     """`evaluate` has the objective of training: of weights out of the gauge where they train so."""
     options = {"diversity": []} if make is hypernetwork else {}
@@ -730,22 +753,25 @@ def test_a_prior_acts_on_the_weights_that_are_trained(make, blobs):
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_far_neighbour_is_found_in_evaluations(blobs):
     sampler = hypernetwork(num_networks=13, diversity=hn.diversity.NegativeEntropy(k=11))
     sampler.compile("adam", LOGITS)
-    history = sampler.fit(*blobs, validation_data=blobs, verbose=0).history
+    history = sampler.fit(*blobs, batch_size=96, validation_data=blobs, verbose=0).history
     assert np.isfinite(history["val_loss"]).all()
     assert len(sampler.prediction_networks()) == 12
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_inputs_that_keras_splits_off_are_not_kept(blobs):
     model = classifier(keras.layers.BatchNormalization())
     sampler = hypernetwork(model)
     sampler.compile("adam", LOGITS)
-    sampler.fit(*blobs, validation_split=0.25, verbose=0)
+    sampler.fit(*blobs, batch_size=72, validation_split=0.25, verbose=0)
     np.testing.assert_array_equal(sampler.batch_norm_data, blobs[0][:72])
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_words_that_are_kept_for_batch_norm_stay_out_of_the_file(tmp_path):
     layers = keras.layers
     model = keras.Sequential(

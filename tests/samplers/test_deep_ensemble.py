@@ -14,7 +14,7 @@ class TestDeepEnsemble:
         networks = [member.to_keras() for member in sampler.sample(4)]
         sampler.compile(optimizer=optimizer, loss=LOGITS)
         for network in networks:
-            network.compile(optimizer=optimizer, loss=LOGITS)
+            network.compile(optimizer=optimizer, loss=LOGITS, run_eagerly=True)
         start = sampler.sample(4).theta()
         for _ in range(5):
             sampler.train_on_batch(x, y)
@@ -33,6 +33,7 @@ class TestDeepEnsemble:
             deep_ensemble(num_networks=2).compile(optimizer, loss=LOGITS)
         deep_ensemble(num_networks=1).compile(keras.optimizers.SGD(**{name: 1.0}), loss=LOGITS)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_a_prior_acts_as_it_would_on_one_network(self, blobs):
         x, y = blobs
         four, one = (deep_ensemble(num_networks=n, prior_scale=0.5, lam=9.0) for n in (4, 1))

@@ -98,6 +98,7 @@ def test_losses_of_two_outputs_tell_logits_only_where_all_are(losses, outputs):
     np.testing.assert_allclose(sampler.predict(x)["b"], np.mean(mean, 0), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_pixels_from_0_to_1_are_values_for_a_binary_loss():
     x = np.random.default_rng(0).random((12, 6, 6, 1)).astype("float32")
     model = keras.Sequential(
@@ -112,6 +113,7 @@ def test_pixels_from_0_to_1_are_values_for_a_binary_loss():
     )
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_the_mean_of_logits_stays_where_a_loss_sees_it(blobs, tmp_path):
     """One class against the rest: the mean of the logits is no symmetry of sigmoids."""
     x, y = blobs

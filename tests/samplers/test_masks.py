@@ -53,6 +53,7 @@ def trained():
     return sampler
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_network_trains_as_in_keras():
     sampler = compiled(hn.DeepEnsemble(tagger(), num_networks=1))
     model = sampler.sample(1).to_keras()
@@ -74,6 +75,7 @@ def test_a_network_trains_as_in_keras():
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own_inputs", "shared_inputs"])
+@pytest.mark.usefixtures("eager_fits")
 def test_labels_of_padded_steps_change_nothing(shared):
     def build(**options):
         keras.utils.set_random_seed(2)
@@ -156,6 +158,7 @@ def test_masks_follow_from_the_inputs(trained):
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.usefixtures("eager_fits")
 def test_values_of_padded_steps_change_nothing(outputs):
     """An error of values is the mean over the steps that count, as in Keras."""
     sampler = hn.DeepEnsemble(tagger(outputs=outputs), num_networks=3)

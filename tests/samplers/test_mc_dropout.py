@@ -199,6 +199,7 @@ def test_the_loss_has_the_prior_of_the_paper(blobs):
     assert expected > 0.1
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_step_is_that_of_ordinary_training_under_the_masks(blobs):
     x, y = blobs
     sampler = mc_dropout(num_networks=3, length_scale=0.0, gauge=False)

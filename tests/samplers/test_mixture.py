@@ -38,6 +38,7 @@ class TestNetworks:
         assert mixture().sample(1).theta().shape == (1, 51)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_each_sampler_trains_as_if_it_were_alone(blobs):
     """One step of Adam, which does not depend on the scale of the gradient, on the same images."""
     x, y = blobs
@@ -81,6 +82,7 @@ def test_samplers_that_do_not_fit():
         hn.Mixture([hypernetwork(), hypernetwork(larger)])
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_mixture_with_a_trained_term_is_saved(blobs, tmp_path):
     term = hn.diversity.PriorDiscriminator(hidden=(8,))
     parts = [hypernetwork(diversity=[hn.diversity.NegativeEntropy(), term]) for _ in range(2)]

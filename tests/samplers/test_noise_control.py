@@ -4,18 +4,28 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_samplers import deep_ensemble, fitted, noise_control
+from small_samplers import LOGITS, deep_ensemble, noise_control
 
 import hypernet_tf as hn
 
 
-def test_samples_are_noise_around_the_trained_network(blobs):
-    sampler, _ = fitted(lambda: noise_control(gauge=False, scale=0.3), *blobs)
+def around_a_network(**options):
+    """A noise control of logits whose weights are random numbers: as good as trained ones here."""
+    sampler = noise_control(**options)
+    sampler.compile(loss=LOGITS)
+    rng = np.random.default_rng(0)
+    for variable in sampler.theta:
+        variable.assign(rng.normal(size=variable.shape))
+    return sampler
+
+
+def test_samples_are_noise_around_the_trained_network():
+    sampler = around_a_network(gauge=False, scale=0.3)
     theta = sampler.sample(4000).theta()
     trained = np.concatenate([v.numpy().ravel() for v in sampler.theta])
     np.testing.assert_allclose(theta.mean(0), trained, atol=0.03)
     np.testing.assert_allclose(theta.std(0), 0.3, rtol=0.06)
-    gauged, _ = fitted(noise_control, *blobs)
+    gauged = around_a_network()
     centre = hn.DeepEnsemble(gauged.target, num_networks=1)
     for variable, value in zip(centre.theta, gauged.theta, strict=True):
         variable.assign(value)
@@ -28,9 +38,9 @@ def test_samples_are_noise_around_the_trained_network(blobs):
         np.testing.assert_allclose(of_z, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_matched_networks_are_as_far_apart(blobs):
+def test_matched_networks_are_as_far_apart():
     other = deep_ensemble(num_networks=12).sample(12)
-    sampler, _ = fitted(noise_control, *blobs)
+    sampler = around_a_network()
     scale = sampler.match(other)
     assert scale == float(sampler.scale.numpy()) != pytest.approx(0.05, rel=0.1)
 
@@ -64,9 +74,9 @@ def test_scales_of_the_layers_of_a_model_that_branches():
     np.testing.assert_allclose(other.match(ensemble), scales, rtol=0.1)
 
 
-def test_each_layer_has_its_own_scale(blobs):
+def test_each_layer_has_its_own_scale():
     scales = (0.2, 3.0)
-    sampler, _ = fitted(lambda: noise_control(gauge=False, scale=scales), *blobs)
+    sampler = around_a_network(gauge=False, scale=scales)
     trained = np.concatenate([v.numpy().ravel() for v in sampler.theta])
     theta = sampler.sample(4000).theta()
     np.testing.assert_allclose(theta.mean(0), trained, atol=0.2)
@@ -76,13 +86,13 @@ def test_each_layer_has_its_own_scale(blobs):
     np.testing.assert_allclose(equal.sample(3).theta(), noise_control().sample(3).theta())
 
 
-def test_matched_by_layer_networks_are_as_far_apart_in_each_layer(blobs):
+def test_matched_by_layer_networks_are_as_far_apart_in_each_layer():
     other = deep_ensemble(num_networks=12)
     for weights, factor in zip(other.theta, (1.0, 1.0, 0.01, 0.01), strict=True):
         weights.assign(weights * factor)  # the second layer has small weights
     other = other.sample(12)
-    by_layer, _ = fitted(lambda: noise_control(scale=(0.05, 0.05)), *blobs)
-    isotropic, _ = fitted(noise_control, *blobs)
+    by_layer = around_a_network(scale=(0.05, 0.05))
+    isotropic = around_a_network()
     scales = by_layer.match(other)
     assert scales == by_layer.scale.numpy().tolist()
     isotropic.match(other)

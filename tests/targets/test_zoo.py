@@ -96,3 +96,20 @@ def test_the_mnist_target_has_as_many_outputs_as_classes():
     five = hn.zoo.mnist(classes=5)
     assert five.output_shape == (None, 5)
     assert five.count_params() == 20_018 - 5 * 9
+
+
+def test_the_mnist_target_of_hypergan_normalises_pixels_and_leaks():
+    model = hn.zoo.hypergan_mnist()
+    [norm] = [layer for layer in model.layers if isinstance(layer, keras.layers.Normalization)]
+    assert norm is model.layers[0]
+    x = np.random.default_rng(0).random((2, 28, 28, 1), dtype="float32")
+    np.testing.assert_allclose(norm(x), (x - 0.1307) / 0.3081, rtol=1e-4, atol=1e-5)
+    leaks = [layer for layer in model.layers if isinstance(layer, keras.layers.LeakyReLU)]
+    assert [layer.negative_slope for layer in leaks] == [0.01, 0.01]
+    assert hn.zoo.hypergan_mnist(classes=7).output_shape == (None, 7)
+
+
+def test_the_cifar_target_of_hypergan_takes_other_images_and_classes():
+    assert hn.zoo.hypergan_cifar().input_shape == (None, 32, 32, 3)
+    model = hn.zoo.hypergan_cifar((28, 28, 1), 7)
+    assert (model.input_shape, model.output_shape) == ((None, 28, 28, 1), (None, 7))

@@ -43,12 +43,20 @@ def test_a_folder_put_aside_is_no_checkpoint(tmp_path):
     assert checkpoints.load()[1] == {}
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The folder of two checkpoints."""
+    folder = tmp_path_factory.mktemp("runs") / "checkpoints"
+    for step in (2, 4):
+        Checkpoints(folder).save(make(), step, {})
+    return folder
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "record", "empty"])
-def test_a_damaged_one_is_named(tmp_path, damage):
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(make(), 2, {})
-    checkpoints.save(make(), 4, {})
-    file = tmp_path / "step-00000004" / "model.keras"
+def test_a_damaged_one_is_named(saved, tmp_path, damage):
+    folder = shutil.copytree(saved, tmp_path / "checkpoints")
+    checkpoints = Checkpoints(folder)
+    file = folder / "step-00000004" / "model.keras"
     content = bytearray(file.read_bytes())
     if damage == "cut":
         file.write_bytes(content[: len(content) // 2])
@@ -59,9 +67,9 @@ def test_a_damaged_one_is_named(tmp_path, damage):
         file.unlink()
     else:
         text = "[]" if damage == "record" else ""
-        (tmp_path / "step-00000004" / "checkpoint.json").write_text(text)
+        (folder / "step-00000004" / "checkpoint.json").write_text(text)
     with pytest.raises(CheckpointError, match="step-00000004 is damaged") as error:
         checkpoints.load()
     assert "\n" not in str(error.value)
-    shutil.rmtree(tmp_path / "step-00000004")  # as the message says
+    shutil.rmtree(folder / "step-00000004")  # as the message says
     assert checkpoints.load()[1] == {}

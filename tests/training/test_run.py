@@ -100,12 +100,10 @@ KILLED = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moments",
-    [
-        (".step-00000003.part",),
-        pytest.param((".step-00000003.part", "step-00000008"), marks=pytest.mark.slow),
-    ],
+    [(".step-00000003.part",), (".step-00000003.part", "step-00000008")],
     ids=["once", "twice"],
 )
 def test_killed_at_any_moment_it_ends_bit_for_bit_alike(moments, tmp_path):

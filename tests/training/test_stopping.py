@@ -30,6 +30,7 @@ def fit(blobs, stopping, **options):
 @pytest.mark.parametrize(
     ("fraction", "patience", "epochs"), [(0.5, 1, 4), (0.5, 2, 7), (0.3, 1, 8), (0.7, 1, 3)]
 )
+@pytest.mark.usefixtures("eager_fits")
 def test_it_stops_when_the_spread_stays_below_a_fraction_of_the_highest(
     blobs, fraction, patience, epochs
 ):
@@ -40,6 +41,7 @@ def test_it_stops_when_the_spread_stays_below_a_fraction_of_the_highest(
     assert stopping.stopped_epoch == (epochs - 1 if epochs < 8 else None)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_keras_callbacks_can_monitor_the_spread(blobs):
     stopping = keras.callbacks.EarlyStopping("norm_spread", mode="max", patience=2)
     sampler = deep_ensemble()
@@ -50,6 +52,7 @@ def test_keras_callbacks_can_monitor_the_spread(blobs):
     assert stopping.stopped_epoch == 3
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_single_network_has_no_spread(blobs):
     assert "norm_spread" not in fit(blobs, hn.DiversityStopping(), num_networks=1)
 

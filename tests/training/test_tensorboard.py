@@ -239,6 +239,7 @@ class TestOverHTTP:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
 def test_in_a_browser(server, tmp_path):
     """The page shows cards of both runs, with their pictures."""

@@ -71,6 +71,7 @@ def test_hyperband_continues_from_the_weights_of_an_earlier_round(blobs, tmp_pat
     assert likelihood == pytest.approx(tuner.oracle.get_best_trials()[0].score)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_the_metrics_are_those_of_the_ensemble(blobs):
     x, y = blobs
     hyper = compiled(classifier(), 10.0, LOSS)
@@ -85,6 +86,7 @@ def test_the_metrics_are_those_of_the_ensemble(blobs):
     assert "entropy" not in ensemble_metrics(result, None)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_values_have_objectives_too(blobs):
     x, _ = blobs
     hidden = keras.layers.Dense(4, activation="relu")
@@ -98,6 +100,7 @@ def test_values_have_objectives_too(blobs):
     assert {"member_mean_squared_error", "mean_squared_error", "entropy"} <= metrics.keys()
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_batch_normalisation_needs_inputs_for_its_statistics(blobs):
     x, y = blobs
     hyper = compiled(classifier(keras.layers.BatchNormalization()), 10.0, LOSS)

@@ -39,4 +39,4 @@ def test_figures_and_page(analysed):
     entry = metrics["analyses"]["accuracies"]
     assert entry["figures"] == ["accuracy_histogram"]
     check_figure(folder, "accuracy_histogram")
-    assert check_page(folder, entry, ANALYSES["accuracies"]) == []
+    assert check_page(folder, entry, ANALYSES["accuracies"]) == {}

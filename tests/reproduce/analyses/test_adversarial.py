@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
-from analysed_runs import arrays, check_figure, check_page
+from analysed_runs import arrays, check_figure, check_page, digits, sampler_of
 
-from hypernet_tf.analysis.attacks import NothingToAttackError
+from hypernet_tf.analysis import NothingToAttackError, adversarial_success
 from reproduce.analyses import ANALYSES, Limits, adversarial
 
 pytestmark = pytest.mark.usefixtures("few_digits")
-
-
-@pytest.fixture(scope="module")
-def analysed(analyse):
-    return analyse("adversarial")
 
 
 def test_attacks_mislead_one_network_and_an_ensemble(analysed, analyse):
@@ -23,8 +18,18 @@ def test_attacks_mislead_one_network_and_an_ensemble(analysed, analyse):
     assert 10 < numbers["num_attacked"] <= 32
     assert numbers["network"][0] == 0
     assert numbers["network"][-1] > 0.5
+    sampler, (x, y) = sampler_of(folder), digits()
+    success = adversarial_success(
+        lambda count, seed: sampler.sample(count, seed=seed),
+        x[:32],
+        y[:32],
+        num_networks=3,
+        seed=adversarial.SEED,
+    )
+    assert numbers["num_attacked"] == success.attacked
     for name in ("network", "ensemble", "network_reached", "ensemble_reached"):
-        np.testing.assert_allclose(numbers[name], saved[name])
+        np.testing.assert_allclose(numbers[name], getattr(success, name))
+        np.testing.assert_allclose(saved[name], numbers[name])
         assert len(numbers[name]) == 30
     assert numbers["network"] != numbers["ensemble"]
     clipped = analyse("adversarial", not_drawn=None, clip=True)[1]["analyses"]["adversarial"]
@@ -56,13 +61,13 @@ def test_figures_and_page(analysed):
     entry = metrics["analyses"]["adversarial"]
     assert entry["figures"] == ["adversarial"]
     check_figure(folder, "adversarial")
-    assert check_page(folder, entry, ANALYSES["adversarial"]) == [
-        "adversarial_num_images",
-        "adversarial_num_attacked",
-        "adversarial_num_networks",
-        *(
-            f"adversarial_{voter}_misled_at_{size}"
-            for size in (8, 16, 32)
-            for voter in ("network", "ensemble")
-        ),
-    ]
+    values = check_page(folder, entry, ANALYSES["adversarial"])
+    expected = {
+        "adversarial_num_images": 32,
+        "adversarial_num_attacked": entry["num_attacked"],
+        "adversarial_num_networks": 3,
+    }
+    for size in (8, 16, 32):  # of the sizes 0, 2, 4, ...
+        for voter in ("network", "ensemble"):
+            expected[f"adversarial_{voter}_misled_at_{size}"] = entry[voter][size // 2]
+    assert list(values.items()) == list(expected.items())

@@ -36,8 +36,11 @@ def test_figures_and_page(analysed):
     assert entry["figures"] == ["attacks"]
     check_figure(folder, "attacks")
     assert arrays(folder, "attacks")["sizes"].tolist() == [0.05, 0.3]
-    keys = check_page(folder, entry, ANALYSES["attacks"])
-    assert len(keys) == 1 + 5 * (3 + 7)
+    values = check_page(folder, entry, ANALYSES["attacks"])
+    assert len(values) == 1 + 5 * (3 + 7)
+    for key, system in entry["systems"].items():  # 0.05 is nearer to 0.1 than 0.3
+        assert values[f"attacks_{key}_judge_misled"] == system["judge_misled"][0]
+        assert values[f"attacks_{key}_entropy"] == system["entropy"][0]
     titles = [row.measure.title for row in ANALYSES["attacks"].rows(entry)]
     assert any("the mean of 3 networks" in title for title in titles)
 

@@ -107,6 +107,8 @@ def test_a_dense_target_without_scale_symmetry_goes_through_all_analyses():
     sampler = hn.DeepEnsemble(hn.Target(model, outputs="logits"), num_networks=8)
     dataset = hn.data.load("mnist_5k")
     values = SMALL | {"ensembles": None}
+    # As many as there are: these networks are not trained, and are right about few.
+    values |= {"adversarial_images": 80, "attack_images": 80}
     settings = resolved_settings(list(ANALYSES), values, Limits(8, 8, 80, 1, "mnist_5k"))
     subject = Subject(sampler, dataset, settings)
     for name, analysis in ANALYSES.items():

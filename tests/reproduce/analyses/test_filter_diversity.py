@@ -33,6 +33,7 @@ def test_figures_and_page(analysed):
     entry = metrics["analyses"]["filter_diversity"]
     assert entry["figures"] == ["filter_diversity"]
     check_figure(folder, "filter_diversity")
-    assert check_page(folder, entry, ANALYSES["filter_diversity"]) == [
-        f"filter_diversity_layer_{place}_rank_correlation" for place in (1, 2, 3)
-    ]
+    assert check_page(folder, entry, ANALYSES["filter_diversity"]) == {
+        f"filter_diversity_layer_{place}_rank_correlation": layer["rank_correlation"]
+        for place, layer in enumerate(entry["layers"].values(), 1)
+    }

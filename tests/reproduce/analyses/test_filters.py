@@ -26,4 +26,4 @@ def test_figures_and_page(bent_run):
     assert entry["pictures"]["layer_1"] == "layer 1: filter 1, channel 1"
     assert entry["figures"] == ["filters"]
     check_figure(bent_run, "filters")
-    assert check_page(bent_run, entry, ANALYSES["filters"]) == []
+    assert check_page(bent_run, entry, ANALYSES["filters"]) == {}

@@ -49,27 +49,25 @@ def test_the_detection_is_that_of_the_scores_of_the_ensemble(analysed):
         )
 
 
-def test_fewer_images_are_the_first_ones(analyse):
-    folder, metrics = analyse("out_of_distribution", ood=["glyphs", "noise"], ood_images=30)
+def test_one_network_on_fewer_images(analyse):
+    """The images are the first ones, and one network has no scores of disagreement."""
+    settings = {"num_networks": 1, "ood": ["glyphs", "noise"], "ood_images": 30}
+    folder, metrics = analyse("out_of_distribution", not_drawn=None, **settings)
     numbers = metrics["analyses"]["out_of_distribution"]
     assert numbers["num_images"] == 30
     assert {name: values["num_images"] for name, values in numbers["sets"].items()} == {
         "glyphs": 30,
         "noise": 30,
     }
-    ensemble = sampler_of(folder).sample(3, seed=1)
+    network = sampler_of(folder).sample(1, seed=1)
     scores = (
-        ensemble.uncertainty(hn.data.load(name).test.x[:30]).entropy
+        network.uncertainty(hn.data.load(name).test.x[:30]).entropy
         for name in ("mnist_5k", "glyphs")
     )
     expected = ood_metrics(*scores)
     assert numbers["sets"]["glyphs"]["entropy"]["auroc"] == pytest.approx(expected.auroc)
-
-
-def test_one_network_has_no_scores_of_disagreement(analyse):
-    _, metrics = analyse("out_of_distribution", ood=["noise"], ood_images=30, num_networks=1)
-    scores = {*metrics["analyses"]["out_of_distribution"]["sets"]["noise"]} & {*SCORES}
-    assert scores == {"entropy", "expected_entropy", "least_confidence", "energy"}
+    measured = {*numbers["sets"]["noise"]} & {*SCORES}
+    assert measured == {"entropy", "expected_entropy", "least_confidence", "energy"}
 
 
 @pytest.mark.parametrize(
@@ -150,9 +148,10 @@ def test_figures_and_page(analysed):
     assert entry["figures"] == [f"ood_{kind}{score}" for score in DRAWN for kind in ("", "roc_")]
     for name in entry["figures"]:
         check_figure(folder, name)
-    keys = check_page(folder, entry, ANALYSES["out_of_distribution"])
-    assert len(keys) == 2 * (1 + 7 * 3)
-    assert {"ood_glyphs_num_images", "ood_noise_entropy_auroc"} <= set(keys)
+    values = check_page(folder, entry, ANALYSES["out_of_distribution"])
+    assert len(values) == 2 * (1 + 7 * 3)
+    assert values["ood_glyphs_num_images"] == 80
+    assert values["ood_noise_entropy_auroc"] == entry["sets"]["noise"]["entropy"]["auroc"]
 
 
 @pytest.mark.slow

@@ -10,11 +10,6 @@ from reproduce.analyses import ANALYSES, Limits, paths
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 
-@pytest.fixture(scope="module")
-def analysed(analyse):
-    return analyse("paths")
-
-
 def test_paths_are_straight_in_the_weights_and_in_the_latent_space(analysed):
     folder, metrics = analysed
     kinds, saved = metrics["analyses"]["paths"]["kinds"], arrays(folder, "paths")
@@ -56,13 +51,10 @@ def test_figures_and_page(analysed):
     entry = metrics["analyses"]["paths"]
     assert entry["figures"] == ["paths"]
     check_figure(folder, "paths")
-    assert check_page(folder, entry, ANALYSES["paths"]) == [
-        "paths_num_paths",
-        "paths_num_networks",
-        "paths_num_images",
-        *(
-            f"paths_{kind}_{place}_accuracy"
-            for kind in ("direct", "interpolated")
-            for place in ("end", "mean", "lowest")
-        ),
-    ]
+    values = check_page(folder, entry, ANALYSES["paths"])
+    expected = {"paths_num_paths": 2, "paths_num_networks": 3, "paths_num_images": 30}
+    for kind in ("direct", "interpolated"):
+        for place in ("end", "mean", "lowest"):
+            accuracy = entry["kinds"][kind][f"{place}_accuracy"]
+            expected[f"paths_{kind}_{place}_accuracy"] = accuracy
+    assert list(values.items()) == list(expected.items())

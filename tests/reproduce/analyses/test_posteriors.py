@@ -39,8 +39,8 @@ def test_figure_and_page(analysed):
     entry = metrics["analyses"]["posteriors"]
     assert entry["figures"] == ["posteriors"]
     check_figure(folder, "posteriors")
-    assert check_page(folder, entry, ANALYSES["posteriors"]) == [
-        "posteriors_num_networks",
-        "posteriors_num_norms",
-        "posteriors_norm_spread",
-    ]
+    assert check_page(folder, entry, ANALYSES["posteriors"]) == {
+        "posteriors_num_networks": 20,
+        "posteriors_num_norms": 100,
+        "posteriors_norm_spread": entry["norm_spread"],
+    }

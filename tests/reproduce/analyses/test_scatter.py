@@ -54,6 +54,9 @@ def test_figures_and_page(analysed):
     assert entry["figures"] == FIGURES
     for name in DRAWN:
         check_figure(folder, name)
-    keys = check_page(folder, entry, ANALYSES["scatter"])
-    assert len(keys) == 1 + 2 * len(FIGURES)
-    assert "scatter_layer_1_filter_1_explained_if_independent" in keys
+    values = check_page(folder, entry, ANALYSES["scatter"])
+    expected = {"scatter_num_networks": 8}
+    for name, view in zip(FIGURES, entry["views"].values(), strict=True):
+        for share in ("explained", "explained_if_independent"):
+            expected[f"{name}_{share}"] = sum(view[share])
+    assert list(values.items()) == list(expected.items())

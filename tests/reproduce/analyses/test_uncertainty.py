@@ -11,11 +11,6 @@ from reproduce.analyses import ANALYSES
 pytestmark = pytest.mark.usefixtures("few_digits")
 
 
-@pytest.fixture(scope="module")
-def analysed(analyse):
-    return analyse("uncertainty")
-
-
 def test_the_numbers_are_those_of_the_ensemble_and_its_networks(analysed):
     folder, metrics = analysed
     numbers = metrics["analyses"]["uncertainty"]
@@ -77,14 +72,20 @@ def test_figures_and_page(analysed):
     assert entry["figures"] == ["reliability", "risk_coverage", "examples"]
     for name in entry["figures"]:
         check_figure(folder, name)
-    keys = check_page(folder, entry, ANALYSES["uncertainty"])
-    assert len(keys) == 3 + (1 + 2 * 4) + 7 * 2 + 3 + 7
+    values = check_page(folder, entry, ANALYSES["uncertainty"])
+    assert len(values) == 3 + (1 + 2 * 4) + 7 * 2 + 3 + 7
     older = {key: value for key, value in entry.items() if key != "temperature_scaling"}
-    assert len(ANALYSES["uncertainty"].rows(older)) == len(keys) - 9
+    assert len(ANALYSES["uncertainty"].rows(older)) == len(values) - 9
     assert {
         "uncertainty_member_brier_score",
         "uncertainty_mutual_information_wrong",
         "uncertainty_cka_of_log_probabilities",
         "uncertainty_risk_coverage_least_confidence",
         "uncertainty_risk_coverage_energy",
-    } <= set(keys)
+    } <= set(values)
+    assert values["uncertainty_member_brier_score"] == entry["brier_score"]["member_mean"]
+    scaling = entry["temperature_scaling"]
+    assert values["uncertainty_temperature"] == scaling["temperature"]
+    for when in ("before", "after"):
+        error = values[f"uncertainty_{when}_scaling_expected_calibration_error"]
+        assert error == scaling[when]["expected_calibration_error"]

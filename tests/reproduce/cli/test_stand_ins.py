@@ -6,7 +6,13 @@ from small_experiments import python
 from reproduce.__main__ import COMMANDS
 from reproduce.cli.stand_ins import PACKAGES, StandIn
 
-SHORT = "mnist"
+
+def some_fast(*names):
+    """All commands; those without one of these names are slow cases."""
+    return [
+        pytest.param(command.name, marks=[] if command.name in names else pytest.mark.slow)
+        for command in COMMANDS
+    ]
 
 
 @pytest.fixture
@@ -19,7 +25,7 @@ def broken_packages(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("broken_packages")
-@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+@pytest.mark.parametrize("name", some_fast("mnist", "report", "toy"))
 def test_no_command_needs_them_for_its_help(name, tmp_path):
     done = python("-m", f"reproduce.{name}", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -27,13 +33,7 @@ def test_no_command_needs_them_for_its_help(name, tmp_path):
     assert "loaded" in python("-m", f"reproduce.{name}", "--helpless", cwd=tmp_path).stderr
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(command.name, marks=[] if command.name == SHORT else pytest.mark.slow)
-        for command in COMMANDS
-    ],
-)
+@pytest.mark.parametrize("name", some_fast("mnist"))
 def test_the_text_is_that_of_the_real_packages(name, tmp_path):
     (tmp_path / "nothing.py").write_text("import tensorflow\nprint(tensorflow.__version__)\n")
     words = ("-m", f"reproduce.{name}", "--help")

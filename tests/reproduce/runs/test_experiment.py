@@ -7,12 +7,15 @@ import pathlib
 import re
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from small_experiments import SMALL_SETTINGS, TINY, modification_times, tiny
 
 import hypernet_tf as hn
+from hypernet_tf.diversity import kozachenko_leonenko_entropy
+from hypernet_tf.metrics import MEASURES
 from hypernet_tf.training.augmentation import flip_and_crop
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
@@ -46,6 +49,22 @@ class TestFolder:
         assert not list(folder.rglob("*.part*"))
 
     def test_metrics_are_those_of_the_networks(self, finished):
+        """Those of the first ensemble on the test images, and of a validation on its images."""
+        folder, metrics = finished
+        sampler, dataset = finished_sampler(folder, TINY), experiment.load(TINY, None)
+
+        def numbers(seed, split):
+            networks = sampler.sample(5, seed=seed)
+            entropy = kozachenko_leonenko_entropy(
+                networks.theta(), sampler.latent_dim, distance="l1", epsilon=1e-8
+            )
+            return networks.evaluate(split.x, split.y).summary() | {"entropy": float(entropy)}
+
+        for key, value in numbers(1, dataset.test).items():
+            assert metrics[MEASURES[key].group][key] == pytest.approx(value), key
+        assert metrics["validation"] == pytest.approx(numbers(0, dataset.validation))
+
+    def test_metrics_have_all_numbers(self, finished):
         _, metrics = finished
         assert metrics["experiment"] == "mnist"
         assert metrics["method"] == "hypernetwork"
@@ -201,6 +220,19 @@ class TestBeforeTraining:
             experiment.run(tiny("hypernetwork", "cifar"), tmp_path / "run")
         assert "\n" not in str(error.value)
         assert not (tmp_path / "run").exists()
+
+
+def test_layers_compute_in_the_precision_of_the_configuration():
+    before = keras.config.dtype_policy()
+    try:
+        for precision in ("mixed_bfloat16", "float32"):
+            experiment._prepare(dataclasses.replace(TINY, precision=precision))
+            assert keras.config.dtype_policy().name == precision
+            layer = keras.layers.Dense(2)
+            assert layer.compute_dtype == precision.removeprefix("mixed_")
+            assert layer.variable_dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def test_part_of_a_data_set_is_an_ordinary_run(tmp_path, quick_pictures):

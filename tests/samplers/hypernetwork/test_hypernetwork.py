@@ -76,6 +76,7 @@ class TestHypernetwork:
         assert entropies[0] > entropies[1] + 1
 
     @pytest.mark.parametrize("term", [NegativeOutputEntropy(), EnsembleLoss()])
+    @pytest.mark.usefixtures("eager_fits")
     def test_terms_on_outputs_see_the_same_images(self, term, blobs):
         seen = []
 
@@ -115,6 +116,7 @@ class TestHypernetwork:
         with pytest.raises(ValueError, match="drop the target's softmax"):
             hypernetwork(softmax).compile(optimizer="adam", loss=LOGITS)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_variational_inference_is_a_special_case(self, blobs):
         """lam = |data|, a prior, no gauge: the loss is the sum of its three parts."""
         sampler = hypernetwork(
