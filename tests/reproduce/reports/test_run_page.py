@@ -52,8 +52,9 @@ def test_the_page_shows_them(analysed):
         "expected calibration error of the networks, mean",
     ):
         assert f"<td>{words}</td>" in text
-    vote = 100 * metrics["ensemble"]["majority_vote_accuracy"]
-    line = f'<td class="n">{vote:.4g}</td><td class="n"></td></tr>'  # nothing to cite
+    measure = MEASURES["majority_vote_accuracy"]
+    vote = measure.text(metrics["ensemble"]["majority_vote_accuracy"])
+    line = f'<td class="n">{vote}</td><td class="n"></td></tr>'  # nothing to cite
     assert f"<td>accuracy of the majority vote (%)</td>{line}" in text
 
 
