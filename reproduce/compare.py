@@ -193,7 +193,7 @@ class Comparison(Study):
         # A wider comparison goes on with the trials that there are.
         earlier = tuning.seeds_of_trials(folder / "tuning")
         first_seed, tuned = min(earlier or self.seeds), self
-        num_images = None  # not needed, and the data set not either, where all trials have ended
+        num_images = None  # without trials that are left, the data set need not be there
         if any(tuning.passes_left(*self._trials(one, first_seed, folder, None)) for one in names):
             for name in self.methods:
                 advice = "leave it out with --methods, or take a larger data set"

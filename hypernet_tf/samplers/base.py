@@ -207,6 +207,7 @@ class WeightSampler(keras.Model, abc.ABC):
         self._given_target = target
         self._set_target(target)
         self._evaluation: Any = None  # set by compile
+        self._sees_mean = False  # whether the compiled loss sees the mean of logits
         self._evaluating = False
         self._batch_norm_data: Any = None
         self._keeps_inputs = True  # whether `fit` keeps inputs for batch normalisation
@@ -288,7 +289,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     @property
     def fewest_on_a_device(self) -> int:
-        """The smallest number of a step's networks on a device; 0 if several may share one."""
+        """The smallest number of a step's networks on a device; 0 if devices may share one."""
         return 0
 
     def num_available_after(self, steps: int) -> int | None:
@@ -453,6 +454,7 @@ class WeightSampler(keras.Model, abc.ABC):
         unknown = meaning is None and loss is not None  # not known to be that of a softmax
         if wanted.outputs == "logits" and unknown and options is not False:
             options = {"softmax": False} | (options if isinstance(options, dict) else {})
+        self._sees_mean = wanted.outputs == "logits" and unknown
         if wanted.outputs != self.target.outputs or options != self._gauge_options:
             self._gauge_options = options
             self._set_target(wanted)
@@ -670,9 +672,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def _centred(self, outputs: tf.Tensor) -> tf.Tensor:
         """Outputs without what the loss does not see: the mean of logits before a softmax."""
-        options = self._gauge_options
-        seen = isinstance(options, dict) and not options.get("softmax", True)
-        return outputs if seen else self.target.centred(outputs)
+        return outputs if self._sees_mean else self.target.centred(outputs)
 
     def _sum_of_terms(self, record: StepRecord) -> tf.Tensor:
         return sum((term(record) for term in self._terms), tf.zeros([]))

@@ -50,11 +50,20 @@ class Mixture(LatentSampler):
         if not samplers:
             raise ValueError("A mixture of no samplers: give at least one.")
         first = samplers[0]
-        trains = ("extra_loss", "initialize", "minimized", "train_step", "gauge", "trains_in_gauge")
+        methods = (
+            "extra_loss",
+            "initialize",
+            "minimized",
+            "train_step",
+            "gauge",
+            "trains_in_gauge",
+        )
         for sampler in samplers:
             if getattr(sampler, "_is_part", False):
-                raise ValueError("A sampler is part of another mixture: make another one.")
-            for name in trains:
+                raise ValueError(
+                    "A sampler is part of another mixture: make new samplers for this one."
+                )
+            for name in methods:
                 if getattr(type(sampler), name) is not getattr(WeightSampler, name):
                     raise ValueError(
                         f"A mixture trains for accuracy and diversity alone, and would leave out "
@@ -82,6 +91,7 @@ class Mixture(LatentSampler):
                 f"A step of {self.num_networks} networks has fewer than {fewest} for some of "
                 f"{len(samplers)} samplers: give num_networks of at least {fewest * len(samplers)}."
             )
+        self.fewest_networks = fewest * len(samplers)
         # Terms are those of the mixture: a part has none, which it would save as its own.
         for sampler in samplers:
             sampler.diversity, sampler._terms, sampler._is_part = [], [], True

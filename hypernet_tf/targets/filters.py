@@ -219,11 +219,12 @@ def _check_supported(operation: Any) -> None:
         )
     state = getattr(operation, "non_trainable_variables", [])
     inside = operation._flatten_layers() if isinstance(operation, keras.Layer) else ()
-    trains = any(
-        isinstance(layer, keras.layers.BatchNormalization) and layer.trainable for layer in inside
+    norms = [layer for layer in inside if isinstance(layer, keras.layers.BatchNormalization)]
+    known = {id(v) for norm in norms for v in norm.variables}
+    others = getattr(operation, "trainable", False) and any(
+        v.name == "moving_variance" and id(v) not in known for v in state
     )
-    named = variables and any(v.name == "moving_variance" for v in state)
-    if not is_norm and (trains or named):
+    if not is_norm and (others or any(norm.trainable for norm in norms)):
         raise ValueError(
             f"Layer '{operation.name}' has batch normalisation inside it, whose statistics cannot "
             "be computed for each network: make it a layer of the model itself."

@@ -512,29 +512,13 @@ class Target:
             known = [mask for mask in masks if mask is not None]
             if not known:
                 return None
-            self._check_masking()
-            return keras.Model(inputs, known), [mask is not None for mask in masks]
-
-    def _check_masking(self) -> None:
-        """Check that no mask is made of values that generated weights made.
-
-        Raises:
-            ValueError: `Masking` comes after a layer with weights.
-        """
-
-        def generated(ref: Any) -> bool:
-            call = self.plan.maker(ref)
-            return call is not None and (
-                self.weighted(call.operation) is not None or any(map(generated, call.inputs))
-            )
-
-        for call in self.plan.calls:
-            masking = isinstance(call.operation, keras.layers.Masking)
-            if masking and any(map(generated, call.inputs)):
+            if any(map(_reads_weights, known)):
                 raise ValueError(
-                    f"The mask of layer '{call.operation.name}' follows from weights, which differ "
-                    "between networks: put it before all layers with weights."
+                    f"A mask of the model '{self._template.name}' follows from weights, which "
+                    "differ between networks: put the layer that makes it before all layers with "
+                    "weights."
                 )
+            return keras.Model(inputs, known), [mask is not None for mask in masks]
 
     @property
     def has_masks(self) -> bool:
@@ -850,3 +834,19 @@ class TargetLayer(keras.layers.Layer):
         """The inverse of `save_own_variables`."""
         for index, variable in enumerate(self.target.frozen):
             variable.assign(store[str(index)])
+
+
+def _reads_weights(mask: Any) -> bool:
+    """Whether a symbolic mask follows from what trained layers return, beside its shape."""
+    left, seen = [mask], set()
+    while left:
+        history = left.pop()._keras_history
+        operation = history.operation
+        node = operation._inbound_nodes[history.node_index]
+        if id(node) in seen or type(operation).__name__ in ("OnesLike", "ZerosLike"):
+            continue
+        if getattr(operation, "trainable_variables", []):
+            return True
+        seen.add(id(node))
+        left += node.input_tensors
+    return False

@@ -354,7 +354,7 @@ register_method(
                 learning_rate=4e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
                 lam=1e3, architecture="default", validate_every=500,
             ),
-            # As many passes as 32 networks on 32 images, of which generators make four times more.
+            # As many passes as 32 networks on 32 images, of a quarter of the generated networks.
             RunConfig(
                 "cifar", "mixture", "paper", "lenet", dataset="cifar10",
                 steps=40_000, num_networks=12, networks_per_step=8, images_per_network=128,

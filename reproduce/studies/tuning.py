@@ -78,6 +78,8 @@ def candidates(row: RunConfig, count: int, num_images: int | None = None) -> lis
     first = preset_choice(row)
     choices = [first]
     for u, v, w in qmc.Halton(3, scramble=False).random(64 * count + 1)[1:]:
+        if len(choices) == count:
+            break
         point = {
             "learning_rate": trials.rounded(row.learning_rate * RATE_FACTOR ** (2 * u - 1), 2),
             "images_per_network": IMAGES_PER_NETWORK[int(v * len(IMAGES_PER_NETWORK))],

@@ -68,6 +68,7 @@ CASES = {
     "shared inputs": lambda: small.deep_ensemble(shared_inputs=True),
     "one network": lambda: small.deep_ensemble(with_norm(), num_networks=1),
     "two networks": lambda: small.deep_ensemble(num_networks=2),
+    "mixture": lambda: small.mixture(num_networks=8),
     "noise control": small.noise_control,
     "mnf": lambda: small.mnf(num_networks=8),
     "flow of norms": lambda: small.bhn(num_networks=8),

@@ -294,9 +294,27 @@ def test_masks_of_several_words_are_those_of_keras():
     assert not np.all(masks)
 
 
-def test_masks_that_follow_from_weights_are_one_line():
+class Nonzero(layers.Layer):
+    """A layer of the user's that makes a mask of its inputs."""
+
+    def call(self, x):
+        return x
+
+    def compute_mask(self, x, mask=None):
+        return keras.ops.any(x != 0, -1)
+
+
+def test_a_mask_behind_weights_that_reaches_no_output_is_no_error():
+    tokens, values = keras.Input((5,), dtype="int32"), keras.Input((5, 2))
+    tags = layers.Dense(3)(layers.Embedding(9, 4, mask_zero=True)(tokens))
+    one = layers.LSTM(2)(layers.Masking()(layers.Dense(4, "relu")(values)))
+    assert hn.Target(keras.Model([tokens, values], [tags, one])).has_masks
+
+
+@pytest.mark.parametrize("masking", [layers.Masking, Nonzero])
+def test_masks_that_follow_from_weights_are_one_line(masking):
     model = keras.Sequential(
-        [keras.Input((5, 2)), layers.Dense(4, "relu"), layers.Masking(0.0), layers.Dense(1)]
+        [keras.Input((5, 2)), layers.Dense(4, "relu"), masking(), layers.Dense(1)]
     )
-    with one_line_error("follows from weights", "put it before all layers with weights"):
+    with one_line_error("follows from weights", "before all layers with weights"):
         _ = hn.Target(model).has_masks

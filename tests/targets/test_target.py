@@ -365,7 +365,7 @@ def test_layers_that_cannot_be_generated_raise(shape, layer, words):
         hn.Target(model)
 
 
-def test_statistics_inside_a_layer_without_weights_are_refused_unless_it_is_frozen():
+def test_statistics_inside_a_layer_without_weights_are_an_error_unless_frozen():
     norm = layers.BatchNormalization(center=False, scale=False)
     model = sequential((3, 4), layers.TimeDistributed(norm), layers.Dense(2))
     with one_line_error("has batch normalisation inside it"):

@@ -100,11 +100,12 @@ KILLED = textwrap.dedent(
 )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "moments",
-    [(".step-00000003.part",), (".step-00000003.part", "step-00000008")],
-    ids=["once", "twice"],
+    [
+        pytest.param((".step-00000003.part",), id="once"),
+        pytest.param((".step-00000003.part", "step-00000008"), id="twice", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_at_any_moment_it_ends_bit_for_bit_alike(moments, tmp_path):
     """SIGKILL while a checkpoint is written, and again between two of them.
