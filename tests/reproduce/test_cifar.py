@@ -88,8 +88,8 @@ def history(folder):
 @pytest.mark.parametrize(
     "config",
     [
-        tiny("hypernetwork", "cifar", **SIZES),
-        tiny("hypernetwork", "cifar", diversity="outputs", **SIZES),
+        tiny("hypernetwork", "cifar", architecture="published", **SIZES),
+        tiny("hypernetwork", "cifar", architecture="published", diversity="outputs", **SIZES),
         tiny("deep_ensemble", "cifar", **SIZES),
         tiny("sgd", "cifar", **SIZES | {"num_networks": 1, "networks_per_step": 1}),
     ],
