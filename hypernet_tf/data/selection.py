@@ -16,7 +16,7 @@ NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")  # to train on: 28 x 28 x
 # To train on: 32 x 32 x 3.
 COLOUR_NAMES = ("cifar10", "cifar100", "svhn_cropped", "cifar10_jpeg")
 TEST_NAMES = ("glyphs", "notmnist")  # test images only
-FEWEST_VALIDATION_IMAGES = 500  # which stay where more images are asked for than train
+FEWEST_VALIDATION_IMAGES = 500  # that stay where training takes some of them
 
 _NUM_CLASSES = dict.fromkeys(NAMES + COLOUR_NAMES + TEST_NAMES, 10) | {"cifar100": 100}
 _TITLES = {"cifar10_jpeg": "CIFAR-10 (JPEG)"}

@@ -36,8 +36,8 @@ class Checkpoints:
         self.keep = keep
 
     def _all(self) -> list[pathlib.Path]:
-        found = self.folder.glob("step-*")
-        return sorted(one for one in found if one.name.removeprefix("step-").isdecimal())
+        folders = self.folder.glob("step-*")
+        return sorted(one for one in folders if one.name.removeprefix("step-").isdecimal())
 
     def save(self, model: keras.Model, step: int, record: dict[str, Any]) -> None:
         """Write a checkpoint.

@@ -357,7 +357,7 @@ class Study(abc.ABC):
         left = {
             run.folder: run.config.image_passes for run in runs if not self.is_complete(folder, run)
         }
-        # Those that are not available are noticed before anything is trained on the others.
+        # A data set that is missing is an error before anything is trained on the others.
         datasets = {run.config.dataset: run.config for run in runs if run.folder in left}
         for config in datasets.values() if len(datasets) > 1 else ():
             experiment.check_step(config, experiment.load(config, data_dir))

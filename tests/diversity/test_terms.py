@@ -30,9 +30,9 @@ def test_outputs_of_several_heads_are_one_point():
     a, b = normal(N, B, C, seed=3), normal(N, B, 1, seed=6)
     points = np.concatenate([a.reshape(N, -1), b.reshape(N, -1)], 1)
     term = NegativeOutputEntropy(dimension=2)
-    found = term(StepRecord(normal(N, D, seed=1), None, None, outputs={"a": a, "b": b}))
+    value = term(StepRecord(normal(N, D, seed=1), None, None, outputs={"a": a, "b": b}))
     expected = term(StepRecord(normal(N, D, seed=1), None, None, outputs=points))
-    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
 
 
 def step(spread=1.0):

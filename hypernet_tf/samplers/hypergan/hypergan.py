@@ -96,7 +96,7 @@ class HyperGAN(LatentSampler):
     """
 
     trains_in_gauge = False
-    fewest_networks = 2  # over which batch normalisation of the generators is
+    fewest_networks = 2  # batch normalisation is over the networks of a step
 
     def __init__(
         self,

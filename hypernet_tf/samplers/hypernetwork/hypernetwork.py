@@ -72,7 +72,7 @@ class Hypernetwork(LatentSampler):
     Networks", arXiv 1905.02898.
     """
 
-    fewest_networks = 2  # over which batch normalisation of extractor and generators is
+    fewest_networks = 2  # batch normalisation is over the networks of a step
 
     def __init__(
         self,
