@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from benchmarks.ratios import apart
 
 SIZES = {
-    "networks": (1, 2, 4, 8, 16, 32, 64, 128, 256),
+    "networks": (2, 4, 8, 16, 32, 64, 128, 256),
     "images": (1, 4, 16, 64, 256),
     "width": (2, 4, 8, 16, 32, 64, 128, 256),
     "classes": (2, 10, 100, 1_000),
@@ -76,9 +76,7 @@ def measure(networks: int, images: int, width: int, classes: int, rounds: int) -
     from reproduce.runs.memory import peak_memory
 
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # One network has no neighbour, and no entropy.
-    alone = {"diversity": []} if networks == 1 else {}
-    sampler = hn.Hypernetwork(model_of(width, classes), num_networks=networks, **alone)
+    sampler = hn.Hypernetwork(model_of(width, classes), num_networks=networks)
     ordinary = model_of(width, classes)
     x = tf.random.uniform([networks * images, 28, 28, 1])
     y = tf.random.uniform([networks * images], 0, classes, tf.int32)

@@ -1,8 +1,8 @@
 """LeNet alone, trained by Keras's own `fit`: what one network reaches on CIFAR-10.
 
 Images are normalised, and SGD with Nesterov's momentum minimises the cross-entropy and a penalty on
-all kernels, at a rate that falls along a cosine. Twenty times it prints the accuracy on the test
-images, and on the training images of the epoch, changed as they are in training.
+all kernels, at a rate that falls along a cosine. At most twenty times it prints the accuracy on the
+test images, and on the training images of the epoch, changed as they are in training.
 
     python -m benchmarks.lenet --data_dir DIR --epochs 30
     python -m benchmarks.lenet --data_dir DIR --epochs 30 --margin 0       flips without crops
@@ -73,7 +73,7 @@ def main() -> None:
         augment=functools.partial(flip_and_crop, margin=given.margin),
     ).map(lambda x, y: (tf.ensure_shape(x, [given.batch, *x.shape[1:]]), y))
     test = tf.data.Dataset.from_tensor_slices((dataset.test.x, dataset.test.y)).batch(1_000)
-    start, every, accuracies = time.monotonic(), max(1, given.epochs // 20), []
+    start, every, accuracies = time.monotonic(), -(-given.epochs // 20), []
 
     def report(epoch: int, logs: dict[str, float]) -> None:
         if (epoch + 1) % every and epoch + 1 < given.epochs:

@@ -527,4 +527,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    command.FLAGS["steps"].help = f"Training steps of each method. Default: {Config.steps:,}."
+    command.FLAGS["seed"].help = "Seed of the training points, of weights and of latent vectors."
     command.run(main)

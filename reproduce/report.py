@@ -3,7 +3,9 @@
   python -m reproduce.report runs/mnist "runs/mnist-lam=100000" --output=runs/lam.html
 
 The runs are folders of finished `reproduce.mnist` or `reproduce.cifar` runs, of any method and data
-set. The published numbers are those of MNIST, so that a page with other runs has none.
+set. The published numbers are those of MNIST, so that a page with other runs has none. The learning
+curves of several runs, except noise controls, are in figures/ beside the page:
+runs/figures/lam-learning.png of runs/lam.html.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from absl import flags
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 from reproduce.cli import shared_flags
-from reproduce.configs import EXPERIMENTS, RunConfig
-from reproduce.reports import run_page
+from reproduce.configs import EXPERIMENTS, METHODS, RunConfig
+from reproduce.reports import history, run_page
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, UsageError
 
@@ -38,15 +40,26 @@ def write(run_folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
     """
     if not run_folders:
         raise UsageError("name the folders of the runs to show side by side")
-    runs = []
+    runs, curves = [], {}
     for label, folder in zip(_labels(run_folders), run_folders, strict=True):
         metrics = folders.read_metrics(folder)
         if metrics.get("experiment") not in EXPERIMENTS:
             names = " or ".join(f"reproduce.{name}" for name in EXPERIMENTS)
             raise RunError(f"{folder} is not a run of {names}: name such a run")
-        folders.finished(folder, RunConfig)
+        config, _ = folders.finished(folder, RunConfig)
         runs.append(run_page.Run(label, folder, metrics))
-    folders.write_text(output, run_page.page("Runs side by side", runs))
+        # A noise control is validated before it has its noise: its curves are those of one network.
+        if not config.match or METHODS[config.method].learns_match:
+            curves[label] = history.against_cost(folder, config.passes_per_step)
+    title = "Runs side by side"
+    page = run_page.page(title, runs)  # an error, before anything is written
+    if len(curves) > 1:
+        single = [run.label for run in runs if run.metrics["networks"]["num_networks"] == 1]
+        drawing = history.learning_curves(curves, single)
+        name = f"{output.stem}-{drawing.name}"
+        folders.write_figure(output.parent, name, drawing.figure, drawing.arrays)
+        page = run_page.page(title, runs, output.parent / "figures" / f"{name}.png")
+    folders.write_text(output, page)
 
 
 def _labels(run_folders: Sequence[pathlib.Path]) -> list[str]:

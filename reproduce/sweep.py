@@ -100,7 +100,7 @@ flags.DEFINE_enum(
     "objective",
     OBJECTIVES[0],
     list(OBJECTIVES),
-    "What is best, on the validation images: "
+    "What is best, of the networks that are validated: "
     + "; ".join(f"{key}: {MEASURES[key].title}" for key in OBJECTIVES)
     + ".",
 )
@@ -441,7 +441,7 @@ def main() -> None:
         print(f"lam {lam:g} is not in the table: its training diverged")
     print(
         f"best: lam {metrics['best']['lam']:g}, {metrics['objective']} "
-        f"{metrics['best']['objective']:.4g} on the validation images\n"
+        f"{metrics['best']['objective']:.4g} ({sweep._validated})\n"
         f"again: {metrics['command_line']}\nreport: {folder / 'report.html'}"
     )
 

@@ -226,20 +226,19 @@ class Table1(Study):
         data_dir: str | None,
     ) -> dict[str, Any]:
         """The validations of each column, and the paper's claims."""
-        curves = {}
-        for result in results:
-            numbers_of_run = history.read(folder / result.run.folder)
-            steps = numbers_of_run["majority vote, step"]
-            curves[result.run.entry] = {
-                "image passes": (steps * result.run.config.passes_per_step).tolist(),
-                "mean of the networks": numbers_of_run["mean of the networks"].tolist(),
-                "majority vote": numbers_of_run["majority vote"].tolist(),
-            }
+        curves = {
+            result.run.entry: history.against_cost(
+                folder / result.run.folder, result.run.config.passes_per_step
+            )
+            for result in results
+        }
         return {"curves": curves, "claims": claims_of(numbers)}
 
     def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
         """Mean and vote of every column beside what else tells an ensemble; learning curves."""
-        return [self._measures(numbers), self._learning_curves(metrics["curves"])]
+        curves = metrics["curves"]
+        single = [entry for entry in curves if column_of(entry).method == "sgd"]
+        return [self._measures(numbers), history.learning_curves(curves, single)]
 
     def _measures(self, numbers: Numbers) -> Drawing:
         entries, published_table = self.columns_shown, self._published_table()
@@ -275,20 +274,6 @@ class Table1(Study):
         arrays = {name: values for panel in panels for name, (values, _) in panel["series"].items()}
         names = {"columns": np.array(entries)}
         return Drawing("columns", "At the end of the training", figure, names | arrays)
-
-    def _learning_curves(self, curves: Mapping[str, Mapping[str, list]]) -> Drawing:
-        titles = {"mean of the networks": "Mean of the networks", "majority vote": "Majority vote"}
-        panels: dict[str, dict[str, tuple]] = {}
-        arrays: dict[str, np.ndarray] = {}
-        for key, title in titles.items():
-            panels[title] = {
-                entry: (np.array(one["image passes"]), np.array(one[key]))
-                for entry, one in curves.items()
-                if key == "mean of the networks" or column_of(entry).method != "sgd"
-            }
-            arrays |= {f"{entry}, {key}": np.stack(pair) for entry, pair in panels[title].items()}
-        figure = plots.learning_curves(panels, "accuracy on the validation images (%)")
-        return Drawing("learning", "Along the training", figure, arrays)
 
     @property
     def _dataset_name(self) -> str:

@@ -340,4 +340,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    command.FLAGS["steps"].help = "Training steps of each seed. Default: 60,000."
     command.run(main)

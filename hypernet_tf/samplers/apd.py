@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.samplers.base import check_sizes, is_number, is_whole
 from hypernet_tf.samplers.batching import Share
+from hypernet_tf.samplers.checks import check_sizes, is_number, is_whole, plain_optimizer
 from hypernet_tf.samplers.draws import TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mc_dropout import NetworkDropout
@@ -196,7 +196,7 @@ class APD(LatentSampler):
             ValueError: The optimizer has use_ema, which Keras would do to the critic as well.
         """
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        if getattr(getattr(self.optimizer, "inner_optimizer", self.optimizer), "use_ema", False):
+        if getattr(plain_optimizer(self.optimizer), "use_ema", False):
             raise ValueError(
                 "use_ema averages the generator's variables, and Keras would take those of the "
                 "critic for them: compile without use_ema."
@@ -206,7 +206,7 @@ class APD(LatentSampler):
         )
         self.optimizer.build(self.generator.trainable_variables)
         # The critic's learning rate is the generator's in each step: a schedule counts steps.
-        plain = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        plain = plain_optimizer(self.optimizer)
         config = {k: v for k, v in plain.get_config().items() if k != "learning_rate"}
         critic = type(plain).from_config(config)
         self.critic_optimizer = critic if plain is self.optimizer else type(self.optimizer)(critic)
@@ -217,7 +217,7 @@ class APD(LatentSampler):
         if self._standardised is None:
             raise ValueError("There are no networks to learn: call learn_from(ensemble) first.")
         share = Share(self.num_networks)
-        share.check(self.optimizer, self.target)
+        share.check(self.optimizer, self.target, None)
         seed = stream_seed(self.seed, TRAIN, self.step.value)
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
         self.critic_optimizer.learning_rate = self.critic_rate * rate

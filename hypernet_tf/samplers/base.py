@@ -6,10 +6,8 @@ import abc
 import contextlib
 import functools
 import inspect
-import math
-import numbers
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import keras
@@ -24,9 +22,10 @@ from hypernet_tf.diversity import (
     TrainedTerm,
 )
 from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.ensembles.examples import batches, is_data_set
+from hypernet_tf.ensembles.examples import is_data_set, some_inputs, trained_inputs
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.samplers.batching import Dealt, Part, Share, widened, with_masks
+from hypernet_tf.samplers.batching import Dealt, Part, Share, map_tensors, widened, with_masks
+from hypernet_tf.samplers.checks import is_number, is_whole, plain_optimizer
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.samplers.losses import check_labels, check_loss, check_reduction, some_labels
@@ -219,6 +218,13 @@ class WeightSampler(keras.Model, abc.ABC):
         )
         self.accuracy_loss_tracker = keras.metrics.Mean(name="accuracy_loss")
         self.diversity_tracker = keras.metrics.Mean(name="diversity_loss")
+
+    def add_weight(self, *args: Any, autocast: bool = False, **kwargs: Any) -> keras.Variable:
+        """As `keras.Layer.add_weight`, but in mixed precision the variable is read as it is.
+
+        A call draws networks: in half precision they would be others than those of `sample`.
+        """
+        return super().add_weight(*args, autocast=autocast, **kwargs)
 
     def _set_target(self, target: Target) -> None:
         """Run on another target from now on; logits have a symmetry that values do not have."""
@@ -467,8 +473,7 @@ class WeightSampler(keras.Model, abc.ABC):
         super().compile(optimizer=optimizer, **compiled, **kwargs)
         self._evaluation = EvaluationState(self.output_names, **compiled)
         self.build_terms()
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        if self.trained_terms and getattr(inner, "use_ema", False):
+        if self.trained_terms and getattr(plain_optimizer(self.optimizer), "use_ema", False):
             raise ValueError(
                 "use_ema averages the variables of the networks' loss, and Keras would take those "
                 "of a term with variables of its own for them: compile without use_ema."
@@ -592,14 +597,15 @@ class WeightSampler(keras.Model, abc.ABC):
     def train_step(self, data):
         """One step on N networks, or on a replica's share of them; see the class."""
         share = Share(self.num_networks)
-        share.check(self.optimizer, self.target)
+        share.check(self.optimizer, self.target, self.loss)
         dealt = self._dealt(data, share)
         seed = stream_seed(self.seed, TRAIN, self.step.value)
         with tf.GradientTape() as tape:
             drawn, weights = self._draw_weights(
                 seed, self.num_networks, share, training=True, in_gauge=self.trains_in_gauge
             )
-            outputs, _ = self.target.run(weights, dealt.x, training=True, batch_statistics=True)
+            outputs, state = self.target.run(weights, dealt.x, training=True, batch_statistics=True)
+            self.target.check_state(weights.state, state)
             y_pred = self._answers(dealt, outputs)
             y, sample_weight = dealt.labels()
             # Keras divides a mean by the number of replicas.
@@ -659,13 +665,13 @@ class WeightSampler(keras.Model, abc.ABC):
             inputs = keras.tree.flatten(dealt.x)[0]
             if self.shared_inputs:
                 size = tf.shape(inputs)[0]
-                labels = keras.tree.map_structure(lambda t: t[:size], dealt.y)
+                labels = map_tensors(lambda t: t[:size], dealt.y)
             else:
                 # All networks see the images of the first one.
                 size = tf.shape(inputs)[1]
                 images = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt.x)
                 outputs, _ = self.target.run(weights, images, training=True, batch_statistics=True)
-                labels = keras.tree.map_structure(lambda t: share.first(t[:size]), dealt.y)
+                labels = map_tensors(lambda t: share.first(t[:size]), dealt.y)
             outputs = keras.tree.map_structure(lambda t: self._centred(widened(t)), outputs)
             record = record._replace(outputs=gathered(outputs), y=labels)
         return record
@@ -781,11 +787,9 @@ class WeightSampler(keras.Model, abc.ABC):
 
     @contextlib.contextmanager
     def _evaluation_mode(self) -> Iterator[None]:
-        """Draw the networks to evaluate; until the end, results are those of the evaluation."""
+        """Until the end, results are those of an evaluation, which draws when it resets them."""
         self._assert_compile_called("evaluate")
-        drawn, ensemble = self._prediction_draw()
-        if self._evaluation.networks.assign(drawn, ensemble.weights):
-            self.test_function = None  # its graph reads other variables
+        self._check_batch_norm_data()
         self._evaluating = True
         try:
             yield
@@ -865,9 +869,13 @@ class WeightSampler(keras.Model, abc.ABC):
         return log_p - tf.math.log(tf.cast(tf.shape(outputs)[0], log_p.dtype))
 
     def reset_metrics(self):
-        """Reset the results of training; during an evaluation, those of the evaluation."""
+        """Reset the results of training; during an evaluation its own, for networks drawn anew."""
         if self._evaluating:
             self._evaluation.reset()
+            # Here callbacks have begun the evaluation: one may have swapped averaged weights in.
+            drawn, ensemble = self._prediction_draw()
+            if self._evaluation.networks.assign(drawn, ensemble.weights):
+                self.make_test_function(force=True)  # the graph of before reads other variables
         else:
             super().reset_metrics()
 
@@ -932,93 +940,12 @@ class WeightSampler(keras.Model, abc.ABC):
         super().load_own_variables(values)
 
 
-def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, NumPy's included."""
-    return isinstance(value, numbers.Integral)
-
-
-def check_sizes(name: str, value: Any) -> tuple[int, ...]:
-    """Numbers of hidden units, checked.
-
-    Args:
-        name: Name of the argument, for the error.
-        value: What the user gave.
-
-    Raises:
-        ValueError: It is no list of whole numbers above 0.
-    """
-    if not isinstance(value, list | tuple) or not all(is_whole(n) and n > 0 for n in value):
-        raise ValueError(f"{name} is {value!r}: give a list of sizes, such as (100, 100).")
-    return tuple(map(int, value))
-
-
 def _smallest(shape: tuple) -> list[int]:
     """A shape whose open sizes are 1."""
     return [1 if size is None else size for size in shape]
-
-
-def check_num_data(num_data: Any) -> int:
-    """The number of training examples as an int, checked.
-
-    Raises:
-        ValueError: It is no whole number above 0.
-    """
-    if not is_whole(num_data) or num_data < 1:
-        raise ValueError(f"num_data is {num_data!r}: give the number of training examples.")
-    return int(num_data)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a real number, NumPy's included."""
-    return isinstance(value, numbers.Real)
 
 
 def _rest(tensor: tf.Tensor, axes: int) -> list:
     """The shape of a tensor without its first axes."""
     shape, dynamic = tensor.shape[axes:], tf.shape(tensor)
     return [dynamic[axes + i] if size is None else size for i, size in enumerate(shape)]
-
-
-def trained_inputs(x: Any, options: Mapping[str, Any]) -> Any:
-    """The inputs of `fit` without the last part, which Keras splits off for validation.
-
-    Args:
-        x: What `fit` was given.
-        options: Its other arguments by name.
-    """
-    arrays = all(hasattr(part, "shape") for part in keras.tree.flatten(x))
-    split = options.get("validation_split")
-    if not split or not arrays or options.get("validation_data") is not None:
-        return x
-    size = math.floor(len(keras.tree.flatten(x)[0]) * (1 - split))
-    return keras.tree.map_structure(lambda t: t[:size], x)
-
-
-def some_inputs(x: Any, count: int) -> Any:
-    """Up to `count` of the inputs that `fit` was given; None for a generator.
-
-    Of arrays they are spread over all; of a data set they are the first ones, as far as they have
-    the shape of the first.
-    """
-    if is_data_set(x):
-        inputs: list[Any] = []
-        size, shapes = 0, None
-        for batch in batches(x):
-            some = keras.utils.unpack_x_y_sample_weight(batch)[0]
-            given = [np.shape(array)[1:] for array in keras.tree.flatten(some)]
-            if shapes not in (None, given):
-                break
-            shapes = given
-            inputs.append(some)
-            size += len(keras.tree.flatten(inputs[-1])[0])
-            if size >= count:
-                break
-        return keras.tree.map_structure(lambda *t: np.concatenate(t)[:count], *inputs)
-    if not all(hasattr(array, "shape") for array in keras.tree.flatten(x)):
-        return None
-    x = keras.tree.map_structure(lambda t: t if isinstance(t, tf.Tensor) else np.asarray(t), x)
-    size = len(keras.tree.flatten(x)[0])
-    spread = np.arange(min(size, count)) * size // min(size, count)
-    return keras.tree.map_structure(
-        lambda t: np.asarray(tf.gather(t, spread) if isinstance(t, tf.Tensor) else t[spread]), x
-    )

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from hypernet_tf.samplers.checks import plain_optimizer
 from hypernet_tf.targets import Target
 
 
@@ -63,13 +64,15 @@ class Dealt(NamedTuple):
         """
         if self.shared:
             masks = target.output_masks(self.x)
-            return _map(lambda t: tf.tile(t, [num_networks] + [1] * (t.shape.rank - 1)), masks)
-        folded = _map(lambda t: _reshape(t, [-1], t.shape[2:]), self.x)
-        return _map(lambda t: t[: self.num_answers], target.output_masks(folded))
+            return map_tensors(
+                lambda t: tf.tile(t, [num_networks] + [1] * (t.shape.rank - 1)), masks
+            )
+        folded = map_tensors(lambda t: _reshape(t, [-1], t.shape[2:]), self.x)
+        return map_tensors(lambda t: t[: self.num_answers], target.output_masks(folded))
 
     def labels(self) -> tuple[Any, Any]:
         """Labels and sample weights of the answers that count, [num_answers, ...]."""
-        return _map(lambda tensor: tensor[: self.num_answers], (self.y, self.sample_weight))
+        return map_tensors(lambda tensor: tensor[: self.num_answers], (self.y, self.sample_weight))
 
 
 def widened(outputs: tf.Tensor) -> tf.Tensor:
@@ -91,7 +94,7 @@ def with_masks(outputs: Any, masks: Any) -> Any:
     return outputs
 
 
-def _map(function: Callable[[tf.Tensor], Any], structure: Any) -> Any:
+def map_tensors(function: Callable[[tf.Tensor], Any], structure: Any) -> Any:
     """Apply a function to all tensors of a structure; None stays None."""
     return keras.tree.map_structure(
         lambda leaf: None if leaf is None else function(tf.convert_to_tensor(leaf)), structure
@@ -184,10 +187,10 @@ class Share:
         size = keras.tree.flatten(x)[0].shape[0]
         if size is not None and size % count == 0:
             each = size // count
-            dealt = _map(lambda t: _reshape(t, [count, each], t.shape[1:]), x)
+            dealt = map_tensors(lambda t: _reshape(t, [count, each], t.shape[1:]), x)
             return Dealt(dealt, y, sample_weight, size)
         if self.replicas > 1:
-            x, y, sample_weight = _map(self._all_examples, (x, y, sample_weight))
+            x, y, sample_weight = map_tensors(self._all_examples, (x, y, sample_weight))
             slots, first = count * self.replicas, count * self._replica_id
         if size is None or self.replicas > 1:
             size = tf.shape(keras.tree.flatten(x)[0])[0]
@@ -196,8 +199,8 @@ class Share:
         if not equal:
             answers = tf.where((slots - 1) * each < size, size, answers)
         index = (first * each + tf.range(count * each)) % size
-        y, sample_weight = _map(lambda t: tf.gather(t, index), (y, sample_weight))
-        dealt = _map(lambda t: _reshape(tf.gather(t, index), [count, each], t.shape[1:]), x)
+        y, sample_weight = map_tensors(lambda t: tf.gather(t, index), (y, sample_weight))
+        dealt = map_tensors(lambda t: _reshape(tf.gather(t, index), [count, each], t.shape[1:]), x)
         local = tf.minimum(answers - first * each, count * each)
         weight = 1.0
         if self.replicas > 1:
@@ -219,13 +222,13 @@ class Share:
                 "devices: use at least as many networks as devices."
             )
         if self.replicas > 1:
-            x, y, sample_weight = _map(self._all_examples, (x, y, sample_weight))
+            x, y, sample_weight = map_tensors(self._all_examples, (x, y, sample_weight))
         first, count = keras.tree.flatten(x)[0], self.num_networks
         size = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
-        y, sample_weight = _map(
+        y, sample_weight = map_tensors(
             lambda t: tf.tile(t, [count] + [1] * (t.shape.rank - 1)), (y, sample_weight)
         )
-        return Dealt(_map(tf.identity, x), y, sample_weight, count * size, shared=True)
+        return Dealt(map_tensors(tf.identity, x), y, sample_weight, count * size, shared=True)
 
     def take(self, tensor: Any) -> Any:
         """This replica's part [N / R, ...] of a tensor [N, ...]; None stays None."""
@@ -259,23 +262,33 @@ class Share:
     def _all_examples(self, tensor: tf.Tensor) -> tf.Tensor:
         return self._context.all_gather(tensor, axis=0)  # type: ignore[union-attr]
 
-    def check(self, optimizer: keras.optimizers.Optimizer, target: Target) -> None:
+    def check(self, optimizer: keras.optimizers.Optimizer, target: Target, loss: Any) -> None:
         """Check that R replicas compute what one device does.
 
         Raises:
-            ValueError: The optimizer clips gradients, which Keras does before it sums them; the
-                outputs of the target have masks; or it has batch normalisation, and the statistics
-                of a network are not those of all its images.
+            ValueError: The optimizer clips gradients, which Keras does before it sums them; a loss
+                divides by what counts on a device, or the outputs of the target have masks, by
+                which it does; or the target has batch normalisation, and the statistics of a
+                network are not those of all its images.
         """
         if self.replicas == 1:
             return
-        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        plain = plain_optimizer(optimizer)
         for name in ("clipnorm", "global_clipnorm", "clipvalue"):
-            if getattr(inner, name, None):
+            if getattr(plain, name, None):
                 raise ValueError(
                     f"{name} clips each device's part of the gradient, not the whole: compile "
                     "without it, or train on one device."
                 )
+        for one in keras.tree.flatten(loss):
+            for name, plain in (("ignore_class", None), ("reduction", "sum_over_batch_size")):
+                value = getattr(one, name, plain)
+                if value not in (plain, "mean"):
+                    raise ValueError(
+                        f"A loss with {name}={value!r} divides by the answers that count on each "
+                        "device, not on all: train on one device, or give the loss "
+                        f"{name}={plain!r}."
+                    )
         if target.has_masks:
             raise ValueError(
                 "Keras divides a loss by the steps that a mask leaves on each device, not on all: "

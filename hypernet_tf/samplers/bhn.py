@@ -10,14 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.ensembles.examples import some_inputs, trained_inputs
 from hypernet_tf.ensembles.inference import examples_at_once
-from hypernet_tf.samplers.base import (
-    check_num_data,
-    is_number,
-    is_whole,
-    some_inputs,
-    trained_inputs,
-)
+from hypernet_tf.samplers.checks import check_num_data, is_number, is_whole
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler

@@ -9,9 +9,13 @@ import keras
 import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.checks import plain_optimizer
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import Target
 from hypernet_tf.targets.filters import seeded
+
+# Optimizers whose step of a weight depends on others of its variable.
+_OF_WHOLE_VARIABLES = (keras.optimizers.Adafactor, keras.optimizers.Lamb, keras.optimizers.Muon)
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -21,7 +25,8 @@ class DeepEnsemble(WeightSampler):
     Each network starts from its own initial weights and sees its own share of every batch. A step
     minimises the *sum* over networks of what each would minimise alone, so that training them
     together changes nothing; the reported losses are means. With `num_networks=1` this is ordinary
-    training of one network.
+    training of one network. Where answers are masked, Keras divides by those of all networks that
+    count, so that a network with more of them in a batch has a greater step.
 
     The sampler is finite: `sample(count)` takes `count` of the N networks, chosen by the seed.
     Training steps run on the weights as they are; samples are gauge-fixed.
@@ -68,12 +73,19 @@ class DeepEnsemble(WeightSampler):
         """As `WeightSampler.compile`.
 
         Raises:
-            ValueError: The optimizer clips by norms, which would be those of all networks together.
+            ValueError: The optimizer takes norms or means over a whole variable, which holds the
+                weights of all networks.
         """
         super().compile(optimizer, *args, **kwargs)
-        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        plain = plain_optimizer(self.optimizer)
+        if isinstance(plain, _OF_WHOLE_VARIABLES) and self.num_networks > 1:
+            raise ValueError(
+                f"{type(plain).__name__} computes norms or means of a variable, which holds the "
+                "weights of all networks, so that they would not train as each alone: use another "
+                "optimizer, such as Adam."
+            )
         for name in ("clipnorm", "global_clipnorm"):
-            if self.num_networks > 1 and getattr(inner, name, None):
+            if self.num_networks > 1 and getattr(plain, name, None):
                 raise ValueError(
                     f"{name} is a norm of all networks' gradients together, so that they would not "
                     "train as each alone: use clipvalue, or none."

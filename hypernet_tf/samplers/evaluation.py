@@ -59,22 +59,27 @@ def _copied(part: Any) -> Any:
     if not isinstance(part, keras.metrics.Metric):
         return part
     config = part.get_config()
-    if not type(part).__module__.startswith("keras."):
-        parameters = inspect.signature(type(part)).parameters.values()
-        open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        named = [one.name for one in parameters if one.kind not in open_ended]
-        if missing := [name for name in named if name not in config]:
-            raise ValueError(
-                f"The metric '{part.name}' cannot be copied for members and ensemble: return "
-                f"'{missing[0]}' from its get_config, too."
-            )
+    parameters = inspect.signature(type(part)).parameters.values()
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = [one.name for one in parameters if one.kind not in open_ended]
+    if len(named) == len(parameters) and "dtype" not in named:
+        config.pop("dtype", None)  # of Keras's own `get_config`, for a class that does not take it
+    missing = [name for name in named if name not in config]
+    if missing and not type(part).__module__.startswith("keras."):
+        raise ValueError(
+            f"The metric '{part.name}' cannot be copied for members and ensemble: return "
+            f"'{missing[0]}' from its get_config, too."
+        )
     try:
-        return type(part).from_config(config)
+        copy = type(part).from_config(config)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"The metric '{part.name}' cannot be copied for members and ensemble: give the "
             "function itself in its place, or register it with Keras."
         ) from error
+    if hasattr(part, "_fn_kwargs"):  # some metrics of Keras's do not have them in their config
+        copy._fn_kwargs = part._fn_kwargs
+    return copy
 
 
 def build_metrics(model: keras.Model, y: Any, y_pred: Any) -> None:

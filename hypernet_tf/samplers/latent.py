@@ -24,6 +24,11 @@ class LatentSampler(WeightSampler):
 
     latent_dim: int
 
+    @property
+    def manifold_dim(self) -> int:
+        """Dimension of the surface on which theta lies, a factor of its entropy: d."""
+        return self.latent_dim
+
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
         """Draw latent vectors, here standard normal.
 

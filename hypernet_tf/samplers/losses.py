@@ -41,6 +41,16 @@ _ONE_HOT = _Losses(
 )
 
 
+# Names of which Keras makes a loss of probabilities that fits the labels.
+_OF_LABELS = ("crossentropy", "ce")
+
+
+def _known(loss: Any) -> Any:
+    """The loss that a name means, where Keras does not need the labels to tell."""
+    is_name = isinstance(loss, str) and loss not in _OF_LABELS
+    return keras.losses.get(loss) if is_name else loss
+
+
 def check_loss(loss: Any, target: Target) -> Outputs | None:
     """Compare a loss with what a target returns.
 
@@ -57,14 +67,17 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
     """
     if isinstance(loss, (list, tuple, dict)):
         return _check_losses(keras.tree.flatten(loss), target)
-    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    loss = _known(loss)
+    several = len(keras.tree.flatten(target.plan.outputs))
+    if loss in _BINARY and several > 1:
+        return _check_losses([loss] * several, target)
     if loss in _BINARY:
         if not target.single_column:
             return _labels_of(loss, target)
         numbers = target.outputs == "values" and infer_outputs(target.plan) == "probabilities"
         if numbers and not getattr(loss, "from_logits", False):
             return None  # from 0 to 1, and no classes, such as pixels: the user said so
-    elif not (loss in _SPARSE or loss in _ONE_HOT):
+    elif not (loss in _SPARSE or loss in _ONE_HOT or loss in _OF_LABELS):
         return None
     if getattr(loss, "from_logits", False):
         if target.outputs == "probabilities":
@@ -91,7 +104,7 @@ def _check_losses(losses: list, target: Target) -> Outputs | None:
     shapes = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
     if len(shapes) == 1:
         return check_loss(losses[0], target) if len(losses) == 1 else None
-    losses = [keras.losses.get(loss) if isinstance(loss, str) else loss for loss in losses]
+    losses = [_known(loss) for loss in losses]
     single = all(shape[-1:] == (1,) for shape in shapes)
     of_logits = all(
         (loss in _SPARSE or loss in _ONE_HOT or (single and loss in _BINARY))
@@ -134,7 +147,7 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
     """
     parts = keras.tree.flatten(loss)
     loss = parts[0] if len(parts) == 1 else loss
-    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    loss = _known(loss)
     sparse, one_hot = loss in _SPARSE, loss in _ONE_HOT
     refs = keras.tree.flatten(target.plan.outputs)
     if not (sparse or one_hot) or len(refs) > 1 or not hasattr(y, "shape"):

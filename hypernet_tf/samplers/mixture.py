@@ -100,6 +100,11 @@ class Mixture(LatentSampler):
         self.built = True
 
     @property
+    def manifold_dim(self) -> int:
+        """That of each sampler: the number of a sampler adds no dimension."""
+        return self.samplers[0].manifold_dim
+
+    @property
     def fewest_on_a_device(self) -> int:
         """One network of each sampler: batch normalisation is over those of all devices."""
         return len(self.samplers)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.base import is_whole
+from hypernet_tf.samplers.checks import is_whole, plain_optimizer
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import LANGEVIN, Draw, stream_seed
 from hypernet_tf.targets import Target
@@ -114,8 +114,11 @@ class SGDChains(DeepEnsemble):
         """A step of each chain, and a snapshot if it is time."""
         seed = stream_seed(self.seed, LANGEVIN, self.step.value)
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        steps = plain_optimizer(self.optimizer).iterations
+        done = tf.identity(steps.value)
         metrics = super().train_step(data)
-        self._perturb(seed, rate)
+        # Where half precision overflows, the optimizer makes no step.
+        self._perturb(seed, tf.where(steps.value > done, rate, tf.zeros_like(rate)))
         step = tf.cast(self.step.value, tf.int32)
         tf.cond(
             step % self.snapshot_every == 0,
@@ -177,8 +180,7 @@ class SGLD(SGDChains):
     def compile(self, optimizer="sgd", loss=None, metrics=None, **kwargs):
         """As `WeightSampler.compile`, with `keras.optimizers.SGD`."""
         optimizer = keras.optimizers.get(optimizer)
-        # The optimizer may be inside one that scales the loss.
-        plain = getattr(optimizer, "inner_optimizer", optimizer)
+        plain = plain_optimizer(optimizer)
         if type(plain) is not keras.optimizers.SGD:
             raise ValueError("Langevin dynamics follow SGD: compile with keras.optimizers.SGD.")
         if options := [name for name in _NO_LANGEVIN if getattr(plain, name)]:

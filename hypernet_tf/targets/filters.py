@@ -199,6 +199,11 @@ def _check_supported(operation: Any) -> None:
             f"Layer '{operation.name}' changes its weights as it trains, which generated weights "
             "do not: use the layer inside it."
         )
+    if isinstance(operation, keras.layers.RNN) and operation.stateful:
+        raise ValueError(
+            f"Layer '{operation.name}' keeps its state between batches, which networks that are "
+            "drawn anew do not: use stateful=False."
+        )
     variables = getattr(operation, "trainable_variables", [])
     regularizers = [getattr(v, "regularizer", None) for v in variables]
     if any(regularizers) or getattr(operation, "activity_regularizer", None):

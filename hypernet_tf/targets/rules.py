@@ -171,6 +171,7 @@ def per_network(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
     # A layer whose call does not take the mode still hands it to the layers inside it.
     mode = {"training": run.in_training_mode(operation)} if is_layer else {}
     variables = operation.variables if is_layer else []
+    state = operation.non_trainable_variables if is_layer else []
 
     def called_with(tensor_of: Callable[[Value], Any]) -> Any:
         return operation(
@@ -182,9 +183,12 @@ def per_network(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
         return keras.tree.map_structure(lambda t: Value(run.num_networks, shared=t), result)
 
     results, scopes = [], []
+    given: dict[int, list] = {id(variable): [] for variable in state}
     for n, weights in enumerate(run.values_per_network(variables)):
         mapping = list(zip(variables, weights, strict=True))
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+            for variable in state:
+                given[id(variable)].append(scope.get_current_value(variable))
             results.append(called_with(lambda value: value.each[n]))  # noqa: B023 (called at once)
         if scope.losses and run.training:
             raise ValueError(
@@ -192,9 +196,10 @@ def per_network(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
                 "return the loss as an output of the model, or use a diversity term."
             )
         scopes.append(scope)
-    for variable in operation.non_trainable_variables if is_layer else []:
+    for variable in state:
         values = [scope.get_current_value(variable) for scope in scopes]
-        run.set_state(variable, tf.stack(values))
+        if any(value is not old for value, old in zip(values, given[id(variable)], strict=True)):
+            run.set_state(variable, tf.stack(values))
     return keras.tree.map_structure(lambda *each: Value(run.num_networks, each=each), *results)
 
 

@@ -223,6 +223,28 @@ class Target:
             for v in norm.non_trainable_variables
         ]
 
+    def check_state(self, before: list[tf.Tensor], after: list[tf.Tensor]) -> None:
+        """Check that a training step leaves the state alone, from which each new network starts.
+
+        The statistics of batch normalisation, which are computed for each network, and the seeds of
+        dropout may change.
+
+        Args:
+            before: State that `run` was given.
+            after: State that it returned.
+
+        Raises:
+            ValueError: A layer changes other state as it trains.
+        """
+        may_change = {index for index, _ in self.statistics}
+        for index, (variable, old, new) in enumerate(zip(self._state, before, after, strict=True)):
+            if new is not old and index not in may_change and not _is_seed(variable):
+                raise ValueError(
+                    f"The model changes its variable '{variable.path}' as it trains, but each "
+                    "network that is drawn starts from the first value: make the layer compute its "
+                    "outputs from inputs and weights alone."
+                )
+
     def activations_per_example(self, x: Any = None) -> int:
         """The number of activations that one network computes for one example, in all layers.
 

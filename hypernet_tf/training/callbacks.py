@@ -151,7 +151,7 @@ def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
     term = (terms or [NegativeEntropy()])[0]
     if len(ensemble) < term.fewest_networks:
         return None
-    latent = tf.zeros([len(ensemble), sampler.latent_dim])
+    latent = tf.zeros([len(ensemble), sampler.manifold_dim])
     theta = tf.constant(ensemble.theta())
     return float(term.entropy(StepRecord(theta, latent)))
 

@@ -155,14 +155,14 @@ def perform(
         if is_done(name, metrics, subject.settings):
             continue
         print(f"analysis {number} of {len(names)}: {name}")
+        analysis = ANALYSES[name]
+        start = time.monotonic()
+        numbers, figures = analysis.compute(subject.restricted_to(analysis.settings))
         # The figures are replaced from here on: remove the report and the numbers that go with
         # them.
         (folder / "report.html").unlink(missing_ok=True)
         if entries.pop(name, None):
             folders.write_json(folder / "metrics.json", metrics)
-        analysis = ANALYSES[name]
-        start = time.monotonic()
-        numbers, figures = analysis.compute(subject.restricted_to(analysis.settings))
         for figure_name, arrays in figures.items():
             figure = analysis.figure(figure_name, arrays, numbers)
             folders.write_figure(folder, figure_name, figure, arrays)

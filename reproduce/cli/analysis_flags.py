@@ -18,9 +18,7 @@ flags.DEFINE_list(
     None,
     "Analyses of the networks, separated by commas, or all. "
     + "; ".join(f"{name}: {analysis.title}" for name, analysis in ANALYSES.items())
-    + ". Analyses that are done already with the same settings are not done again. With --run_dir "
-    "and no flag that describes a training, nothing is trained: the finished run in that folder is "
-    "analysed.",
+    + ". Analyses that are done already with the same settings are not done again.",
 )
 
 

@@ -1,13 +1,16 @@
-"""The curves of a training."""
+"""The curves of a training, and of several trainings beside each other."""
 
 from __future__ import annotations
 
 import pathlib
 import zipfile
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
+from reproduce.analyses import Drawing
 from reproduce.runs import folder as folders
 
 _ACCURACIES = {
@@ -109,3 +112,43 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path} is missing or damaged: delete {folder / 'metrics.json'} and run the same "
             "command again"
         ) from error
+
+
+def against_cost(folder: pathlib.Path, passes_per_step: int) -> dict[str, list[float]]:
+    """Return the mean accuracy and the vote of each validation of a run, by its image passes.
+
+    Args:
+        folder: Run folder.
+        passes_per_step: Image passes of a training step.
+
+    Raises:
+        RunError: The run's curves are missing or damaged.
+    """
+    numbers = read(folder)
+    steps = numbers["majority vote, step"]
+    curves = {name: numbers[name].tolist() for name in ("mean of the networks", "majority vote")}
+    return {"image passes": (steps * passes_per_step).tolist()} | curves
+
+
+def learning_curves(
+    curves: Mapping[str, Mapping[str, list[float]]], single: Collection[str] = ()
+) -> Drawing:
+    """Draw the accuracies of several trainings against their cost.
+
+    Args:
+        curves: Name of a training -> its `against_cost`.
+        single: Names of those that train one network, which has no vote.
+    """
+    panels: dict[str, dict[str, tuple]] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for key in ("mean of the networks", "majority vote"):
+        drawn = {
+            name: (np.array(one["image passes"]), np.array(one[key]))
+            for name, one in curves.items()
+            if key == "mean of the networks" or name not in single
+        }
+        if drawn:
+            panels[key.capitalize()] = drawn
+        arrays |= {f"{name}, {key}": np.stack(pair) for name, pair in drawn.items()}
+    figure = plots.learning_curves(panels, "accuracy on the validation images (%)")
+    return Drawing("learning", "Along the training", figure, arrays)

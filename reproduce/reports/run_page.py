@@ -29,7 +29,8 @@ _PUBLISHED = (
     "Published numbers are those of the hypernetwork on MNIST. They are comparable only if the "
     "data set is mnist and the preset is paper."
 )
-_SMALLER = ("ensembles", "paths", "adversarial")
+_LEARNING = "Accuracy on the validation images, by the images that went through target networks."
+_SMALLER = ("ensembles_num_ensembles", "paths_num_images", "adversarial_num_images")
 _SMALLER_NUMBERS = (
     "Some analyses take fewer ensembles or images than published, because these take too long on "
     "two cores: --ensembles, --path_images and --adversarial_images raise them."
@@ -50,12 +51,13 @@ class Run(NamedTuple):
     metrics: dict[str, Any]
 
 
-def page(title: str, runs: list[Run]) -> str:
+def page(title: str, runs: list[Run], learning: pathlib.Path | None = None) -> str:
     """Return the HTML of the page.
 
     Args:
         title: Heading of the page.
         runs: One run, or several to set side by side.
+        learning: Path of a png file with the accuracies of all runs against their cost, or None.
 
     Raises:
         RunError: metrics.json of a run is damaged.
@@ -68,7 +70,12 @@ def page(title: str, runs: list[Run]) -> str:
         with _damaged(path):
             sentences.append(("" if single else f"{run.label}: ") + _sentence(run.metrics))
             configs[run.label] = run.metrics["config"]
-    smaller = any(name in run.metrics["analyses"] for run in runs for name in _SMALLER)
+    smaller = any(
+        row.value is not None and row.value < (published.MNIST[row.measure.key] or 0)
+        for column in columns
+        for row in column
+        if row.measure.key in _SMALLER
+    )
     mnist = all(run.metrics["experiment"] == "mnist" for run in runs)
     headings = ["measured"] if single else [run.label for run in runs]
     published_numbers = published.MNIST if mnist else {}
@@ -90,6 +97,9 @@ def page(title: str, runs: list[Run]) -> str:
     ]
     if curves := _figures_of(runs, {"training_curves": "Along training"}):
         sections.insert(0, pages.Section("training", "Loss and accuracy by step.", "", "", curves))
+    if learning:
+        figure = {"Along the training": {"": learning}}
+        sections.insert(0, pages.Section("learning", _LEARNING, "", "", figure))
     return pages.report(
         title,
         [*sentences, *([_PUBLISHED] if mnist else []), *([_SMALLER_NUMBERS] if smaller else [])],

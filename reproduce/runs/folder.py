@@ -279,9 +279,9 @@ def write_figure(
     folder: pathlib.Path, name: str, figure: Figure, arrays: Mapping[str, np.ndarray]
 ) -> None:
     """Write figures/<name>: a png for the screen, a pdf for print, an npz with the numbers."""
-    path = folder / "figures" / name
+    figures = folder / "figures"
     # NumPy's types take every name for its flag `allow_pickle`.
     numbers: dict[str, Any] = dict(arrays)
-    write(path.with_suffix(".npz"), lambda aside: np.savez_compressed(aside, **numbers))
-    for suffix in (".pdf", ".png"):
-        write(path.with_suffix(suffix), figure.savefig)
+    write(figures / f"{name}.npz", lambda aside: np.savez_compressed(aside, **numbers))
+    for suffix in ("pdf", "png"):
+        write(figures / f"{name}.{suffix}", figure.savefig)

@@ -15,6 +15,7 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial
 from sklearn.exceptions import ConvergenceWarning
 
+from hypernet_tf.ensembles.ensemble import NotFiniteError
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.tuning import objective
 from reproduce.runs.folder import RunError
@@ -203,7 +204,7 @@ class Trials(keras_tuner.Tuner):
         """
         try:
             metrics = self.train(values_of(trial))
-        except TrainingDivergedError as error:
+        except (TrainingDivergedError, NotFiniteError) as error:
             print(f"{text_of(values_of(trial))}: {error}", flush=True)
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except Exception as error:

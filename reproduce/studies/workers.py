@@ -93,7 +93,7 @@ def check_address(chief: Part) -> None:
         ) from error
 
 
-def wait_for_chief(worker: Part, *, seconds: float = 600) -> None:
+def wait_for_chief(worker: Part, *, seconds: float = 3_600) -> None:
     """Wait until the chief listens.
 
     Args:

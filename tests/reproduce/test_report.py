@@ -1,12 +1,15 @@
 """Runs side by side on one page."""
 
+import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from small_experiments import command_line, python
 
 from reproduce import report
+from reproduce.reports import history
 from reproduce.runs.folder import RunError, UsageError
 
 pytestmark = pytest.mark.usefixtures("few_digits")
@@ -28,8 +31,34 @@ def test_several_runs_on_one_page(analysed, single, tmp_path):
     row = re.search(r"<tr><td>networks on a path</td>.*?</tr>", text)[0]
     assert re.findall(r'<td class="n">(.*?)</td>', row) == ["3", "", "40"]
     first, second = (figures(metrics) | {"training_curves"} for _, metrics in (analysed, single))
-    assert text.count("data:image/png;base64,") == len(first) + len(second)
+    assert text.count("data:image/png;base64,") == len(first) + len(second) + 1
     assert text.count("<figcaption>single</figcaption>") == len(second)
+
+
+def test_their_learning_curves_are_in_files_beside_the_page(analysed, single, tmp_path):
+    """Without the vote of a run of one network; named after the page, whose name has a dot."""
+    folders = [analysed[0], shutil.copytree(single[0], tmp_path / "one")]
+    text = (folders[1] / "metrics.json").read_text()
+    metrics = json.loads(text)
+    metrics["networks"]["num_networks"] = 1
+    (folders[1] / "metrics.json").write_text(json.dumps(metrics))
+    report.write(folders, tmp_path / "v1.2.html")
+    figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert figures == [f"v1.2-learning.{suffix}" for suffix in ("npz", "pdf", "png")]
+    with np.load(tmp_path / "figures" / "v1.2-learning.npz") as drawn:
+        assert sorted(drawn) == [
+            "analysed, majority vote",
+            "analysed, mean of the networks",
+            "one, mean of the networks",
+        ]
+        passes, accuracy = drawn["one, mean of the networks"]
+    config, curves = metrics["config"], history.read(folders[1])
+    step_of = config["networks_per_step"] * config["images_per_network"]
+    assert passes[-1] == metrics["steps"] * step_of
+    np.testing.assert_array_equal(passes, curves["mean of the networks, step"] * step_of)
+    np.testing.assert_array_equal(accuracy, curves["mean of the networks"])
+    report.write(folders[:1], tmp_path / "alone.html")  # nothing to set beside each other
+    assert len(list((tmp_path / "figures").iterdir())) == 3
 
 
 def test_a_run_of_cifar_on_the_page(single, tmp_path):

@@ -8,23 +8,24 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from data_sets import DATA_SETS, Endless
+from data_sets import DATA_SETS
 from small_samplers import (
     LOGITS,
     SAMPLERS,
+    bhn,
     chains,
     classifier,
     deep_ensemble,
     fitted,
     hypernetwork,
     mc_dropout,
+    noise_control,
 )
 from small_terms import EnsembleLoss
-from target_models import one_line_error
+from target_models import Scale, one_line_error
 
 import hypernet_tf as hn
 from hypernet_tf.samplers import base
-from hypernet_tf.samplers.base import some_inputs
 from hypernet_tf.samplers.latent import LatentSampler
 
 layers = keras.layers
@@ -235,22 +236,6 @@ class TestBatchNorm:
         sampler.batch_norm_data = blobs[0][:50]
         sampler.fit(*blobs, batch_size=96, verbose=0)
         assert len(sampler.batch_norm_data) == 50
-
-    def test_inputs_of_a_py_dataset_are_kept_too(self):
-        x = np.arange(14)
-        np.testing.assert_array_equal(base.some_inputs(DATA_SETS["PyDataset"](x, x), 9), x[:9])
-        kept = base.some_inputs(Endless(x, x), 20)  # for a `fit` with `steps_per_epoch`
-        np.testing.assert_array_equal(kept, [*x, *x[:6]])
-
-    def test_kept_inputs_are_spread_over_all(self):
-        x = np.arange(2_500)
-        kept = base.some_inputs((x, x + 1), 1_000)
-        assert [len(part) for part in kept] == [1_000, 1_000]
-        assert set(np.diff(kept[0])) == {2, 3} and kept[0][-1] >= 2_497
-        np.testing.assert_array_equal(kept[1], kept[0] + 1)
-        of_tensors = base.some_inputs(tf.constant(np.arange(1_999)), 1_000)
-        assert of_tensors[-1] >= 1_997 and len(set(of_tensors)) == 1_000
-        assert base.some_inputs((pair for pair in ()), 10) is None
 
     @pytest.mark.usefixtures("eager_fits")
     def test_data_of_ones_own_stay_in_a_file_and_beside_a_generator(self, blobs, tmp_path):
@@ -582,6 +567,20 @@ class NearAgain(Near):
         return super().get_config() | {"threshold": self.threshold}
 
 
+class Plain(keras.metrics.Metric):
+    """A metric whose class takes no dtype, and has no configuration of its own."""
+
+    def __init__(self, name="plain"):
+        super().__init__(name=name)
+        self.total = self.add_weight(name="total")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.total.assign_add(1.0)
+
+    def result(self):
+        return self.total
+
+
 def first_column(y, y_pred):
     return y_pred[..., 0]
 
@@ -590,9 +589,84 @@ def test_metrics_are_copied_with_their_arguments_or_not_at_all():
     with pytest.raises(ValueError, match=r"^The metric 'near' cannot be copied .* 'threshold' fr"):
         deep_ensemble().compile(loss=LOGITS, metrics=[Near(0.9)])
     deep_ensemble().compile(loss=LOGITS, metrics=[NearAgain(0.9)])
+    deep_ensemble().compile(loss=LOGITS, metrics=[Plain()])
     wrapped = keras.metrics.MeanMetricWrapper(first_column, name="first")
     with pytest.raises(ValueError, match=r"^The metric 'first' cannot be copied .* function its"):
         deep_ensemble().compile(loss=LOGITS, metrics=[wrapped])
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_a_metric_that_does_not_save_its_axis_is_copied_with_it():
+    model = keras.Sequential([keras.Input((4, 2)), layers.Dense(3)])
+    sampler = hn.DeepEnsemble(model, num_networks=1)
+    metric = keras.metrics.CosineSimilarity(axis=1)
+    sampler.compile("sgd", "mse", metrics=[metric])
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(6, 4, n)).astype("float32") for n in (2, 3))
+    logs = sampler.evaluate(x, y, verbose=0, return_dict=True)
+    metric.update_state(y, sampler.predict(x))
+    assert logs["member_cosine_similarity"] == pytest.approx(float(metric.result()), rel=1e-4)
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_averaged_weights_that_a_callback_swaps_in_are_evaluated(blobs):
+    x, y = blobs
+    sampler = deep_ensemble(num_networks=2)
+    sampler.compile(keras.optimizers.SGD(0.5, use_ema=True), LOGITS)
+    history = sampler.fit(
+        *blobs,
+        batch_size=48,
+        epochs=2,
+        verbose=0,
+        validation_data=blobs,
+        callbacks=[keras.callbacks.SwapEMAWeights()],
+    ).history
+    raw = sampler.evaluate(x, y, verbose=0, return_dict=True)["member_loss"]
+    assert history["val_member_loss"][-1] != pytest.approx(raw, rel=1e-3)
+    sampler.optimizer.finalize_variable_values(sampler.trainable_variables)
+    averaged = sampler.evaluate(x, y, verbose=0, return_dict=True)["member_loss"]
+    assert history["val_member_loss"][-1] == pytest.approx(averaged, rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [deep_ensemble, hypernetwork, bhn, noise_control])
+def test_a_call_in_mixed_precision_changes_no_sample(make, blobs):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        keras.utils.set_random_seed(0)
+        sampler, other = make(), make()
+        other.set_weights(sampler.get_weights())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    count = sampler.num_available or base.PREDICTION_NETWORKS
+    sampler(blobs[0][:1])
+    theta = sampler.sample(count).theta()
+    assert theta.dtype == np.float32
+    np.testing.assert_array_equal(theta, other.sample(count).theta())
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_an_output_without_labels_beside_a_term_on_outputs(blobs):
+    inputs = keras.Input((2,))
+    heads = [layers.Dense(3, name="a")(inputs), layers.Dense(2, name="b")(inputs)]
+    sampler = hypernetwork(
+        keras.Model(inputs, heads), diversity=hn.diversity.NegativeOutputEntropy()
+    )
+    sampler.compile("sgd", {"a": LOGITS, "b": None})
+    history = sampler.fit(blobs[0], {"a": blobs[1]}, batch_size=96, verbose=0).history
+    assert np.isfinite(history["diversity_loss"]).all()
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_a_layer_that_changes_its_state_as_it_trains_is_an_error(blobs):
+    """Each network that is drawn starts from the first state, for ever."""
+    model = keras.Sequential([keras.Input((2,)), Scale(), layers.Dense(3)])
+    sampler = deep_ensemble(model, num_networks=2)
+    sampler.compile("sgd", LOGITS)
+    with one_line_error("changes its variable", "calls' as it trains"):
+        sampler.fit(*blobs, verbose=0)
+    recurrent = keras.Sequential([keras.Input((5, 2), batch_size=4), layers.LSTM(3, stateful=True)])
+    with one_line_error("keeps its state between batches"):
+        hn.Target(recurrent)
 
 
 def test_no_networks_predict_nothing(blobs):
@@ -682,18 +756,6 @@ def test_batch_norm_without_inputs_is_refused_before_training():
     with one_line_error("set sampler.batch_norm_data"):
         sampler.fit((batch for batch in [(x, y)]), validation_data=(x, y), verbose=0)
     assert sampler.step.numpy() == 0
-
-
-def test_inputs_of_any_array_are_kept():
-    class Frame:
-        """What a data frame is to NumPy."""
-
-        shape = (4, 2)
-
-        def __array__(self, dtype=None, copy=None):
-            return np.arange(8.0).reshape(4, 2)
-
-    np.testing.assert_array_equal(some_inputs(Frame(), 2), [[0, 1], [4, 5]])
 
 
 @pytest.mark.parametrize("form", ["lists", "dict"])

@@ -111,6 +111,31 @@ def test_networks_that_cannot_be_shared_are_one_line():
         Share(10, replicas=4)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "loss", "message"),
+    [
+        (keras.optimizers.SGD(clipvalue=1.0), LOGITS, "clipvalue clips each device's part"),
+        (
+            "sgd",
+            [keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=0)],
+            "A loss with ignore_class=0 divides by the answers that count on each device",
+        ),
+        (
+            "sgd",
+            keras.losses.MeanSquaredError(reduction="mean_with_sample_weight"),
+            "A loss with reduction='mean_with_sample_weight' divides by the answers",
+        ),
+    ],
+    ids=["clipping", "ignored class", "weighted mean"],
+)
+def test_what_several_devices_would_compute_otherwise_is_an_error(optimizer, loss, message):
+    optimizer, target = keras.optimizers.get(optimizer), hn.Target(classifier())
+    Share(NETWORKS, replicas=1).check(optimizer, target, loss)
+    Share(NETWORKS, replicas=2).check(keras.optimizers.SGD(), target, [LOGITS, None, "mse"])
+    with pytest.raises(ValueError, match=f"^{message}"):
+        Share(NETWORKS, replicas=2).check(optimizer, target, loss)
+
+
 class TestSharedInputs:
     """All networks of a step see the whole batch."""
 

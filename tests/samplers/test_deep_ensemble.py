@@ -33,6 +33,13 @@ class TestDeepEnsemble:
             deep_ensemble(num_networks=2).compile(optimizer, loss=LOGITS)
         deep_ensemble(num_networks=1).compile(keras.optimizers.SGD(**{name: 1.0}), loss=LOGITS)
 
+    @pytest.mark.parametrize("name", ["Adafactor", "Lamb", "Muon"])
+    def test_optimizers_that_mix_the_weights_of_a_variable_are_an_error(self, name):
+        optimizer = getattr(keras.optimizers, name)
+        with pytest.raises(ValueError, match=f"^{name} computes norms or means of a variable"):
+            deep_ensemble(num_networks=2).compile(optimizer(), loss=LOGITS)
+        deep_ensemble(num_networks=1).compile(optimizer(), loss=LOGITS)
+
     @pytest.mark.usefixtures("eager_fits")
     def test_a_prior_acts_as_it_would_on_one_network(self, blobs):
         x, y = blobs

@@ -30,6 +30,30 @@ def test_focal_losses_say_what_outputs_are(loss, units, outputs):
             sampler.compile(loss=loss())
 
 
+@pytest.mark.parametrize("name", ["crossentropy", "ce"])
+@pytest.mark.usefixtures("eager_fits")
+def test_a_loss_that_keras_chooses_by_the_labels(name, blobs):
+    x, y = blobs
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3, activation="softmax")])
+    sampler = hn.DeepEnsemble(model, num_networks=2)
+    for labels in (y, keras.utils.to_categorical(y)):
+        sampler.compile("sgd", name)
+        assert np.isfinite(sampler.fit(x, labels, verbose=0).history["loss"]).all()
+    with pytest.raises(ValueError, match="does not end in a softmax"):
+        deep_ensemble().compile("sgd", name)
+
+
+def test_one_binary_loss_for_several_outputs_tells_that_they_are_logits():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [layers.Dense(1)(inputs), layers.Dense(1)(inputs)])
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    for given in (loss, [loss, loss]):
+        sampler = hn.DeepEnsemble(model, num_networks=2)
+        sampler.compile("sgd", given)
+        assert sampler.target.outputs == "logits"
+        assert all(((one >= 0) & (one <= 1)).all() for one in sampler.predict(np.ones((3, 4))))
+
+
 @pytest.mark.parametrize("reduction", ["sum", None])
 def test_losses_that_are_sums_are_an_error(reduction):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from small_samplers import LOGITS, classifier, hypernetwork, mixture
 
 import hypernet_tf as hn
+from hypernet_tf.training.callbacks import ensemble_entropy
 
 
 class TestNetworks:
@@ -28,8 +29,15 @@ class TestNetworks:
         assert both.generate(z).codes[0].shape == (3, 8, 3)
 
     def test_the_entropy_takes_the_dimension_of_the_samplers(self):
+        """In training, and where the entropy of an ensemble is reported."""
         both = mixture()
-        assert both.generate(both.sample_latent(4)).z.shape == (4, both.latent_dim - 1)
+        drawn = both.generate(both.sample_latent(8))
+        assert drawn.z.shape == (8, both.latent_dim - 1)
+        assert both.manifold_dim == both.samplers[0].latent_dim
+        ensemble = both.sample(8)
+        theta = tf.constant(ensemble.theta())
+        expected = both.diversity[0].entropy(hn.diversity.StepRecord(theta, drawn.z))
+        assert ensemble_entropy(ensemble, both) == pytest.approx(float(expected))
 
     def test_fewer_networks_than_samplers(self):
         both = mixture()

@@ -152,3 +152,19 @@ def test_options_that_make_no_chain_are_errors():
     ):
         with pytest.raises(ValueError, match=f"plain SGD: compile without {next(iter(option))}"):
             chains(hn.SGLD, keras.optimizers.SGD(0.1, **option), lam=9)
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_there_is_no_noise_where_half_precision_overflows(blobs):
+    """The optimizer leaves the weights then, and a chain of noise alone would be no sample."""
+    x, y = blobs
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(1e-3), initial_scale=1e5, dynamic_growth_steps=1_000
+    )
+    sampler = hn.SGLD(classifier(), num_chains=2, lam=96.0)
+    sampler.compile(optimizer=optimizer, loss=LOGITS)
+    start = sampler.sample(2).theta()
+    sampler.train_on_batch(np.full_like(x, np.inf), y)
+    np.testing.assert_array_equal(sampler.sample(2).theta(), start)
+    sampler.train_on_batch(x, y)
+    assert np.abs(sampler.sample(2).theta() - start).min() > 0

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from hypernet_tf.diversity import DiversityTerm, PriorDiscriminator, moment_error
 from hypernet_tf.diversity.prior import half_squares
-from hypernet_tf.samplers.base import check_sizes, is_whole
+from hypernet_tf.samplers.checks import check_sizes, is_whole
 from hypernet_tf.samplers.draws import PRETRAIN, Draw, stream_seed
 from hypernet_tf.samplers.hypergan.layers import LayerGenerator, Mixer
 from hypernet_tf.samplers.latent import LatentSampler

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.samplers.base import check_sizes, is_whole
+from hypernet_tf.samplers.checks import check_sizes, is_whole
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.layers import Extractor, WeightGenerator
 from hypernet_tf.samplers.latent import LatentSampler

@@ -7,6 +7,7 @@ import shutil
 import pytest
 from analysed_runs import ALONE, SMALL, TINY, arrays, times
 
+from hypernet_tf.data import DataError
 from reproduce import report
 from reproduce.analyses import ANALYSES, perform
 from reproduce.configs import RunConfig
@@ -60,6 +61,20 @@ def test_what_is_done_is_not_done_again(analysed, tmp_path, quick_pictures):
     }
     assert changed["analyses"]["paths"]["num_networks"] == 4
     assert changed["analyses"]["adversarial"] == analysed[1]["analyses"]["adversarial"]
+
+
+def test_an_analysis_that_fails_leaves_the_one_before(analysed, tmp_path, monkeypatch):
+    folder = shutil.copytree(analysed[0], tmp_path / "run")
+    before = times(folder), (folder / "metrics.json").read_text()
+
+    def compute(subject):
+        raise DataError("a file is missing")
+
+    monkeypatch.setattr(ANALYSES["paths"], "compute", compute)
+    with pytest.raises(DataError, match="a file is missing"):
+        experiment.run(TINY, folder, analyses=["paths"], settings=SMALL | {"path_points": 4})
+    assert (times(folder), (folder / "metrics.json").read_text()) == before
+    assert (folder / "report.html").exists()
 
 
 def test_one_network_has_the_analyses_of_one_network(single):

@@ -7,6 +7,7 @@ import keras_tuner
 import numpy as np
 import pytest
 
+from hypernet_tf.ensembles.ensemble import NotFiniteError
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.tuning import objective
 from reproduce.runs.folder import RunError
@@ -103,10 +104,13 @@ def test_a_trial_without_a_finite_objective_fails(tmp_path):
     assert [trial.status for trial in ended] == ["FAILED", "FAILED", "COMPLETED"]
 
 
-def test_a_trial_that_diverges_fails_and_the_search_goes_on(tmp_path, capsys):
+@pytest.mark.parametrize("error", [TrainingDivergedError, NotFiniteError])
+def test_a_trial_that_diverges_fails_and_the_search_goes_on(error, tmp_path, capsys):
+    """Also where it shows in the networks that are evaluated, and not in those of a validation."""
+
     def diverging(lam):
         if lam == 10:
-            raise TrainingDivergedError("the loss is nan")
+            raise error("the loss is nan")
         return near_300(lam)
 
     tried, ended = search(grid(10.0, 1e3), tmp_path / "tuner", diverging)

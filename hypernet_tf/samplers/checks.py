@@ -1,0 +1,49 @@
+"""Checks of what samplers are given: sizes, counts and optimizers."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import keras
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, NumPy's included."""
+    return isinstance(value, numbers.Integral)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number, NumPy's included."""
+    return isinstance(value, numbers.Real)
+
+
+def check_sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Numbers of hidden units, checked.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What the user gave.
+
+    Raises:
+        ValueError: It is no list of whole numbers above 0.
+    """
+    if not isinstance(value, list | tuple) or not all(is_whole(n) and n > 0 for n in value):
+        raise ValueError(f"{name} is {value!r}: give a list of sizes, such as (100, 100).")
+    return tuple(map(int, value))
+
+
+def check_num_data(num_data: Any) -> int:
+    """The number of training examples as an int, checked.
+
+    Raises:
+        ValueError: It is no whole number above 0.
+    """
+    if not is_whole(num_data) or num_data < 1:
+        raise ValueError(f"num_data is {num_data!r}: give the number of training examples.")
+    return int(num_data)
+
+
+def plain_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """The optimizer that makes the steps: that inside one which scales the loss, or the same."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
