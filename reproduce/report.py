@@ -40,7 +40,7 @@ def write(run_folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
     """
     if not run_folders:
         raise UsageError("name the folders of the runs to show side by side")
-    runs, curves = [], {}
+    runs, costs = [], {}
     for label, folder in zip(_labels(run_folders), run_folders, strict=True):
         metrics = folders.read_metrics(folder)
         if metrics.get("experiment") not in EXPERIMENTS:
@@ -50,10 +50,11 @@ def write(run_folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
         runs.append(run_page.Run(label, folder, metrics))
         # A noise control is validated before it has its noise: its curves are those of one network.
         if not config.match or METHODS[config.method].learns_match:
-            curves[label] = history.against_cost(folder, config.passes_per_step)
+            costs[label] = folder, config.passes_per_step
     title = "Runs side by side"
     page = run_page.page(title, runs)  # an error, before anything is written
-    if len(curves) > 1:
+    if len(costs) > 1:
+        curves = {label: history.against_cost(*cost) for label, cost in costs.items()}
         single = [run.label for run in runs if run.metrics["networks"]["num_networks"] == 1]
         drawing = history.learning_curves(curves, single)
         name = f"{output.stem}-{drawing.name}"
