@@ -88,7 +88,7 @@ def check(dataset, name, numbers):
             np.testing.assert_array_equal(split.images[place], picture(found[place]))
 
 
-@pytest.mark.parametrize("name", ARCHIVES)
+@pytest.mark.parametrize("name", ["cifar10", pytest.param("cifar100", marks=pytest.mark.slow)])
 def test_cifar_is_prepared_from_its_archive_once(name, tmp_path, monkeypatch, capsys, caplog):
     """TFDS's own builder reads the archive; the second time it reads what it has prepared."""
     folder = tmp_path if name == "cifar10" else tmp_path / name
@@ -131,6 +131,7 @@ def test_svhn_is_read_from_two_of_its_files(sub_folder, originals, tmp_path, mon
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_svhn_that_tfds_has_prepared_comes_before_its_files(originals, tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 

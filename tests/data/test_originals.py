@@ -324,6 +324,7 @@ def test_a_folder_that_cannot_be_written_keeps_its_files_only(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["read_only"]
 
 
+@pytest.mark.slow
 def test_what_tfds_has_prepared_in_its_own_folder_serves_a_folder_that_cannot_be_written(
     read_only, prepared_mnist, offline, monkeypatch
 ):

@@ -38,6 +38,7 @@ def test_variables_and_arrays_are_not_changed(kind):
         assert_same(actual, expected, 0.0)
 
 
+@pytest.mark.slow
 def test_a_training_step_in_float32():
     """Half the channels held, sums and norms: finite gradients within a compiled function."""
     keras.config.set_dtype_policy("float32")

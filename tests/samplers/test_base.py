@@ -266,7 +266,9 @@ class TestBatchNorm:
             with pytest.raises(ValueError, match=r"set sampler\.batch_norm_data = x_train"):
                 use()
 
-    @pytest.mark.parametrize("file", ["sampler.keras", "sampler.weights.h5"])
+    @pytest.mark.parametrize(
+        "file", ["sampler.keras", pytest.param("sampler.weights.h5", marks=pytest.mark.slow)]
+    )
     def test_the_data_are_saved_with_the_sampler(self, file, blobs, tmp_path):
         sampler = hypernetwork(with_norm())
         sampler.compile(loss=LOGITS)
@@ -499,7 +501,9 @@ def test_numbers_may_be_those_of_numpy_and_one_size_a_list():
     json.dumps(chain.get_config())
 
 
-@pytest.mark.parametrize("kind", [hn.DeepEnsemble, hn.HyperGAN])
+@pytest.mark.parametrize(
+    "kind", [hn.DeepEnsemble, pytest.param(hn.HyperGAN, marks=pytest.mark.slow)]
+)
 def test_a_model_with_an_open_size_trains(kind):
     model = keras.Sequential(
         [keras.Input((None, 3)), layers.Conv1D(4, 3, padding="same"), layers.Dense(2)]
@@ -691,7 +695,7 @@ def test_numbers_of_numpy_are_numbers():
     assert sampler.num_networks == 6
 
 
-@pytest.mark.parametrize("form", ["arrays", "data set"])
+@pytest.mark.parametrize("form", ["arrays", pytest.param("data set", marks=pytest.mark.slow)])
 def test_the_first_step_is_traced_once(blobs, monkeypatch, form):
     traced = []
     step = hn.Hypernetwork.train_step
@@ -757,7 +761,7 @@ def test_batch_norm_without_inputs_is_refused_before_training():
     assert sampler.step.numpy() == 0
 
 
-@pytest.mark.parametrize("form", ["lists", "dict"])
+@pytest.mark.parametrize("form", ["dict", pytest.param("lists", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("eager_fits")
 def test_one_input_and_output_in_a_list_or_a_dict(form, blobs):
     """`keras.Model([x], [y])`, and an output with a name, take arrays as in Keras."""

@@ -33,17 +33,21 @@ def samplers(*slow):
     ]
 
 
-# Graphs of MNF, BHN and APD take long to make, and SGLD is a chain with noise.
-@pytest.fixture(scope="class", params=samplers(hn.MNF, hn.SGLD, hn.MCDropout, hn.BHN, hn.APD))
+# Graphs of MNF, BHN and APD take long to make, chains and the noise control are deep ensembles, and
+# a mixture is hypernetworks.
+@pytest.fixture(
+    scope="class",
+    params=samplers(
+        *(hn.MNF, hn.BHN, hn.APD, hn.MCDropout, hn.Mixture),
+        *(hn.SGDChains, hn.SGLD, hn.NoiseControl),
+    ),
+)
 def make(request):
     return request.param
 
 
-# Chains and the noise control are deep ensembles, which have tests of their own.
-LONG = samplers(
-    *(hn.HyperGAN, hn.MNF, hn.SGLD, hn.SGDChains, hn.NoiseControl, hn.DeepEnsemble),
-    *(hn.MCDropout, hn.BHN, hn.APD, hn.Mixture),
-)
+# Others have tests of their own.
+LONG = samplers(*(kind for kind in SAMPLERS if kind is not hn.Hypernetwork))
 
 
 @pytest.fixture(scope="class")

@@ -74,7 +74,11 @@ def test_a_network_trains_as_in_keras():
         assert numbers[f"ensemble_{name}"] == pytest.approx(expected[name], rel=1e-3)
 
 
-@pytest.mark.parametrize("shared", [False, True], ids=["own_inputs", "shared_inputs"])
+@pytest.mark.parametrize(
+    "shared",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["own_inputs", "shared_inputs"],
+)
 @pytest.mark.usefixtures("eager_fits")
 def test_labels_of_padded_steps_change_nothing(shared):
     def build(**options):

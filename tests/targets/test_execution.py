@@ -43,12 +43,21 @@ def with_gradients(run, weights):
 MODES = [[(True, False), (False, True)], [(True, True), (False, False)]]
 
 
+# CPUs run convolutions unrolled unless they are told otherwise.
+FAST_GROUPED = ("conv_2d_groups", "conv_then_dense", "residual")
+
+
 @pytest.mark.parametrize("modes", [MODES[0], pytest.param(MODES[1], marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("case", "convolutions"),
     # A grouped convolution of the model itself runs in the same way in both settings.
     [(case, "unrolled") for case in CASES if case != "conv_2d_groups"]
-    + [(case, "grouped") for case in CONVOLUTIONS],
+    + [
+        (case, "grouped")
+        if case in FAST_GROUPED
+        else pytest.param(case, "grouped", marks=pytest.mark.slow)
+        for case in CONVOLUTIONS
+    ],
 )
 def test_run_equals_the_loop(case, convolutions, modes):
     """Outputs, new state and gradients, for different and shared inputs, in both modes."""

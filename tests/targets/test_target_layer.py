@@ -53,6 +53,7 @@ def test_each_example_has_its_own_network(case):
     np.testing.assert_allclose(model([condition, x]), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_network_has_several_examples():
     target = hn.Target(CASES["dense"]())
     model = conditional(target, several=True)

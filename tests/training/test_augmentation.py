@@ -114,6 +114,7 @@ class TestStream:
                 )
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path):
     changed = []
 

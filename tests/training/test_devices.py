@@ -178,6 +178,7 @@ class TestExecution:
         for ours, theirs in zip(record["history"], other["history"], strict=True):
             assert ours["loss"] == theirs["loss"]
 
+    @pytest.mark.slow
     def test_xla_computes_the_same(self, blobs):
         """If a step draws nothing: XLA makes other random numbers from the same seed."""
 
@@ -228,11 +229,12 @@ class TestPrecision:
     @pytest.mark.parametrize(
         ("make", "policy"),
         [
-            *((make, "mixed_bfloat16") for make in (hypernetwork, mnf, langevin)),
+            (hypernetwork, "mixed_bfloat16"),
             (hypernetwork, "mixed_float16"),
             *(
-                pytest.param(make, "mixed_float16", marks=pytest.mark.slow)
+                pytest.param(make, policy, marks=pytest.mark.slow)
                 for make in (mnf, langevin)
+                for policy in ("mixed_bfloat16", "mixed_float16")
             ),
         ],
         indirect=["policy"],

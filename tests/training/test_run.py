@@ -38,6 +38,7 @@ def four_steps(tmp_path_factory):
         return folder, *run(folder, 4), len(traces)
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(four_steps, tmp_path):
     whole, record = run(tmp_path / "whole", 7)
     shutil.copytree(four_steps[0], tmp_path / "parts")

@@ -95,6 +95,7 @@ def server(logs):
 FIRST, SECOND = "first/tensorboard", "second/tensorboard"
 
 
+@pytest.mark.slow
 class TestOverHTTP:
     def test_curves_are_the_history_and_no_step_is_doubled(self, server, logs):
         _, _, record = logs

@@ -157,6 +157,7 @@ class TestKilled:
                 )
         assert (folder / "report.html").exists()
 
+    @pytest.mark.slow
     def test_after_more_training_which_removes_earlier_analyses(
         self, analysed, tmp_path, killed, quick_pictures, as_bent
     ):

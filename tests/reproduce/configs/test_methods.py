@@ -130,7 +130,14 @@ class TestPresets:
 
 
 class TestSamplers:
-    @pytest.mark.parametrize("row", ROWS, ids=row_name)
+    @pytest.mark.parametrize(
+        "row",
+        [
+            row if row.preset == "quick" else pytest.param(row, marks=pytest.mark.slow)
+            for row in ROWS
+        ],
+        ids=row_name,
+    )
     def test_a_preset_builds_the_sampler_that_it_describes(self, row, small_targets):
         sampler = build_sampler(row, NUM_DATA)
         assert sampler.num_networks == row.networks_per_step

@@ -235,6 +235,7 @@ def test_layers_compute_in_the_precision_of_the_configuration():
         keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 def test_part_of_a_data_set_is_an_ordinary_run(tmp_path, quick_pictures):
     config = tiny("deep_ensemble", dataset="mnist_5k:0,3,7", num_networks=3)
     settings = {"num_networks": 3, "ood": ["mnist_5k:8", "9"]}  # a flag divided at commas

@@ -22,7 +22,9 @@ def parameters(layer):
     ("model", "weights"),
     [
         (hn.zoo.hypergan_mnist, [832, 25_632, 5_130]),
-        (hn.zoo.hypergan_cifar, [896, 18_496, 36_928, 32_896, 1_290]),
+        pytest.param(
+            hn.zoo.hypergan_cifar, [896, 18_496, 36_928, 32_896, 1_290], marks=pytest.mark.slow
+        ),
     ],
 )
 def test_parameters_of_the_published_configurations(model, weights):
@@ -251,6 +253,7 @@ class TestPretraining:
         assert np.abs(codes(0) - codes(1)).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(tmp_path):
     """Mixer, generators, discriminator and both optimizers, bit for bit."""
     whole, record = run(tmp_path / "whole", 5, make=make_hypergan)

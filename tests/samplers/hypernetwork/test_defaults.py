@@ -54,6 +54,7 @@ def check(train, test, model):
     assert outputs.std(0).mean() > 0.01 * outputs.std()
 
 
+@pytest.mark.slow
 def test_on_wine():
     check(*table("wine"))
 
