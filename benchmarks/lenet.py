@@ -6,11 +6,13 @@ test images, and on the training images of the epoch, changed as they are in tra
 
     python -m benchmarks.lenet --data_dir DIR --epochs 30
     python -m benchmarks.lenet --data_dir DIR --epochs 30 --margin 0       flips without crops
+    python -m benchmarks.lenet --data_dir DIR --epochs 30 --compress 2     more lossy images
     python -m benchmarks.lenet --data_dir DIR --dataset cifar10_jpeg:49000 --epochs 200
 """
 
 import argparse
 import functools
+import itertools
 import time
 
 import keras
@@ -32,9 +34,25 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=0.02)
     parser.add_argument("--penalty", type=float, default=1e-4, help="factor on half the squares")
     parser.add_argument("--margin", type=int, default=4, help="largest shift of an image, pixels")
+    parser.add_argument("--compress", type=int, default=0, help="how often images become JPEG")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
+
+
+def compressed(images: np.ndarray, times: int) -> np.ndarray:
+    """Images [M, H, W, 3] after compression as JPEG, each time with its blocks at other places.
+
+    Args:
+        images: Pixels from 0 to 255.
+        times: How often they are compressed, at quality 75 with half the resolution of colour.
+    """
+    for down, right in itertools.islice(itertools.cycle([(4, 4), (2, 6), (6, 2)]), times):
+        moved = np.pad(images, ((0, 0), (down, 8 - down), (right, 8 - right), (0, 0)), "edge")
+        files = (tf.io.encode_jpeg(image, quality=75, chroma_downsampling=True) for image in moved)
+        rows, columns = slice(down, down - 8), slice(right, right - 8)
+        images = np.stack([tf.io.decode_jpeg(file).numpy()[rows, columns] for file in files])
+    return images
 
 
 def build(images: np.ndarray, penalty: float) -> keras.Sequential:
@@ -58,8 +76,15 @@ def main() -> None:
     keras.utils.set_random_seed(given.seed)
     keras.config.set_dtype_policy(given.precision)
     dataset = hn.data.load(given.dataset, given.data_dir)
-    model = build(dataset.train.images, given.penalty)
-    steps = len(dataset.train) // given.batch
+    train, test = (
+        hn.data.Split(compressed(split.images, given.compress), split.labels)
+        for split in (dataset.train, dataset.test)
+    )
+    if given.compress:
+        change = np.sqrt(np.mean((test.x - dataset.test.x) ** 2))
+        print(f"compression changes pixels by {change:.4f} of their range, root mean square")
+    model = build(train.images, given.penalty)
+    steps = len(train) // given.batch
     schedule = keras.optimizers.schedules.CosineDecay(given.rate, given.epochs * steps)
     model.compile(
         keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
@@ -67,18 +92,18 @@ def main() -> None:
         metrics=["accuracy"],
     )
     data = batches(
-        dataset.train,
+        train,
         batch_size=given.batch,
         seed=given.seed,
         augment=functools.partial(flip_and_crop, margin=given.margin),
     ).map(lambda x, y: (tf.ensure_shape(x, [given.batch, *x.shape[1:]]), y))
-    test = tf.data.Dataset.from_tensor_slices((dataset.test.x, dataset.test.y)).batch(1_000)
+    examples = tf.data.Dataset.from_tensor_slices((test.x, test.y)).batch(1_000)
     start, every, accuracies = time.monotonic(), -(-given.epochs // 20), []
 
     def report(epoch: int, logs: dict[str, float]) -> None:
         if (epoch + 1) % every and epoch + 1 < given.epochs:
             return
-        accuracies.append(model.evaluate(test, verbose=0)[1])
+        accuracies.append(model.evaluate(examples, verbose=0)[1])
         print(
             f"epoch {epoch + 1}: training images {logs['accuracy']:.2%}, test images "
             f"{accuracies[-1]:.2%}, best {max(accuracies):.2%}, {time.monotonic() - start:.0f} s",
