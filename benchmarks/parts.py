@@ -22,9 +22,9 @@ from hypernet_tf.samplers.base import WeightSampler
 from reproduce.configs import METHODS, TARGETS, RunConfig, build_sampler
 from reproduce.runs.experiment import load
 
-# Part -> the prefixes whose difference it is.
 # HyperGAN's term needs codes, and APD networks to learn.
 METHODS_OF_PARTS = [name for name in METHODS if name not in ("hypergan", "apd")]
+# Part -> the prefixes whose difference it is.
 PARTS = {
     "draw and generators": ("generators", None),
     "gauge": ("gauge", "generators"),

@@ -48,6 +48,8 @@ def write(run_folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
             raise RunError(f"{folder} is not a run of {names}: name such a run")
         config, _ = folders.finished(folder, RunConfig)
         runs.append(run_page.Run(label, folder, metrics))
+        if config.method not in METHODS:
+            raise RunError(f"{folder} is of the method {config.method}: give its --extension")
         # A noise control is validated before it has its noise: its curves are those of one network.
         if not config.match or METHODS[config.method].learns_match:
             costs[label] = folder, config.passes_per_step

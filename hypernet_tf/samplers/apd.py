@@ -11,7 +11,13 @@ import tensorflow as tf
 
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.samplers.batching import Share
-from hypernet_tf.samplers.checks import check_sizes, is_number, is_whole, plain_optimizer
+from hypernet_tf.samplers.checks import (
+    check_sizes,
+    is_number,
+    is_whole,
+    plain_optimizer,
+    plain_optimizers,
+)
 from hypernet_tf.samplers.draws import TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mc_dropout import NetworkDropout
@@ -196,7 +202,7 @@ class APD(LatentSampler):
             ValueError: The optimizer has use_ema, which Keras would do to the critic as well.
         """
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        if getattr(plain_optimizer(self.optimizer), "use_ema", False):
+        if any(getattr(one, "use_ema", False) for one in plain_optimizers(self.optimizer)):
             raise ValueError(
                 "use_ema averages the generator's variables, and Keras would take those of the "
                 "critic for them: compile without use_ema."

@@ -25,7 +25,7 @@ from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.ensembles.examples import is_data_set, some_inputs, trained_inputs
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.samplers.batching import Dealt, Part, Share, map_tensors, widened, with_masks
-from hypernet_tf.samplers.checks import is_number, is_whole, plain_optimizer
+from hypernet_tf.samplers.checks import is_number, is_whole, plain_optimizers
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.samplers.losses import check_labels, check_loss, check_reduction, some_labels
@@ -473,7 +473,8 @@ class WeightSampler(keras.Model, abc.ABC):
         super().compile(optimizer=optimizer, **compiled, **kwargs)
         self._evaluation = EvaluationState(self.output_names, **compiled)
         self.build_terms()
-        if self.trained_terms and getattr(plain_optimizer(self.optimizer), "use_ema", False):
+        averaged = any(getattr(one, "use_ema", False) for one in plain_optimizers(self.optimizer))
+        if self.trained_terms and averaged:
             raise ValueError(
                 "use_ema averages the variables of the networks' loss, and Keras would take those "
                 "of a term with variables of its own for them: compile without use_ema."
@@ -605,7 +606,8 @@ class WeightSampler(keras.Model, abc.ABC):
                 seed, self.num_networks, share, training=True, in_gauge=self.trains_in_gauge
             )
             outputs, state = self.target.run(weights, dealt.x, training=True, batch_statistics=True)
-            self.target.check_state(weights.state, state)
+            if weights.trainable[0].shape[0] is not None:  # a loop makes new tensors of all state
+                self.target.check_state(weights.state, state)
             y_pred = self._answers(dealt, outputs)
             y, sample_weight = dealt.labels()
             # Keras divides a mean by the number of replicas.

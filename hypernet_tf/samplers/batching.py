@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.checks import plain_optimizer
+from hypernet_tf.samplers.checks import plain_optimizers
 from hypernet_tf.targets import Target
 
 
@@ -273,21 +273,21 @@ class Share:
         """
         if self.replicas == 1:
             return
-        plain = plain_optimizer(optimizer)
+        plain = plain_optimizers(optimizer)
         for name in ("clipnorm", "global_clipnorm", "clipvalue"):
-            if getattr(plain, name, None):
+            if any(getattr(one, name, None) for one in plain):
                 raise ValueError(
                     f"{name} clips each device's part of the gradient, not the whole: compile "
                     "without it, or train on one device."
                 )
         for one in keras.tree.flatten(loss):
-            for name, plain in (("ignore_class", None), ("reduction", "sum_over_batch_size")):
-                value = getattr(one, name, plain)
-                if value not in (plain, "mean"):
+            for name, usual in (("ignore_class", None), ("reduction", "sum_over_batch_size")):
+                value = getattr(one, name, usual)
+                if value not in (usual, "mean"):
                     raise ValueError(
                         f"A loss with {name}={value!r} divides by the answers that count on each "
                         "device, not on all: train on one device, or give the loss "
-                        f"{name}={plain!r}."
+                        f"{name}={usual!r}."
                     )
         if target.has_masks:
             raise ValueError(

@@ -44,6 +44,12 @@ def check_num_data(num_data: Any) -> int:
     return int(num_data)
 
 
+def plain_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
+    """The optimizers that make the steps: one, or those of a `keras.optimizers.MultiOptimizer`."""
+    plain = plain_optimizer(optimizer)
+    return list(getattr(plain, "optimizers", [plain]))
+
+
 def plain_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer that makes the steps: that inside one which scales the loss, or the same."""
     return getattr(optimizer, "inner_optimizer", optimizer)

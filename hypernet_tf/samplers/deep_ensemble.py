@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.samplers.checks import plain_optimizer
+from hypernet_tf.samplers.checks import plain_optimizers
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import Target
 from hypernet_tf.targets.filters import seeded
@@ -77,15 +77,15 @@ class DeepEnsemble(WeightSampler):
                 weights of all networks.
         """
         super().compile(optimizer, *args, **kwargs)
-        plain = plain_optimizer(self.optimizer)
-        if isinstance(plain, _OF_WHOLE_VARIABLES) and self.num_networks > 1:
+        plain = plain_optimizers(self.optimizer) if self.num_networks > 1 else []
+        if mixing := [one for one in plain if isinstance(one, _OF_WHOLE_VARIABLES)]:
             raise ValueError(
-                f"{type(plain).__name__} computes norms or means of a variable, which holds the "
-                "weights of all networks, so that they would not train as each alone: use another "
-                "optimizer, such as Adam."
+                f"{type(mixing[0]).__name__} computes norms or means of a variable, which holds "
+                "the weights of all networks, so that they would not train as each alone: use "
+                "another optimizer, such as Adam."
             )
         for name in ("clipnorm", "global_clipnorm"):
-            if self.num_networks > 1 and getattr(plain, name, None):
+            if any(getattr(one, name, None) for one in plain):
                 raise ValueError(
                     f"{name} is a norm of all networks' gradients together, so that they would not "
                     "train as each alone: use clipvalue, or none."

@@ -100,6 +100,9 @@ def _check_losses(losses: list, target: Target) -> Outputs | None:
     Args:
         losses: Losses, or None, of the outputs.
         target: The target.
+
+    Raises:
+        ValueError: Losses of logits on outputs that are probabilities.
     """
     shapes = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
     if len(shapes) == 1:
@@ -111,8 +114,14 @@ def _check_losses(losses: list, target: Target) -> Outputs | None:
         and getattr(loss, "from_logits", False)
         for loss in losses
     )
-    each_has_one = len(losses) == len(shapes)
-    return "logits" if of_logits and each_has_one and target.outputs != "probabilities" else None
+    if not of_logits or len(losses) != len(shapes):
+        return None
+    if target.outputs == "probabilities":
+        raise ValueError(
+            "The losses take logits (from_logits=True), but the target ends in probabilities: drop "
+            "the target's softmax or sigmoid, or from_logits."
+        )
+    return "logits"
 
 
 def check_reduction(loss: Any) -> None:

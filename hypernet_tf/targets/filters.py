@@ -199,7 +199,7 @@ def _check_supported(operation: Any) -> None:
             f"Layer '{operation.name}' changes its weights as it trains, which generated weights "
             "do not: use the layer inside it."
         )
-    if isinstance(operation, keras.layers.RNN) and operation.stateful:
+    if getattr(operation, "stateful", False):
         raise ValueError(
             f"Layer '{operation.name}' keeps its state between batches, which networks that are "
             "drawn anew do not: use stateful=False."

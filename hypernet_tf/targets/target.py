@@ -92,6 +92,8 @@ class Target:
         self._convolutions = convolutions
         self._trainable = template.trainable_variables
         self._state = template.non_trainable_variables
+        # Inside of a call in mixed precision Keras's variables say that they have half of it.
+        self._state_dtypes = [variable.dtype for variable in self._state]
         self.name = model.name
         if not self._trainable:
             raise ValueError(
@@ -471,7 +473,9 @@ class Target:
                 step's randomness is a function of (seed, step, network).
         """
         state = []
-        for index, variable in enumerate(self._state):
+        for index, (variable, dtype) in enumerate(
+            zip(self._state, self._state_dtypes, strict=True)
+        ):
             shape = [num_networks, *variable.shape]
             if _is_seed(variable):
                 layer_seed = tf.random.experimental.stateless_fold_in(
@@ -480,9 +484,9 @@ class Target:
                 bits = tf.random.stateless_uniform(
                     shape, layer_seed, minval=None, maxval=None, dtype=tf.uint32
                 )
-                state.append(tf.cast(bits, variable.dtype))
+                state.append(tf.cast(bits, dtype))
             else:
-                state.append(tf.broadcast_to(variable.value, shape))
+                state.append(tf.broadcast_to(tf.cast(variable.value, dtype), shape))
         return state
 
     # ---- running ----------------------------------------------------------------------------
@@ -671,7 +675,10 @@ class Target:
 
         signature = (
             [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in self._template.outputs],
-            [tf.TensorSpec(v.shape, v.dtype) for v in self._state],
+            [
+                tf.TensorSpec(v.shape, dtype)
+                for v, dtype in zip(self._state, self._state_dtypes, strict=True)
+            ],
         )
         # The loop takes N from the first tensor, and would ignore further batches.
         checks = [

@@ -647,6 +647,19 @@ def test_a_call_in_mixed_precision_changes_no_sample(make, blobs):
     np.testing.assert_array_equal(theta, other.sample(count).theta())
 
 
+def test_a_call_in_mixed_precision_leaves_frozen_layers_as_they_are(blobs):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        frozen = layers.Dense(8, trainable=False, dtype="mixed_bfloat16")
+        sampler = deep_ensemble(keras.Sequential([keras.Input((2,)), frozen, layers.Dense(3)]))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    sampler.compile("sgd", LOGITS)
+    sampler(blobs[0][:1])
+    assert {state.dtype for state in sampler.sample(12).weights.state} == {tf.float32}
+    assert np.isfinite(sampler.evaluate(*blobs, verbose=0)).all()
+
+
 @pytest.mark.usefixtures("eager_fits")
 def test_an_output_without_labels_beside_a_term_on_outputs(blobs):
     inputs = keras.Input((2,))
@@ -668,8 +681,12 @@ def test_a_layer_that_changes_its_state_as_it_trains_is_an_error(blobs):
     with one_line_error("changes its variable", "calls' as it trains"):
         sampler.fit(*blobs, verbose=0)
     recurrent = keras.Sequential([keras.Input((5, 2), batch_size=4), layers.LSTM(3, stateful=True)])
-    with one_line_error("keeps its state between batches"):
-        hn.Target(recurrent)
+    both_ways = keras.Sequential(
+        [keras.Input((5, 2), batch_size=4), layers.Bidirectional(layers.LSTM(3, stateful=True))]
+    )
+    for model in (recurrent, both_ways):
+        with one_line_error("keeps its state between batches"):
+            hn.Target(model)
 
 
 def test_no_networks_predict_nothing(blobs):

@@ -39,6 +39,9 @@ class TestDeepEnsemble:
         with pytest.raises(ValueError, match=f"^{name} computes norms or means of a variable"):
             deep_ensemble(num_networks=2).compile(optimizer(), loss=LOGITS)
         deep_ensemble(num_networks=1).compile(optimizer(), loss=LOGITS)
+        inside = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(optimizer()))
+        with pytest.raises(ValueError, match=f"^{name} computes norms or means of a variable"):
+            deep_ensemble(num_networks=2).compile(inside, loss=LOGITS)
 
     @pytest.mark.usefixtures("eager_fits")
     def test_a_prior_acts_as_it_would_on_one_network(self, blobs):

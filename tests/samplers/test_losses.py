@@ -52,6 +52,11 @@ def test_one_binary_loss_for_several_outputs_tells_that_they_are_logits():
         sampler.compile("sgd", given)
         assert sampler.target.outputs == "logits"
         assert all(((one >= 0) & (one <= 1)).all() for one in sampler.predict(np.ones((3, 4))))
+    ends_in_sigmoids = keras.Model(
+        inputs, [layers.Dense(1, activation="sigmoid")(inputs) for _ in range(2)]
+    )
+    with pytest.raises(ValueError, match=r"^The losses take logits .* ends in probabilities"):
+        hn.DeepEnsemble(ends_in_sigmoids, num_networks=2).compile("sgd", loss)
 
 
 @pytest.mark.parametrize("reduction", ["sum", None])

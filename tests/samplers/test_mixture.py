@@ -90,7 +90,6 @@ def test_samplers_that_do_not_fit():
         hn.Mixture([hypernetwork(), hypernetwork(larger)])
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("eager_fits")
 def test_a_mixture_with_a_trained_term_is_saved(blobs, tmp_path):
     term = hn.diversity.PriorDiscriminator(hidden=(8,))
