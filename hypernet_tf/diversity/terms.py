@@ -35,6 +35,8 @@ class StepRecord(NamedTuple):
         y: Labels [B, ...] of these inputs; None unless a term has `uses_outputs`.
         seed: Two integers, from which a term draws random numbers of its own
             (`tf.random.stateless_normal`, ...); a sampler sets them in each step.
+        manifold_dim: Dimension of the surface on which theta lies; None for d, or for that of the
+            points if there are no latent vectors.
     """
 
     theta: tf.Tensor
@@ -43,6 +45,7 @@ class StepRecord(NamedTuple):
     outputs: Any = None
     y: Any = None
     seed: Any = None
+    manifold_dim: int | None = None
 
 
 class DiversityTerm:
@@ -158,7 +161,7 @@ class NegativeEntropy(DiversityTerm):
                 tf.range(tf.shape(points)[-1]), seed=(0, 0)
             )
             points = tf.gather(points, order[: self.subset], axis=-1)
-        dimension = self.dimension
+        dimension = self.dimension or step.manifold_dim
         if dimension is None:
             dimension = (points if step.z is None else step.z).shape[-1]
         if dimension is None:

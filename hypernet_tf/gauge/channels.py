@@ -198,11 +198,16 @@ class Channels:
             )
 
     def is_norm(self, call: Call) -> bool:
-        """Whether a call is a batch normalisation of the last axis, called once and trained."""
+        """Whether a call is a batch normalisation of the last axis, called once and trained.
+
+        One that leaves out masked positions is none.
+        """
         layer = call.operation
         weighted = self.target.weighted(layer)
         return (
             type(layer) is keras.layers.BatchNormalization
+            and len(call.inputs) == 1
+            and not call.reads_constants
             and layer.trainable
             and not layer.renorm
             and layer.axis in (-1, len(self.target.plan.shapes[call.inputs[0]]))

@@ -662,7 +662,13 @@ class WeightSampler(keras.Model, abc.ABC):
 
         theta = share.gather(self.target.flatten(weights))
         seed = stream_seed(self.seed, TERMS, self.step.value)
-        record = StepRecord(theta, share.gather(drawn.z), gathered(drawn.codes), seed=seed)
+        record = StepRecord(
+            theta,
+            share.gather(drawn.z),
+            gathered(drawn.codes),
+            seed=seed,
+            manifold_dim=getattr(self, "manifold_dim", None),
+        )
         if any(term.uses_outputs for term in self._terms):
             inputs = keras.tree.flatten(dealt.x)[0]
             if self.shared_inputs:

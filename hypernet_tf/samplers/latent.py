@@ -26,8 +26,8 @@ class LatentSampler(WeightSampler):
 
     @property
     def manifold_dim(self) -> int:
-        """Dimension of the surface on which theta lies, a factor of its entropy: d."""
-        return self.latent_dim
+        """Dimension of the surface on which theta lies, a factor of its entropy: d, at most D."""
+        return min(self.latent_dim, self.target.weight_count)
 
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
         """Draw latent vectors, here standard normal.

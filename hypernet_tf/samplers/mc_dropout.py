@@ -25,6 +25,7 @@ _DROPOUTS = (
     keras.layers.SpatialDropout2D,
     keras.layers.SpatialDropout3D,
 )
+_ALL_DROPOUTS = (*_DROPOUTS, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -264,7 +265,9 @@ def read_dropout(
         if type(operation) not in _DROPOUTS:
             is_keras = type(operation).__module__.partition(".")[0] == "keras"
             is_layer = isinstance(operation, keras.layers.Layer)
-            if is_layer and is_keras and _drops(operation.get_config()):
+            inside = operation._flatten_layers(include_self=False) if is_layer else ()
+            drops = is_layer and is_keras and _drops(operation.get_config())
+            if drops or any(isinstance(one, _ALL_DROPOUTS) and one.rate for one in inside):
                 raise ValueError(
                     f"The layer '{operation.name}' ({type(operation).__name__}) drops numbers in a "
                     "way that no mask of a network stands for: set its rate to 0, and add Dropout "

@@ -133,7 +133,7 @@ class NoiseControl(LatentSampler):
         if len(ensemble) < 2:
             raise ValueError("Cannot match one network, which has no distance: give at least 2.")
         # Distances between theta_0 + scale · z are those between z, scaled.
-        other = self._log_distances(tf.constant(ensemble.theta()))
+        other = self._log_distances(self.target.flatten(super().gauge(ensemble.weights)))
         scale = np.exp(other - self._log_distances(self.sample_latent(len(ensemble))))
         if not (np.isfinite(scale) & (scale > 0)).all():
             raise ValueError("Cannot match equal networks: give networks that all differ.")

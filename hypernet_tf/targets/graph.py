@@ -293,6 +293,7 @@ def record(model: keras.Model) -> Plan:
                 names = [tensor.name for tensor in nested.inputs]
                 tensors = in_order(_first_argument(args, kwargs), nested.input, names)
                 _check_types(operation, tensors, nested.inputs)
+                _check_mask(operation, tensors, kwargs.get("mask"))
                 nested_refs = in_order(_first_argument(ref_args, ref_kwargs), nested.input, names)
                 output_refs = walk(nested, nested_refs)
             else:
@@ -346,12 +347,27 @@ def _first_argument(args: tuple, kwargs: dict) -> Any:
     return args[0] if args else kwargs["inputs"]
 
 
+def _check_mask(model: keras.Model, tensors: list, mask: Any) -> None:
+    """Check that the mask of a nested model is that of its inputs, with which it travels."""
+    is_given = any(one is not None for one in keras.tree.flatten(mask))
+    if is_given and all(getattr(one, "_keras_mask", None) is None for one in tensors):
+        raise ValueError(
+            f"The nested model '{model.name}' is given a mask that its inputs do not have: make it "
+            "with Masking or Embedding(mask_zero=True), whose masks go along with the inputs."
+        )
+
+
 def _check_types(model: keras.Model, tensors: list, inputs: list) -> None:
-    """Check that a nested model that takes floating-point numbers is given such numbers."""
+    """Check that a nested model is given numbers of the kind that it takes, whole or not."""
     for tensor, like in zip(tensors, inputs, strict=True):
         is_float = keras.backend.is_float_dtype
         if is_float(like.dtype) and not is_float(tensor.dtype):
             raise ValueError(
                 f"The nested model '{model.name}' takes {like.dtype} and is given {tensor.dtype}: "
                 "put a layer before it that casts, such as Rescaling(1.0)."
+            )
+        if is_float(tensor.dtype) and not is_float(like.dtype):
+            raise ValueError(
+                f"The nested model '{model.name}' takes {like.dtype} and is given {tensor.dtype}: "
+                "cast its inputs with keras.ops.cast."
             )

@@ -258,9 +258,11 @@ def batch_normalization(run: NetworkRun, call: Call, args: tuple, kwargs: dict) 
     Keras computes it in a dozen operations with as many passes over the activations, and a gradient
     of twice as many. The fused operation takes about half of the time.
     """
-    layer, value = call.operation, values_in(args, kwargs)[0]
+    layer, (value, *masks) = call.operation, values_in(args, kwargs)
     if (
-        value.each[0].shape.rank != 4
+        masks
+        or call.reads_constants
+        or value.each[0].shape.rank != 4
         or layer.axis not in (-1, 3)
         or not (layer.scale and layer.center)
         or layer.renorm

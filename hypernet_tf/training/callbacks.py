@@ -151,9 +151,8 @@ def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
     term = (terms or [NegativeEntropy()])[0]
     if len(ensemble) < term.fewest_networks:
         return None
-    latent = tf.zeros([len(ensemble), sampler.manifold_dim])
     theta = tf.constant(ensemble.theta())
-    return float(term.entropy(StepRecord(theta, latent)))
+    return float(term.entropy(StepRecord(theta, manifold_dim=sampler.manifold_dim)))
 
 
 class Recorder(keras.callbacks.Callback):

@@ -203,3 +203,23 @@ def test_a_negative_epsilon_raises():
     with pytest.raises(ValueError, match="epsilon is -1e-08: it cannot be negative") as caught:
         hn.Gauge(hn.Target(sequential((4,), layers.Dense(3))), epsilon=-1e-8)
     assert "\n" not in str(caught.value)
+
+
+def test_a_bias_before_a_normalisation_of_masked_steps_stays():
+    """Its mean is of the steps that count, and is not shifted along with the bias."""
+    model = keras.Sequential(
+        [
+            keras.Input((6,), dtype="int32"),
+            layers.Embedding(9, 4, mask_zero=True),
+            layers.Dense(5),
+            layers.BatchNormalization(),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(3),
+        ]
+    )
+    target = hn.Target(model, outputs="values")
+    weights = some_weights(target)
+    x = np.random.default_rng(0).integers(0, 9, (8, 6))
+    x[:, 4:] = 0
+    (before, _), (after, _) = (target.run(w, x) for w in (weights, hn.Gauge(target)(weights)))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)

@@ -261,9 +261,22 @@ def test_errors():
         hn.MCDropout(model, num_data=10, rates={model.layers[-1].name: None})
 
 
+@keras.saving.register_keras_serializable(package="test_mc_dropout")
+class Block(layers.Layer):
+    """A layer of one's own with dropout inside."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dropout = layers.Dropout(0.5)
+
+    def call(self, inputs):
+        return self.dropout(inputs)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
+        Block(),
         layers.GaussianDropout(0.5),
         layers.AlphaDropout(0.5),
         layers.MultiHeadAttention(2, 3, dropout=0.5),

@@ -140,3 +140,14 @@ def test_what_cannot_be_matched_is_an_error_and_changes_nothing():
     ):
         with pytest.raises(ValueError, match=words):
             noise_control(scale=scale)
+
+
+def test_networks_that_are_not_in_the_gauge_are_matched_in_it():
+    """Hidden filters of trained networks are small, and of gauged ones not."""
+    inside = deep_ensemble(num_networks=12)
+    outside = deep_ensemble(num_networks=12, gauge=False)
+    outside.set_weights(inside.get_weights())
+    for one in (inside, outside):
+        one.compile(loss=LOGITS)
+    raw, gauged = (around_a_network().match(one.sample(12)) for one in (outside, inside))
+    assert raw == pytest.approx(gauged, rel=1e-4)

@@ -310,3 +310,24 @@ def test_a_loss_of_a_layer_is_not_dropped_silently():
     assert target(weights, tf.ones([4, 2])).shape == (2, 4, 3)  # a loss matters in training only
     with pytest.raises(ValueError, match="Layer 'penalised' calls add_loss, which"):
         target(weights, tf.ones([4, 2]), training=True)
+
+
+def test_a_normalisation_of_images_leaves_out_what_a_mask_does():
+    inputs, valid = keras.Input((4, 4, 2)), keras.Input((4, 4), dtype="bool")
+    values = layers.BatchNormalization()(layers.Conv2D(3, 1)(inputs), mask=valid)
+    model = keras.Model([inputs, valid], values)
+    target = hn.Target(model)
+    weights = some_weights(target, model)
+    rng = np.random.default_rng(0)
+    x = [tf.constant(rng.normal(size=(B, 4, 4, 2)), tf.float32), rng.random((B, 4, 4)) < 0.5]
+    actual = target.run(weights, x, training=True)
+    assert_close(actual, loop(model, weights, x, shared=True, training=True))
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'functional.*' .* was passed an input with a mask")
+def test_a_mask_that_a_nested_model_is_given_is_an_error():
+    inputs, valid = keras.Input((6, 2)), keras.Input((6,), dtype="bool")
+    steps = keras.Input((6, 2))
+    nested = keras.Model(steps, layers.LSTM(3)(steps))
+    with one_line_error("is given a mask that its inputs do not have"):
+        hn.Target(keras.Model([inputs, valid], nested(inputs, mask=valid)))

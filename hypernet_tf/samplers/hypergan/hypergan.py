@@ -227,6 +227,13 @@ class HyperGAN(LatentSampler):
         )
         self.built = True
 
+    @property
+    def manifold_dim(self) -> int:
+        """At most the numbers of the codes and, where these follow from one s, its numbers."""
+        codes = len(self.generators) * self.code_dim
+        is_free = self.mixer is None or self._parts["generator_noise"]
+        return min(codes if is_free else min(codes, self.noise_dim), self.target.weight_count)
+
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
         """Draw standard normals [N, d]: s, then the noise on the mixer's input and on the codes."""
         return tf.random.stateless_normal([count, self.latent_dim], seed)

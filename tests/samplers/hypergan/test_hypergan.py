@@ -343,3 +343,11 @@ def test_a_wrong_shape_is_found_before_the_pretraining(monkeypatch):
 def test_averages_of_the_optimizer_are_an_error():
     with pytest.raises(ValueError, match=r"^use_ema averages the variables of the networks' loss"):
         hypergan().compile(keras.optimizers.Adam(use_ema=True), loss=LOGITS)
+
+
+def test_the_entropy_takes_the_dimension_that_the_weights_can_have():
+    """Those of the codes, or of the noise from which these follow, and no more than the weights."""
+    sizes = {"noise_dim": 4, "code_dim": 3}  # two units
+    assert hypergan(**sizes, mixer_noise=True, generator_noise=False).manifold_dim == 4
+    assert hypergan(**sizes, generator_noise=True).manifold_dim == 6
+    assert hypergan(noise_dim=80, code_dim=40, generator_noise=True).manifold_dim == 51
