@@ -223,7 +223,7 @@ class APD(LatentSampler):
         if self._standardised is None:
             raise ValueError("There are no networks to learn: call learn_from(ensemble) first.")
         share = Share(self.num_networks)
-        share.check(self.optimizer, self.target, None)
+        share.check(self.optimizer, self.target)
         seed = stream_seed(self.seed, TRAIN, self.step.value)
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
         self.critic_optimizer.learning_rate = self.critic_rate * rate

@@ -262,7 +262,9 @@ class Share:
     def _all_examples(self, tensor: tf.Tensor) -> tf.Tensor:
         return self._context.all_gather(tensor, axis=0)  # type: ignore[union-attr]
 
-    def check(self, optimizer: keras.optimizers.Optimizer, target: Target, loss: Any) -> None:
+    def check(
+        self, optimizer: keras.optimizers.Optimizer, target: Target, loss: Any = None
+    ) -> None:
         """Check that R replicas compute what one device does.
 
         Raises:
