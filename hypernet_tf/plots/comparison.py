@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from hypernet_tf.plots.style import STYLES, new_figure
+from hypernet_tf.plots.style import STYLES, new_figure, set_log_x
 
 
 def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
@@ -47,16 +46,7 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
                 label=name,
             )
         if panel["log"]:
-            axes.set_xscale("log")
-            # Few ticks with plain numbers: on a short axis the usual ones run into each other.
-            low, high = axes.get_xlim()
-            subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)
-            ticks = ticker.LogLocator(subs=subs)
-            if high > 2e3 * low:
-                ticks = ticker.LogLocator(numticks=6)  # powers of ten
-            axes.xaxis.set_major_locator(ticks)
-            axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-            axes.xaxis.set_minor_locator(ticker.NullLocator())
+            set_log_x(axes)
         axes.set_yticks(rows_of_methods, methods, fontsize=8)
         axes.set_ylim(last - 0.5, -0.5)
         axes.set_title(panel["title"], fontsize=10)

@@ -11,7 +11,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from hypernet_tf.plots.style import STYLES, many_styles, new_figure
+from hypernet_tf.plots.style import STYLES, many_styles, new_figure, set_log_x
 
 
 def accuracy_histogram(
@@ -151,10 +151,11 @@ def learning_curves(
         for name, (passes, values) in curves.items():
             color, line, marker = styles[name]
             style = {"color": color, "linestyle": line, "marker": marker, "markersize": 3}
-            axes.plot(passes, values, label=None if name in labelled else name, **style)
+            label_once = None if name in labelled else name
+            axes.plot(np.asarray(passes) / 1e6, values, label=label_once, **style)
             labelled.add(name)
-        axes.set_xscale("log")
-        axes.set_xlabel("image passes in training")
+        set_log_x(axes)
+        axes.set_xlabel("million image passes in training")
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.3)
     grid[0].set_ylabel(label)

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Lines differ by dash pattern and marker as well as by colour, for grey print.
@@ -35,3 +37,19 @@ def new_figure(height: float) -> Figure:
     figure = Figure(figsize=(7, height), dpi=150, layout="constrained")
     figure.set_facecolor("white")
     return figure
+
+
+def set_log_x(axes: Axes) -> None:
+    """Make the x axis of what is drawn logarithmic, with few ticks and plain numbers.
+
+    On a short axis the usual ticks run into each other.
+    """
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    subs = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)
+    ticks = ticker.LogLocator(subs=subs)
+    if high > 2e3 * low:
+        ticks = ticker.LogLocator(numticks=6)  # powers of ten
+    axes.xaxis.set_major_locator(ticks)
+    axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())

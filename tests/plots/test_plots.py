@@ -271,20 +271,24 @@ def test_ticks_of_a_logarithmic_panel_do_not_touch(low, high):
     values = np.geomspace(low, high, 14)
     panel = {"title": "NLL", "unit": "nats", "log": True}
     panels = [panel | {"series": {"all": (values, np.full(14, np.nan))}}] * 2
-    figure = plots.comparison([f"method {n}" for n in range(14)], panels)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    axes = figure.axes[0]
-    start, end = axes.get_xlim()
-    labels = [
-        label
-        for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
-        if start <= tick <= end and label.get_text()
-    ]
-    assert len(labels) >= 2
-    boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
-    for left, right in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)):
-        assert left.x1 < right.x0
+    trainings = {key: {"one": (1e6 * values, values)} for key in ("Mean", "Vote")}
+    for figure in (
+        plots.comparison([f"method {n}" for n in range(14)], panels),
+        plots.learning_curves(trainings, "accuracy (%)"),
+    ):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        axes = figure.axes[0]
+        start, end = axes.get_xlim()
+        labels = [
+            label
+            for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+            if start <= tick <= end and label.get_text()
+        ]
+        assert len(labels) >= 2
+        boxes = [label.get_window_extent(canvas.get_renderer()) for label in labels]
+        for left, right in itertools.pairwise(sorted(boxes, key=lambda box: box.x0)):
+            assert left.x1 < right.x0
 
 
 def test_a_confusion_of_small_weights_has_the_shades_of_shares():
