@@ -7,7 +7,7 @@ import math
 import operator
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -112,6 +112,55 @@ class Ensemble:
             "temperature": self.temperature,
         }
         return Ensemble(self.target, weights, **options | changes)
+
+    @classmethod
+    def concatenate(cls, ensembles: Sequence[Ensemble]) -> Ensemble:
+        """The networks of several ensembles as one, which may come from different samplers.
+
+        Args:
+            ensembles: Ensembles of networks of one architecture. The networks run by the target of
+                the first; shapes and the kind of outputs are compared, activations are not.
+
+        Raises:
+            ValueError: There are no ensembles; or their weights differ in shape or data type, their
+                outputs in kind, or their temperatures.
+
+        Example:
+            >>> together = Ensemble.concatenate([first.sample(100), second.sample(100)])
+            >>> together.evaluate(x_test, y_test).majority_vote_accuracy
+        """
+        ensembles = list(ensembles)
+        if not ensembles:
+            raise ValueError("No ensembles to concatenate: give at least one.")
+        first = ensembles[0]
+
+        def kinds(ensemble: Ensemble) -> list[tuple[list, str]]:
+            return [
+                (t.shape[1:].as_list(), t.dtype.name)
+                for t in keras.tree.flatten([ensemble.weights.trainable, ensemble.weights.state])
+            ]
+
+        for other in ensembles[1:]:
+            if kinds(other) != kinds(first):
+                raise ValueError(
+                    "The ensembles have weights of different shapes or data types: concatenate "
+                    "networks of one architecture."
+                )
+            if other.target.outputs != first.target.outputs:
+                raise ValueError(
+                    f"The ensembles' outputs are {first.target.outputs} and "
+                    f"{other.target.outputs}: give their targets the same outputs."
+                )
+            if other.temperature != first.temperature:
+                raise ValueError(
+                    f"The ensembles have the temperatures {first.temperature:g} and "
+                    f"{other.temperature:g}: concatenate them before calibrate()."
+                )
+        weights = tf.nest.map_structure(
+            lambda *parts: tf.concat(parts, 0), *(ensemble.weights for ensemble in ensembles)
+        )
+        updated = all(ensemble._batch_norm_updated for ensemble in ensembles)
+        return first._like(weights, batch_norm_updated=updated)
 
     def theta(self) -> np.ndarray:
         """Weights of each network as one vector, [N, D]."""

@@ -128,6 +128,40 @@ def test_networks_out_of_range_raise(cases):
     )
 
 
+def test_ensembles_of_several_samplers_are_one(cases, x):
+    first = cases["logits"].ensemble
+    other = ensemble_of(MODELS["logits"][0](), "logits", num_networks=3, scale=1.3)
+    together = hn.Ensemble.concatenate([first, other, first[:1]])
+    assert len(together) == NETWORKS + 3 + 1
+    parts = [first.outputs(x), other.outputs(x), first.outputs(x)[:1]]
+    np.testing.assert_allclose(together.outputs(x), np.concatenate(parts), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(hn.Ensemble.concatenate([first]).theta(), first.theta())
+
+
+def test_statistics_of_concatenated_ensembles_are_those_of_their_networks(x):
+    raw = ensemble_of(normalised())
+    first, other = raw[:2].update_batch_norm(x), raw[2:].update_batch_norm(x[::2])
+    together = hn.Ensemble.concatenate([first, other])
+    parts = [first.outputs(x), other.outputs(x)]
+    np.testing.assert_allclose(together.outputs(x), np.concatenate(parts), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="no moving statistics"):
+        hn.Ensemble.concatenate([first, raw]).outputs(x)
+
+
+def test_ensembles_that_do_not_fit_are_not_concatenated(cases, x):
+    logits, softmax = cases["logits"].ensemble, cases["softmax"].ensemble
+    y = np.arange(EXAMPLES) % CLASSES
+    for others, message in (
+        ([], "No ensembles to concatenate: give at least one."),
+        ([logits, cases["values"].ensemble], "weights of different shapes or data types"),
+        ([logits, softmax], "outputs are logits and probabilities"),
+        ([logits, logits.calibrate(x, y)], "concatenate them before calibrate()"),
+    ):
+        with pytest.raises(ValueError) as error:
+            hn.Ensemble.concatenate(others)
+        assert message in one_line(error)
+
+
 def test_a_vote_on_values_raises(cases, x):
     for method in ("majority_vote", "log_probabilities"):
         with pytest.raises(ValueError) as error:

@@ -1,0 +1,61 @@
+"""Ensembles of several finished runs, and all their networks as one ensemble.
+
+The runs are folders of `reproduce.mnist` or `reproduce.cifar` on one data set and target, in
+one precision. Each gives as many networks as its report has. Prints a table of the test images in
+Markdown.
+
+    python -m benchmarks.joint_ensemble runs/mixture "runs/mixture-seed=1" --data_dir DIR
+"""
+
+import argparse
+import pathlib
+
+import keras
+
+import hypernet_tf as hn
+from hypernet_tf.metrics import MEASURES
+from reproduce.reports.tables import markdown_table
+from reproduce.runs import experiment
+from reproduce.runs.match import finished_run, finished_sampler
+
+KEYS = (
+    "member_accuracy",
+    "majority_vote_accuracy",
+    "mean_probability_accuracy",
+    "negative_log_likelihood",
+    "expected_calibration_error",
+    "disagreement",
+)
+
+
+def main():
+    """Sample, evaluate, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=pathlib.Path)
+    parser.add_argument("--data_dir")
+    given = parser.parse_args()
+    configs = [finished_run(folder) for folder in given.runs]
+    first = configs[0]
+    for config in configs:
+        for name in ("dataset", "target", "precision"):
+            if (value := getattr(config, name)) != getattr(first, name):
+                parser.error(f"runs have --{name}={getattr(first, name)} and {value}: name one")
+    keras.config.set_dtype_policy(first.precision)
+    dataset = experiment.load(first, given.data_dir)
+    ensembles = {}
+    for folder, config in zip(given.runs, configs, strict=True):
+        sampler = finished_sampler(folder, config)
+        sampler.batch_norm_data = experiment.batch_norm_images(dataset)
+        ensembles[folder.name] = sampler.sample(config.num_networks, seed=1)
+    if len(ensembles) > 1:
+        ensembles["together"] = hn.Ensemble.concatenate(list(ensembles.values()))
+    rows = []
+    for name, ensemble in ensembles.items():
+        numbers = ensemble.evaluate(dataset.test.x, dataset.test.y, verbose=1).summary()
+        rows.append([name, str(len(ensemble)), *(MEASURES[k].text(numbers[k]) for k in KEYS)])
+    titles = [MEASURES[key].heading for key in KEYS]
+    print(markdown_table(["", "networks", *titles], rows))
+
+
+if __name__ == "__main__":
+    main()
