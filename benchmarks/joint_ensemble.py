@@ -45,7 +45,6 @@ def main():
     ensembles = {}
     for folder, config in zip(given.runs, configs, strict=True):
         sampler = finished_sampler(folder, config)
-        sampler.batch_norm_data = experiment.batch_norm_images(dataset)
         ensembles[folder.name] = sampler.sample(config.num_networks, seed=1)
     if len(ensembles) > 1:
         ensembles["together"] = hn.Ensemble.concatenate(list(ensembles.values()))

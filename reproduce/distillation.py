@@ -89,7 +89,6 @@ def run(
     dataset = experiment.load(config, data_dir)
     keras.config.set_dtype_policy(config.precision)
     sampler = finished_sampler(folder, config)
-    sampler.batch_norm_data = experiment.batch_norm_images(dataset)
     count = num_networks or config.num_networks
     available = sampler.num_available
     if count < 2:

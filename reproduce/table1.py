@@ -32,7 +32,7 @@ from hypernet_tf.metrics import MEASURES
 from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, target_flag
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset, published
-from reproduce.configs.methods import DIVERSITY, methods_of, presets_of
+from reproduce.configs.methods import lam_of, methods_of, presets_of
 from reproduce.reports import history
 from reproduce.runs.folder import UsageError, folder_name
 from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, claim_paragraphs
@@ -150,7 +150,7 @@ class Table1(Study):
             config = preset("cifar", method, recipe, **where, steps=steps)
         lam = config.lam
         if "lam" in METHODS[method].flags:
-            lam = DIVERSITY[diversity].lam if self.lam is None else self.lam
+            lam = lam_of(config, diversity) if self.lam is None else self.lam
         return dataclasses.replace(config, diversity=diversity, seed=self.seed, lam=lam)
 
     def default_columns(self) -> list[str]:
@@ -232,7 +232,7 @@ class Table1(Study):
             )
             for result in results
         }
-        return {"curves": curves, "claims": claims_of(numbers)}
+        return {"curves": curves, "claims": claims_of(numbers, self.target)}
 
     def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
         """Mean and vote of every column beside what else tells an ensemble; learning curves."""
@@ -304,6 +304,9 @@ CLAIMS = (
         "entropy raises the vote",
         (("majority_vote_accuracy", ""), ("majority_vote_accuracy", "hypernetwork-none")),
     ),
+)
+# For ResNet-32 the published order is the other one.
+LENET_CLAIMS = (
     (
         "the vote is better than the single network",
         (("majority_vote_accuracy", ""), ("member_accuracy", "sgd")),
@@ -311,11 +314,12 @@ CLAIMS = (
 )
 
 
-def claims_of(numbers: Numbers) -> list[dict[str, Any]]:
+def claims_of(numbers: Numbers, target: str) -> list[dict[str, Any]]:
     """Each claim, whether it holds, and the numbers behind it, as far as columns were trained."""
     claims = []
+    of_target = CLAIMS + (LENET_CLAIMS if target == "lenet" else ())
     for entry in ("hypernetwork-weights", "hypernetwork-outputs"):
-        for claim, compared in CLAIMS:
+        for claim, compared in of_target:
             both = [numbers[key].get(column or entry) for key, column in compared]
             values = [one.mean for one in both if one and one.mean is not None]
             if len(values) < len(compared):

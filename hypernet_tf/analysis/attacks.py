@@ -22,8 +22,8 @@ from hypernet_tf.metrics.ood import ood_metrics
 from hypernet_tf.metrics.uncertainty import SCORES, measure_uncertainty
 from hypernet_tf.targets import Target, WeightSet
 
-# Sizes of attacks in units of 1/255: 0, 2, ..., 58.
-EPSILONS = np.arange(0, 60, 2)
+# Sizes of attacks: 0, 2, ..., 58 of 255 grey values.
+EPSILONS = np.arange(0, 60, 2) / 255
 
 
 def fast_gradient_method(
@@ -125,7 +125,7 @@ class AdversarialSuccess(NamedTuple):
     """Success of attacks as a function of their size; fractions of the attacked images.
 
     Attributes:
-        epsilons: Sizes [E] of the attack, in units of 1/255.
+        epsilons: Sizes [E] of the attack, in the units of the images.
         images: Number of images.
         attacked: Number of images that their network classifies correctly, which are attacked.
         network: Fraction [E] for which the attacked network's prediction is not the label.
@@ -160,7 +160,7 @@ def adversarial_success(
     """How often an attack on one network misleads it, and an ensemble of fresh networks.
 
     Each image has a fresh network. If this network classifies the image correctly, the image is
-    moved by eps/255 · sign of the gradient of the probability of a random wrong class. An ensemble
+    moved by eps · sign of the gradient of the probability of a random wrong class. An ensemble
     of other fresh networks, sampled for each image, votes on the moved images (Deutsch et al.
     2019).
 
@@ -169,7 +169,7 @@ def adversarial_success(
         x: Images [M, ...], pixels in [0, 1].
         y: Labels, integers [M] or one-hot rows.
         num_networks: Number of networks in the ensembles that vote; 0 for no ensembles.
-        epsilons: Sizes [E] of the attack, in units of 1/255.
+        epsilons: Sizes [E] of the attack, in the units of x.
         clip: Lowest and highest pixel, to which moved images are clipped; None, as published, does
             not clip.
         batch_size: Number of images that are attacked at once, each on a network of its own.
@@ -192,8 +192,8 @@ def adversarial_success(
     x, y = _images_and_labels(target, x, y, clip)
     num_classes = target.require_classes("an attack")
     wrong_classes = (y + rng.integers(1, num_classes, len(y))) % num_classes
-    epsilons = _checked_sizes("epsilons", epsilons, 255 * _pixel_range(clip or (0.0, 1.0)))
-    sizes = (epsilons / 255).astype(np.float32)
+    epsilons = _checked_sizes("epsilons", epsilons, _pixel_range(clip or (0.0, 1.0)))
+    sizes = epsilons.astype(np.float32)
     _check_whole("batch_size", batch_size)
     _check_whole("num_networks", num_networks, least=0)
 

@@ -107,15 +107,12 @@ def distill(
 
     inputs = tuple(given.x) if isinstance(given.x, list) else given.x  # tf.data stacks a list
     weights = () if given.sample_weight is None else (_of_losses(given.sample_weight, target),)
-    slices = tf.data.Dataset.from_tensor_slices
-    if augment is None:
-        examples = slices((inputs, answers(given.x, verbose), *weights))
-        examples, steps = examples.shuffle(given.size, seed=seed).batch(batch_size), None
-    else:
-        examples = slices((inputs, *weights)).shuffle(given.size, seed=seed).repeat()
-        examples = examples.batch(batch_size, drop_remainder=True)
+    q = () if augment else (answers(given.x, verbose),)
+    # For `augment` batches of one shape, of which some hold examples of two epochs.
+    equal = augment is not None
+    examples = _batches((inputs, *q, *weights), given.size, batch_size, seed, equal=equal)
+    if augment:
         examples = _augmented(examples, answers, augment, seed)
-        steps = -(-given.size // batch_size)
     optimizer = keras.optimizers.get(optimizer)
     # A second model of the same layers is compiled: the student itself stays uncompiled.
     if isinstance(network, keras.Sequential):
@@ -129,12 +126,43 @@ def distill(
     trained.fit(
         examples.prefetch(1),
         epochs=epochs,
-        steps_per_epoch=steps,
+        steps_per_epoch=-(-given.size // batch_size),
         shuffle=False,  # the data set shuffles, with the seed
         callbacks=list(callbacks),
         verbose=verbose,
     )
     return network
+
+
+def _batches(
+    examples: Any, size: int, batch_size: int, seed: int, *, equal: bool
+) -> tf.data.Dataset:
+    """Batches of examples without end, in an order of its own for each epoch.
+
+    It depends on the seed alone: a shuffled `tf.data.Dataset` depends on TensorFlow's global seed.
+
+    Args:
+        examples: Arrays [M, ...], in any structure that tf.data knows.
+        size: M.
+        batch_size: B.
+        seed: Seed of the order.
+        equal: Whether all batches have B examples; otherwise the last one of an epoch is short.
+    """
+    tensors = tf.nest.map_structure(tf.constant, examples)
+
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+        words = tf.stack([tf.constant(seed, tf.int64), epoch])
+        shuffled = tf.random.experimental.stateless_shuffle(tf.range(size), words)
+        indices = tf.data.Dataset.from_tensor_slices(shuffled)
+        return indices if equal else indices.batch(batch_size)
+
+    def chosen(index: tf.Tensor) -> Any:
+        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, index), tensors)
+
+    indices = tf.data.Dataset.counter(dtype=tf.int64).flat_map(order)
+    if equal:
+        indices = indices.batch(batch_size, drop_remainder=True)
+    return indices.map(chosen)
 
 
 def _augmented(
@@ -263,7 +291,8 @@ def _outputs(target: Target) -> str:
 def _new_weights(target: Target, seed: int) -> WeightSet:
     """New weights of one network, from the initializers of the layers."""
     slots = sorted((s for layer in target.layers for s in layer.slots), key=lambda s: s.index)
-    tensors = [seeded(slot.initializer, seed, 0, slot.index)(slot.shape) for slot in slots]
+    # A word that no sampler takes: a student is not to begin where one of its teachers began.
+    tensors = [seeded(slot.initializer, seed, 2**20, slot.index)(slot.shape) for slot in slots]
     return WeightSet(
         [tf.convert_to_tensor(t)[None] for t in tensors], target.initial_state(1, (seed, 0))
     )

@@ -75,7 +75,7 @@ class TrainedTerm(DiversityTerm, keras.layers.Layer):
             step: Record as `build` takes it.
 
         Raises:
-            ValueError: The term belongs to another sampler.
+            ValueError: The term belongs to another sampler, or has regularizers.
         """
         if self.built:
             raise ValueError(
@@ -83,6 +83,11 @@ class TrainedTerm(DiversityTerm, keras.layers.Layer):
                 "each sampler."
             )
         self.build(step)
+        if self.losses:
+            raise ValueError(
+                f"The diversity term '{self.name}' has regularizers, which Keras would add to the "
+                "loss of the networks: add the penalty in own_loss."
+            )
         self.optimizer = keras.optimizers.deserialize(self._optimizer_config)
         self.optimizer.build(self.trainable_variables)
 
@@ -109,4 +114,4 @@ class TrainedTerm(DiversityTerm, keras.layers.Layer):
 
 
 def _without_gradient(tensor: Any) -> Any:
-    return None if tensor is None else tf.stop_gradient(tensor)
+    return tf.stop_gradient(tensor) if tf.is_tensor(tensor) else tensor

@@ -34,7 +34,7 @@ from hypernet_tf.metrics.uncertainty import (
     uncertainty_in_graph,
 )
 from hypernet_tf.targets import Target, WeightSet
-from hypernet_tf.targets.weights import weights_of
+from hypernet_tf.targets.weights import normalization_constants, weights_of
 
 # Outputs of all networks that are in memory at once: 64 MiB in float32, and a few times as much for
 # what is computed from them. Of small outputs this is more than run at once anyway.
@@ -123,7 +123,7 @@ class Ensemble:
 
         Raises:
             ValueError: There are no ensembles; or their weights differ in shape or data type, their
-                outputs in kind, or their temperatures.
+                outputs in kind, their constants of `Normalization`, or their temperatures.
 
         Example:
             >>> together = Ensemble.concatenate([first.sample(100), second.sample(100)])
@@ -134,17 +134,16 @@ class Ensemble:
             raise ValueError("No ensembles to concatenate: give at least one.")
         first = ensembles[0]
 
-        def kinds(ensemble: Ensemble) -> list[tuple[list, str]]:
-            return [
-                (t.shape[1:].as_list(), t.dtype.name)
-                for t in keras.tree.flatten([ensemble.weights.trainable, ensemble.weights.state])
-            ]
+        def kinds(ensemble: Ensemble) -> list[Any]:
+            tensors = tf.nest.flatten(ensemble.weights)
+            kinds: list[Any] = [(tensor.shape[1:].as_list(), tensor.dtype) for tensor in tensors]
+            return kinds + normalization_constants(ensemble.target.plan)
 
         for other in ensembles[1:]:
             if kinds(other) != kinds(first):
                 raise ValueError(
-                    "The ensembles have weights of different shapes or data types: concatenate "
-                    "networks of one architecture."
+                    "The ensembles have weights of different shapes or data types, or a "
+                    "Normalization adapted to other data: concatenate networks of one architecture."
                 )
             if other.target.outputs != first.target.outputs:
                 raise ValueError(
@@ -242,6 +241,9 @@ class Ensemble:
         """Logits at the temperature; None unless there is one for each class."""
         if self.target.outputs != "logits" or outputs.shape[-1] == 1:
             return None
+        if tf.as_dtype(outputs.dtype).size < 4:  # half precision, in which they would overflow
+            is_array = isinstance(outputs, np.ndarray)
+            outputs = outputs.astype("float32") if is_array else tf.cast(outputs, tf.float32)
         return outputs / self.temperature
 
     def _run_classes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -360,6 +361,11 @@ def batches(data_set: Any) -> Iterator[Any]:
     size = data_set.num_batches
     for index in itertools.count() if size is None else range(size):
         yield data_set[index]
+
+
+def arguments_of_fit(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The arguments of `keras.Model.fit` by name, however they were given."""
+    return inspect.signature(keras.Model.fit).bind_partial(None, *args, **kwargs).arguments
 
 
 def trained_inputs(x: Any, options: Mapping[str, Any]) -> Any:

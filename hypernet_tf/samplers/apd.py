@@ -12,9 +12,9 @@ import tensorflow as tf
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.samplers.batching import Share
 from hypernet_tf.samplers.checks import (
+    check_count,
+    check_number,
     check_sizes,
-    is_number,
-    is_whole,
     plain_optimizer,
     plain_optimizers,
 )
@@ -93,16 +93,16 @@ class APD(LatentSampler):
         num_networks: int = 32,
         **kwargs: Any,
     ):
-        for name, value in (("latent_dim", latent_dim), ("critic_steps", critic_steps)):
-            if not (is_whole(value) and value > 0):
-                raise ValueError(f"{name} is {value}: give an integer, at least 1.")
-        super().__init__(target, num_networks=num_networks, diversity=[], **kwargs)
-        self.latent_dim, self.hidden = int(latent_dim), check_sizes("hidden", hidden)
-        self.critic_steps, self.penalty = int(critic_steps), penalty
+        latent_dim = check_count("latent_dim", latent_dim)
+        critic_steps = check_count("critic_steps", critic_steps)
+        check_number("penalty", penalty)
+        check_number("critic_rate", critic_rate)
+        super().__init__(
+            target, num_networks=num_networks, diversity=[], prior_scale=None, **kwargs
+        )
+        self.latent_dim, self.hidden = latent_dim, check_sizes("hidden", hidden)
+        self.critic_steps, self.penalty = critic_steps, penalty
         self.critic_rate = critic_rate
-        for name, number in (("penalty", penalty), ("critic_rate", critic_rate)):
-            if not (is_number(number) and 0 < number < float("inf")):
-                raise ValueError(f"{name} is {number!r}: give a positive, finite number.")
         size = self.target.weight_count
         self.generator = self._perceptron("generator", latent_dim, size)
         self.critic = self._perceptron("critic", size, 1)
@@ -172,14 +172,22 @@ class APD(LatentSampler):
         self.spread.assign(spread)
         self._keep((theta - theta.mean(0)) / np.maximum(spread, 1e-12))
 
-    def _keep(self, standardised: np.ndarray) -> None:
-        self._standardised = tf.Variable(standardised, trainable=False, dtype=tf.float32)
-        self.train_function = None  # its graph reads another variable
+    def _keep(self, standardised: np.ndarray | None) -> None:
+        """Learn these weights [S, D] from now on; None for no networks."""
+        kept = self._standardised
+        if standardised is None:
+            self._standardised = None
+        elif kept is not None and kept.shape == standardised.shape:
+            kept.assign(standardised)
+            return
+        else:
+            self._standardised = tf.Variable(standardised, trainable=False, dtype=tf.float32)
+        if self.train_function is not None:  # its graph reads another variable
+            self.make_train_function(force=True)
 
     def forget_ensemble(self) -> None:
         """Drop the learned networks: the sampler and its file become small, and training ends."""
-        self._standardised = None
-        self.train_function = None
+        self._keep(None)
 
     # ---- what it draws --------------------------------------------------------------------
 
@@ -281,7 +289,6 @@ class APD(LatentSampler):
         y_pred = self._answers(dealt, outputs)
         y, sample_weight = dealt.labels()
         loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=False)
-        loss = dealt.loss_weight * loss
         self.accuracy_loss_tracker.update_state(
             share.replicas * loss, sample_weight=dealt.num_answers
         )
@@ -311,6 +318,6 @@ class APD(LatentSampler):
     def load_own_variables(self, store):
         """Load what `save_own_variables` saved."""
         values = {name: store[name] for name in store.keys()}  # noqa: SIM118 (not iterable)
-        if "ensemble" in values:
-            self._keep(np.asarray(values.pop("ensemble")))
+        ensemble = values.pop("ensemble", None)
+        self._keep(None if ensemble is None else np.asarray(ensemble))
         super().load_own_variables(values)

@@ -22,13 +22,24 @@ from hypernet_tf.diversity import (
     TrainedTerm,
 )
 from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.ensembles.examples import is_data_set, some_inputs, trained_inputs
+from hypernet_tf.ensembles.examples import (
+    arguments_of_fit,
+    is_data_set,
+    some_inputs,
+    trained_inputs,
+)
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.samplers.batching import Dealt, Part, Share, map_tensors, widened, with_masks
-from hypernet_tf.samplers.checks import is_number, is_whole, plain_optimizers
+from hypernet_tf.samplers.checks import check_count, check_number, is_whole, plain_optimizers
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
-from hypernet_tf.samplers.losses import check_labels, check_loss, check_reduction, some_labels
+from hypernet_tf.samplers.losses import (
+    check_class_axis,
+    check_labels,
+    check_loss,
+    check_reduction,
+    some_labels,
+)
 from hypernet_tf.targets import Target, WeightSet
 
 # Networks behind `predict`, `evaluate` and a call of a sampler without a limit.
@@ -163,19 +174,20 @@ class WeightSampler(keras.Model, abc.ABC):
                 "Samplers train in float32: use keras.config.set_floatx('float32'), and "
                 "dtype='float64' for single layers of the model."
             )
-        if not is_whole(num_networks) or num_networks < 1:
-            raise ValueError(f"num_networks is {num_networks!r}: give a whole number, at least 1.")
+        if self.variable_dtype != "float32":
+            raise ValueError(
+                f"Samplers train in float32, not {self.variable_dtype}: for half precision use "
+                "'mixed_float16' or 'mixed_bfloat16'."
+            )
+        num_networks = check_count("num_networks", num_networks)
         if num_networks < self.fewest_networks:
             raise ValueError(
                 f"num_networks is {num_networks}: {type(self).__name__} normalises over the "
                 f"networks of a step, so give at least {self.fewest_networks}."
             )
-        if not is_number(lam) or not 0 <= lam < float("inf"):
-            raise ValueError(f"lam is {lam!r}: give a finite number that is not negative.")
-        if not is_whole(seed) or seed < 0:
-            raise ValueError(f"seed is {seed!r}: give a whole number that is not negative.")
-        if not is_number(lam_growth) or not 0 < lam_growth < float("inf"):
-            raise ValueError(f"lam_growth is {lam_growth!r}: give a finite number above 0.")
+        check_number("lam", lam, above_zero=False)
+        seed = check_count("seed", seed, 0)
+        check_number("lam_growth", lam_growth)
         if not isinstance(gauge, bool | dict):
             raise ValueError(f"gauge is {gauge!r}: give True, False, or a dict of options.")
         known = [*inspect.signature(Gauge).parameters][2:]  # after target and epsilon
@@ -187,15 +199,14 @@ class WeightSampler(keras.Model, abc.ABC):
             target = target.with_batch_norm(synchronized=num_networks == 1)
         if diversity is None:
             diversity = [NegativeEntropy()]
-        # NumPy's integers are no JSON.
-        self.target, self.num_networks, self.lam_growth = target, int(num_networks), lam_growth
+        self.target, self.num_networks, self.lam_growth = target, num_networks, lam_growth
         self.diversity = list(diversity) if isinstance(diversity, list | tuple) else [diversity]
         if not all(isinstance(term, DiversityTerm) for term in self.diversity):
             raise ValueError(
                 f"diversity is {diversity!r}: give a DiversityTerm, such as "
                 "hn.diversity.NegativeEntropy(), or a list of them."
             )
-        self.prior_scale, self.seed, self.gauge_epsilon = prior_scale, int(seed), gauge_epsilon
+        self.prior_scale, self.seed, self.gauge_epsilon = prior_scale, seed, gauge_epsilon
         self.shared_inputs = bool(shared_inputs)
         self._given_gauge = self._gauge_options = dict(gauge) if isinstance(gauge, dict) else gauge
         self._terms = self.diversity + (
@@ -218,6 +229,13 @@ class WeightSampler(keras.Model, abc.ABC):
         )
         self.accuracy_loss_tracker = keras.metrics.Mean(name="accuracy_loss")
         self.diversity_tracker = keras.metrics.Mean(name="diversity_loss")
+
+    @property
+    def weights(self) -> list:
+        """As `keras.Layer.weights`, and the values of the target's frozen layers after them."""
+        own = super().weights
+        known = {id(variable) for variable in own}
+        return own + [v for v in self.target.frozen if id(v) not in known]
 
     def add_weight(self, *args: Any, autocast: bool = False, **kwargs: Any) -> keras.Variable:
         """As `keras.Layer.add_weight`, but in mixed precision the variable is read as it is.
@@ -291,6 +309,11 @@ class WeightSampler(keras.Model, abc.ABC):
     @property
     def num_available(self) -> int | None:
         """Number of networks of a finite sampler; None if there is no end of them."""
+        return None
+
+    @property
+    def manifold_dim(self) -> int | None:
+        """Dimension of the surface on which theta lies; None if it is not known."""
         return None
 
     @property
@@ -395,7 +418,7 @@ class WeightSampler(keras.Model, abc.ABC):
         Example:
             >>> sampler.sample(200, seed=0).evaluate(x_test, y_test)
         """
-        if not isinstance(count, (int, np.integer)) or count < 1:
+        if not is_whole(count) or count < 1:
             raise ValueError(f"Cannot sample {count} networks: give a whole number, at least 1.")
         if self.num_available is not None and count > self.num_available:
             raise ValueError(
@@ -453,6 +476,7 @@ class WeightSampler(keras.Model, abc.ABC):
                 reverse; or a loss that is a sum over examples.
         """
         check_reduction(loss)
+        check_class_axis(loss)
         given = self._given_target
         meaning = check_loss(loss, given)
         wanted = given if meaning in (None, given.outputs) else given.with_outputs(meaning)
@@ -480,7 +504,8 @@ class WeightSampler(keras.Model, abc.ABC):
                 "of a term with variables of its own for them: compile without use_ema."
             )
         # Made here rather than in the first step, which would then be traced twice.
-        self.optimizer.build(self.generating_variables)
+        if not self.optimizer.built:
+            self.optimizer.build(self.generating_variables)
 
     @property
     def output_names(self) -> list[str]:
@@ -533,7 +558,8 @@ class WeightSampler(keras.Model, abc.ABC):
             lambda ref: tf.zeros([2, 1, *_smallest(self.target.plan.shapes[ref])]),
             self.target.plan.outputs,
         )
-        step = StepRecord(self.target.flatten(weights), drawn.z, drawn.codes, outputs)
+        theta = self.target.flatten(weights)
+        step = StepRecord(theta, drawn.z, drawn.codes, outputs, manifold_dim=self.manifold_dim)
         for term in new:
             term.attach(step)
             self._attached.add(id(term))
@@ -573,10 +599,11 @@ class WeightSampler(keras.Model, abc.ABC):
                 one-hot where the loss takes numbers of classes, or the reverse, or are no classes.
         """
         self._check_inputs(x)
+        given = arguments_of_fit(x, y, *args, **kwargs)
         if self.target.statistics and self._keeps_inputs:
-            some = some_inputs(trained_inputs(x, kwargs), BATCH_NORM_EXAMPLES)
+            some = some_inputs(trained_inputs(x, given), BATCH_NORM_EXAMPLES)
             self._batch_norm_data = self._batch_norm_data if some is None else some
-        if kwargs.get("validation_data") is not None:
+        if given.get("validation_data") is not None:
             self._check_batch_norm_data()  # now, rather than after the first epoch
         labels = some_labels(x, y)
         if self.compiled:
@@ -612,7 +639,6 @@ class WeightSampler(keras.Model, abc.ABC):
             y, sample_weight = dealt.labels()
             # Keras divides a mean by the number of replicas.
             loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=True)
-            loss = dealt.loss_weight * loss
             accuracy_loss = share.replicas * loss
             record = self._step_record(weights, drawn, dealt, outputs, share)
             diversity_loss = tf.zeros([])
@@ -621,7 +647,10 @@ class WeightSampler(keras.Model, abc.ABC):
                     for term in self.trained_terms:
                         term.train(record, share.replicas)
                 diversity_loss = self._sum_of_terms(record)
-            objective = self.lam * accuracy_loss + diversity_loss + self.extra_loss(drawn)
+            others = diversity_loss + self.extra_loss(drawn)
+            # A replica's gradient counts by its examples, as its losses do in their means.
+            lam = self.lam.value  # before it grows
+            objective = lam * dealt.loss_weight * accuracy_loss + others
             # The optimizer sums gradients over replicas.
             scaled = self.optimizer.scale_loss(self.minimized(objective) / share.replicas)
         gradients = tape.gradient(scaled, self.generating_variables)
@@ -629,7 +658,8 @@ class WeightSampler(keras.Model, abc.ABC):
         self.step.assign(self.step + 1)
         self.lam.assign(self.lam * self.lam_growth)
         # As in Keras, a short last batch counts by its examples in the means of an epoch.
-        self._loss_tracker.update_state(objective, sample_weight=dealt.num_answers)
+        reported = lam * accuracy_loss + others
+        self._loss_tracker.update_state(reported, sample_weight=dealt.num_answers)
         self.accuracy_loss_tracker.update_state(accuracy_loss, sample_weight=dealt.num_answers)
         self.diversity_tracker.update_state(diversity_loss, sample_weight=dealt.num_answers)
         return self.compute_metrics(dealt.x, y, y_pred, sample_weight=sample_weight)
@@ -667,7 +697,7 @@ class WeightSampler(keras.Model, abc.ABC):
             share.gather(drawn.z),
             gathered(drawn.codes),
             seed=seed,
-            manifold_dim=getattr(self, "manifold_dim", None),
+            manifold_dim=self.manifold_dim,
         )
         if any(term.uses_outputs for term in self._terms):
             inputs = keras.tree.flatten(dealt.x)[0]
@@ -856,7 +886,7 @@ class WeightSampler(keras.Model, abc.ABC):
         # The terms see the weights that they see in training.
         trained = weights if self.trains_in_gauge else WeightSet(drawn.trainable, weights.state)
         theta, seed = self.target.flatten(trained), stream_seed(self.seed, TERMS, 0)
-        record = StepRecord(theta, drawn.z, drawn.codes, seed=seed)
+        record = StepRecord(theta, drawn.z, drawn.codes, seed=seed, manifold_dim=self.manifold_dim)
         if any(term.uses_outputs for term in self._terms):
             centred = keras.tree.map_structure(self._centred, outputs)
             record = record._replace(outputs=centred, y=y)
@@ -944,7 +974,7 @@ class WeightSampler(keras.Model, abc.ABC):
         if names:
             inputs = [np.asarray(values.pop(name)) for name in names]
             self._batch_norm_data = keras.tree.pack_sequence_as(self.target.plan.inputs, inputs)
-        self._keeps_inputs = bool(values.pop("keeps_inputs", True))
+        self._keeps_inputs = bool(values.pop("keeps_inputs", self._keeps_inputs))
         super().load_own_variables(values)
 
 

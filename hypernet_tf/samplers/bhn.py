@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles.examples import some_inputs, trained_inputs
+from hypernet_tf.ensembles.examples import arguments_of_fit, some_inputs, trained_inputs
 from hypernet_tf.ensembles.inference import examples_at_once
-from hypernet_tf.samplers.checks import check_num_data, is_number, is_whole
+from hypernet_tf.samplers.checks import check_count, check_num_data, check_number
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
@@ -101,14 +101,10 @@ class BHN(LatentSampler):
         if flow not in get_args(FlowKind):
             known = " or ".join(map(repr, get_args(FlowKind)))
             raise ValueError(f"flow is {flow!r}: choose {known}.")
-        if not (is_whole(num_steps) and num_steps >= 0):
-            raise ValueError(f"num_steps is {num_steps}: give an integer, at least 0.")
-        if not (is_whole(hidden) and hidden > 0):
-            raise ValueError(f"hidden is {hidden!r}: give an integer, at least 1.")
-        if not (is_number(precision) and 0 < precision < float("inf")):
-            raise ValueError(f"precision is {precision!r}: give a positive, finite number.")
-        super().__init__(target, diversity=[], **kwargs)
-        self.num_data, self.flow, self.num_steps = num_data, flow, int(num_steps)
+        num_steps, hidden = check_count("num_steps", num_steps, 0), check_count("hidden", hidden)
+        check_number("precision", precision)
+        super().__init__(target, diversity=[], prior_scale=None, **kwargs)
+        self.num_data, self.flow, self.num_steps = num_data, flow, num_steps
         self.hidden, self.precision = hidden, precision
         self.initializers = dict(initializers or {})
         self._normalised = [
@@ -223,7 +219,7 @@ class BHN(LatentSampler):
         self._check_inputs(x)
         if not self.step.numpy():
             # All activations of one network on these inputs are in memory at once.
-            trained = trained_inputs(x, kwargs)
+            trained = trained_inputs(x, arguments_of_fit(x, *args, **kwargs))
             activations = self.target.activations_per_example(some_inputs(trained, 1))
             count = min(INITIAL_INPUTS, max(2, examples_at_once(activations, 1)))
             self.initialize(some_inputs(trained, count))

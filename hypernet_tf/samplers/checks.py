@@ -18,6 +18,39 @@ def is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real)
 
 
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number as an int, checked.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What the user gave.
+        least: The smallest number allowed.
+
+    Raises:
+        ValueError: It is no whole number, or smaller.
+    """
+    if not is_whole(value) or value < least:
+        raise ValueError(f"{name} is {value!r}: give a whole number, at least {least}.")
+    return int(value)
+
+
+def check_number(name: str, value: Any, *, above_zero: bool = True) -> Any:
+    """A finite number, checked.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What the user gave.
+        above_zero: Whether it must be above 0; otherwise 0 is allowed.
+
+    Raises:
+        ValueError: It is no number, negative or not finite.
+    """
+    if not is_number(value) or not 0 <= value < float("inf") or (above_zero and value == 0):
+        wanted = "above 0" if above_zero else "that is not negative"
+        raise ValueError(f"{name} is {value!r}: give a finite number {wanted}.")
+    return value
+
+
 def check_sizes(name: str, value: Any) -> tuple[int, ...]:
     """Numbers of hidden units, checked.
 

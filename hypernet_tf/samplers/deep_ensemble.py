@@ -74,7 +74,7 @@ class DeepEnsemble(WeightSampler):
 
         Raises:
             ValueError: The optimizer takes norms or means over a whole variable, which holds the
-                weights of all networks.
+                weights of all networks; or the loss divides by all sample weights.
         """
         super().compile(optimizer, *args, **kwargs)
         plain = plain_optimizers(self.optimizer) if self.num_networks > 1 else []
@@ -83,6 +83,13 @@ class DeepEnsemble(WeightSampler):
                 f"{type(mixing[0]).__name__} computes norms or means of a variable, which holds "
                 "the weights of all networks, so that they would not train as each alone: use "
                 "another optimizer, such as Adam."
+            )
+        reductions = [getattr(one, "reduction", None) for one in keras.tree.flatten(self.loss)]
+        if plain and "mean_with_sample_weight" in reductions:
+            raise ValueError(
+                "reduction='mean_with_sample_weight' divides by the weights of all networks' "
+                "examples together, so that they would not train as each alone: use "
+                "'sum_over_batch_size'."
             )
         for name in ("clipnorm", "global_clipnorm"):
             if any(getattr(one, name, None) for one in plain):

@@ -142,6 +142,24 @@ def check_reduction(loss: Any) -> None:
             )
 
 
+def check_class_axis(loss: Any) -> None:
+    """Check that classes are along the last axis, as in all that is computed of predictions.
+
+    Args:
+        loss: Loss, or losses of several outputs, that `compile` was given.
+
+    Raises:
+        ValueError: A classification loss has another axis.
+    """
+    for one in keras.tree.flatten(loss):
+        axis = getattr(one, "_fn_kwargs", {}).get("axis", -1)
+        if (one in _SPARSE or one in _ONE_HOT) and axis != -1:
+            raise ValueError(
+                f"The loss has axis={axis}, but classes are along the last axis here: end the "
+                "model in a Permute layer, and use axis=-1."
+            )
+
+
 def check_labels(loss: Any, y: Any, target: Target) -> None:
     """Compare the labels of examples with what a loss of classes takes.
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.batching import Part, Share
-from hypernet_tf.samplers.checks import check_num_data, is_number
+from hypernet_tf.samplers.checks import check_num_data, check_number, is_number
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import Target
@@ -91,15 +91,13 @@ class MCDropout(WeightSampler):
         **kwargs: Any,
     ):
         num_data = check_num_data(num_data)
-        if not (is_number(length_scale) and 0 <= length_scale < float("inf")):
-            raise ValueError(f"length_scale is {length_scale!r}: give a finite number, at least 0.")
-        if not (is_number(precision) and 0 < precision < float("inf")):
-            raise ValueError(f"precision is {precision!r}: give a positive, finite number.")
+        check_number("length_scale", length_scale, above_zero=False)
+        check_number("precision", precision)
         if rates is not None and not isinstance(rates, Mapping):
             raise ValueError(f"rates is {rates!r}: give a dict of layers' names and their rates.")
         target = target if isinstance(target, Target) else Target(target)
         masks, layers = read_dropout(target, rates or {})
-        super().__init__(target.with_layers(layers), diversity=[], **kwargs)
+        super().__init__(target.with_layers(layers), diversity=[], prior_scale=None, **kwargs)
         self._target_with_dropout = target
         self.num_data, self.length_scale, self.precision = num_data, length_scale, precision
         self.rates, self.initializers = dict(rates or {}), dict(initializers or {})

@@ -30,8 +30,8 @@ class Mixture(LatentSampler):
         samplers: K samplers of the same kind of target, with one latent dimension; each has its
             own initial weights. They become parts of the mixture: train and sample the mixture.
         **kwargs: Options of `WeightSampler`. By default num_networks is the sum over the samplers,
-            and lam, lam_growth, diversity, prior_scale, gauge, gauge_epsilon and seed are those of
-            the first.
+            and lam, lam_growth, diversity, prior_scale, gauge, gauge_epsilon, shared_inputs and
+            seed are those of the first.
 
     Raises:
         ValueError: There are no samplers, their targets or latent dimensions differ, a sampler
@@ -78,8 +78,16 @@ class Mixture(LatentSampler):
                     f"The samplers of a mixture have the {name} {values}: make them alike."
                 )
         options = first.get_config()
-        shared = ("lam", "lam_growth", "prior_scale", "gauge", "gauge_epsilon", "seed")
-        defaults = {name: options[name] for name in shared}
+        names = (
+            "lam",
+            "lam_growth",
+            "prior_scale",
+            "gauge",
+            "gauge_epsilon",
+            "shared_inputs",
+            "seed",
+        )
+        defaults = {name: options[name] for name in names}
         defaults |= {
             "diversity": first.diversity,
             "num_networks": sum(sampler.num_networks for sampler in samplers),

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.checks import is_whole, plain_optimizer
+from hypernet_tf.samplers.checks import check_count, is_number, plain_optimizer
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import LANGEVIN, Draw, stream_seed
 from hypernet_tf.targets import Target
@@ -63,12 +63,12 @@ class SGDChains(DeepEnsemble):
         snapshot_every: int = 1,
         **kwargs: Any,
     ):
-        for name, value in (("num_snapshots", num_snapshots), ("snapshot_every", snapshot_every)):
-            if not (is_whole(value) and value > 0):
-                raise ValueError(f"{name} is {value}: give an integer, at least 1.")
+        num_chains = check_count("num_chains", num_chains)
+        num_snapshots = check_count("num_snapshots", num_snapshots)
+        snapshot_every = check_count("snapshot_every", snapshot_every)
         super().__init__(target, num_networks=num_chains, **kwargs)
         self.num_chains = self.num_networks
-        self.num_snapshots, self.snapshot_every = int(num_snapshots), int(snapshot_every)
+        self.num_snapshots, self.snapshot_every = num_snapshots, snapshot_every
         self.snapshots = [
             self.add_weight(
                 name=f"kept_{index}",
@@ -112,13 +112,7 @@ class SGDChains(DeepEnsemble):
 
     def train_step(self, data):
         """A step of each chain, and a snapshot if it is time."""
-        seed = stream_seed(self.seed, LANGEVIN, self.step.value)
-        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        steps = plain_optimizer(self.optimizer).iterations
-        done = tf.identity(steps.value)
-        metrics = super().train_step(data)
-        # Where half precision overflows, the optimizer makes no step.
-        self._perturb(seed, tf.where(steps.value > done, rate, tf.zeros_like(rate)))
+        metrics = self._move(data)
         step = tf.cast(self.step.value, tf.int32)
         tf.cond(
             step % self.snapshot_every == 0,
@@ -133,8 +127,9 @@ class SGDChains(DeepEnsemble):
             kept.assign(tf.tensor_scatter_nd_update(kept.value, [[oldest]], weights.value[None]))
         return tf.no_op()
 
-    def _perturb(self, seed: tf.Tensor, rate: tf.Tensor) -> None:
-        """Move the chains after the gradient step; SGD alone does not."""
+    def _move(self, data: Any) -> dict:
+        """A step of each chain."""
+        return super().train_step(data)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
@@ -173,8 +168,8 @@ class SGLD(SGDChains):
     def __init__(
         self, target: Target, *, lam: float, prior_scale: float | None = 1.0, **kwargs: Any
     ):
-        if not lam > 0:
-            raise ValueError(f"lam is {lam}: give the number of training examples.")
+        if not is_number(lam) or not lam > 0:
+            raise ValueError(f"lam is {lam!r}: give the number of training examples.")
         super().__init__(target, lam=lam, prior_scale=prior_scale, **kwargs)
 
     def compile(self, optimizer="sgd", loss=None, metrics=None, **kwargs):
@@ -187,8 +182,17 @@ class SGLD(SGDChains):
             raise ValueError(f"Langevin dynamics follow plain SGD: compile without {options[0]}.")
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
-    def _perturb(self, seed: tf.Tensor, rate: tf.Tensor) -> None:
+    def _move(self, data: Any) -> dict:
+        """A step of each chain, and the noise."""
+        seed = stream_seed(self.seed, LANGEVIN, self.step.value)
+        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        steps = plain_optimizer(self.optimizer).iterations
+        done = tf.identity(steps.value)
+        metrics = super()._move(data)
+        # Where half precision overflows, the optimizer makes no step.
+        rate = tf.where(steps.value > done, rate, tf.zeros_like(rate))
         for index, weights in enumerate(self.theta):
             own_seed = tf.random.experimental.stateless_fold_in(seed, index)
             noise = tf.random.stateless_normal(weights.shape, own_seed, dtype=weights.dtype)
             weights.assign_add(tf.sqrt(2.0 * rate) * noise)
+        return metrics

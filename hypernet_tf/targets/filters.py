@@ -282,7 +282,10 @@ def _initializer(layer: Any, variable: Any) -> Any:
     if kernel is not None and kernel.depthwise and name == kernel.name:
         name = "depthwise"
     if name == "bias" and getattr(layer, "unit_forget_bias", False):
-        return keras.initializers.Constant(variable.numpy())  # zeros, and ones of the forget gate
+        if isinstance(layer.bias_initializer, keras.initializers.Zeros):
+            gates = np.repeat([0.0, 1.0, 0.0, 0.0], variable.shape[0] // 4)  # ones: to forget
+            return keras.initializers.Constant(gates)
+        return keras.initializers.Constant(variable.numpy())
     for stem in (name, name.removesuffix("_kernel")):  # "recurrent_kernel", "pointwise_kernel"
         initializer = getattr(layer, f"{stem}_initializer", None)
         if initializer is not None:

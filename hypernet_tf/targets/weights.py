@@ -41,7 +41,7 @@ def weights_of(target: Any, model: Any) -> WeightSet:
         )
     # A copy, as the target's template is: the variables of an adapted Normalization are no weights.
     network = copied(model)
-    if _normalization_constants(record(network)) != _normalization_constants(target.plan):
+    if normalization_constants(record(network)) != normalization_constants(target.plan):
         raise ValueError(
             f"The model '{model.name}' is not a network of this target: a Normalization in it was "
             "adapted to other data. Make a target of this model."
@@ -64,7 +64,7 @@ def weights_of(target: Any, model: Any) -> WeightSet:
     return WeightSet(*parts)
 
 
-def _normalization_constants(plan: Plan) -> list:
+def normalization_constants(plan: Plan) -> list:
     """Mean and variance of each `Normalization`, with which Keras computes as constants."""
     return [
         [np.asarray(layer.mean).tolist(), np.asarray(layer.variance).tolist()]

@@ -7,7 +7,6 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import tensorflow as tf
 
@@ -38,7 +37,6 @@ def train(
     augment: Callable[..., tf.Tensor] | None = None,
     execution: Execution | None = None,
     hparams: Mapping[str, int | float | str | bool] | None = None,
-    batch_norm_data: Any = None,
     watch_test: bool = False,
     verbose: bool = True,
 ) -> tuple[WeightSampler, dict]:
@@ -65,8 +63,6 @@ def train(
         execution: Devices on which steps are run, and how; None for one device. A continued run may
             give another one than before.
         hparams: Settings of the run by name, which TensorBoard shows and compares.
-        batch_norm_data: Images on which the batch-norm statistics of sampled networks are computed;
-            None for those of the checkpoint, or for the first 1,000 training images.
         watch_test: Whether each validation also records the results on the test images. This is for
             tables that print the best of a run; it decides nothing.
         verbose: Whether to show progress.
@@ -95,9 +91,7 @@ def train(
             sampler.initialize(some, verbose=int(verbose and execution.chief))
         else:
             sampler, record = checkpoints.load()
-    if batch_norm_data is not None:
-        sampler.batch_norm_data = batch_norm_data
-    elif sampler.target.statistics and sampler.batch_norm_data is None:
+    if sampler.target.statistics and sampler.batch_norm_data is None:
         sampler.batch_norm_data = some
     done = int(sampler.step.numpy())
     if done >= steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from hypernet_tf.samplers.base import NORM_NETWORKS
+from hypernet_tf.samplers.checks import check_count
 
 
 class DiversityStopping(keras.callbacks.Callback):
@@ -49,15 +50,13 @@ class DiversityStopping(keras.callbacks.Callback):
         super().__init__()
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction is {fraction}: give a number from 0 to 1.")
-        for name, value, least in (("patience", patience, 1), ("num_networks", num_networks, 2)):
-            if not (isinstance(value, int) and value >= least):
-                raise ValueError(f"{name} is {value!r}: give a whole number, at least {least}.")
-        self.fraction, self.patience = fraction, patience
-        self.num_networks, self.seed = num_networks, seed
+        self.fraction, self.patience = fraction, check_count("patience", patience)
+        self.num_networks, self.seed = check_count("num_networks", num_networks, 2), seed
+        self.stopped_epoch: int | None = None
 
     def on_train_begin(self, logs=None):
         """Forget an earlier training."""
-        self.stopped_epoch: int | None = None
+        self.stopped_epoch = None
         self._highest, self._epochs_alike = 0.0, 0
 
     def on_epoch_end(self, epoch, logs=None):

@@ -76,6 +76,7 @@ class Adversarial(Analysis):
             print(f"no attacks: {error}")
             return Findings({"num_images": images, "num_attacked": 0, "num_networks": 0}, {})
         arrays = {name: value for name, value in success._asdict().items() if value is not None}
+        arrays["epsilons"] = np.rint(255 * success.epsilons).astype(int)
         numbers = {
             "num_images": success.images,
             "num_attacked": success.attacked,

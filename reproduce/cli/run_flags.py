@@ -15,6 +15,7 @@ from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
 from reproduce.configs.methods import (
     ABLATIONS,
     DIVERSITY,
+    lam_of,
     methods_help,
     methods_of,
     presets_of,
@@ -36,7 +37,7 @@ flags.DEFINE_enum(
     "diversity",
     "weights",
     list(DIVERSITY),
-    "For --method=hypernetwork: what its networks are to differ in. "
+    "For --method=hypernetwork and mixture: what their networks are to differ in. "
     + "; ".join(f"{name}: {option.help}" for name, option in DIVERSITY.items())
     + ".",
 )
@@ -177,7 +178,7 @@ def config_from_flags(experiment: str) -> RunConfig:
     given |= {name: FLAGS[name].value for name in names}
     if "lam" in method.flags:
         default = FLAGS["lam"].using_default_value
-        given["lam"] = DIVERSITY[FLAGS.diversity].lam if default else FLAGS.lam
+        given["lam"] = lam_of(config, FLAGS.diversity) if default else FLAGS.lam
     given = {name: value for name, value in given.items() if value is not None}
     if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
         given["restart_every"] = 0

@@ -212,12 +212,12 @@ class DiversityOption:
 
     Attributes:
         help: What it is, in the words of `--help`.
-        lam: Default of `--lam`.
+        lam: Default of `--lam`; None for that of the preset.
         terms: Function () -> diversity terms of the sampler.
     """
 
     help: str
-    lam: float
+    lam: float | None
     terms: Callable[[], Any]
 
 
@@ -226,7 +226,7 @@ class DiversityOption:
 DIVERSITY = {
     "weights": DiversityOption(
         "the entropy of the weights, as in the paper's MNIST experiments",
-        1e3,
+        None,
         lambda: [hn.diversity.NegativeEntropy()],
     ),
     "outputs": DiversityOption(
@@ -234,8 +234,19 @@ DIVERSITY = {
         1e4,
         lambda: [hn.diversity.NegativeOutputEntropy()],
     ),
-    "none": DiversityOption("no term; the networks may become one", 1e3, list),
+    "none": DiversityOption("no term; the networks may become one", None, list),
 }
+
+
+def lam_of(config: RunConfig, diversity: str) -> float:
+    """The default of `--lam`: that of a diversity with one of its own, or the preset's.
+
+    Args:
+        config: The preset.
+        diversity: Name of what the networks are to differ in.
+    """
+    own = DIVERSITY[diversity].lam
+    return config.lam if own is None else own
 
 
 def _hypernetwork(target: hn.Target, config: RunConfig, _: int) -> hn.Hypernetwork:

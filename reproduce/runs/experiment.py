@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import hypernet_tf as hn
@@ -27,8 +26,6 @@ from reproduce.runs import folder as folders
 from reproduce.runs.match import ensemble_to_match, finished_sampler, match
 from reproduce.runs.memory import peak_memory, reset_peak_memory
 from reproduce.runs.summary import seconds_to_sample, summarise
-
-BATCH_NORM_IMAGES = 1_000
 
 
 def load(config: RunConfig, data_dir: str | None) -> hn.data.Dataset:
@@ -63,11 +60,6 @@ def check_step(
             f"a step of {config.method} takes {images:,} images, and {dataset.name} has "
             f"{len(dataset.train):,} for training: {advice}"
         )
-
-
-def batch_norm_images(dataset: hn.data.Dataset) -> np.ndarray:
-    """Training images for the statistics of batch norm: few, since every ensemble sees them."""
-    return dataset.train.x[:BATCH_NORM_IMAGES]
 
 
 def augmentation(config: RunConfig) -> Callable[..., tf.Tensor] | None:
@@ -134,7 +126,6 @@ def run(
         _prepare(config)
         if finished:
             sampler = finished_sampler(folder, config)
-            sampler.batch_norm_data = batch_norm_images(dataset)
             subject = Subject(sampler, dataset, resolved, data_dir)
         else:
             learns = METHODS[config.method].learns_match
@@ -245,6 +236,5 @@ def trained(
         execution=execution,
         hparams=dataclasses.asdict(config),
         augment=augmentation(config),
-        batch_norm_data=batch_norm_images(dataset),
         watch_test=EXPERIMENTS[config.experiment].watch_test,
     )

@@ -61,7 +61,7 @@ def test_success_equals_a_loop_over_ordinary_keras_models():
         assert drawn[seed][0] == count
         return drawn[seed][1]
 
-    sizes = np.array([0, 10, 60])
+    sizes = np.array([0, 10, 60]) / 255
     success = adversarial_success(
         sample, x, y, num_networks=7, epsilons=sizes, batch_size=10, seed=50, clip=(0.0, 1.0)
     )
@@ -83,7 +83,7 @@ def test_success_equals_a_loop_over_ordinary_keras_models():
             voters = [member.to_keras() for member in drawn[seed][1]]
             seed += 1
             for size in sizes:
-                shown = np.clip(x[index] + size / 255 * sign, 0, 1).astype("float32")
+                shown = np.clip(x[index] + size * sign, 0, 1).astype("float32")
                 prediction = model(shown).numpy().argmax()
                 votes = np.bincount([v(shown).numpy().argmax() for v in voters], minlength=3)
                 answers = prediction, votes.argmax()
@@ -107,7 +107,7 @@ def test_one_network_without_an_ensemble():
     )
     assert success.ensemble is None
     assert success.network.shape == EPSILONS.shape == (30,)
-    assert EPSILONS[-1] == 58
+    assert EPSILONS[-1] == 58 / 255
 
 
 def test_mistakes_raise():
@@ -228,7 +228,7 @@ class TestProjectedGradient:
         with pytest.raises(ValueError, match=rule):
             adversarial_success(lambda *_: ensemble[:1], x, y, num_networks=0)
 
-    @pytest.mark.parametrize("epsilons", [[2, -1], [np.nan], [[8]], "many"])
+    @pytest.mark.parametrize("epsilons", [[0.2, -0.1], [np.nan], [[0.8]], "many"])
     def test_sizes_of_single_steps_are_checked(self, ensemble, epsilons):
         with pytest.raises(ValueError, match=r"^epsilons is .*: give the size of the attack"):
             adversarial_success(lambda *_: ensemble[:1], *random_images(2), epsilons=epsilons)
@@ -244,7 +244,7 @@ class TestProjectedGradient:
         with pytest.raises(ValueError, match=rule):
             attack_detection(ensemble, ensemble, x, y, [0.1, 8])
         with pytest.raises(ValueError, match=rule):
-            adversarial_success(lambda *_: ensemble[:1], x, y, epsilons=[300])
+            adversarial_success(lambda *_: ensemble[:1], x, y, epsilons=[8])
 
     def test_a_sampler_is_no_ensemble(self, ensemble):
         sampler = hn.DeepEnsemble(small_target(), num_networks=2)
@@ -468,7 +468,7 @@ def test_softmax_networks_with_layers_that_hold_constants():
                 lambda count, seed, e=ensemble: e[:count],
                 images,
                 labels,
-                epsilons=[0, 30],
+                epsilons=[0, 30 / 255],
                 batch_size=5,
             )
         )

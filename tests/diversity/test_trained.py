@@ -179,6 +179,34 @@ def test_a_step_of_each_side_leaves_the_other_alone(blobs):
     assert max(of_sampler) > 0
 
 
+def test_the_loss_of_a_term_knows_the_dimension_of_the_weights():
+    class Seen(TrainedTerm):
+        def build(self, step):
+            self.scale = self.add_weight(shape=())
+
+        def own_loss(self, step):
+            self.dimension = step.manifold_dim
+            return self.scale**2 * step.manifold_dim * tf.reduce_mean(step.theta)
+
+        def value(self, step):
+            return tf.zeros([])
+
+    term, step = Seen(), StepRecord(tf.ones([3, 2]), manifold_dim=2)
+    term.attach(step)
+    term.train(step)
+    assert term.dimension == 2
+
+
+def test_regularizers_of_a_term_are_an_error():
+    class Penalised(Referee):
+        def build(self, step):
+            super().build(step)
+            self.add_weight(name="w", shape=(2,), regularizer="l2")
+
+    with pytest.raises(ValueError, match=r"has regularizers, .*: add the penalty in own_loss"):
+        small.hypernetwork(diversity=Penalised()).build_terms()
+
+
 def test_methods_of_the_base_class_are_for_subclasses():
     term = TrainedTerm()
     for method in (term.build, term.own_loss, term.value):

@@ -150,10 +150,19 @@ def test_statistics_of_concatenated_ensembles_are_those_of_their_networks(x):
 
 def test_ensembles_that_do_not_fit_are_not_concatenated(cases, x):
     logits, softmax = cases["logits"].ensemble, cases["softmax"].ensemble
+    normalisations = [
+        ensemble_of(
+            keras.Sequential(
+                [keras.Input((2,)), layers.Normalization(mean=mean, variance=1), layers.Dense(3)]
+            )
+        )
+        for mean in (0.1, 0.5)
+    ]
     y = np.arange(EXAMPLES) % CLASSES
     for others, message in (
         ([], "No ensembles to concatenate: give at least one."),
         ([logits, cases["values"].ensemble], "weights of different shapes or data types"),
+        ([*normalisations], "a Normalization adapted to other data"),
         ([logits, softmax], "outputs are logits and probabilities"),
         ([logits, logits.calibrate(x, y)], "concatenate them before calibrate()"),
     ):

@@ -172,6 +172,15 @@ def test_uncertainty_does_not_depend_on_chunks(cases, x):
         ensemble_of(convolutional(layers.Dense(2)), "values").uncertainty(x)
 
 
+def test_the_energy_of_half_precision_is_that_of_its_logits():
+    policy = keras.DTypePolicy("mixed_float16")
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(2, dtype=policy)])
+    target = hn.Target(model, outputs="logits")
+    theta = tf.constant([[700.0, 0.0, 0.0, 0.0]])
+    ensemble = hn.Ensemble(target, target.unflatten(theta), temperature=0.01)
+    np.testing.assert_allclose(ensemble.uncertainty(np.ones((1, 1))).energy, -70_000)
+
+
 @pytest.mark.parametrize("kind", ["softmax", "one logit", "one sigmoid"])
 def test_networks_without_a_logit_for_each_class_have_no_energy(kind, cases, x):
     ensemble = cases[kind].ensemble

@@ -105,6 +105,26 @@ class TestLosses:
         assert real - fake > 3
 
 
+@pytest.mark.usefixtures("eager_fits")
+def test_networks_may_change_while_it_trains(blobs, tmp_path):
+    """As `BackupAndRestore` loads weights before the first step of a `fit`."""
+    sampler, other = apd(), hn.APD(classifier(), num_networks=6, hidden=(16,), latent_dim=4)
+    for one in (sampler, other):
+        one.compile("sgd", LOGITS)
+    sampler.save_weights(tmp_path / "learned.weights.h5")
+    load = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: other.load_weights(tmp_path / "learned.weights.h5")
+    )
+    other.fit(*blobs, batch_size=96, callbacks=[load], verbose=0)
+    assert int(other.step.numpy()) == 1
+    np.testing.assert_array_equal(other._standardised, sampler._standardised)
+    sampler.forget_ensemble()
+    sampler.save_weights(tmp_path / "forgotten.weights.h5")
+    other.load_weights(tmp_path / "forgotten.weights.h5")
+    with pytest.raises(ValueError, match="There are no networks to learn"):
+        other.fit(*blobs, batch_size=96, verbose=0)
+
+
 @pytest.mark.slow
 def test_it_learns_a_posterior_of_two_weights():
     target = hn.Target(line())
@@ -179,10 +199,10 @@ def test_errors():
         apd(ensemble=ensemble_of(target, theta))
     with pytest.raises(ValueError, match="Cannot learn networks of another target"):
         apd(line(), ensemble=ensemble_of(target, np.zeros((9, target.weight_count))))
-    with pytest.raises(ValueError, match="critic_steps is 0: give an integer"):
+    with pytest.raises(ValueError, match="critic_steps is 0: give a whole number"):
         apd(critic_steps=0)
     for name, value in (("penalty", -1), ("critic_rate", 0), ("critic_rate", "2")):
-        with pytest.raises(ValueError, match=f"^{name} is {value!r}: give a positive, finite"):
+        with pytest.raises(ValueError, match=f"^{name} is {value!r}: give a finite number above 0"):
             apd(**{name: value})
 
 

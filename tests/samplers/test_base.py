@@ -12,6 +12,7 @@ from data_sets import DATA_SETS
 from small_samplers import (
     LOGITS,
     SAMPLERS,
+    apd,
     bhn,
     chains,
     classifier,
@@ -253,6 +254,23 @@ class TestBatchNorm:
             assert len(loaded.batch_norm_data) == (50 if own else 40)
 
     @pytest.mark.usefixtures("eager_fits")
+    def test_a_file_without_data_leaves_those_of_ones_own(self, blobs, tmp_path):
+        sampler = deep_ensemble(with_norm(), num_networks=2)
+        sampler.compile("sgd", LOGITS)
+        sampler.save_weights(tmp_path / "sampler.weights.h5")
+        sampler.batch_norm_data = blobs[0][:50]
+        sampler.load_weights(tmp_path / "sampler.weights.h5")
+        sampler.fit(*blobs, batch_size=96, verbose=0)
+        assert len(sampler.batch_norm_data) == 50
+
+    @pytest.mark.usefixtures("eager_fits")
+    def test_no_inputs_of_a_validation_split_are_kept_however_it_is_given(self, blobs):
+        sampler = deep_ensemble(with_norm(), num_networks=2)
+        sampler.compile("sgd", LOGITS)
+        sampler.fit(*blobs, 96, 1, 0, None, 0.25)
+        np.testing.assert_array_equal(sampler.batch_norm_data, blobs[0][:72])
+
+    @pytest.mark.usefixtures("eager_fits")
     def test_without_data_one_line_says_what_to_set(self, blobs):
         sampler = hypernetwork(with_norm())
         sampler.compile(loss=LOGITS)
@@ -471,7 +489,7 @@ def test_many_networks_are_made_in_parts(make, monkeypatch):
         ({"num_networks": 2.5}, "num_networks is 2.5: give a whole number"),
         ({"lam": "1e3"}, "lam is '1e3': give a finite number"),
         ({"seed": "a"}, "seed is 'a': give a whole number"),
-        ({"seed": -1}, "seed is -1: give a whole number that is not negative"),
+        ({"seed": -1}, "seed is -1: give a whole number, at least 0"),
         ({"lam_growth": np.nan}, "lam_growth is nan: give a finite number above 0"),
         ({"gauge": {"permute": True}}, "gauge has permute: its options are softmax, "),
         ({"gauge": None}, "gauge is None: give True, False, or a dict of options"),
@@ -660,6 +678,28 @@ def test_a_call_in_mixed_precision_leaves_frozen_layers_as_they_are(blobs):
     assert np.isfinite(sampler.evaluate(*blobs, verbose=0)).all()
 
 
+def test_values_of_frozen_layers_are_weights_of_the_sampler(blobs):
+    """As `keras.models.clone_model` and `set_weights` copy a model."""
+    frozen = layers.Dense(8, trainable=False)
+    sampler = deep_ensemble(keras.Sequential([keras.Input((2,)), frozen, layers.Dense(3)]))
+    copy = type(sampler).from_config(sampler.get_config())
+    assert np.abs(sampler.predict(blobs[0]) - copy.predict(blobs[0])).max() > 1e-3
+    copy.set_weights(sampler.get_weights())
+    np.testing.assert_array_equal(sampler.predict(blobs[0]), copy.predict(blobs[0]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_sampler_in_half_precision_is_an_error(dtype):
+    with pytest.raises(ValueError, match=rf"^Samplers train in float32, not {dtype}: for half"):
+        hypernetwork(dtype=dtype)
+
+
+@pytest.mark.parametrize("make", [bhn, mc_dropout, apd])
+def test_methods_with_a_prior_of_their_own_take_no_other(make):
+    with pytest.raises(TypeError, match="prior_scale"):
+        make(prior_scale=2.0)
+
+
 @pytest.mark.usefixtures("eager_fits")
 def test_an_output_without_labels_beside_a_term_on_outputs(blobs):
     inputs = keras.Input((2,))
@@ -798,7 +838,7 @@ def test_one_input_and_output_in_a_list_or_a_dict(form, blobs):
         success = hn.analysis.adversarial_success(
             lambda count, seed, e=ensemble: e[:count],
             *(x, y),
-            epsilons=[0, 50],
+            epsilons=[0, 0.2],
             batch_size=2,
             num_networks=0,
         )
@@ -833,6 +873,18 @@ def test_a_prior_acts_on_the_weights_that_are_trained(make, blobs):
     prior = 0.5 * (theta / 2.0) ** 2 + np.log(2.0 * np.sqrt(2 * np.pi))
     expected = 3 * logs["member_loss"] + prior.sum(1).mean()
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_entropy_of_an_evaluation_has_the_dimension_of_training(blobs):
+    """Nine weights, of 64 random numbers, lie in nine dimensions."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    sampler = hn.Hypernetwork(model, latent_dim=64, lam=3.0)
+    sampler.compile(keras.optimizers.SGD(0.0), LOGITS)
+    logs = sampler.evaluate(*blobs, verbose=0, return_dict=True)
+    theta = sampler.sample(base.PREDICTION_NETWORKS).theta()
+    step = hn.diversity.StepRecord(tf.constant(theta), manifold_dim=9)
+    entropy = hn.diversity.NegativeEntropy().entropy(step)
+    assert logs["loss"] == pytest.approx(3 * logs["member_loss"] - float(entropy), rel=1e-4)
 
 
 @pytest.mark.usefixtures("eager_fits")

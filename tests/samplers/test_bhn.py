@@ -243,7 +243,7 @@ def test_errors():
     with pytest.raises(ValueError, match="precision is 0"):
         bhn(precision=0)
     for hidden in (0, 2.5, "200", (200,)):
-        with pytest.raises(ValueError, match=r"^hidden is .*: give an integer, at least 1"):
+        with pytest.raises(ValueError, match=r"^hidden is .*: give a whole number, at least 1"):
             bhn(hidden=hidden)
     model = keras.Sequential([keras.Input((2,)), layers.LayerNormalization()])
     with pytest.raises(ValueError, match="No layer of the target has filters"):

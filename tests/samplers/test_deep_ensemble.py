@@ -105,6 +105,12 @@ class TestDeepEnsemble:
         with pytest.raises(ValueError, match="no variable named kernels: choose among bias"):
             deep_ensemble(initializers={"kernels": "zeros"})
 
+    def test_a_loss_that_divides_by_all_weights_is_an_error(self):
+        loss = keras.losses.MeanSquaredError(reduction="mean_with_sample_weight")
+        with pytest.raises(ValueError, match="would not train as each alone: use 'sum_over_batch"):
+            deep_ensemble().compile("sgd", loss)
+        deep_ensemble(num_networks=1).compile("sgd", loss)
+
     def test_a_network_does_not_depend_on_how_many_there_are(self):
         few, many = deep_ensemble(num_networks=2), deep_ensemble(num_networks=5)
         np.testing.assert_array_equal(few.sample(2).theta(), many.sample(5).theta()[:2])

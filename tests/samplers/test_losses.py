@@ -67,6 +67,16 @@ def test_losses_that_are_sums_are_an_error(reduction):
             deep_ensemble().compile(loss=given)
 
 
+@pytest.mark.parametrize(
+    "kind", [keras.losses.SparseCategoricalCrossentropy, keras.losses.CategoricalCrossentropy]
+)
+def test_classes_along_another_axis_are_an_error(kind):
+    model = keras.Sequential([keras.Input((3, 5)), layers.Dense(5)])
+    with pytest.raises(ValueError, match=r"^The loss has axis=1, but classes are along the last"):
+        deep_ensemble(model).compile(loss=kind(from_logits=True, axis=1))
+    deep_ensemble(model).compile(loss=kind(from_logits=True))
+
+
 def test_a_list_of_one_loss_is_that_loss(blobs):
     sampler = deep_ensemble(num_networks=2)
     sampler.compile(loss=[LOGITS])

@@ -90,6 +90,13 @@ def test_samplers_that_do_not_fit():
         hn.Mixture([hypernetwork(), hypernetwork(larger)])
 
 
+def test_options_of_a_step_are_those_of_the_first():
+    options = {"lam": 7.0, "shared_inputs": True, "gauge_epsilon": 1e-6}
+    mixture = hn.Mixture([hypernetwork(**options), hypernetwork()])
+    assert {name: mixture.get_config()[name] for name in options} == options
+    assert not hn.Mixture([hypernetwork(**options)], shared_inputs=False).shared_inputs
+
+
 @pytest.mark.usefixtures("eager_fits")
 def test_a_mixture_with_a_trained_term_is_saved(blobs, tmp_path):
     term = hn.diversity.PriorDiscriminator(hidden=(8,))

@@ -133,10 +133,34 @@ def test_noise_is_a_function_of_seed_and_step(blobs):
     assert np.abs(first - other).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=2),
+        lambda: keras.optimizers.MultiOptimizer(
+            keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1))
+        ),
+    ],
+    ids=["accumulation", "several"],
+)
+@pytest.mark.usefixtures("eager_fits")
+def test_chains_take_the_optimizers_of_a_deep_ensemble(make, blobs):
+    sampler = chains()
+    sampler.compile(make(), LOGITS)
+    before = sampler.theta[0].numpy()
+    sampler.fit(*blobs, batch_size=48, verbose=0)
+    assert np.abs(sampler.theta[0].numpy() - before).max() > 1e-3
+
+
 def test_options_that_make_no_chain_are_errors():
-    for options in ({"num_snapshots": 0}, {"num_snapshots": 1.5}, {"snapshot_every": 2.5}):
-        with pytest.raises(ValueError, match="give an integer, at least 1"):
-            chains(**options)
+    for name, value in (
+        ("num_snapshots", 0),
+        ("num_snapshots", 1.5),
+        ("snapshot_every", 2.5),
+        ("num_chains", 0),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name} is {value}: give a whole number"):
+            chains(**{name: value})
     with pytest.raises(ValueError, match="number of training examples"):
         chains(hn.SGLD, lam=0)
     with pytest.raises(ValueError, match="follow SGD: compile with keras"):

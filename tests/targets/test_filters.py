@@ -285,6 +285,14 @@ def test_where_a_layer_states_no_initializer_it_returns_the_models_value():
     np.testing.assert_array_equal(slot.initializer((4,)), model.layers[0].factor)
 
 
+def test_the_bias_of_an_lstm_starts_as_keras_draws_it_whatever_the_model_has_learned():
+    model = keras.Sequential([keras.Input((5, 2)), keras.layers.LSTM(3)])
+    model.layers[0].set_weights([w + 1.0 for w in model.layers[0].get_weights()])
+    (layer,) = hn.Target(model).layers
+    (bias,) = [slot for slot in layer.slots if slot.name == "bias"]
+    np.testing.assert_array_equal(bias.initializer(bias.shape), [0] * 3 + [1] * 3 + [0] * 6)
+
+
 def test_one_weight_has_the_spread_of_its_initializer():
     model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
     (slot,) = hn.Target(model).layers[0].slots

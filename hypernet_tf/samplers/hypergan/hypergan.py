@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from hypernet_tf.diversity import DiversityTerm, PriorDiscriminator, moment_error
 from hypernet_tf.diversity.prior import half_squares
-from hypernet_tf.samplers.checks import check_sizes, is_whole
+from hypernet_tf.samplers.checks import check_count, check_number, check_sizes, is_whole
 from hypernet_tf.samplers.draws import PRETRAIN, Draw, stream_seed
 from hypernet_tf.samplers.hypergan.layers import LayerGenerator, Mixer
 from hypernet_tf.samplers.latent import LatentSampler
@@ -139,9 +139,8 @@ class HyperGAN(LatentSampler):
             shared_inputs=shared_inputs,
             **kwargs,
         )
-        for name, size in (("noise_dim", noise_dim), ("code_dim", code_dim)):
-            if not (is_whole(size) and size > 0):
-                raise ValueError(f"{name} is {size!r}: give a whole number, at least 1.")
+        noise_dim = check_count("noise_dim", noise_dim)
+        code_dim = check_count("code_dim", code_dim)
         for name, number in (
             ("mixer_noise", mixer_noise),
             ("generator_noise", generator_noise),
@@ -149,8 +148,7 @@ class HyperGAN(LatentSampler):
             ("pretrain_steps", pretrain_steps),
             ("pretrain_error", pretrain_error),
         ):
-            if not 0 <= number < float("inf"):
-                raise ValueError(f"{name} is {number}: give a finite number that is not negative.")
+            check_number(name, number, above_zero=False)
         if not 0 < scatter <= 1:
             raise ValueError(f"scatter is {scatter}: give a number above 0, at most 1.")
         units = self.target.units

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.samplers.checks import check_sizes, is_whole
+from hypernet_tf.samplers.checks import check_count, check_sizes, is_whole
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.layers import Extractor, WeightGenerator
 from hypernet_tf.samplers.latent import LatentSampler
@@ -92,9 +92,7 @@ class Hypernetwork(LatentSampler):
         **kwargs: Any,
     ):
         super().__init__(target, num_networks=num_networks, lam=lam, **kwargs)
-        if not is_whole(latent_dim) or latent_dim < 1:
-            raise ValueError(f"latent_dim is {latent_dim}: give a whole number, at least 1.")
-        latent_dim = int(latent_dim)
+        latent_dim = check_count("latent_dim", latent_dim)
         extractor_hidden = check_sizes("extractor_hidden", extractor_hidden)
         for name, value, known in (
             ("latent_distribution", latent_distribution, get_args(LatentDistribution)),

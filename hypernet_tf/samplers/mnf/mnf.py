@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.checks import check_num_data
+from hypernet_tf.samplers.checks import check_num_data, check_number
 from hypernet_tf.samplers.draws import MASK, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.posteriors import (
@@ -85,8 +85,7 @@ class MNF(LatentSampler):
     ):
         super().__init__(target, lam=lam, diversity=diversity, **kwargs)
         num_data = check_num_data(num_data)
-        if not 0 < prior_scale < float("inf"):
-            raise ValueError(f"prior_scale is {prior_scale}: give a positive, finite number.")
+        check_number("prior_scale", prior_scale)
         self.num_data = num_data
         self.prior_scale = prior_scale  # part of the KL: the base class adds no term for it
         self.posteriors = self._make_posteriors()
