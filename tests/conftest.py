@@ -32,14 +32,30 @@ def imported_objects_are_kept():
 
 @pytest.fixture(scope="module", autouse=True)
 def garbage():
-    """Collect garbage after each module, and pass over what is left from then on.
+    """Collect garbage and kernels after each module, and pass over what is left from then on.
 
     After each test collections take a tenth of the suite's time, and nearly as much after each
     module while they look at all that earlier modules imported and keep.
     """
+    import keras
+
     yield
+    keras.backend.clear_session(free_memory=False)
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def kept_kernels():
+    """Keep the kernels that TensorFlow has made, which seeds and cleared sessions throw away.
+
+    They would be made again for each test, a seventh of the suite's time.
+    """
+    from tensorflow.python import pywrap_tfe
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pywrap_tfe, "TFE_ContextClearCaches", lambda handle: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -47,9 +63,11 @@ def seed():
     """Set the same global seeds before every test, and clear the state of Keras after it."""
     import keras
 
-    keras.utils.set_random_seed(1234)
+    with kept_kernels():
+        keras.utils.set_random_seed(1234)
     yield
-    keras.backend.clear_session(free_memory=False)
+    with kept_kernels():
+        keras.backend.clear_session(free_memory=False)
 
 
 @pytest.fixture(scope="session")
@@ -139,6 +157,7 @@ def blobs():
 def eager_fits(monkeypatch):
     """Run Keras models eagerly: making a graph takes longer than a few steps."""
     import keras
+    import tensorflow as tf
 
     owner = next(cls for cls in keras.Model.__mro__ if "compile" in vars(cls))
     real = owner.compile
@@ -147,3 +166,6 @@ def eager_fits(monkeypatch):
         return real(self, *args, **{"run_eagerly": True} | kwargs)
 
     monkeypatch.setattr(owner, "compile", compile_eagerly)
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -52,6 +52,15 @@ def test_the_chosen_class_becomes_more_probable():
     assert (chosen[:, 1] > chosen[:, 0]).mean() > 0.5
 
 
+def test_moved_images_are_clipped():
+    target = small_target()
+    ensemble, (x, _) = random_networks(4, 4, target), random_images(4)
+    given = target, ensemble.weights, tf.constant(x), np.zeros(4, int), np.array([0.3], "float32")
+    free, clipped = fast_gradient_method(*given), fast_gradient_method(*given, clip=(0.2, 0.8))
+    assert np.min(free) < 0 < 1 < np.max(free)
+    np.testing.assert_allclose(clipped, np.clip(free, 0.2, 0.8))
+
+
 def test_success_equals_a_loop_over_ordinary_keras_models():
     target, (x, y) = small_target(), random_images(24)
     drawn = {}

@@ -52,7 +52,10 @@ def test_batch_norm_is_updated_along_a_path():
     line = direct_path(
         random_networks(2, 1, target), random_networks(2, 2, target), points=4
     ).update_batch_norm(x)
-    assert line.outputs(x).shape == (8, 20, 2)
+    outputs = line.outputs(x)
+    assert outputs.shape == (8, 20, 2)
+    ends = random_networks(2, 1, target).update_batch_norm(x).outputs(x)
+    np.testing.assert_allclose(outputs[[0, 4]], ends, rtol=1e-4, atol=1e-5)
 
 
 def test_mistakes_raise():

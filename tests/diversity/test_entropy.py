@@ -1,7 +1,6 @@
 """Distances and entropy: brute force, closed forms, and limits."""
 
 import math
-import resource
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from hypernet_tf.diversity import (
     nearest_neighbour_distances,
     pairwise_distances,
 )
+from reproduce.runs.memory import peak_memory, reset_peak_memory
 
 DISTANCES = ("l1", "l2")
 moderately = settings(deadline=None, derandomize=True, max_examples=60)
@@ -190,10 +190,10 @@ def test_memory_is_of_the_order_of_the_points(distance):
         return tape.gradient(entropy, points)
 
     gradient(tf.constant(normal(count, 2)))  # the memory of a first call
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reset_peak_memory()  # that of a larger test before
+    before = peak_memory()
     assert np.isfinite(gradient(points)).all()
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert 1024 * kilobytes < 20 * count * size * 4
+    assert 2**20 * (peak_memory() - before) < 20 * count * size * 4
 
 
 # ---- entropy --------------------------------------------------------------------------------

@@ -124,7 +124,8 @@ class TestInASampler:
 
     def test_it_is_trained_and_reported(self, trained):
         sampler, term, history = trained
-        assert history["referee_error"][-1] != history["referee_error"][0]
+        assert np.abs(term.line.bias).max() > 0  # it starts at 0
+        assert np.isfinite(history["referee_error"]).all() and len(history["referee_error"]) == 4
         assert int(term.optimizer.iterations.numpy()) == int(sampler.step.numpy()) == 8
         of_term = {id(v) for v in term.trainable_variables}
         assert len(of_term) == 2
@@ -135,6 +136,9 @@ class TestInASampler:
         sampler, term, _ = trained
         sampler.save(tmp_path / "sampler.keras")
         loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+        for model in (sampler, loaded):
+            model.run_eagerly = True  # no time for graphs
+            model.make_train_function(force=True)
         logs = [model.train_on_batch(*blobs, return_dict=True) for model in (sampler, loaded)]
         (other,) = loaded.trained_terms
         for a, b in zip(

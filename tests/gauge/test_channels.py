@@ -111,8 +111,22 @@ def test_every_weighted_layer_has_a_case():
     assert makers == set(WEIGHTED)
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no_bias"])
-@pytest.mark.parametrize("kind", WEIGHTED, ids=lambda kind: kind.__name__)
+# One layer without a bias is as another.
+_NO_BIAS = (layers.Dense, layers.Conv2D, layers.DepthwiseConv2D)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bias"),
+    [
+        pytest.param(
+            *(kind, bias),
+            id=f"{kind.__name__}-{'bias' if bias else 'no_bias'}",
+            marks=[] if bias or kind in _NO_BIAS else pytest.mark.slow,
+        )
+        for kind in WEIGHTED
+        for bias in (True, False)
+    ],
+)
 def test_a_layer_makes_and_reads_channels(kind, bias):
     shape, make = WEIGHTED[kind]
     target = hn.Target(

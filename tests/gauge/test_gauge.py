@@ -150,6 +150,13 @@ def test_a_softmax_per_pixel():
     assert assert_a_gauge(target, []).softmax_bias == 1
 
 
+def test_the_bias_of_a_softmax_may_be_left_alone():
+    target = hn.Target(sequential((4,), relu(), layers.Dense(3)), outputs="logits")
+    gauge, weights = hn.Gauge(target, softmax=False), some_weights(target)
+    assert gauge.softmax_bias is None
+    assert_same(gauge(weights).trainable[-1:], weights.trainable[-1:], 0.0)
+
+
 def test_two_outputs_have_no_softmax_gauge():
     model = functional((4,), lambda x: [layers.Dense(3)(x), layers.Dense(3)(x)])
     assert hn.Gauge(hn.Target(model, outputs="logits")).softmax_bias is None

@@ -55,9 +55,7 @@ class Case:
     def __init__(self, kind, x):
         model, outputs = MODELS[kind]
         self.ensemble = ensemble_of(model(), outputs)
-        self.loop = np.stack(
-            [network.to_keras().predict(x, verbose=0) for network in self.ensemble]
-        )
+        self.loop = np.stack([network.to_keras()(x).numpy() for network in self.ensemble])
         outputs = self.loop.astype(np.float64)
         if kind == "logits":
             self.p = np.exp(outputs) / np.exp(outputs).sum(-1, keepdims=True)

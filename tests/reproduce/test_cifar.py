@@ -68,6 +68,7 @@ class TestFlags:
         with pytest.raises(UsageError, match="--diversity is not used by --method=mnf"):
             self.parsed("--dataset=mnist_5k", "--method=mnf", "--diversity=none")
 
+    @pytest.mark.slow
     def test_the_command_has_a_default_data_set_and_ends_in_one_line(self, tmp_path):
         config = preset("cifar", "hypernetwork", "paper", dataset="mnist_5k")
         folders.write_json(tmp_path / "run" / "config.json", dataclasses.asdict(config))

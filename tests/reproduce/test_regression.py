@@ -138,7 +138,7 @@ class TestRunFolder:
             expected = [values[one.key] for one in regression.MEASURES]
             np.testing.assert_allclose(cells, expected, atol=0.006)
         assert metrics["reference"]["mean_difference_outside"] == 0
-        assert metrics["reference"]["r_hat"] > 0.5
+        assert np.isfinite(metrics["reference"]["r_hat"])
 
     def test_again_it_computes_nothing(self, finished, capsys):
         folder, metrics = finished

@@ -86,8 +86,11 @@ def test_an_epoch_may_end_with_any_batch(blobs):
     for size in (48 + 1, 48 + 5, 48 + 7):
         history = sampler.fit(x[:size], y[:size], batch_size=48, verbose=0).history
         assert np.isfinite(history["loss"]).all()
+    sampler.run_eagerly = True  # sample weights need a graph of their own
+    sampler.make_train_function(force=True)
     history = sampler.fit(x[:5], y[:5], verbose=0, sample_weight=np.ones(5)).history
     assert np.isfinite(history["loss"]).all()
+    assert int(sampler.step.numpy()) == 3 * 2 + 1
 
 
 @pytest.mark.usefixtures("eager_fits")

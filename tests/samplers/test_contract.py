@@ -48,6 +48,7 @@ def make(request):
 
 # Others have tests of their own.
 LONG = samplers(*(kind for kind in SAMPLERS if kind is not hn.Hypernetwork))
+TRAINED = samplers(*(SAMPLERS.keys() - {hn.Hypernetwork, hn.DeepEnsemble}))
 
 
 @pytest.fixture(scope="class")
@@ -72,6 +73,7 @@ class TestContract:
         assert np.abs(first[0] - first[1]).max() > 1e-3
         np.testing.assert_array_equal(first, same)
 
+    @pytest.mark.parametrize("make", TRAINED, scope="class")
     def test_fit_learns_and_the_ensemble_works(self, trained, blobs):
         sampler, history = trained
         assert_learns(sampler, history, 0.5)
@@ -79,25 +81,27 @@ class TestContract:
         assert result.majority_vote_accuracy > 0.9
         assert result.member_accuracy.mean() > 0.85  # three classes by chance: 0.33
 
+    @pytest.mark.parametrize("make", TRAINED, scope="class")
     def test_saved_and_loaded_it_goes_on_alike(self, trained, blobs, tmp_path):
         sampler, _ = trained
         sampler.save(tmp_path / "sampler.keras")
         loaded = keras.saving.load_model(tmp_path / "sampler.keras")
-        np.testing.assert_array_equal(loaded.sample(5).theta(), sampler.sample(5).theta())
+        np.testing.assert_array_equal(loaded.sample(10).theta(), sampler.sample(10).theta())
         for model in (sampler, loaded):
             model.run_eagerly = True  # no time for graphs
             model.make_train_function(force=True)
         logs = [m.train_on_batch(*blobs, return_dict=True) for m in (sampler, loaded)]
         assert logs[0] == logs[1]
-        np.testing.assert_array_equal(loaded.sample(5).theta(), sampler.sample(5).theta())
+        np.testing.assert_array_equal(loaded.sample(10).theta(), sampler.sample(10).theta())
 
+    @pytest.mark.parametrize("make", TRAINED, scope="class")
     def test_loaded_without_compile_it_knows_its_outputs(self, trained, tmp_path):
         sampler, _ = trained
         sampler.save(tmp_path / "sampler.keras")
         loaded = keras.saving.load_model(tmp_path / "sampler.keras", compile=False)
         assert loaded.target.outputs == sampler.target.outputs == "logits"
         x = np.random.default_rng(0).normal(size=(5, 2))
-        np.testing.assert_array_equal(loaded.sample(3).predict(x), sampler.sample(3).predict(x))
+        np.testing.assert_array_equal(loaded.sample(10).predict(x), sampler.sample(10).predict(x))
 
     def test_a_step_is_a_function_of_seed_and_step(self, make, blobs):
         def after(steps, seed):
@@ -159,8 +163,12 @@ class TestContract:
         np.testing.assert_array_equal(prediction, sampler.sample(9, seed=3).predict(x))
         np.testing.assert_allclose(prediction.sum(-1), 1, rtol=1e-5)
         assert sampler(x).shape == (96, 3)
+        sampler.save_weights(tmp_path / "last.weights.h5")
         loaded = make()
-        loaded.load_weights(tmp_path / "best.weights.h5")
+        loaded.compile(optimizer=optimizer(loaded), loss=LOGITS, metrics=["accuracy"])
+        loaded.load_weights(tmp_path / "last.weights.h5")
+        theta = sampler.sample(9, seed=3).theta()
+        np.testing.assert_array_equal(loaded.sample(9, seed=3).theta(), theta)
         json.dumps(sampler.get_config())
 
     def test_the_step_counts_and_lam_grows(self, make, blobs):
@@ -171,7 +179,8 @@ class TestContract:
         assert int(sampler.step.numpy()) == 3
         np.testing.assert_allclose(sampler.lam.numpy(), 2.0 * 1.5**3, rtol=1e-6)
 
-    @pytest.mark.parametrize("make", LONG)
+    @pytest.mark.slow
+    @pytest.mark.parametrize("make", samplers())
     def test_regression(self, make, tmp_path):
         layers = keras.layers
         model = keras.Sequential(

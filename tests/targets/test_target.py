@@ -165,8 +165,10 @@ def test_to_keras_is_that_network(case):
     for n, network in enumerate(networks):
         assert type(network) is type(model)
         expected = keras.tree.map_structure(lambda t, n=n: t[n].numpy(), outputs)
-        predicted = network.predict(keras.tree.map_structure(np.asarray, x), verbose=0)
+        predicted = keras.tree.map_structure(np.asarray, network(x))
         assert_close(predicted, expected)
+    given = keras.tree.map_structure(np.asarray, x)
+    assert_close(network.predict(given, verbose=0), expected)
     changed = [np.zeros_like(w) for w in networks[0].get_weights()]
     networks[0].set_weights(changed)
     assert_close(target(weights, x), outputs)

@@ -93,7 +93,7 @@ class TestScaled:
         def moved(initialization):
             keras.utils.set_random_seed(0)
             hyper = self.hypernetwork(initialization=initialization)
-            hyper.compile(keras.optimizers.Adam(1e-3), LOGITS)
+            hyper.compile(keras.optimizers.Adam(1e-3), LOGITS, run_eagerly=True)
             z = hyper.sample_latent(8)
             before = hyper.generate(z, training=True).trainable
             rng = np.random.default_rng(0)

@@ -126,6 +126,7 @@ def test_the_training_step_computes_this_loss(hyper, golden, monkeypatch):
     hyper.compile(
         optimizer=keras.optimizers.SGD(0.0),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        run_eagerly=True,
     )
     x = golden["x"].reshape(-1, 12, 12, 1)
     logs = hyper.train_on_batch(x, golden["labels"].reshape(-1), return_dict=True)
