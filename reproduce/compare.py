@@ -76,7 +76,7 @@ flags.DEFINE_integer(
     "passes",
     None,
     "The cost of a training: how many images go through one target network, forward and backward. "
-    "Default: the cost of the hypernetwork's published run, 13,312,000; 1,024,000 for "
+    "Default: the cost of the hypernetwork's preset, 13,312,000; 1,024,000 for "
     "--preset=quick, 512,000 for --preset=fast.",
     lower_bound=1,
 )

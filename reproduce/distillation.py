@@ -118,10 +118,11 @@ def run(
         }
 
     epsilon = sampler.gauge_epsilon
-    average = ensemble.polyak_average(x, gauge=hn.Gauge(sampler.target, epsilon=epsilon))
+    images = sampler.batch_norm_data  # as the networks' statistics have them
+    average = ensemble.polyak_average(images, gauge=hn.Gauge(sampler.target, epsilon=epsilon))
     judge("average of the weights", average)
     sorting = hn.Gauge(sampler.target, permutation=True, epsilon=epsilon)
-    judge("average, filters sorted", ensemble.polyak_average(x, gauge=sorting))
+    judge("average, filters sorted", ensemble.polyak_average(images, gauge=sorting))
     start = time.monotonic()
     steps = epochs * math.ceil(len(x) / BATCH)
     schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps, alpha=0.01)

@@ -4,7 +4,7 @@ Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019), or another sampler of 
 an ensemble of its networks on the test images and writes a run folder with figures (and the numbers
 behind each), metrics.json and report.html.
 
-  python -m reproduce.mnist --lam=1e3                          the paper's run, 13,000 steps
+  python -m reproduce.mnist --lam=1e3                          the paper's settings, 13,000 steps
   python -m reproduce.mnist --lam=1e3 --analyses=all           the same with all its figures
   python -m reproduce.mnist --preset=fast                      good networks after a minute
   python -m reproduce.mnist --preset=quick                     the same, with a smaller evaluation

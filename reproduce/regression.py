@@ -1,7 +1,7 @@
 """One-dimensional regression: what each method says at its data, and beyond them.
 
 Every method learns y = x³ from 20 noisy points on [-4, 4] with the target of HyperGAN's paper
-(Ratzlaff and Li 2019), and predicts on [-6, 6]. The reference is a long run of Hamiltonian Monte
+(Ratzlaff and Fuxin 2019), and predicts on [-6, 6]. The reference is a long run of Hamiltonian Monte
 Carlo, by TensorFlow Probability, on the posterior of the weights.
 
   python -m reproduce.regression                   all methods, in about four minutes

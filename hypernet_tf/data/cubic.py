@@ -13,7 +13,7 @@ def cubic(
     """Noisy points of a cubic curve, y = x³ + N(0, noise_std²).
 
     Two inputs are -4 and 4, and the others are uniform on [-4, 4], as in the experiment of
-    HyperGAN (Ratzlaff and Li 2019).
+    HyperGAN (Ratzlaff and Fuxin 2019).
 
     Args:
         count: Number of points, at least 2.

@@ -21,7 +21,7 @@ def moment_error(points: tf.Tensor) -> tf.Tensor:
 
         ||mean||² / d + ||covariance - I||² / d        (Frobenius norm)
 
-    It is 1 for points that are all zero, and about (d + 1) / N for N points of N(0, I) itself.
+    It is 1 for points that are all zero, and about (d + 2) / N for N points of N(0, I) itself.
 
     Args:
         points: Points [..., N, d].

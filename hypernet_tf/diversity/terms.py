@@ -105,10 +105,11 @@ class NegativeEntropy(DiversityTerm):
         k: Number of the neighbour, 1 for the nearest.
         constants: Whether to add the constants of the estimate, which have no gradient.
         epsilon: Number that is added to each distance before the logarithm.
-        dimension: d of the estimate; None is the latent dimension of the sampler, or the number of
-            coordinates if it has no z.
-        subset: Number of weights, chosen once at random, from which distances are computed, as in
-            the paper for large targets; None is all.
+        dimension: d of the estimate; None is that of the surface on which the sampler's weights
+            lie (its latent dimension, or D if that is smaller), or the number of coordinates if it
+            has no z.
+        subset: Number of weights, chosen once at random, from which distances are computed; None is
+            all.
         weight: Factor on the term.
 
     Raises:

@@ -53,7 +53,7 @@ class Gauge:
         target: The `Target`.
         epsilon: Number that is added twice, as in the published program: s = sqrt(mean square +
             epsilon), filters divided by s + epsilon, readers multiplied by s. 1e-8 reproduces the
-            program; it is noticeable where weights are small (a mean square of 1e-8 and less). 0 is
+            program; it is noticeable where a filter's mean square is below 1e-6. 0 is
             exact, but makes NaN of a filter whose weights are all zero.
         softmax: Whether logits go through a softmax, which leaves out their mean: the mean of the
             last biases is made zero. Losses of one class against the rest do not leave it out.
