@@ -35,7 +35,7 @@ from reproduce.runs.folder import UsageError
 from reproduce.runs.match import finished_run, finished_sampler
 
 # Of the shared flags only these mean something here.
-SHARED_FLAGS = ("data_dir", "run_dir", "num_networks", "seed", "extension")
+SHARED_FLAGS = ("data_dir", "run_dir", "num_networks", "learning_rate", "seed", "extension")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.DEFINE_integer("epochs", 30, "How often the student sees each training image.", lower_bound=1)
@@ -53,7 +53,6 @@ flags.register_validator(
 )
 
 BATCH = 128
-LEARNING_RATE = 1e-3  # of Adam; it falls to a hundredth as a cosine, so that training flattens
 _SHOWN = ("accuracy", "negative_log_likelihood")
 
 
@@ -64,6 +63,7 @@ def run(
     epochs: int = 30,
     soft_targets: bool = True,
     temperature: float = 1.0,
+    learning_rate: float = 1e-3,
     seed: int = 0,
     data_dir: str | None = None,
 ) -> dict[str, Any]:
@@ -76,6 +76,7 @@ def run(
         epochs: Number of epochs of the students.
         soft_targets: Whether students learn mean probabilities rather than votes.
         temperature: Temperature, see `hypernet_tf.distill`.
+        learning_rate: Learning rate of Adam in the first step; it falls to a hundredth as a cosine.
         seed: Seed of the students; the ensemble is that of the run.
         data_dir: Folder of data sets, see `hypernet_tf.data.load`.
 
@@ -125,7 +126,7 @@ def run(
     judge("average, filters sorted", ensemble.polyak_average(images, gauge=sorting))
     start = time.monotonic()
     steps = epochs * math.ceil(len(x) / BATCH)
-    schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps, alpha=0.01)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.01)
     for name, student in (("distilled", None), ("distilled, from the average", average)):
         print(f"training: {name}", flush=True)
         network = hn.distill(
@@ -147,6 +148,7 @@ def run(
         "epochs": epochs,
         "soft_targets": soft_targets,
         "temperature": temperature,
+        "learning_rate": learning_rate,
         "augment": config.augment,
         "seed": seed,
         "steps": config.steps,
@@ -194,6 +196,7 @@ def main() -> None:
             epochs=values.epochs,
             soft_targets=values.soft_targets,
             temperature=values.temperature,
+            learning_rate=values.learning_rate or 1e-3,
             seed=values.seed,
             data_dir=values.data_dir,
         )
@@ -203,5 +206,6 @@ def main() -> None:
 if __name__ == "__main__":
     command.FLAGS["run_dir"].help = "The folder of the finished run whose networks are distilled."
     command.FLAGS["seed"].help = "Seed of the students; the networks are those of the run."
+    command.FLAGS["learning_rate"].help = "Learning rate of the students. Default: 1e-3."
     command.FLAGS["num_networks"].help = "How many networks teach. Default: the run's ensemble."
     command.run(main)

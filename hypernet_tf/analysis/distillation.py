@@ -13,6 +13,7 @@ from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.ensembles.examples import Examples
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
+from hypernet_tf.targets.graph import functional
 from hypernet_tf.targets.outputs import Outputs
 
 _LEAST_PROBABILITY = np.finfo(np.float32).tiny
@@ -115,10 +116,7 @@ def distill(
         examples = _augmented(examples, answers, augment, seed)
     optimizer = keras.optimizers.get(optimizer)
     # A second model of the same layers is compiled: the student itself stays uncompiled.
-    if isinstance(network, keras.Sequential):
-        trained = keras.Model(network.inputs[0], network.outputs[0])
-    else:
-        trained = keras.Model(network.input, network.output)
+    trained = functional(network)
     trained.compile(
         optimizer=type(optimizer).from_config(optimizer.get_config()),
         loss=_squared_error if target.classes is None else soft_cross_entropy(target, temperature),

@@ -109,7 +109,7 @@ def from_folder(
         if not len(indices) and part != "validation":
             raise DataError(f"Cannot split {len(split)} images of {path}: give more images")
         order = rng.permutation(indices)
-        splits[part] = Split(split.images[order], split.labels[order])
+        splits[part] = split[order]
     name = path.resolve().name if path.is_dir() else path.stem
     return Dataset(name, f"class folders of {path}", classes, **splits)
 

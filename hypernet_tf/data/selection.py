@@ -153,10 +153,9 @@ class Selection:
         if moved:
             pairs = ((train.images, validation.images), (train.labels, validation.labels))
             train = Split(*(np.concatenate([first, more[:moved]]) for first, more in pairs))
-            validation = Split(validation.images[moved:], validation.labels[moved:])
+            validation = validation[moved:]
         else:
-            chosen = stratified(train.labels, self.num_train, seed=0)
-            train = Split(train.images[chosen], train.labels[chosen])
+            train = train[stratified(train.labels, self.num_train, seed=0)]
         return dataclasses.replace(dataset, name=str(self), train=train, validation=validation)
 
     def _of_classes(self, split: Split) -> Split:

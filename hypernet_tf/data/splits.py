@@ -20,8 +20,8 @@ class Split:
 
     Example:
         >>> split = Split(np.full([2, 28, 28, 1], 255, np.uint8), np.array([3, 7]))
-        >>> len(split), split.x.max().item(), split.y.tolist()
-        (2, 1.0, [3, 7])
+        >>> len(split), split.x.max().item(), split[1:].y.tolist()
+        (2, 1.0, [7])
     """
 
     images: np.ndarray
@@ -29,6 +29,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, index: slice | np.ndarray) -> Split:
+        """Some of the images: a slice, or an array of indices."""
+        return Split(self.images[index], self.labels[index])
 
     @property
     def x(self) -> np.ndarray:
@@ -64,7 +68,7 @@ class Dataset:
     @classmethod
     def to_test(cls, name: str, source: str, classes: tuple[str, ...], test: Split) -> Dataset:
         """A data set whose train and validation splits are empty."""
-        empty = Split(test.images[:0], test.labels[:0])
+        empty = test[:0]
         return cls(name, source, classes, empty, empty, test)
 
     def summary(self) -> dict[str, Any]:

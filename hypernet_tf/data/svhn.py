@@ -30,7 +30,7 @@ def read_svhn(builder: Any, folder: Path) -> Dataset:
     """
     train, test = (_read(folder / f"{part}_32x32.mat", builder) for part in ("train", "test"))
     cut = len(train) - VALIDATION_IMAGES
-    rest, validation = (Split(train.images[k], train.labels[k]) for k in (np.s_[:cut], np.s_[cut:]))
+    rest, validation = train[:cut], train[cut:]
     classes = tuple(builder.info.features["label"].names)
     source = "train_32x32.mat and test_32x32.mat, in their own order"
     return Dataset("svhn_cropped", source, classes, rest, validation, test)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from hypernet_tf.data import Dataset, Split
+from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, TrainingStoppedError, Validation
 from hypernet_tf.training.checkpoints import Checkpoints
@@ -84,7 +84,7 @@ def train(
         raise ValueError("There are no images for validation: give the data set some.")
     execution = execution or Execution()
     checkpoints = Checkpoints(folder / "checkpoints")
-    some = Split(dataset.train.images[:SOME_IMAGES], dataset.train.labels[:SOME_IMAGES]).x
+    some = dataset.train[:SOME_IMAGES].x
     with detect_lost_workers(execution), execution.scope():
         if checkpoints.latest_step() is None:
             sampler, record = make(), None

@@ -64,8 +64,8 @@ class Adversarial(Analysis):
         try:
             success = adversarial_success(
                 lambda count, seed: sampler.sample(count, seed=seed),
-                test.x[:images],
-                np.asarray(test.y[:images], np.int64),
+                test[:images].x,
+                np.asarray(test[:images].y, np.int64),
                 num_networks=networks,
                 clip=(0.0, 1.0) if clip else None,
                 batch_size=min(32, available or 32),

@@ -71,7 +71,8 @@ class Attacks(Analysis):
         """Attack the images; there is no figure if no image is classified correctly."""
         settings = subject.settings
         images, steps, sizes = (settings[one.name] for one in (IMAGES, STEPS, SIZES))
-        x, y = subject.test.x[:images], np.asarray(subject.test.y[:images])
+        attacked = subject.test[:images]
+        x, y = attacked.x, np.asarray(attacked.y)
         judge, sampler = subject.ensemble(), subject.sampler
         systems: dict[str, Any] = {"member": judge[0]}
         if len(judge) > 1:

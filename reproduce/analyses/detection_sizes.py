@@ -54,9 +54,9 @@ class DetectionSizes(Analysis):
             return Findings(numbers, {})
         most = subject.settings[IMAGES.name]
         ensemble = subject.sampler.sample(fitting[-1], seed=SEED)
-        known = ensemble.log_probabilities(subject.test.x[:most], verbose=1)  # [N, M, C]
+        known = ensemble.log_probabilities(subject.test[:most].x, verbose=1)  # [N, M, C]
         pairs = {
-            name: (known, ensemble.log_probabilities(dataset.test.x[:most], verbose=1))
+            name: (known, ensemble.log_probabilities(dataset.test[:most].x, verbose=1))
             for name, dataset in datasets.items()
         }
         pairs |= self._attacked(ensemble, subject)
@@ -78,7 +78,8 @@ class DetectionSizes(Analysis):
             subject.settings[one.name] for one in (attacks.IMAGES, attacks.STEPS, attacks.SIZES)
         )
         size = sizes[attacks.main_size(sizes)]
-        x, y = subject.test.x[:images], np.asarray(subject.test.y[:images])
+        attacked = subject.test[:images]
+        x, y = attacked.x, np.asarray(attacked.y)
         before = ensemble.log_probabilities(x)
         right = before[0].argmax(-1) == y
         if not right.any():

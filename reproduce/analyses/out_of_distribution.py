@@ -145,7 +145,7 @@ class OutOfDistribution(Analysis):
     def compute(self, subject: Subject) -> Findings:
         """Score the test images and the images of each other data set with one ensemble."""
         ensemble, most = subject.ensemble(), subject.settings[IMAGES.name]
-        known = subject.test.x[:most]
+        known = subject.test[:most].x
 
         def scores_of(x: np.ndarray) -> dict[str, np.ndarray]:
             scores = ensemble.uncertainty(x, verbose=1).scores
@@ -156,7 +156,7 @@ class OutOfDistribution(Analysis):
         ood_scores: dict[str, dict[str, np.ndarray]] = {}
         sets: dict[str, dict[str, Any]] = {}
         for name, dataset in datasets.items():
-            unknown = dataset.test.x[:most]
+            unknown = dataset.test[:most].x
             ood_scores[name] = scores_of(unknown)
             sets[name] = {"num_images": len(unknown), "source": dataset.source}
         arrays: dict[str, dict[str, np.ndarray]] = {}

@@ -80,7 +80,7 @@ class Paths(Analysis):
         for kind, line in lines.items():
             if sampler.batch_norm_data is not None:
                 line = line.update_batch_norm(sampler.batch_norm_data)
-            result = line.evaluate(test.x[:images], test.y[:images], verbose=1)
+            result = line.evaluate(test[:images].x, test[:images].y, verbose=1)
             assert isinstance(result, hn.Evaluation)
             arrays[kind] = accuracy = result.member_accuracy.reshape(pairs, points)
             ends = accuracy[:, [0, -1]]

@@ -53,8 +53,8 @@ class Scatter(Analysis):
         ensemble = subject.sampler.sample(subject.settings[NETWORKS.name], seed=SEED)
         colours = {}
         if subject.settings[COLOUR.name]:
-            x, y = subject.test.x[:_COLOUR_IMAGES], subject.test.y[:_COLOUR_IMAGES]
-            result = ensemble.evaluate(x, y, verbose=1)
+            few = subject.test[:_COLOUR_IMAGES]
+            result = ensemble.evaluate(few.x, few.y, verbose=1)
             assert isinstance(result, hn.Evaluation)
             colours = {"accuracy_percent": 100 * result.member_accuracy}
         views, arrays = {}, {}

@@ -181,7 +181,8 @@ def _scaling(
 ) -> dict[str, Any]:
     """Likelihood and calibration at temperature 1 and at that of the validation images."""
     validation = subject.dataset.validation
-    x, y = validation.x[:_TEMPERATURE_IMAGES], np.asarray(validation.y[:_TEMPERATURE_IMAGES])
+    few = validation[:_TEMPERATURE_IMAGES]
+    x, y = few.x, np.asarray(few.y)
     temperature = ensemble.calibrate(x, y, verbose=1).temperature
     means = {
         "before": mean_log_probabilities(log_p),
@@ -236,7 +237,7 @@ def _examples(
             most = [number for number in np.argsort(-shares)[:2] if shares[number]]
             lines = [f"{classes[number]}: {shares[number]:.0%}" for number in most]
             texts.append("\n".join([f"is {classes[int(subject.test.y[index])]}", *lines]))
-        arrays[f"{title}, images"] = np.asarray(subject.test.x[chosen], "float32")
+        arrays[f"{title}, images"] = subject.test[chosen].x
         arrays[f"{title}, texts"] = np.array(texts, dtype=str)
     return arrays
 

@@ -34,13 +34,16 @@ def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch)
         return students[-1][1]
 
     monkeypatch.setattr(hn, "distill", distill)
-    with command_line(f"--run_dir={folder}", "--epochs=1", "--temperature=2"):
+    with command_line(
+        f"--run_dir={folder}", "--epochs=1", "--temperature=2", "--learning_rate=2e-3"
+    ):
         distillation.main()
     metrics = json.loads((folder / "distillation.json").read_text())
     config, run = folders.finished(folder, RunConfig)
     assert metrics["num_networks"] == config.num_networks == 2
     assert (metrics["epochs"], metrics["temperature"], metrics["soft_targets"]) == (1, 2.0, True)
     assert metrics["augment"]
+    assert metrics["learning_rate"] == 2e-3
     networks = metrics["networks"]
     vote = run["ensemble"]["majority_vote_accuracy"]
     assert networks["mean of the networks"] == {
@@ -67,6 +70,9 @@ def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch)
     names = ("distilled", "distilled, from the average")
     for name, (options, student) in zip(names, students, strict=True):
         assert (options["epochs"], options["temperature"]) == (1, 2.0)
+        assert options["optimizer"].get_config()["learning_rate"]["config"][
+            "initial_learning_rate"
+        ] == pytest.approx(2e-3)
         assert options["augment"] is not None  # the run's images changed at random
         log_p = keras.ops.convert_to_numpy(keras.ops.log_softmax(student(test.x)))
         assert networks[name] == {

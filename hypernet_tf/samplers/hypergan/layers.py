@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
+
+from hypernet_tf.samplers.initializers import Columns, normal_parts
 
 
 class NormalizedMLP(keras.layers.Layer):
@@ -67,7 +68,9 @@ class NormalizedMLP(keras.layers.Layer):
         self.last = keras.layers.Dense(
             self.outputs,
             use_bias=False,
-            kernel_initializer=_Columns(self.parts, self._output_scale, activation, hidden),
+            kernel_initializer=Columns(
+                self.parts, self._output_scale, _mean_square(activation, hidden)
+            ),
             dtype=policy,
         )
 
@@ -105,36 +108,13 @@ class NormalizedMLP(keras.layers.Layer):
         }
 
 
-class _Columns(keras.initializers.Initializer):
-    """Initializer of a last layer that gives parts of its output a given standard deviation."""
-
-    def __init__(
-        self,
-        parts: Sequence[tuple[int, float]],
-        scale: float,
-        activation: str,
-        hidden: Sequence[int],
-    ):
-        self.parts = parts
-        self.scale = scale
-        self.mean_square = 1.0
-        if hidden:  # that of the activation of a standard normal
-            quantiles = tf.cast(tf.linspace(0.0005, 0.9995, 1000), tf.float32)
-            normal = tf.math.ndtri(quantiles)
-            values = keras.activations.get(activation)(normal)
-            self.mean_square = float(tf.reduce_mean(values**2))
-
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
-        """The kernel [in, out]."""
-        columns = []
-        for count, std in self.parts:
-            if std == 0.0:
-                columns.append(tf.zeros((shape[0], count), dtype))
-                continue
-            variance = (std / self.scale) ** 2 / self.mean_square
-            scaled = keras.initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
-            columns.append(scaled((shape[0], count), dtype=dtype))
-        return tf.concat(columns, 1)
+def _mean_square(activation: str, hidden: Sequence[int]) -> float:
+    """The mean square of what a last layer gets: the activation of a standard normal."""
+    if not hidden:
+        return 1.0
+    quantiles = tf.cast(tf.linspace(0.0005, 0.9995, 1000), tf.float32)
+    values = keras.activations.get(activation)(tf.math.ndtri(quantiles))
+    return float(tf.reduce_mean(values**2))
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
@@ -190,12 +170,7 @@ class LayerGenerator(NormalizedMLP):
     def build(self, input_shape):
         """Build every sublayer and draw the anchor."""
         super().build(input_shape)
-        counts, means, deviations = np.array(self.moments, float).T
-        deviations *= (1 - self.scatter**2) ** 0.5
-        draw = keras.initializers.RandomNormal(
-            np.repeat(means, counts.astype(int)).astype("float32"),
-            np.repeat(deviations, counts.astype(int)).astype("float32"),
-        )
+        draw = normal_parts(self.moments, (1 - self.scatter**2) ** 0.5)
         self.anchor = self.add_weight(
             name="anchor", shape=(self.outputs,), initializer=draw, trainable=False, autocast=False
         )

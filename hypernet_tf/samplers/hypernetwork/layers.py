@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
+
+from hypernet_tf.samplers.initializers import Columns, normal_parts
 
 # Initial scatter of networks around an anchor, in units of the anchors' own standard deviation.
 _SCATTER_AROUND_ANCHOR = 0.05
@@ -161,7 +162,7 @@ class Extractor(keras.layers.Layer):
         self.mlp = MLP(
             hidden,
             outputs,
-            last_initializer=_Columns(scatter, tuple(hidden), options) if anchored else None,
+            last_initializer=_columns(scatter, tuple(hidden), options) if anchored else None,
             name="mlp",
             dtype=self.dtype_policy,
             **options,
@@ -238,7 +239,7 @@ class WeightGenerator(MLP):
         self.anchored = anchored
         factor = _SCATTER_AROUND_ANCHOR if anchored else 1.0
         scatter = [(count, factor * std) for count, _, std in self.moments if std is not None]
-        initializer = _Columns(scatter, tuple(hidden), kwargs) if scatter else None
+        initializer = _columns(scatter, tuple(hidden), kwargs) if scatter else None
         outputs = sum(count for count, _, _ in self.moments)
         super().__init__(hidden, outputs, last_initializer=initializer, **kwargs)
         self.means: Any = None
@@ -247,15 +248,10 @@ class WeightGenerator(MLP):
         """Build every sublayer and draw the anchor."""
         super().build(input_shape)
         if self.moments[0][2] is not None:
-            counts, means, deviations = np.array(self.moments, float).T
-            draw = keras.initializers.RandomNormal(
-                np.repeat(means, counts.astype(int)).astype("float32"),
-                np.repeat(self.anchored * deviations, counts.astype(int)).astype("float32"),
-            )
             self.means = self.add_weight(
                 name="means",
                 shape=(self.outputs,),
-                initializer=draw,
+                initializer=normal_parts(self.moments, float(self.anchored)),
                 trainable=False,
                 autocast=False,
             )
@@ -278,36 +274,23 @@ class WeightGenerator(MLP):
         }
 
 
-class _Columns(keras.initializers.Initializer):
-    """Initializer of a last layer that gives parts of its output a given standard deviation.
+def _columns(
+    parts: list[tuple[int, float]], hidden: tuple[int, ...], options: Mapping[str, Any]
+) -> Columns:
+    """The initializer of the last layer of an MLP.
 
-    The layer's input has mean square one, as after batch normalisation, and one more for each skip
-    connection before it. Without hidden layers the input is a code, of mean square about 0.01.
+    Its input has mean square one, as after batch normalisation, and one more for each skip
+    connection before it. Without hidden layers it is a code, of mean square about 0.01.
 
     Args:
-        parts: (count, standard deviation) of each part.
+        parts: (count, standard deviation) of each part of the output.
         hidden: Hidden sizes of the MLP.
         options: Options of the MLP, of which residual and scale_output matter.
     """
-
-    def __init__(
-        self, parts: list[tuple[int, float]], hidden: tuple[int, ...], options: Mapping[str, Any]
-    ):
-        self.parts = parts
-        self.scale = _output_scale(hidden) if options.get("scale_output") else 1.0
-        self.mean_square = 1.0 if hidden else 0.01
-        for size, before in itertools.pairwise(reversed(hidden)):
-            if not options.get("residual") or size != before:
-                break
-            self.mean_square += 1.0
-
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
-        columns = []
-        for count, std in self.parts:
-            if std == 0.0:
-                columns.append(tf.zeros((shape[0], count), dtype))
-                continue
-            variance = (std / self.scale) ** 2 / self.mean_square
-            scaled = keras.initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
-            columns.append(scaled((shape[0], count), dtype=dtype))
-        return tf.concat(columns, 1)
+    scale = _output_scale(hidden) if options.get("scale_output") else 1.0
+    mean_square = 1.0 if hidden else 0.01
+    for size, before in itertools.pairwise(reversed(hidden)):
+        if not options.get("residual") or size != before:
+            break
+        mean_square += 1.0
+    return Columns(parts, scale, mean_square)
