@@ -45,7 +45,7 @@ def main():
     ensembles = {}
     for folder, config in zip(given.runs, configs, strict=True):
         sampler = finished_sampler(folder, config)
-        ensembles[folder.name] = sampler.sample(config.num_networks, seed=1)
+        ensembles[str(folder)] = sampler.sample(config.num_networks, seed=1)
     if len(ensembles) > 1:
         ensembles["together"] = hn.Ensemble.concatenate(list(ensembles.values()))
     rows = []

@@ -34,7 +34,7 @@ from reproduce.runs import folder as folders
 from reproduce.runs.folder import UsageError
 from reproduce.runs.match import finished_run, finished_sampler
 
-# Of the shared flags only these mean something here.
+# Of the flags of runs only these mean something here.
 SHARED_FLAGS = ("data_dir", "run_dir", "num_networks", "learning_rate", "seed", "extension")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
@@ -53,6 +53,7 @@ flags.register_validator(
 )
 
 BATCH = 128
+LEARNING_RATE = 1e-3
 _SHOWN = ("accuracy", "negative_log_likelihood")
 
 
@@ -63,7 +64,7 @@ def run(
     epochs: int = 30,
     soft_targets: bool = True,
     temperature: float = 1.0,
-    learning_rate: float = 1e-3,
+    learning_rate: float = LEARNING_RATE,
     seed: int = 0,
     data_dir: str | None = None,
 ) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def main() -> None:
             epochs=values.epochs,
             soft_targets=values.soft_targets,
             temperature=values.temperature,
-            learning_rate=values.learning_rate or 1e-3,
+            learning_rate=values.learning_rate or LEARNING_RATE,
             seed=values.seed,
             data_dir=values.data_dir,
         )
@@ -206,6 +207,8 @@ def main() -> None:
 if __name__ == "__main__":
     command.FLAGS["run_dir"].help = "The folder of the finished run whose networks are distilled."
     command.FLAGS["seed"].help = "Seed of the students; the networks are those of the run."
-    command.FLAGS["learning_rate"].help = "Learning rate of the students. Default: 1e-3."
+    command.FLAGS[
+        "learning_rate"
+    ].help = f"Learning rate of the students. Default: {LEARNING_RATE:g}."
     command.FLAGS["num_networks"].help = "How many networks teach. Default: the run's ensemble."
     command.run(main)

@@ -264,6 +264,8 @@ def sample_reference(config: Config, x: np.ndarray, y: np.ndarray) -> dict[str, 
     r_hat = tfp.mcmc.potential_scale_reduction
     flat = curves.reshape(-1, len(GRID))
     spread = np.linspace(0, len(flat) - 1, min(config.many, len(flat))).astype(int)
+    # In random order, so that the first few are of all chains, from beginning to end.
+    spread = np.random.default_rng(config.seed).permutation(spread)
     return {
         "mean": flat.mean(0),
         "std": flat.std(0),

@@ -49,7 +49,8 @@ def garbage():
 def kept_kernels():
     """Keep the kernels that TensorFlow has made, which seeds and cleared sessions throw away.
 
-    They would be made again for each test, a seventh of the suite's time.
+    They would be made again for each test, a seventh of the suite's time. Random operations with a
+    state (`tf.random.normal`) therefore go on from the test before: use stateless ones.
     """
     from tensorflow.python import pywrap_tfe
 

@@ -51,6 +51,11 @@ def principal_components(vectors: np.ndarray, components: int = 6, *, seed: int 
             f"{len(broken)} of {len(vectors)} networks have weights that are NaN or infinite, the "
             f"first of them number {broken[0]}: leave them out."
         )
+    # Centred here: scikit-learn would take differences of large numbers in single precision.
+    vectors = vectors - vectors.mean(0, dtype=np.float64).astype(vectors.dtype)
+    if not vectors.any():  # equal networks, which have no variance to explain
+        nothing = np.full(components, np.nan)
+        return Components(np.zeros([len(vectors), components]), nothing, nothing)
     pca = PCA(components, random_state=seed)
     coordinates = pca.fit_transform(vectors)
     shuffled = np.random.default_rng(seed).permuted(vectors, axis=0)

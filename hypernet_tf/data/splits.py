@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,13 @@ class Split:
         return len(self.labels)
 
     def __getitem__(self, index: slice | np.ndarray) -> Split:
-        """Some of the images: a slice, or an array of indices."""
+        """Some of the images: a slice, or an array of indices.
+
+        Raises:
+            TypeError: The index is a single number.
+        """
+        if isinstance(index, numbers.Integral):
+            raise TypeError(f"A split has no image {index} alone: use split[{index}:{index + 1}].")
         return Split(self.images[index], self.labels[index])
 
     @property

@@ -151,7 +151,7 @@ _TABLE = (
     Measure("target_weights", "weights of the target", "run", format="{:,.0f}"),
     Measure("parameters", "trainable parameters", "run", format="{:,.0f}"),
     Measure("peak_memory_mib", "peak memory of training", "run", unit="MiB", format="{:,.0f}"),
-    _seconds("train_seconds", "training", format="{:,.1f}"),
+    _seconds("train_seconds", "training with its validations", format="{:,.1f}"),
     _seconds("evaluate_seconds", "evaluation", format="{:,.1f}"),
     _seconds("sample_seconds", "sampling the networks"),
     # Training: means over the steps since the last record.
@@ -394,7 +394,7 @@ _TABLE = (
     _percent("best_majority_vote_accuracy", "best accuracy of the majority vote", "study"),
     _percent(
         "late_gain",
-        "gained in the last quarter of the training",
+        "gained on validation images in the last quarter of the training",
         "study",
         unit="points",
         better="neither",

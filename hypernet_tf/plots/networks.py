@@ -346,14 +346,20 @@ def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Fi
     """Success rates of attacks against their size.
 
     Args:
-        epsilons: Sizes [E] of the attacks, in units of 1/255.
+        epsilons: Sizes [E] of the attacks, as fractions of the pixel range.
         curves: Name -> success rates [E], in percent of the attacked images.
     """
     figure = new_figure(4)
     axes = figure.subplots()
     for (name, values), (color, line, marker) in zip(curves.items(), many_styles(), strict=False):
         axes.plot(
-            epsilons, values, color=color, linestyle=line, marker=marker, markersize=3, label=name
+            255 * epsilons,
+            values,
+            color=color,
+            linestyle=line,
+            marker=marker,
+            markersize=3,
+            label=name,
         )
     axes.set_xlabel("size of the attack (1/255 of the pixel range)")
     axes.set_ylabel("attacked images misclassified (%)")

@@ -186,7 +186,10 @@ class APD(LatentSampler):
             self.make_train_function(force=True)
 
     def forget_ensemble(self) -> None:
-        """Drop the learned networks: the sampler and its file become small, and training ends."""
+        """Drop the learned networks: the sampler and its file become small, and training ends.
+
+        A sampler that loads such a file drops its networks, too: `learn_from` gives it new ones.
+        """
         self._keep(None)
 
     # ---- what it draws --------------------------------------------------------------------

@@ -176,7 +176,7 @@ class WeightSampler(keras.Model, abc.ABC):
             )
         if self.variable_dtype != "float32":
             raise ValueError(
-                f"Samplers train in float32, not {self.variable_dtype}: for half precision use "
+                f"Samplers train in float32, not {self.variable_dtype}: use dtype='float32', "
                 "'mixed_float16' or 'mixed_bfloat16'."
             )
         num_networks = check_count("num_networks", num_networks)
@@ -229,13 +229,6 @@ class WeightSampler(keras.Model, abc.ABC):
         )
         self.accuracy_loss_tracker = keras.metrics.Mean(name="accuracy_loss")
         self.diversity_tracker = keras.metrics.Mean(name="diversity_loss")
-
-    @property
-    def weights(self) -> list:
-        """As `keras.Layer.weights`, and the values of the target's frozen layers after them."""
-        own = super().weights
-        known = {id(variable) for variable in own}
-        return own + [v for v in self.target.frozen if id(v) not in known]
 
     def add_weight(self, *args: Any, autocast: bool = False, **kwargs: Any) -> keras.Variable:
         """As `keras.Layer.add_weight`, but in mixed precision the variable is read as it is.
@@ -476,7 +469,7 @@ class WeightSampler(keras.Model, abc.ABC):
                 reverse; or a loss that is a sum over examples.
         """
         check_reduction(loss)
-        check_class_axis(loss)
+        check_class_axis(loss, self._given_target)
         given = self._given_target
         meaning = check_loss(loss, given)
         wanted = given if meaning in (None, given.outputs) else given.with_outputs(meaning)
@@ -649,7 +642,7 @@ class WeightSampler(keras.Model, abc.ABC):
                 diversity_loss = self._sum_of_terms(record)
             others = diversity_loss + self.extra_loss(drawn)
             # A replica's gradient counts by its examples, as its losses do in their means.
-            lam = self.lam.value  # before it grows
+            lam = tf.identity(self.lam.value)  # before it grows
             objective = lam * dealt.loss_weight * accuracy_loss + others
             # The optimizer sums gradients over replicas.
             scaled = self.optimizer.scale_loss(self.minimized(objective) / share.replicas)
@@ -945,6 +938,22 @@ class WeightSampler(keras.Model, abc.ABC):
         for name in {"target", "diversity"} & config.keys():
             config[name] = keras.saving.deserialize_keras_object(config[name])
         return cls(**config)
+
+    def get_weights(self) -> list:
+        """As `keras.Layer.get_weights`, and the values of the target's frozen layers after them."""
+        return super().get_weights() + [variable.numpy() for variable in self.target.frozen]
+
+    def set_weights(self, weights: list) -> None:
+        """Take what `get_weights` returned; other samplers of the same `Target` get frozen values.
+
+        Raises:
+            ValueError: They are not as many, or have other shapes.
+        """
+        frozen = self.target.frozen
+        count = len(weights) - len(frozen)
+        super().set_weights(weights[:count])
+        for variable, value in zip(frozen, weights[count:], strict=True):
+            variable.assign(value)
 
     def save_own_variables(self, store):
         """Save variables, the values of the target's frozen layers, and `batch_norm_data`."""

@@ -34,8 +34,8 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def check_number(name: str, value: Any, *, above_zero: bool = True) -> Any:
-    """A finite number, checked.
+def check_number(name: str, value: Any, *, above_zero: bool = True) -> None:
+    """Check that a value is a finite number.
 
     Args:
         name: Name of the argument, for the error.
@@ -48,7 +48,6 @@ def check_number(name: str, value: Any, *, above_zero: bool = True) -> Any:
     if not is_number(value) or not 0 <= value < float("inf") or (above_zero and value == 0):
         wanted = "above 0" if above_zero else "that is not negative"
         raise ValueError(f"{name} is {value!r}: give a finite number {wanted}.")
-    return value
 
 
 def check_sizes(name: str, value: Any) -> tuple[int, ...]:

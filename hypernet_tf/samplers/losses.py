@@ -142,18 +142,20 @@ def check_reduction(loss: Any) -> None:
             )
 
 
-def check_class_axis(loss: Any) -> None:
+def check_class_axis(loss: Any, target: Target) -> None:
     """Check that classes are along the last axis, as in all that is computed of predictions.
 
     Args:
         loss: Loss, or losses of several outputs, that `compile` was given.
+        target: The target.
 
     Raises:
         ValueError: A classification loss has another axis.
     """
+    ranks = {1 + len(target.plan.shapes[ref]) for ref in keras.tree.flatten(target.plan.outputs)}
     for one in keras.tree.flatten(loss):
         axis = getattr(one, "_fn_kwargs", {}).get("axis", -1)
-        if (one in _SPARSE or one in _ONE_HOT) and axis != -1:
+        if (one in _SPARSE or one in _ONE_HOT) and axis != -1 and axis + 1 not in ranks:
             raise ValueError(
                 f"The loss has axis={axis}, but classes are along the last axis here: end the "
                 "model in a Permute layer, and use axis=-1."

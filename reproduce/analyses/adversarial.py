@@ -97,7 +97,7 @@ class Adversarial(Analysis):
         if "ensemble" in arrays:
             which = "fresh" if numbers["fresh_networks"] else "of the sampler's"
             curves[f"vote of {numbers['num_networks']} {which} networks"] = 100 * arrays["ensemble"]
-        return plots.success_curves(arrays["epsilons"], curves)
+        return plots.success_curves(arrays["epsilons"] / 255, curves)
 
     def caption(self, figure_name: str) -> str:
         """Return the caption."""

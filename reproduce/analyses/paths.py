@@ -63,12 +63,15 @@ class Paths(Analysis):
         """Evaluate the networks on all paths."""
         sampler, test, settings = subject.sampler, subject.test, subject.settings
         pairs, points, images = (settings[setting.name] for setting in self.settings)
-        ensemble = sampler.sample(2 * pairs, seed=SEED)
-        lines = {"direct": direct_path(ensemble[:pairs], ensemble[pairs:], points)}
+        # Both ends of a path are networks of one sampler of a mixture, whose turns they take.
+        turns = len(sampler.samplers) if isinstance(sampler, hn.Mixture) else 1
+        other = -(-pairs // turns) * turns
+        ensemble = sampler.sample(other + pairs, seed=SEED)
+        lines = {"direct": direct_path(ensemble[:pairs], ensemble[other:], points)}
         if isinstance(sampler, LatentSampler):
-            z = sampler.sample_latent(2 * pairs, seed=SEED)
+            z = sampler.sample_latent(other + pairs, seed=SEED)
             lines["interpolated"] = interpolated_path(
-                sampler.target, sampler.weights_of, z[:pairs], z[pairs:], points
+                sampler.target, sampler.weights_of, z[:pairs], z[other:], points
             )
         numbers: dict[str, Any] = {
             "num_paths": pairs,

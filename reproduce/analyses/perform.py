@@ -109,7 +109,9 @@ def resolved_settings(
             value = values.get(setting.name, value)
         elif setting.basic is not None:
             value = setting.basic
-        settings[setting.name] = setting.resolve(value, limits)
+        value = setting.resolve(value, limits)
+        # As metrics.json holds it, so that a result is found again.
+        settings[setting.name] = list(value) if isinstance(value, tuple) else value
     return settings
 
 
@@ -158,6 +160,14 @@ def perform(
         analysis = ANALYSES[name]
         start = time.monotonic()
         numbers, figures = analysis.compute(subject.restricted_to(analysis.settings))
+        others = {"training_curves"}.union(
+            *(entry["figures"] for other, entry in entries.items() if other != name)
+        )
+        if taken := sorted(others & figures.keys()):
+            raise folders.RunError(
+                f"the analysis '{name}' makes a figure '{taken[0]}', which is another one of this "
+                "run: rename it"
+            )
         # The figures are replaced from here on: remove the report and the numbers that go with
         # them.
         (folder / "report.html").unlink(missing_ok=True)

@@ -63,10 +63,13 @@ class Posteriors(Analysis):
             moments = {"mean": float(values.mean()), "std": float(values.std(ddof=1))}
             layers.setdefault(f"layer {layer}", {})[weight] = moments
             arrays[f"layer {layer}: {weight}"] = values
+        # In the gauge norms of filters are given, and their spread says nothing.
+        has_norms = not subject.sampler.trains_in_gauge
+        available = subject.sampler.num_available or NORM_NETWORKS
         numbers = {
             "num_networks": len(ensemble),
-            "num_norms": min(NORM_NETWORKS, subject.sampler.num_available or NORM_NETWORKS),
-            "norm_spread": subject.sampler.norm_spread(seed=SEED),
+            "num_norms": min(NORM_NETWORKS, available) if has_norms else None,
+            "norm_spread": subject.sampler.norm_spread(seed=SEED) if has_norms else None,
             "layers": layers,
         }
         return Findings(numbers, {"posteriors": arrays})

@@ -62,8 +62,8 @@ class Scatter(Analysis):
             components = principal_components(vectors)
             views[view] = {
                 "weights": vectors.shape[1],
-                "explained": components.explained.tolist(),
-                "explained_if_independent": components.explained_if_independent.tolist(),
+                "explained": _finite(components.explained),
+                "explained_if_independent": _finite(components.explained_if_independent),
             }
             arrays[f"scatter_{_identifier(view)}"] = components._asdict() | colours
         numbers = {
@@ -103,13 +103,21 @@ class Scatter(Analysis):
             key = f"scatter_{_identifier(view)}"
             title = f"{view}: variance in {len(values['explained'])} components"
             rows += [
-                Row(percent(f"{key}_{name}", f"{title}{condition}", "neither"), sum(values[name]))
+                Row(
+                    percent(f"{key}_{name}", f"{title}{condition}", "neither"),
+                    None if None in values[name] else sum(values[name]),
+                )
                 for name, condition in (
                     ("explained", ""),
                     ("explained_if_independent", ", if the weights were independent"),
                 )
             ]
         return rows
+
+
+def _finite(values: np.ndarray) -> list[float | None]:
+    """Numbers for JSON, None for NaN."""
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def _identifier(view: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -65,7 +67,13 @@ def parse(arguments: list[str]) -> list[str]:
         if command_help.is_asked(arguments):
             print(command_help.help_text())
             sys.exit(0)
-        return FLAGS(arguments)
+        rest = FLAGS(arguments)
+        for name in ("run_dir", "data_dir", "match", "output"):
+            if name in FLAGS and isinstance(value := FLAGS[name].value, str):
+                FLAGS[name].value = os.path.expanduser(value)
+        if "run_dir" in FLAGS and FLAGS["run_dir"].present and not FLAGS.run_dir:
+            _fail("--run_dir is empty: name a folder, or leave it out", 2)
+        return rest
     except ExtensionError as error:
         _fail(str(error), 2)
     except flags.Error as error:
@@ -95,6 +103,10 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
             _fail(str(error), codes.get(type(error), 1))
         except KeyboardInterrupt as stop:
             _fail(str(stop) or STOPPED, 130)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}", 1)
 
     # TensorFlow reports its devices and strategies at the level of information.
     logging.set_verbosity(logging.WARNING)

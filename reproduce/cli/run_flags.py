@@ -175,10 +175,11 @@ def config_from_flags(experiment: str) -> RunConfig:
     settings = {"num_networks", "precision", *TRAINING_SETTINGS} - step.keys()
     given = {name: FLAGS[name].value for name in settings}
     names = [name for name in ("match", "diversity", "ablation") if name in method.flags]
-    given |= {name: FLAGS[name].value for name in names}
+    given |= {name: FLAGS[name].value for name in names if FLAGS[name].present}
     if "lam" in method.flags:
         default = FLAGS["lam"].using_default_value
-        given["lam"] = lam_of(config, FLAGS.diversity) if default else FLAGS.lam
+        diversity = given.get("diversity", config.diversity)
+        given["lam"] = lam_of(config, diversity) if default else FLAGS.lam
     given = {name: value for name, value in given.items() if value is not None}
     if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
         given["restart_every"] = 0

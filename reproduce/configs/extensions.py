@@ -49,7 +49,13 @@ def _import(extension: str) -> None:
     if folder not in sys.path:
         sys.path.insert(0, folder)  # where a script of the user's stands
     try:
-        importlib.import_module(path.stem if path.suffix == ".py" else extension)
+        module = importlib.import_module(path.stem if path.suffix == ".py" else extension)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ExtensionError(f"cannot load --extension={extension}: {reason}") from error
+    found = pathlib.Path(getattr(module, "__file__", None) or "")
+    if path.suffix == ".py" and not (found.is_file() and found.samefile(path)):
+        raise ExtensionError(
+            f"cannot load --extension={extension}: another module has the name '{path.stem}': "
+            "rename the file"
+        )

@@ -77,7 +77,7 @@ def register_method(method: Method) -> Method:
 
     Raises:
         ValueError: Another method has its name, or a preset row names another method or an unknown
-            experiment or target.
+            experiment or target, or there is none for an experiment's first target.
     """
     if method.name in METHODS:
         raise ValueError(f"Cannot register the method '{method.name}' twice: choose another name")
@@ -88,6 +88,16 @@ def register_method(method: Method) -> Method:
                 f"A preset row of the method '{method.name}' is for method '{row.method}', "
                 f"experiment '{row.experiment}', target '{row.target}': name this method, one of "
                 f"the experiments {', '.join(EXPERIMENTS)} and one of its targets"
+            )
+        default = experiment.targets[0]
+        if not any(
+            (other.experiment, other.preset, other.target) == (row.experiment, row.preset, default)
+            for other in method.presets
+        ):
+            raise ValueError(
+                f"The method '{method.name}' has the preset '{row.preset}' of '{row.experiment}' "
+                f"for the target '{row.target}' alone: add a row for '{default}', which other "
+                "targets take"
             )
     METHODS[method.name] = method
     return method
@@ -245,8 +255,8 @@ def lam_of(config: RunConfig, diversity: str) -> float:
         config: The preset.
         diversity: Name of what the networks are to differ in.
     """
-    own = DIVERSITY[diversity].lam
-    return config.lam if own is None else own
+    lam = DIVERSITY[diversity].lam
+    return config.lam if lam is None else lam
 
 
 def _hypernetwork(target: hn.Target, config: RunConfig, _: int) -> hn.Hypernetwork:

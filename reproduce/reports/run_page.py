@@ -95,14 +95,19 @@ def page(title: str, runs: list[Run], learning: pathlib.Path | None = None) -> s
         for analysis in ANALYSES.values()
         if any(analysis.name in run.metrics["analyses"] for run in runs)
     ]
-    if curves := _figures_of(runs, {"training_curves": "Along training"}):
-        sections.insert(0, pages.Section("training", "Loss and accuracy by step.", "", "", curves))
+    if curves := _files(list(runs), "training_curves", labelled=not single):
+        figure = {"Along training": curves}
+        sections.insert(0, pages.Section("training", "Loss and accuracy by step.", "", "", figure))
     if learning:
         figure = {"Along the training": {"": learning}}
         sections.insert(0, pages.Section("learning", _LEARNING, "", "", figure))
     return pages.report(
         title,
-        [*sentences, *([_PUBLISHED] if mnist else []), *([_SMALLER_NUMBERS] if smaller else [])],
+        [
+            *sentences,
+            *([_PUBLISHED] if mnist else []),
+            *([_SMALLER_NUMBERS] if mnist and smaller else []),
+        ],
         table(HEADLINE),
         sections,
         table(None),
@@ -152,8 +157,7 @@ def rows(
             if name not in ANALYSES:
                 raise RunError(
                     f"{path} holds an analysis '{name}', and the analyses are "
-                    f"{', '.join(ANALYSES)}: add {name} to reproduce/analyses, or remove it from "
-                    "the file"
+                    f"{', '.join(ANALYSES)}: name its module with --extension"
                 )
         for name, analysis in ANALYSES.items():
             if name in analyses:
@@ -202,23 +206,25 @@ def _table(
 
 def _figures(runs: list[Run], analysis: Analysis) -> dict[str, dict[str, pathlib.Path]]:
     """The figures of an analysis: caption -> label of a run -> png file."""
-    names = [
-        name
-        for run in runs
-        for name in run.metrics["analyses"].get(analysis.name, {}).get("figures", ())
-    ]
-    return _figures_of(runs, {name: analysis.caption(name) for name in names})
-
-
-def _figures_of(runs: list[Run], captions: Mapping[str, str]) -> dict[str, dict[str, pathlib.Path]]:
-    """Caption -> label of a run -> png file; a single run has no label."""
+    drawn = {
+        run.label: run.metrics["analyses"].get(analysis.name, {}).get("figures", ()) for run in runs
+    }
+    names = dict.fromkeys(name for run in runs for name in drawn[run.label])
     figures: dict[str, dict[str, pathlib.Path]] = {}
-    for figure_name, caption in captions.items():
-        for run in runs:
-            path = run.folder / "figures" / f"{figure_name}.png"
-            if path.exists():
-                figures.setdefault(caption, {})[run.label if len(runs) > 1 else ""] = path
+    for name in names:
+        # Only those of a run's own numbers: others may be left from before.
+        some = [run for run in runs if name in drawn[run.label]]
+        if files := _files(some, name, labelled=len(runs) > 1):
+            figures[analysis.caption(name)] = files
     return figures
+
+
+def _files(runs: list[Run], figure_name: str, *, labelled: bool) -> dict[str, pathlib.Path]:
+    """Label of a run -> png file of a figure, where there is one; a single run has no label."""
+    paths = {
+        run.label if labelled else "": run.folder / "figures" / f"{figure_name}.png" for run in runs
+    }
+    return {label: path for label, path in paths.items() if path.exists()}
 
 
 def _sentence(metrics: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import tensorflow as tf
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.training.augmentation import flip_and_crop
+from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.run import train
 from reproduce.analyses import ANALYSES, Limits, perform
@@ -106,6 +107,11 @@ def run(
     metrics = folders.read_metrics(folder) if finished else {}
     if finished and not set(run_page.GROUPS) <= metrics.keys():
         raise folders.damaged(folder / "metrics.json")
+    if unknown := metrics.get("analyses", {}).keys() - ANALYSES.keys():
+        raise folders.RunError(
+            f"the run in {folder} has the analysis '{min(unknown)}', which is not known: name its "
+            "module with --extension"
+        )
     page = folder / "report.html"
     if finished and not analyses and page.exists():
         print(f"complete: {page}")
@@ -129,6 +135,7 @@ def run(
             subject = Subject(sampler, dataset, resolved, data_dir)
         else:
             learns = METHODS[config.method].learns_match
+            before = Checkpoints(folder / "checkpoints").latest_step() or 0
             reset_peak_memory()  # other trainings of this process, as in a sweep
             sampler, record = trained(
                 config, dataset, folder, execution, matched if learns else None
@@ -148,7 +155,8 @@ def run(
                 "evaluate_seconds": round(time.monotonic() - start, 1),
                 "sample_seconds": seconds_to_sample(sampler, resolved["num_networks"]),
             }
-            metrics["run"]["peak_memory_mib"] = round(peak)
+            trains = record["history"][-1]["step"] > before
+            metrics["run"]["peak_memory_mib"] = round(peak) if trains else None
             folders.write_figure(
                 folder,
                 "training_curves",

@@ -239,6 +239,10 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OccupiedError(f"another process is running in {folder}") from None
+        except OSError as error:
+            raise RunError(
+                f"the run folder {folder} cannot be locked ({error.strerror}): choose another disk"
+            ) from error
         yield
 
 

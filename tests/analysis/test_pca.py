@@ -32,6 +32,14 @@ def test_fewer_weights_than_components():
     assert principal_components(np.random.default_rng(0).normal(size=(9, 2)))[1].shape == (2,)
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_equal_networks_have_no_variance_to_explain(value):
+    """In single precision the squares of equal weights do not cancel."""
+    components = principal_components(np.full((3_000, 25), value, np.float32))
+    assert np.isnan(components.explained).all()
+    assert not components.coordinates.any()
+
+
 def test_too_few_networks_raise():
     with pytest.raises(ValueError, match="at least 7 networks, not 6"):
         principal_components(np.zeros((6, 10)))

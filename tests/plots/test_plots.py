@@ -339,7 +339,7 @@ def test_paths_have_a_thin_line_each_and_their_mean():
 
 def test_success_is_drawn_against_the_size_of_the_attack():
     sizes, one, vote = np.array([0, 10, 20]), np.array([0.0, 50, 100]), np.array([5.0, 20, 40])
-    (axes,) = plots.success_curves(sizes, {"one network": one, "vote": vote}).axes
+    (axes,) = plots.success_curves(sizes / 255, {"one network": one, "vote": vote}).axes
     for line, values in zip(axes.get_lines(), (one, vote), strict=True):
         np.testing.assert_allclose(line.get_xydata(), np.stack([sizes, values], 1))
     labels = [text.get_text() for text in axes.get_legend().get_texts()]

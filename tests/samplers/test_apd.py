@@ -125,6 +125,22 @@ def test_networks_may_change_while_it_trains(blobs, tmp_path):
         other.fit(*blobs, batch_size=96, verbose=0)
 
 
+def test_a_traced_step_learns_the_networks_of_today(blobs):
+    """As many as before, and then more."""
+    sampler = apd(critic_steps=1)
+    sampler.compile(keras.optimizers.SGD(0.0), LOGITS)
+    theta = np.random.default_rng(0).normal(size=(40, sampler.target.weight_count))
+    seen = []
+    for count in (12, 12, 40):
+        theta[:count] **= 2  # other networks
+        sampler.learn_from(ensemble_of(sampler.target, theta[:count]))
+        logs = sampler.train_on_batch(*blobs, return_dict=True)
+        sampler.reset_metrics()
+        real = sampler.critic(sampler._standardised).numpy()
+        seen.append((logs["wasserstein"], real.min(), real.max()))
+    assert len({values for values, *_ in seen}) == 3
+
+
 @pytest.mark.slow
 def test_it_learns_a_posterior_of_two_weights():
     target = hn.Target(line())

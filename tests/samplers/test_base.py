@@ -678,14 +678,20 @@ def test_a_call_in_mixed_precision_leaves_frozen_layers_as_they_are(blobs):
     assert np.isfinite(sampler.evaluate(*blobs, verbose=0)).all()
 
 
-def test_values_of_frozen_layers_are_weights_of_the_sampler(blobs):
+def test_values_of_frozen_layers_are_copied_with_the_weights(blobs):
     """As `keras.models.clone_model` and `set_weights` copy a model."""
     frozen = layers.Dense(8, trainable=False)
-    sampler = deep_ensemble(keras.Sequential([keras.Input((2,)), frozen, layers.Dense(3)]))
-    copy = type(sampler).from_config(sampler.get_config())
-    assert np.abs(sampler.predict(blobs[0]) - copy.predict(blobs[0])).max() > 1e-3
-    copy.set_weights(sampler.get_weights())
-    np.testing.assert_array_equal(sampler.predict(blobs[0]), copy.predict(blobs[0]))
+    target = hn.Target(keras.Sequential([keras.Input((2,)), frozen, layers.Dense(3)]))
+    for sampler in (
+        hn.DeepEnsemble(target, num_networks=2),
+        hn.Mixture([hn.Hypernetwork(target), hn.Hypernetwork(target)]),
+    ):
+        copy = type(sampler).from_config(sampler.get_config())
+        assert np.abs(sampler.predict(blobs[0]) - copy.predict(blobs[0])).max() > 1e-3
+        copy.set_weights(sampler.get_weights())
+        np.testing.assert_array_equal(sampler.predict(blobs[0]), copy.predict(blobs[0]))
+        with pytest.raises(ValueError, match="weight"):
+            copy.set_weights(sampler.get_weights()[:-1])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

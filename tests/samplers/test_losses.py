@@ -72,6 +72,7 @@ def test_losses_that_are_sums_are_an_error(reduction):
 )
 def test_classes_along_another_axis_are_an_error(kind):
     model = keras.Sequential([keras.Input((3, 5)), layers.Dense(5)])
+    deep_ensemble(model).compile(loss=kind(from_logits=True, axis=2))  # the last axis
     with pytest.raises(ValueError, match=r"^The loss has axis=1, but classes are along the last"):
         deep_ensemble(model).compile(loss=kind(from_logits=True, axis=1))
     deep_ensemble(model).compile(loss=kind(from_logits=True))

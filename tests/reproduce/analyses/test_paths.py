@@ -1,11 +1,16 @@
 """Accuracy along paths between networks."""
 
+import types
+
+import keras
 import numpy as np
 import pytest
 from analysed_runs import arrays, check_figure, check_page, digits, sampler_of
 
 import hypernet_tf as hn
+from hypernet_tf.analysis import direct_path
 from reproduce.analyses import ANALYSES, Limits, paths
+from reproduce.analyses.subject import Subject
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
@@ -37,6 +42,35 @@ def test_paths_are_straight_in_the_weights_and_in_the_latent_space(analysed):
                 "dip": (ends - along.min(1)).mean(),
             }
         )
+
+
+@pytest.mark.parametrize(("parts", "pairs"), [(2, 2), (2, 3), (3, 2)])
+def test_both_ends_of_a_path_are_networks_of_one_sampler_of_a_mixture(parts, pairs, monkeypatch):
+    model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(10))
+    target, seen = hn.Target(model, outputs="logits"), []
+    sampler = hn.Mixture([hn.Hypernetwork(target, latent_dim=3) for _ in range(parts)])
+    monkeypatch.setattr(
+        paths, "interpolated_path", lambda target, of, *z: seen.append(z) or interpolated(*z)
+    )
+
+    def interpolated(one, other, points):
+        return direct_path(
+            *(hn.Ensemble(target, sampler.weights_of(z)) for z in (one, other)), points
+        )
+
+    x, y = digits()
+    subject = Subject(
+        sampler,
+        types.SimpleNamespace(test=hn.data.Split(np.uint8(255 * x), y)),
+        {"path_pairs": pairs, "path_points": 3, "path_images": 10},
+    )
+    numbers, _ = ANALYSES["paths"].compute(subject)
+    [(one, other, _)] = seen
+    np.testing.assert_array_equal(one[:, 0], other[:, 0])
+    assert np.abs(one - other).max(1).min() > 0
+    ends = {kind: values["end_accuracy"] for kind, values in numbers["kinds"].items()}
+    assert ends["direct"] == pytest.approx(ends["interpolated"])
 
 
 @pytest.mark.parametrize(("num_available", "expected"), [(None, 10), (10, 5), (3, 1)])

@@ -11,6 +11,7 @@ from analysed_runs import ALONE, SMALL, TINY, arrays, times
 from hypernet_tf.data import DataError
 from reproduce import report
 from reproduce.analyses import ANALYSES, perform
+from reproduce.analyses.base import Findings
 from reproduce.configs import RunConfig
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
@@ -76,6 +77,27 @@ def test_an_analysis_that_fails_leaves_the_one_before(analysed, tmp_path, monkey
         experiment.run(TINY, folder, analyses=["paths"], settings=SMALL | {"path_points": 4})
     assert (times(folder), (folder / "metrics.json").read_text()) == before
     assert (folder / "report.html").exists()
+
+
+def test_a_figure_of_another_analysis_is_not_replaced(analysed, tmp_path, monkeypatch):
+    folder = shutil.copytree(analysed[0], tmp_path / "run")
+    before = times(folder)
+    findings = Findings({}, {"filters": {}})
+    monkeypatch.setattr(ANALYSES["paths"], "compute", lambda subject: findings)
+    with pytest.raises(RunError, match="'paths' makes a figure 'filters', which is another one"):
+        experiment.run(TINY, folder, analyses=["paths"], settings=SMALL | {"path_points": 4})
+    assert times(folder) == before
+
+
+def test_an_analysis_that_is_not_known_names_the_flag(analysed, tmp_path):
+    folder = shutil.copytree(analysed[0], tmp_path / "run")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["analyses"]["norms"] = {}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    before = times(folder)
+    with pytest.raises(RunError, match=r"analysis 'norms', which is not known: .* --extension"):
+        experiment.run(TINY, folder, analyses=["paths"], settings=SMALL | {"path_points": 4})
+    assert times(folder) == before
 
 
 def test_one_network_has_the_analyses_of_one_network(single):

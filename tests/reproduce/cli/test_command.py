@@ -38,6 +38,7 @@ class TestParsing:
             ("--devices=0", "a number of devices, at least 1, or all"),
             ("--lamm=1", "lamm"),
             ("quick", "unexpected argument 'quick': flags are written --name=value"),
+            ("--run_dir=", "--run_dir is empty: name a folder, or leave it out"),
             ("--extension=nowhere.py", "cannot load --extension=nowhere.py: there is no such file"),
         ],
     )
@@ -59,6 +60,15 @@ class TestParsing:
                 *("report", "runs/a", "runs/b")
             ]
             assert command.FLAGS.seed == 3
+
+    def test_a_folder_may_be_that_of_the_user(self, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/ada")
+        with flagsaver.flagsaver():
+            command.parse(["mnist", "--run_dir=~/runs/a", "--data_dir=~"])
+            assert (command.FLAGS.run_dir, command.FLAGS.data_dir) == (
+                "/home/ada/runs/a",
+                "/home/ada",
+            )
 
     def test_an_extension_is_loaded_before_flags_are_parsed(self, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)

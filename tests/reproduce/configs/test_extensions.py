@@ -67,6 +67,12 @@ def test_nothing_is_loaded_without_the_flag(write, arguments):
     assert not hasattr(sys, "imports")
 
 
+def test_a_file_with_the_name_of_another_module_is_an_error(write):
+    write("json", "")
+    with pytest.raises(ExtensionError, match="another module has the name 'json': rename the file"):
+        load_extensions(["--extension=json.py"])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -238,6 +238,15 @@ class TestRegistration:
         assert "\n" not in str(error.value)
         assert "mine" not in METHODS
 
+    def test_a_row_of_another_target_alone(self):
+        alone = method(experiment="cifar", target="resnet32")
+        with pytest.raises(ValueError, match="'resnet32' alone: add a row for 'lenet'"):
+            register_method(alone)
+        (row,) = alone.presets
+        both = dataclasses.replace(row, target="lenet"), row
+        register_method(dataclasses.replace(alone, presets=both))
+        assert preset("cifar", "mine", "quick").target == "lenet"
+
     def test_a_name_that_is_taken(self):
         with pytest.raises(ValueError, match="Cannot register the method 'sgd' twice: choose"):
             register_method(method("sgd"))
