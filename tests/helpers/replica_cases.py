@@ -199,8 +199,8 @@ def last_batches(strategy):
         with over.scope():
             sampler = small.hypernetwork(num_networks=networks)
             sampler.compile(optimizer=keras.optimizers.SGD(RATE), loss=small.LOGITS)
-        x, y = (part[: networks - 1] for part in batches()[0])
-        history = sampler.fit(x, y, batch_size=networks, verbose=0).history
+        x, y = (part[: 4 * networks - 1] for part in next(batches()))
+        history = sampler.fit(x, y, batch_size=2 * networks, shuffle=False, verbose=0).history
         return [np.array(history[name]) for name in ("accuracy_loss", "loss")]
 
     every = [variables(over, 0, 100) for over in (tf.distribute.get_strategy(), strategy)]
