@@ -224,6 +224,8 @@ class OutOfDistribution(Analysis):
                         better,
                     )
                     rows.append(Row(detection, values[score.key][key]))
+        networks = count("ood_num_networks", "networks that detect other data sets")
+        rows.append(Row(networks, numbers["num_networks"]))
         return rows
 
 

@@ -23,7 +23,7 @@ from hypernet_tf.metrics import (
     risk_coverage,
     similarity,
 )
-from reproduce.analyses.base import Analysis, Findings, percent
+from reproduce.analyses.base import Analysis, Findings, count, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.reports.tables import Row
 
@@ -173,6 +173,8 @@ class Uncertainty(Analysis):
                     "lower",
                 )
                 rows.append(Row(area, areas[score.key]))
+        networks = count("uncertainty_num_networks", "networks of the uncertainty and calibration")
+        rows.append(Row(networks, numbers["num_networks"]))
         return rows
 
 

@@ -73,7 +73,8 @@ def test_figures_and_page(analysed):
     for name in entry["figures"]:
         check_figure(folder, name)
     values = check_page(folder, entry, ANALYSES["uncertainty"])
-    assert len(values) == 3 + (1 + 2 * 4) + 7 * 2 + 3 + 7
+    assert len(values) == 3 + (1 + 2 * 4) + 7 * 2 + 3 + 7 + 1
+    assert values["uncertainty_num_networks"] == 3
     older = {key: value for key, value in entry.items() if key != "temperature_scaling"}
     assert len(ANALYSES["uncertainty"].rows(older)) == len(values) - 9
     assert {
