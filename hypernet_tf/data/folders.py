@@ -219,7 +219,9 @@ def _files_of_folder(path: Path) -> dict[str, _Read]:
 
 def _files_of_zip(archive: zipfile.ZipFile, top: str) -> dict[str, _Read]:
     """The same of a zip file, from its only folder down if that has the name of the zip file."""
-    names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
+    # Hidden files, and files beside the folders, are none of the data set.
+    listed = archive.namelist()
+    names = [name for name in listed if "/" in name and not name.startswith(("__MACOSX/", "."))]
     skipped = len(top) + 1 if all(name.startswith(f"{top}/") for name in names) else 0
     return {
         name[skipped:]: functools.partial(archive.read, name)
@@ -254,12 +256,13 @@ def _by_class(path: Path, files: Iterable[str]) -> dict[str, list[str]]:
 
 def _decode(raw: bytes, image_shape: tuple[int, int, int] | None) -> np.ndarray:
     """One image, uint8 [H, W, C]."""
-    from PIL import Image, UnidentifiedImageError  # takes time to load
+    from PIL import Image, ImageOps, UnidentifiedImageError  # takes time to load
 
     try:
         image: Image.Image = Image.open(io.BytesIO(raw))
     except UnidentifiedImageError:
         raise ValueError("unknown format") from None
+    ImageOps.exif_transpose(image, in_place=True)  # upright, as viewers show a photograph
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"pixels of mode {image.mode}, not of 8 bits")
     grey = image_shape[2] == 1 if image_shape else image.mode in ("1", "L", "LA")

@@ -74,7 +74,11 @@ def score_distributions(
     figure = new_figure(5.6)
     above, below = figure.subplots(2, 1, sharex=True)
     groups = {"in distribution": id_scores} | dict(ood_scores)
-    edges = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins)
+    values = np.concatenate(list(groups.values())).astype(np.float64)
+    low, high = values.min(), values.max()
+    if high - low < 1e-6 * max(abs(low), abs(high)):  # they differ by rounding alone
+        low, high = low - 0.5, high + 0.5
+    edges = np.histogram_bin_edges(values, bins, (low, high))
     for index, ((name, scores), (color, line, _)) in enumerate(
         zip(groups.items(), many_styles(), strict=False)
     ):

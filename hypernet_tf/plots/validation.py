@@ -31,6 +31,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
         classes: Names of the C classes.
         title: Title of the figure.
     """
+    classes = [name.replace("$", r"\$") for name in classes]  # it would begin a formula
     totals = counts.sum(1, keepdims=True)
     share = counts / np.where(totals > 0, totals, 1)
     named = len(classes) <= _MOST_NAMED_CLASSES

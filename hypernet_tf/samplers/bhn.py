@@ -218,11 +218,8 @@ class BHN(LatentSampler):
         """
         self._check_inputs(x)
         if not self.step.numpy():
-            # All activations of one network on these inputs are in memory at once.
             trained = trained_inputs(x, arguments_of_fit(x, *args, **kwargs))
-            activations = self.target.activations_per_example(some_inputs(trained, 1))
-            count = min(INITIAL_INPUTS, max(2, examples_at_once(activations, 1)))
-            self.initialize(some_inputs(trained, count))
+            self.initialize(some_inputs(trained, INITIAL_INPUTS))
         return super().fit(x, *args, **kwargs)
 
     def initialize(self, x: Any = None, *, verbose: int = 0) -> None:
@@ -237,6 +234,9 @@ class BHN(LatentSampler):
         """
         if x is None:
             return
+        # All activations of one network on these inputs are in memory at once.
+        activations = self.target.activations_per_example(some_inputs(x, 1))
+        x = some_inputs(x, min(INITIAL_INPUTS, max(2, examples_at_once(activations, 1))))
         # Training steps run on these weights, not on those in the gauge.
         drawn = self.generate(tf.zeros([1, self.latent_dim]))
         network = self.target.to_keras(WeightSet(drawn.trainable, self.target.initial_state(1)))

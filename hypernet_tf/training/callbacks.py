@@ -15,6 +15,7 @@ from hypernet_tf.data import Split
 from hypernet_tf.diversity import NegativeEntropy, StepRecord
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, NotFiniteError
 from hypernet_tf.metrics.measures import MEASURES
+from hypernet_tf.samplers.checks import plain_optimizers
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.tensorboard import TensorBoardWriter
@@ -224,9 +225,8 @@ class Recorder(keras.callbacks.Callback):
         entry["lam"] = float(self.model.lam.numpy())
         # The gauge, in which some samplers train, fixes most norms: their spread says nothing.
         entry["norm_spread"] = None if self.model.trains_in_gauge else self.model.norm_spread()
-        entry["learning_rate"] = float(
-            keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        )
+        first = plain_optimizers(self.model.optimizer)[0]
+        entry["learning_rate"] = float(keras.ops.convert_to_numpy(first.learning_rate))
         if validated:
             entry["validation"] = validation_entry(validated.result, validated.entropy)
             if validated.watched:

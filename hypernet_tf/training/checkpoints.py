@@ -37,7 +37,8 @@ class Checkpoints:
 
     def _all(self) -> list[pathlib.Path]:
         folders = self.folder.glob("step-*")
-        return sorted(one for one in folders if one.name.removeprefix("step-").isdecimal())
+        numbered = (one for one in folders if one.name.removeprefix("step-").isdecimal())
+        return sorted(numbered, key=lambda one: int(one.name.removeprefix("step-")))
 
     def save(self, model: keras.Model, step: int, record: dict[str, Any]) -> None:
         """Write a checkpoint.
@@ -65,7 +66,8 @@ class Checkpoints:
         # Rename it first, so that a kill never leaves half a checkpoint under its name.
         doomed = self.folder / f".{folder.name}.old"
         folder.rename(doomed)
-        shutil.rmtree(doomed)
+        # A network's file system may keep a file that another process reads: the next time, then.
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def latest_step(self) -> int | None:
         """The step of the newest checkpoint; None if there is none."""

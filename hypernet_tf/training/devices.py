@@ -243,6 +243,8 @@ def cluster() -> dict[str, list[str]] | None:
         raise DeviceError(f"TF_CONFIG names '{unknown}' tasks: name only a chief and workers.")
     if len(set(addresses)) < len(addresses):
         raise DeviceError("TF_CONFIG names the same address twice: give each worker its own.")
+    if not {"type", "index"} <= task.keys():
+        raise DeviceError(f"TF_CONFIG does not say which worker this is: write it like {example}.")
     if kind not in workers or not 0 <= index < len(workers[kind]):
         raise DeviceError(
             f"TF_CONFIG says that this is {kind} {index}, which is not in its cluster: correct "

@@ -61,6 +61,7 @@ def loop(
 
     follow = keras.callbacks.CallbackList(list(callbacks), model=sampler)
     done = int(sampler.step.numpy())
+    sampler.reset_metrics()  # of an earlier training
     follow.on_train_begin()
     iterator = iter(data)
     while done < steps:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.checks import check_count, plain_optimizers
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, TrainingStoppedError, Validation
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.devices import Execution, check_batch, detect_lost_workers
@@ -71,15 +72,22 @@ def train(
         The trained sampler, and the record of the run: {"history": [...], "seconds": s}.
 
     Raises:
-        ValueError: There are no validation images, or steps is below 1.
+        ValueError: There are no validation images, a number is below 1, or the optimizer averages
+            weights that only `fit` would use (use_ema).
         CheckpointError: The newest checkpoint is damaged.
         TrainingDivergedError: The loss is not finite; the last good checkpoint stays.
         DeviceError: A batch cannot be shared among the devices.
         WorkerLostError: Another machine has ended; the last checkpoint stays.
         TrainingStoppedError: Ctrl-C; the last checkpoint stays.
     """
-    if steps < 1:
-        raise ValueError(f"steps is {steps}: give at least 1.")
+    for name, value in (
+        ("steps", steps),
+        ("images", images),
+        ("num_networks", num_networks),
+        ("validate_every", validate_every),
+        ("checkpoint_every", checkpoint_every),
+    ):
+        check_count(name, value)
     if not len(dataset.validation):
         raise ValueError("There are no images for validation: give the data set some.")
     execution = execution or Execution()
@@ -97,6 +105,12 @@ def train(
     if done >= steps:
         assert record is not None
         return sampler, record
+    for one in plain_optimizers(sampler.optimizer):
+        if one.use_ema and not one.ema_overwrite_frequency:
+            raise ValueError(
+                "use_ema without ema_overwrite_frequency averages weights at the end of a fit, and "
+                "has no effect in a run: compile without it."
+            )
     shared = sampler.shared_inputs
     check_batch(
         sampler.num_networks,
@@ -110,6 +124,7 @@ def train(
     strategy = execution.strategy or tf.distribute.get_strategy()
     data = distributed(strategy, dataset.train, **order)
     with detect_lost_workers(execution), contextlib.ExitStack() as stack:
+        kept = checkpoints
         if not execution.chief:  # it does all that the chief does, and keeps nothing
             folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
             checkpoints = Checkpoints(folder / "checkpoints")
@@ -143,7 +158,7 @@ def train(
                 execution=execution,
             )
         except KeyboardInterrupt:
-            raise TrainingStoppedError(_stopped(int(sampler.step.numpy()), checkpoints)) from None
+            raise TrainingStoppedError(_stopped(int(sampler.step.numpy()), kept)) from None
         finally:
             recorder.close_bar()
         return sampler, recorder.record

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras_tuner
+from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 
 from hypernet_tf.ensembles.ensemble import Evaluation
 from hypernet_tf.metrics.measures import MEASURES
@@ -121,4 +122,8 @@ class SamplerHyperModel(keras_tuner.HyperModel):
         count = min(self.num_networks, model.num_available or self.num_networks)
         ensemble = model.sample(count, seed=self.seed)
         result = ensemble.evaluate(*self.validation)
+        for callback in kwargs.get("callbacks") or ():
+            # It saved an epoch before the end, where `fit` restores or averages weights.
+            if isinstance(callback, SaveBestEpoch):
+                callback._save_model()
         return ensemble_metrics(result, ensemble_entropy(ensemble, model))

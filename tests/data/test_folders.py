@@ -119,6 +119,27 @@ def test_hidden_files_and_files_beside_the_folders_are_ignored(tmp_path):
         check(data.from_folder(path), (24, 3, 3))
 
 
+def test_files_beside_the_only_folder_of_a_zip_file_are_ignored(tmp_path):
+    write(tmp_path / "images")
+    zip_of(tmp_path / "images", tmp_path / "all.zip", "all/")
+    with zipfile.ZipFile(tmp_path / "all.zip", "a") as archive:
+        for name in (".DS_Store", "readme.txt"):
+            archive.writestr(name, b"not an image")
+    check(data.from_folder(tmp_path / "all.zip"), (24, 3, 3))
+
+
+def test_photographs_stand_upright(tmp_path):
+    write(tmp_path / "train")
+    write(tmp_path / "test", count=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    lying = Image.fromarray(np.rot90(picture(7)).copy())
+    lying.save(tmp_path / "test" / "cat" / "000.png", exif=exif)
+    split = data.from_folder(tmp_path).test
+    (cat,) = split.images[split.labels == 0]
+    np.testing.assert_array_equal(cat, picture(7))
+
+
 def test_images_are_resized_and_converted(tmp_path):
     wide = np.zeros((4, 8, 3), np.uint8)
     wide[:, 4:] = 200

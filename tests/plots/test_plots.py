@@ -298,6 +298,18 @@ def test_a_confusion_of_small_weights_has_the_shades_of_shares():
     assert [text.get_text() for text in axes.texts] == ["0.3", "0.1"]
 
 
+def test_a_dollar_in_the_name_of_a_class_is_no_formula():
+    (axes,) = plots.confusion(np.eye(2), ["$0-$50", "$5_$10"], "").axes
+    FigureCanvasAgg(axes.figure).draw()
+    assert [text.get_text() for text in axes.get_yticklabels()] == [r"\$0-\$50", r"\$5_\$10"]
+
+
+def test_scores_that_differ_by_rounding_alone_are_drawn():
+    nearly = np.array([1.0, 1.0 + 2**-23], np.float32)
+    above, _ = plots.score_distributions(nearly, {"other": nearly[:1]}, "entropy").axes
+    assert above.get_xlim()[0] < 0.6 < 1.4 < above.get_xlim()[1]
+
+
 def test_bars_of_accuracies_count_networks_and_marks_are_lines():
     accuracies, marks = np.array([90.0, 91.0, 91.0]), {"majority vote": 92.0}
     (axes,) = plots.accuracy_histogram(accuracies, marks, bin_width=1.0).axes

@@ -24,6 +24,13 @@ def test_the_newest_two_are_kept(tmp_path):
     assert checkpoints.latest_step() == int(loaded.step.numpy()) == 100
 
 
+def test_the_newest_has_the_greatest_number_of_steps(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (98_000_000, 99_000_000, 100_000_000):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    assert checkpoints.latest_step() == 100_000_000
+
+
 def test_what_a_kill_left_is_removed(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(make(), 2, {})

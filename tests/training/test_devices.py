@@ -117,6 +117,7 @@ class TestWorkers:
             ("[]", "Cannot read TF_CONFIG"),
             ('{"cluster": {"worker": "a:1"}}', "Cannot read TF_CONFIG"),
             ('{"cluster": {"worker": ["a", "b"]}}', "Cannot read TF_CONFIG"),
+            ('{"cluster": {"worker": ["a:1", "b:1"]}}', "does not say which worker this is"),
             ('{"cluster": {"worker": ["a:1", "a:1"]}}', "same address twice"),
             ('{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}}', "'ps' tasks"),
             (
@@ -138,7 +139,12 @@ class TestWorkers:
             port = taken.getsockname()[1]
             monkeypatch.setenv(
                 "TF_CONFIG",
-                json.dumps({"cluster": {"worker": [f"127.0.0.1:{port}", "127.0.0.1:1"]}}),
+                json.dumps(
+                    {
+                        "cluster": {"worker": [f"127.0.0.1:{port}", "127.0.0.1:1"]},
+                        "task": {"type": "worker", "index": 0},
+                    }
+                ),
             )
             with pytest.raises(DeviceError, match=f"Port {port} .* is in use"):
                 devices.strategy()

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 
+import keras
 import pytest
 import tensorflow as tf
 from small_training_runs import DATASET, make, run, same_state
@@ -150,10 +151,31 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_alike(moments, tmp_path):
     assert [event.step for event in events.Tensors("training/loss")] == list(range(1, steps + 1))
 
 
+def compiled_with(optimizer):
+    sampler = make()
+    sampler.compile(optimizer, sampler.loss)
+    return sampler
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_optimizers_of_groups_and_averages(tmp_path):
+    options = {"steps": 2, "images": 4, "num_networks": 4, "validate_every": 2}
+    options |= {"checkpoint_every": 2, "seed": 0, "verbose": False}
+    groups = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.25))
+    several = keras.optimizers.MultiOptimizer(groups)
+    _, record = train(lambda: compiled_with(several), DATASET, tmp_path / "groups", **options)
+    assert record["history"][-1]["learning_rate"] == 0.25
+    average = keras.optimizers.SGD(0.25, use_ema=True)
+    with pytest.raises(ValueError, match="has no effect in a run: compile without it"):
+        train(lambda: compiled_with(average), DATASET, tmp_path / "average", **options)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, r"^steps is 0: give at least 1\.$"),
+        ({"steps": 0}, r"^steps is 0: give a whole number, at least 1\.$"),
+        ({"validate_every": 0}, r"^validate_every is 0: give a whole number, at least 1\.$"),
+        ({"num_networks": 2.5}, r"^num_networks is 2\.5: give a whole number, at least 1\.$"),
         ({"validation": DATASET.test.images[:0]}, r"^There are no images for validation"),
     ],
 )

@@ -72,6 +72,26 @@ def test_hyperband_continues_from_the_weights_of_an_earlier_round(blobs, tmp_pat
 
 
 @pytest.mark.usefixtures("eager_fits")
+def test_the_best_sampler_is_the_one_that_was_scored(blobs, tmp_path):
+    """Keras Tuner saves weights after an epoch; averages come at the end of a training."""
+    x, y = blobs
+
+    def make(hp):
+        hyper = compiled(classifier(), hp.Float("lam", 10, 1e3), LOSS)
+        hyper.compile(keras.optimizers.Adam(0.05, use_ema=True, ema_momentum=0.5), LOSS)
+        return hyper
+
+    model = SamplerHyperModel(make, validation=(x, y), num_networks=8)
+    tuner = keras_tuner.RandomSearch(
+        model, objective("negative_log_likelihood"), max_trials=1, seed=3, directory=tmp_path
+    )
+    tuner.search(x, y, epochs=2, batch_size=48, verbose=0)
+    best = tuner.get_best_models()[0].sample(8, seed=0).evaluate(x, y)
+    score = tuner.oracle.get_best_trials()[0].score
+    assert best.negative_log_likelihood == pytest.approx(score)
+
+
+@pytest.mark.usefixtures("eager_fits")
 def test_the_metrics_are_those_of_the_ensemble(blobs):
     x, y = blobs
     hyper = compiled(classifier(), 10.0, LOSS)
