@@ -161,7 +161,7 @@ def _reading_weights(
     steps: Sequence[Step], channels: np.ndarray, trainable: list
 ) -> np.ndarray | None:
     """Mean square [F] of the weights that read each channel; None if some have no reader."""
-    total, num_readers = np.zeros(len(channels)), np.zeros(len(channels))
+    total, num_weights = np.zeros(len(channels)), np.zeros(len(channels))
     for step in steps:
         first = None if step.layer is None else step.layer.slots[0]
         if first is None or first.name == "beta" or not np.isin(channels, step.reads).any():
@@ -171,6 +171,7 @@ def _reading_weights(
         mean_squares = np.mean(weights**2, axis=other_axes)
         for index, channel in enumerate(channels):
             if channel > 0 and (is_read := step.reads == channel).any():
-                total[index] += mean_squares[is_read].mean()
-                num_readers[index] += 1
-    return total / num_readers if num_readers.all() else None
+                count = is_read.sum() * weights.size / weights.shape[step.axis]
+                total[index] += count * mean_squares[is_read].mean()
+                num_weights[index] += count
+    return total / num_weights if num_weights.all() else None

@@ -169,6 +169,8 @@ class NegativeEntropy(DiversityTerm):
             raise ValueError(
                 "The number of outputs differs between batches: pass dimension= to the term."
             )
+        if self.dimension is None and points.shape[-1] is not None:
+            dimension = min(dimension, points.shape[-1])  # as of a subset, or of few outputs
         return kozachenko_leonenko_entropy(
             points,
             dimension,

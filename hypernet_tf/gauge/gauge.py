@@ -237,6 +237,8 @@ def _hands_on_logits(target: Target, call: Call) -> bool:
     layer = call.operation
     if is_softmax(layer):
         return not getattr(layer, "variables", [])
+    if type(layer) is keras.layers.Identity:
+        return True
     if type(layer) in (keras.layers.Softmax, keras.layers.Activation):
         return _is_linear(layer)
     return keeps_channels(target, call)

@@ -9,6 +9,7 @@ writes down each call. Nothing else in the package looks inside a Keras model's 
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -161,6 +162,7 @@ def copied(
     functional_type = type(functional(model))  # raises its own error first
     new_layers = {id(old): new for old, new in replacements}
     adapted: set[int] = set()
+    pairs: list[tuple[Any, Any]] = []  # each layer that has been copied, and its copy
 
     def copy_of(layer: Any) -> Any:
         if id(layer) in new_layers:
@@ -187,26 +189,51 @@ def copied(
                 config["idf_weights"] = np.asarray(weights)[num_special:].tolist()
         if isinstance(layer, keras.layers.BatchNormalization) and synchronized is not None:
             config["synchronized"] = synchronized
-        return type(layer).from_config(config)
+        new = type(layer).from_config(config)
+        for name in ("activation", "recurrent_activation"):
+            # Keras saves any function by its name, and finds one of its own that has this name.
+            given = getattr(layer, name, None)
+            if isinstance(given, types.FunctionType) and getattr(new, name, None) is not given:
+                raise _NamesakeError(
+                    f"The {name} '{given.__name__}' of layer '{layer.name}' has the name of one of "
+                    "Keras's, which a copy would have: write it as a layer, or register it."
+                )
+        pairs.append((layer, new))
+        return new
 
     try:
         copy = copy_of(model)
+    except _NamesakeError:
+        raise
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"The model '{model.name}' cannot be copied: write a layer of your own instead of each "
             "Lambda, and give each layer of your own a get_config()."
         ) from error
     replaced = adapted | {id(v) for pair in replacements for layer in pair for v in layer.variables}
-    variables = [v for v in model.variables if id(v) not in replaced]
-    copies = [v for v in copy.variables if id(v) not in replaced]
-    if _signatures(variables) != _signatures(copies):
+
+    def variables_of(side: int) -> list[Any]:
+        every = (v for pair in pairs for v in getattr(pair[side], "variables", []))
+        return list({id(v): v for v in every if id(v) not in replaced}.values())
+
+    # Layer by layer: a model may have its layers in another order than its copy.
+    variables, copies = variables_of(0), variables_of(1)
+    total = {id(v) for v in model.variables} - replaced
+    if len(variables) != len(total) or _signatures(variables) != _signatures(copies):
         raise ValueError(
             f"A copy of the model '{model.name}' has other weights: freeze whole layers rather "
             "than single weights, and share weights by calling one layer twice in one model."
         )
     for variable, value in zip(copies, variables, strict=True):
         variable.assign(value)
+    for layer in copy._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+            layer.finalize_state()  # its call reads constants, not the variables
     return copy
+
+
+class _NamesakeError(ValueError):
+    """A function that a copy would replace by another one of its name."""
 
 
 def _signatures(variables: list) -> list[tuple]:
@@ -295,6 +322,12 @@ def record(model: keras.Model) -> Plan:
                 _check_types(operation, tensors, nested.inputs)
                 _check_mask(operation, tensors, kwargs.get("mask"))
                 nested_refs = in_order(_first_argument(ref_args, ref_kwargs), nested.input, names)
+                for index, (tensor, like) in enumerate(zip(tensors, nested.inputs, strict=True)):
+                    if tensor.dtype != like.dtype:  # Keras casts what a model is given
+                        made = new_ref(tensor)
+                        cast = keras.layers.Identity(dtype=like.dtype)
+                        calls.append(Call(cast, (nested_refs[index],), {}, made))
+                        nested_refs[index] = made
                 output_refs = walk(nested, nested_refs)
             else:
                 output_refs = keras.tree.map_structure(new_ref, outputs)
@@ -367,6 +400,11 @@ def _check_types(model: keras.Model, tensors: list, inputs: list) -> None:
                 "put a layer before it that casts, such as Rescaling(1.0)."
             )
         if is_float(tensor.dtype) and not is_float(like.dtype):
+            raise ValueError(
+                f"The nested model '{model.name}' takes {like.dtype} and is given {tensor.dtype}: "
+                "cast its inputs with keras.ops.cast."
+            )
+        if not is_float(tensor.dtype) and tensor.dtype != like.dtype:
             raise ValueError(
                 f"The nested model '{model.name}' takes {like.dtype} and is given {tensor.dtype}: "
                 "cast its inputs with keras.ops.cast."

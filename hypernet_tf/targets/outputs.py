@@ -86,8 +86,15 @@ def is_softmax(operation: Any) -> bool:
 
 def last_activation(operation: Any) -> Any:
     """The activation at the end of a layer, or None: a recurrent layer has one inside its steps."""
-    recurrent = isinstance(operation, keras.layers.RNN)
-    return None if recurrent else getattr(operation, "activation", None)
+    call = getattr(type(operation), "call", None)
+    if isinstance(operation, keras.layers.RNN) or not _is_of_keras(call):
+        return None
+    return getattr(operation, "activation", None)
+
+
+def _is_of_keras(call: Any) -> bool:
+    """Whether the call is Keras's own: what one of a user's does with an attribute is not known."""
+    return (getattr(call, "__module__", None) or "").startswith("keras.")
 
 
 def _operation(plan: Plan, ref: Ref) -> Any:

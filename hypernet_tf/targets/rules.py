@@ -215,6 +215,7 @@ def folded(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
         len(values) != 1
         or not values[0].is_stacked
         or call.reads_constants  # which may have a batch axis of their own
+        or values[0].stacked.shape.rank == 2  # [N, B], without an axis inside of an example
         or getattr(operation, "variables", [])
     ):
         return per_network(run, call, args, kwargs)
@@ -402,10 +403,11 @@ def _kernel_and_bias(run: NetworkRun, layer: Any) -> list[tf.Tensor]:
     """The generated weights of a layer, cast to its compute type.
 
     Empty where they are not just its kernel and bias: frozen, adapted (LoRA) or quantised weights,
-    or an activation with variables of its own.
+    or an activation that is a layer, which has a mode and may have variables.
     """
     weights = run.weights(layer)
-    if not len(weights) == len(layer.variables) == 1 + layer.use_bias:
+    is_layer = isinstance(layer.activation, keras.Layer)
+    if is_layer or not len(weights) == len(layer.variables) == 1 + layer.use_bias:
         return []
     return [tf.cast(w, layer.compute_dtype) for w in weights]
 

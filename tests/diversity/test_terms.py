@@ -190,6 +190,14 @@ def test_dimension_is_that_of_z_or_of_the_points():
         of_any_batch(normal(N, B, C))
 
 
+def test_no_more_dimensions_than_coordinates():
+    theta = tf.constant(normal(9, 20))
+    step = StepRecord(theta, z=tf.zeros([9, 64]), manifold_dim=15)
+    for size, dimension in ((4, 4), (17, 15), (None, 15)):
+        given = NegativeEntropy(subset=size, dimension=dimension)
+        assert float(NegativeEntropy(subset=size).entropy(step)) == float(given.entropy(step))
+
+
 def test_subset_of_the_weights():
     """Two networks that differ by 2^j in weight j: their L1 distance tells the weights used."""
 

@@ -116,6 +116,13 @@ def test_the_bias_of_a_softmax(steps, outputs, has_symmetry):
     assert_same(answers(target, gauge(some_weights(target))), answers(target, some_weights(target)))
 
 
+@pytest.mark.parametrize("end", [[], [layers.Softmax]], ids=["logits", "softmax"])
+def test_the_bias_of_a_softmax_behind_a_layer_that_returns_its_input(end):
+    steps = layers.Dense(3), layers.Identity(dtype="float32"), *(make() for make in end)
+    target = hn.Target(sequential((4,), *steps), outputs=None if end else "logits")
+    assert hn.Gauge(target).softmax_bias == 1
+
+
 def test_the_bias_of_a_softmax_that_is_an_operation():
     target = hn.Target(functional((4,), lambda x: keras.ops.softmax(layers.Dense(3)(x))))
     assert hn.Gauge(target, epsilon=0.0).softmax_bias == 1

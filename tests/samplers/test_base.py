@@ -694,9 +694,9 @@ def test_values_of_frozen_layers_are_copied_with_the_weights(blobs):
             copy.set_weights(sampler.get_weights()[:-1])
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_a_sampler_in_half_precision_is_an_error(dtype):
-    with pytest.raises(ValueError, match=rf"^Samplers train in float32, not {dtype}: for half"):
+    with pytest.raises(ValueError, match=rf"^Samplers train in float32, not {dtype}: use"):
         hypernetwork(dtype=dtype)
 
 

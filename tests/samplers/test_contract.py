@@ -46,10 +46,9 @@ def make(request):
     return request.param
 
 
-# Others have tests of their own: these learn in minutes, and a term with variables, as HyperGAN
-# has, is trained, saved and loaded in tests/diversity/test_trained.py.
+# Others have tests of their own.
 LONG = samplers(*(kind for kind in SAMPLERS if kind is not hn.Hypernetwork))
-TRAINED = samplers(*(SAMPLERS.keys() - {hn.Hypernetwork, hn.DeepEnsemble}))
+TRAINED = samplers(*(SAMPLERS.keys() - {hn.Hypernetwork, hn.HyperGAN, hn.DeepEnsemble}))
 
 
 @pytest.fixture(scope="class")
@@ -184,8 +183,7 @@ class TestContract:
         assert int(sampler.step.numpy()) == 3
         np.testing.assert_allclose(sampler.lam.numpy(), 2.0 * 1.5**3, rtol=1e-6)
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize("make", samplers())
+    @pytest.mark.parametrize("make", LONG)
     def test_regression(self, make, tmp_path):
         layers = keras.layers
         model = keras.Sequential(

@@ -181,3 +181,79 @@ def test_weights_of_words_are_copied(kind, words):
     model = keras.Model(inputs, keras.layers.Dense(1)(lookup(inputs)))
     x = tf.constant(np.reshape(words, (2, -1)))
     np.testing.assert_allclose(copied(model)(x), model(x), rtol=1e-6)
+
+
+def equals_the_model(model, x):
+    """The target with the model's own weights computes what the model does."""
+    target = hn.Target(model)
+    answers = hn.Ensemble.from_keras(target, model).outputs(x)
+    np.testing.assert_allclose(answers[0], model(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "activation", [keras.ops.gelu, lambda x: keras.ops.leaky_relu(x, 0.01)], ids=["gelu", "leaky"]
+)
+def test_a_function_with_the_name_of_an_activation_is_an_error(activation):
+    """Keras would find its own activation of that name, which is another function."""
+    if activation is not keras.ops.gelu:
+        activation.__name__ = "leaky_relu"
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, activation=activation)])
+    with pytest.raises(ValueError, match="has the name of one of Keras's") as error:
+        hn.Target(model)
+    assert "\n" not in str(error.value)
+    hn.Target(keras.Sequential([keras.Input((3,)), layers.Dense(2, activation="gelu")]))
+
+
+def test_layers_of_a_model_may_be_in_another_order_than_its_calls():
+    class Reversed(keras.Model):
+        def __init__(self):
+            self.last, self.first = layers.Dense(3), layers.Dense(3)
+            x = keras.Input((3,))
+            super().__init__(x, self.last(keras.ops.relu(self.first(x))))
+
+    model = Reversed()
+    assert [v.shape for v in model.variables] == [(3, 3), (3,)] * 2
+    equals_the_model(model, np.random.default_rng(0).normal(size=(5, 3)).astype("float32"))
+
+
+def test_a_normalisation_inside_a_layer_keeps_what_it_was_adapted_to():
+    norm = layers.Normalization()
+    norm.adapt(np.random.default_rng(0).normal(50, 10, size=(100, 3)))
+    model = keras.Sequential(
+        [keras.Input((5, 3)), layers.TimeDistributed(norm), layers.LSTM(4), layers.Dense(1)]
+    )
+    x = np.random.default_rng(1).normal(50, 10, size=(6, 5, 3)).astype("float32")
+    equals_the_model(model, x)
+
+
+def test_a_nested_model_casts_what_it_is_given():
+    """300 in half precision, whose square is more than half precision holds."""
+    inputs = keras.Input((3,))
+    inner = keras.Model(inputs, inputs * inputs)
+    x = keras.Input((3,))
+    half = layers.Dense(3, dtype="mixed_float16", kernel_initializer="ones")
+    equals_the_model(keras.Model(x, inner(half(x))), np.full((2, 3), 100, np.float32))
+
+
+def test_an_activation_that_is_a_layer_has_the_mode_of_the_call():
+    @keras.saving.register_keras_serializable(package="tests")
+    class Twice(layers.Layer):
+        def call(self, x, training=None):
+            return 2 * x if training else x
+
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, activation=Twice())])
+    target = hn.Target(model)
+    weights, x = hn.Ensemble.from_keras(target, model).weights, np.ones((4, 3), np.float32)
+    once, twice = (target.run(weights, x, training=mode)[0] for mode in (False, True))
+    np.testing.assert_allclose(twice, 2 * once.numpy(), rtol=1e-6)
+
+
+def test_a_softmax_over_a_batch_is_that_of_each_network():
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Dense(1), layers.Reshape(()), layers.Softmax()]
+    )
+    target = hn.Target(model, outputs="values")
+    theta = np.random.default_rng(0).normal(size=(4, target.weight_count))
+    weights = target.unflatten(theta.astype("float32"))
+    outputs = target(weights, np.random.default_rng(1).normal(size=(6, 3)).astype("float32"))
+    np.testing.assert_allclose(outputs.numpy().sum(-1), 1, rtol=1e-5)

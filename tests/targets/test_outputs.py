@@ -95,6 +95,20 @@ def test_logits_become_probabilities():
     np.testing.assert_array_equal(values.activate(tf.ones([2, 3])), np.ones([2, 3]))
 
 
+def test_what_a_layer_of_ones_own_does_with_an_activation_is_not_known():
+    class Residual(layers.Layer):
+        activation = staticmethod(keras.activations.softmax)
+
+        def call(self, x):
+            return x + self.activation(x)
+
+    with keras.saving.custom_object_scope({"Residual": Residual}):
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(3), Residual()])
+        target = hn.Target(model)
+    assert target.outputs == "values"
+    assert hn.Gauge(target).softmax_bias is None
+
+
 def test_several_outputs_have_no_classes_to_ask_for():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, [layers.Dense(2, activation="softmax")(inputs) for _ in range(2)])
