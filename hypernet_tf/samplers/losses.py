@@ -155,7 +155,7 @@ def check_class_axis(loss: Any, target: Target) -> None:
     ranks = {1 + len(target.plan.shapes[ref]) for ref in keras.tree.flatten(target.plan.outputs)}
     for one in keras.tree.flatten(loss):
         axis = getattr(one, "_fn_kwargs", {}).get("axis", -1)
-        if (one in _SPARSE or one in _ONE_HOT) and axis != -1 and axis + 1 not in ranks:
+        if (one in _SPARSE or one in _ONE_HOT) and axis != -1 and ranks != {axis + 1}:
             raise ValueError(
                 f"The loss has axis={axis}, but classes are along the last axis here: end the "
                 "model in a Permute layer, and use axis=-1."

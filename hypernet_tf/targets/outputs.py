@@ -86,15 +86,12 @@ def is_softmax(operation: Any) -> bool:
 
 def last_activation(operation: Any) -> Any:
     """The activation at the end of a layer, or None: a recurrent layer has one inside its steps."""
-    call = getattr(type(operation), "call", None)
-    if isinstance(operation, keras.layers.RNN) or not _is_of_keras(call):
+    of_keras = (kind for kind in type(operation).__mro__ if kind.__module__.startswith("keras."))
+    # What a user's layer that is none of Keras's kinds does with the attribute is not known.
+    is_known = next(of_keras, keras.Layer) is not keras.Layer
+    if isinstance(operation, keras.layers.RNN) or not is_known:
         return None
     return getattr(operation, "activation", None)
-
-
-def _is_of_keras(call: Any) -> bool:
-    """Whether the call is Keras's own: what one of a user's does with an attribute is not known."""
-    return (getattr(call, "__module__", None) or "").startswith("keras.")
 
 
 def _operation(plan: Plan, ref: Ref) -> Any:

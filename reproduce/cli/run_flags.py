@@ -179,7 +179,8 @@ def config_from_flags(experiment: str) -> RunConfig:
     if "lam" in method.flags:
         default = FLAGS["lam"].using_default_value
         diversity = given.get("diversity", config.diversity)
-        given["lam"] = lam_of(config, diversity) if default else FLAGS.lam
+        usual = config.lam if diversity == config.diversity else lam_of(config, diversity)
+        given["lam"] = usual if default else FLAGS.lam
     given = {name: value for name, value in given.items() if value is not None}
     if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
         given["restart_every"] = 0

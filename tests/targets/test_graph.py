@@ -201,7 +201,25 @@ def test_a_function_with_the_name_of_an_activation_is_an_error(activation):
     with pytest.raises(ValueError, match="has the name of one of Keras's") as error:
         hn.Target(model)
     assert "\n" not in str(error.value)
-    hn.Target(keras.Sequential([keras.Input((3,)), layers.Dense(2, activation="gelu")]))
+    wrapped = keras.Sequential(
+        [keras.Input((5, 3)), layers.TimeDistributed(layers.Dense(2, activation=activation))]
+    )
+    with pytest.raises(ValueError, match="has the name of one of Keras's"):
+        hn.Target(wrapped)
+
+
+@pytest.mark.parametrize("activation", ["gelu", keras.ops.relu, tf.nn.relu, keras.ops.tanh])
+def test_a_function_that_computes_what_keras_has_of_its_name_is_copied(activation):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, activation=activation)])
+    equals_the_model(model, np.random.default_rng(0).normal(size=(5, 3)).astype("float32"))
+
+
+def test_a_nested_model_casts_whole_numbers():
+    """200 times 100 is more than a byte holds."""
+    inputs = keras.Input((3,), dtype="int32")
+    inner = keras.Model(inputs, keras.ops.cast(inputs * 100, "float32"))
+    x = keras.Input((3,), dtype="uint8")
+    equals_the_model(keras.Model(x, layers.Dense(2)(inner(x))), np.full((2, 3), 200, np.uint8))
 
 
 def test_layers_of_a_model_may_be_in_another_order_than_its_calls():

@@ -109,6 +109,18 @@ def test_what_a_layer_of_ones_own_does_with_an_activation_is_not_known():
     assert hn.Gauge(target).softmax_bias is None
 
 
+def test_a_layer_of_one_of_keras_kinds_ends_in_its_activation():
+    @keras.saving.register_keras_serializable(package="tests")
+    class NormDense(layers.Dense):
+        def call(self, x):
+            return self.activation(x @ (self.kernel / 2))
+
+    model = keras.Sequential([keras.Input((2,)), NormDense(3, activation="softmax")])
+    assert hn.Target(model).outputs == "probabilities"
+    with pytest.raises(ValueError, match="softmax"):
+        hn.Target(model, outputs="logits")
+
+
 def test_several_outputs_have_no_classes_to_ask_for():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, [layers.Dense(2, activation="softmax")(inputs) for _ in range(2)])
