@@ -411,7 +411,8 @@ class Ensemble:
             first = next(iter(examples), None)
             longest = 1 if first is None else self.target.longest_open_axis(first.x)
         each = sum(math.prod(size or longest for size in shape) for shape in shapes)
-        each *= 2 if self.target.has_labels else 1  # both choices of a label
+        if self.target.has_labels or (self.target.classes == 2 and shapes[0][-1] == 1):
+            each *= 2  # both choices of each column
         count = max(1, _OUTPUTS_AT_ONCE // (len(self) * each))
         return count if count < _EXAMPLES_AT_ONCE else None
 
