@@ -103,7 +103,7 @@ class Mixture(LatentSampler):
         # Terms are those of the mixture: a part has none, which it would save as its own.
         for sampler in samplers:
             sampler.diversity, sampler._terms, sampler._is_part = [], [], True
-        self.samplers = samplers
+        self.samplers, self.num_samplers = samplers, len(samplers)
         self.latent_dim = 1 + first.latent_dim
         self.built = True
 

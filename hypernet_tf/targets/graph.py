@@ -234,20 +234,23 @@ def _check_namesakes(layer: Any, copy: Any) -> None:
         return
     for one, other in zip(layer._flatten_layers(), copy._flatten_layers(), strict=False):
         for name in ("activation", "recurrent_activation"):
-            given, found = getattr(one, name, None), getattr(other, name, None)
-            if isinstance(given, types.FunctionType) and _is_another(found, given):
+            function, of_copy = getattr(one, name, None), getattr(other, name, None)
+            if isinstance(function, types.FunctionType) and _is_another(of_copy, function):
                 raise _NamesakeError(
-                    f"The {name} '{given.__name__}' of layer '{one.name}' has the name of one of "
-                    "Keras's, which a copy would have: write it as a layer, or register it."
+                    f"The {name} '{function.__name__}' of layer '{one.name}' has the name of one "
+                    "of Keras's, which a copy would have: write it as a layer, or register it."
                 )
 
 
-def _is_another(found: Any, given: Any) -> bool:
-    """Whether an activation is one of Keras's, and computes something else than the given one."""
-    if found is given or not getattr(found, "__module__", "").startswith("keras."):
+def _is_another(of_copy: Any, function: Any) -> bool:
+    """Whether a copy has an activation of Keras's that computes something else than the function.
+
+    Both are compared on a few numbers.
+    """
+    if of_copy is function or not getattr(of_copy, "__module__", "").startswith("keras."):
         return False
     x = np.linspace(-3, 3, 13, dtype=np.float32)[None]
-    return not np.allclose(given(x), found(x), atol=1e-6)
+    return not np.allclose(function(x), of_copy(x), atol=1e-6)
 
 
 class _NamesakeError(ValueError):

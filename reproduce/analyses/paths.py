@@ -63,8 +63,8 @@ class Paths(Analysis):
         """Evaluate the networks on all paths."""
         sampler, test, settings = subject.sampler, subject.test, subject.settings
         pairs, points, images = (settings[setting.name] for setting in self.settings)
-        # Both ends of a path are networks of one sampler of a mixture, whose turns they take.
-        turns = len(sampler.samplers) if isinstance(sampler, hn.Mixture) else 1
+        # Both ends of a path are networks of one sampler, where several take turns.
+        turns = sampler.num_samplers if isinstance(sampler, LatentSampler) else 1
         other = -(-pairs // turns) * turns
         ensemble = sampler.sample(other + pairs, seed=SEED)
         lines = {"direct": direct_path(ensemble[:pairs], ensemble[other:], points)}

@@ -177,10 +177,10 @@ def config_from_flags(experiment: str) -> RunConfig:
     names = [name for name in ("match", "diversity", "ablation") if name in method.flags]
     given |= {name: FLAGS[name].value for name in names if FLAGS[name].present}
     if "lam" in method.flags:
-        default = FLAGS["lam"].using_default_value
-        diversity = given.get("diversity", config.diversity)
-        usual = config.lam if diversity == config.diversity else lam_of(config, diversity)
-        given["lam"] = usual if default else FLAGS.lam
+        if not FLAGS["lam"].using_default_value:
+            given["lam"] = FLAGS.lam
+        elif given.get("diversity", config.diversity) != config.diversity:
+            given["lam"] = lam_of(config, given["diversity"])
     given = {name: value for name, value in given.items() if value is not None}
     if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
         given["restart_every"] = 0

@@ -53,8 +53,8 @@ def _import(extension: str) -> None:
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ExtensionError(f"cannot load --extension={extension}: {reason}") from error
-    found = pathlib.Path(getattr(module, "__file__", None) or "")
-    if path.suffix == ".py" and not (found.is_file() and found.samefile(path)):
+    file = pathlib.Path(getattr(module, "__file__", None) or "")
+    if path.suffix == ".py" and not (file.is_file() and file.samefile(path)):
         raise ExtensionError(
             f"cannot load --extension={extension}: another module has the name '{path.stem}': "
             "rename the file"
