@@ -213,7 +213,7 @@ def scatter_matrix(
 
     Args:
         coordinates: Coordinates [N, c] of N networks.
-        explained: Share [c] of the variance of each component.
+        explained: Share [c] of the variance of each component; NaN where there is no variance.
         title: Title of the figure.
         values: Values [N] shown by the shade of the points; None for one shade.
         label: Name of the values, with their unit.
@@ -247,9 +247,8 @@ def scatter_matrix(
                 )
         spread = coordinates[:, row].std(ddof=1)
         grid[row, 0].set_ylabel(f"{row + 1}", fontsize=9)
-        grid[-1, row].set_xlabel(
-            f"{row + 1}: {100 * explained[row]:.1f} %\n± {spread:.3g}", fontsize=8
-        )
+        share = "none" if np.isnan(explained[row]) else f"{100 * explained[row]:.1f} %"
+        grid[-1, row].set_xlabel(f"{row + 1}: {share}\n± {spread:.3g}", fontsize=8)
     if values is not None and points is not None:
         bar = figure.colorbar(points, ax=grid, location="bottom", shrink=0.6, aspect=40)
         bar.set_label(label, fontsize=8)

@@ -298,6 +298,11 @@ def test_a_confusion_of_small_weights_has_the_shades_of_shares():
     assert [text.get_text() for text in axes.texts] == ["0.3", "0.1"]
 
 
+def test_equal_networks_have_no_share_of_the_variance():
+    axes = plots.scatter_matrix(np.zeros((5, 2)), np.full(2, np.nan), "").axes
+    assert [text for one in axes if (text := one.get_xlabel())] == ["1: none\n± 0", "2: none\n± 0"]
+
+
 def test_a_dollar_in_the_name_of_a_class_is_no_formula():
     (axes,) = plots.confusion(np.eye(2), ["$0-$50", "$5_$10"], "").axes
     FigureCanvasAgg(axes.figure).draw()
