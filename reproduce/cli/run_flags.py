@@ -84,6 +84,13 @@ flags.DEFINE_integer(
     "Validations, checkpoints and snapshots stay as many images apart.",
     lower_bound=1,
 )
+flags.DEFINE_integer(
+    "crop_margin",
+    None,
+    "Largest shift of a training image in pixels, for data sets whose images are changed at random "
+    "(CIFAR and SVHN). Default: 4, as in He et al. (2016).",
+    lower_bound=0,
+)
 flags.register_validator(
     "learning_rate",
     lambda value: value is None or (math.isfinite(value) and value > 0),
@@ -185,6 +192,11 @@ def config_from_flags(experiment: str) -> RunConfig:
     if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
         given["restart_every"] = 0
     config = dataclasses.replace(config, seed=FLAGS.seed, **given)
+    if FLAGS["crop_margin"].present and not config.augment:
+        raise UsageError(
+            f"--crop_margin is not used with --dataset={config.dataset}, whose images are not "
+            "changed: remove it"
+        )
     if FLAGS.learning_rate_left == 0 and config.learning_rate_schedule != "cosine":
         raise UsageError(
             "--learning_rate_left=0 needs --learning_rate_schedule=cosine: a factor does not lead "

@@ -11,6 +11,7 @@ TRAINING_SETTINGS = (
     "learning_rate_schedule",
     "networks_per_step",
     "images_per_network",
+    "crop_margin",
 )
 
 
@@ -42,6 +43,7 @@ class RunConfig:
         snapshot_every: Number of steps between snapshots of a chain; 0 for a twentieth of the run.
         dataset: Name of the data set.
         augment: Whether training images are shifted and, except digits, mirrored.
+        crop_margin: Largest shift of a training image, in pixels, where they are shifted.
         lam: Factor on the accuracy loss, for methods that balance it against diversity.
         architecture: Sizes and initialization of a hypernetwork: "published" for the target, or
             "default", those of `hypernet_tf.Hypernetwork`.
@@ -74,6 +76,7 @@ class RunConfig:
     snapshot_every: int = 0
     dataset: str = "mnist"
     augment: bool = False
+    crop_margin: int = 4
     lam: float = 1.0
     architecture: str = "published"
     diversity: str = "weights"

@@ -68,7 +68,7 @@ def augmentation(config: RunConfig) -> Callable[..., tf.Tensor] | None:
     if not config.augment:
         return None
     digits = hn.data.Selection.parse(config.dataset).name == "svhn_cropped"
-    return functools.partial(flip_and_crop, flip=not digits)
+    return functools.partial(flip_and_crop, margin=config.crop_margin, flip=not digits)
 
 
 def run(

@@ -151,6 +151,15 @@ class TestRunFlags:
         with command_line(*words, "--learning_rate_schedule=cosine"):
             assert run_flags.config_from_flags("mnist").learning_rate_left == 0
 
+    def test_the_largest_shift_of_photographs(self):
+        with command_line("--dataset=cifar10_jpeg", "--crop_margin=2"):
+            config = run_flags.config_from_flags("cifar")
+        assert (config.augment, config.crop_margin) == (True, 2)
+        assert run_flags.default_folder(config).name.endswith("-crop_margin=2")
+        words = ("--dataset=fashion_mnist", "--crop_margin=2")
+        with command_line(*words), pytest.raises(UsageError, match=r"^--crop_margin is not used"):
+            run_flags.config_from_flags("cifar")
+
     def test_restarts_that_were_taken_away_have_a_folder_of_their_own(self):
         words = ("--method=hypergan", "--preset=paper", "--dataset=mnist_5k")
         folders_of = []

@@ -267,6 +267,9 @@ def test_colour_images_are_shifted_and_all_but_digits_mirrored(monkeypatch, tmp_
         if augment is not None:
             expected = flip_and_crop(images, [2, 3], flip=name != "svhn_cropped")
             np.testing.assert_array_equal(augment(images, [2, 3]), expected)
+    less = experiment.augmentation(dataclasses.replace(config, crop_margin=1))
+    expected = flip_and_crop(images, [2, 3], margin=1, flip=name != "svhn_cropped")
+    np.testing.assert_array_equal(less(images, [2, 3]), expected)
 
 
 def test_a_step_of_more_images_than_there_are_writes_nothing(tmp_path):
