@@ -15,7 +15,6 @@ finished. A sampler that holds fewer networks has empty cells.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -111,6 +110,10 @@ class Classification(Study):
         """More data sets, methods or seeds go on in the same folder."""
         return {"preset": self.preset}
 
+    def default_settings(self) -> dict[str, Any]:
+        """The long trainings."""
+        return {"preset": "paper"}
+
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """Cost, and accuracy and likelihood of each size."""
         return [
@@ -192,16 +195,9 @@ def from_flags() -> Classification:
     return Classification(tuple(datasets), methods, values.preset, seeds)
 
 
-def default_folder(study: Classification) -> pathlib.Path:
-    """Named after the preset; more data sets, methods or seeds go on in the same folder."""
-    defaults = {"preset": "paper"}
-    return pathlib.Path("runs", folder_name("classification", study.fixed_settings(), defaults))
-
-
 def main() -> None:
     """Run `python -m reproduce.classification`."""
-    study = from_flags()
-    command.run_study(study, default_folder(study))
+    command.run_study(from_flags())
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import SCORES, Measure
 from reproduce.analyses import ANALYSES, Drawing, perform
-from reproduce.analyses.correlation import spearman
 from reproduce.cli import (
     analysis_flags,
     device_flags,
@@ -47,12 +46,13 @@ from reproduce.cli import (
     trials_flag,
 )
 from reproduce.configs import METHODS, RunConfig, preset
-from reproduce.configs.methods import methods_of
+from reproduce.configs.methods import methods_of, presets_of
 from reproduce.reports import run_page
 from reproduce.runs import experiment
 from reproduce.runs.command import DivergedError
 from reproduce.runs.folder import RunError, UsageError, folder_name
 from reproduce.studies import tuning, workers
+from reproduce.studies.correlation import spearman
 from reproduce.studies.study import (
     Column,
     Numbers,
@@ -175,6 +175,11 @@ class Comparison(Study):
         """
         fixed = {"dataset": self.dataset, "preset": self.preset, "tuned": self.num_trials > 0}
         return fixed | ({"passes": self.passes} if self.num_trials else {})
+
+    def default_settings(self) -> dict[str, Any]:
+        """The whole of MNIST, with trials."""
+        passes = PASSES[self.preset]
+        return {"dataset": "mnist", "preset": "paper", "tuned": True, "passes": passes}
 
     def prepared(
         self, folder: pathlib.Path, data_dir: str | None, progress: Progress
@@ -566,7 +571,9 @@ def from_flags() -> Comparison:
     values = command.FLAGS
     shared_flags.accept_only(SHARED_FLAGS, "a comparison", others=(run_flags, device_flags))
     workers.refuse()
-    methods = methods_flag.methods(methods_of("mnist"))
+    known = methods_of("mnist")
+    with_preset = [name for name in known if values.preset in presets_of("mnist", name)]
+    methods = methods_flag.methods(known, with_preset)
     analyses = tuple(perform.names_of([*ANALYSES_OF_ALL, *analysis_flags.requested()]))
     for name in methods:
         run_flags.check_preset("mnist", name, values.preset)
@@ -585,17 +592,9 @@ def from_flags() -> Comparison:
     )
 
 
-def default_folder(comparison: Comparison) -> pathlib.Path:
-    """Named after data set, preset and passes; more methods, seeds or trials go on in it."""
-    passes = PASSES[comparison.preset]
-    defaults = {"dataset": "mnist", "preset": "paper", "tuned": True, "passes": passes}
-    return pathlib.Path("runs", folder_name("compare", comparison.fixed_settings(), defaults))
-
-
 def main() -> None:
     """Run `python -m reproduce.compare`."""
-    comparison = from_flags()
-    command.run_study(comparison, default_folder(comparison))
+    command.run_study(from_flags())
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from reproduce.cli import analysis_flags, device_flags, run_flags, seeds_flag, s
 from reproduce.configs import RunConfig, preset
 from reproduce.configs.methods import ABLATIONS
 from reproduce.reports import history
-from reproduce.runs.folder import folder_name
 from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, claim_paragraphs
 
 # Of the shared flags only these mean something here.
@@ -80,6 +79,10 @@ class Ablations(Study):
     def fixed_settings(self) -> dict[str, Any]:
         """More steps or seeds go on in the same folder."""
         return {"dataset": self.config.dataset, "preset": self.config.preset}
+
+    def default_settings(self) -> dict[str, Any]:
+        """The whole of MNIST."""
+        return {"dataset": "mnist", "preset": "paper"}
 
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """Quality, gain of the ensemble, and diversity."""
@@ -236,16 +239,9 @@ def from_flags() -> Ablations:
     return Ablations(config, tuple(sorted(map(int, values.seeds))))
 
 
-def default_folder(study: Ablations) -> pathlib.Path:
-    """Named after data set and preset; more steps or seeds go on in the same folder."""
-    defaults = {"dataset": "mnist", "preset": "paper"}
-    return pathlib.Path("runs", folder_name("hypergan", study.fixed_settings(), defaults))
-
-
 def main() -> None:
     """Run `python -m reproduce.hypergan`."""
-    study = from_flags()
-    command.run_study(study, default_folder(study))
+    command.run_study(from_flags())
 
 
 if __name__ == "__main__":

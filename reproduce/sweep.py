@@ -150,10 +150,18 @@ class Sweep(Study):
     def fixed_settings(self) -> dict[str, Any]:
         """More lams or trials go on in the same folder."""
         config = dataclasses.asdict(self.config)
-        fixed = {"search": self.search, **config}
+        fixed = {"dataset": self.config.dataset, "search": self.search, **config}
         if self.search == "bayesian":  # whose trials depend on these
             fixed |= {"objective": self.objective, "lam_min": self.lam_min, "lam_max": self.lam_max}
         return {name: value for name, value in fixed.items() if name not in ("lam", "match")}
+
+    def default_settings(self) -> dict[str, Any]:
+        """A grid over the whole of MNIST."""
+        plain = preset("mnist", "hypernetwork", self.config.preset)
+        defaults = dataclasses.replace(
+            self, config=plain, objective=OBJECTIVES[0], lam_min=1e1, lam_max=1e5
+        ).fixed_settings()
+        return defaults | {"dataset": "mnist", "preset": "paper", "search": "grid"}
 
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """The trade of accuracy for diversity, and the objective."""
@@ -413,22 +421,11 @@ def _finish(
     return sweep.write(folder, data_dir)
 
 
-def default_folder(sweep: Sweep) -> pathlib.Path:
-    """Named after what differs from the defaults; lams and trials go on in the same folder."""
-    plain = preset("mnist", "hypernetwork", sweep.config.preset)
-    defaults = dataclasses.replace(
-        sweep, config=plain, objective=OBJECTIVES[0], lam_min=1e1, lam_max=1e5
-    ).fixed_settings() | {"dataset": "mnist", "preset": "paper", "search": "grid"}
-    settings = sweep.fixed_settings()
-    settings = {name: settings[name] for name in dict.fromkeys(("dataset", *settings))}
-    return pathlib.Path("runs", folders.folder_name("sweep", settings, defaults))
-
-
 def main() -> None:
     """Run `python -m reproduce.sweep`."""
     part = workers.part()
     sweep, values = from_flags(), command.FLAGS
-    folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(sweep)
+    folder = pathlib.Path(values.run_dir) if values.run_dir else sweep.default_folder()
     execution = device_flags.execution()
     if execution.workers > 1:
         raise UsageError("a trial runs on one machine: unset TF_CONFIG")

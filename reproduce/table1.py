@@ -34,7 +34,7 @@ from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags,
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset, published
 from reproduce.configs.methods import lam_of, methods_of, presets_of
 from reproduce.reports import history
-from reproduce.runs.folder import UsageError, folder_name
+from reproduce.runs.folder import UsageError
 from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, claim_paragraphs
 
 _USUAL_IMAGES = 45_000  # for training, of CIFAR-10
@@ -170,6 +170,10 @@ class Table1(Study):
         """More columns go on in the same folder."""
         names = ("dataset", "target", "preset", "seed", "lam")
         return {name: getattr(self, name) for name in names}
+
+    def default_settings(self) -> dict[str, Any]:
+        """LeNet on CIFAR-10."""
+        return Table1((), "cifar10", "lenet", "paper").fixed_settings()
 
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """Accuracies at the end and at best, quality, diversity and cost."""
@@ -389,17 +393,9 @@ def from_flags() -> Table1:
     return dataclasses.replace(table, columns_shown=shown)
 
 
-def default_folder(table: Table1) -> pathlib.Path:
-    """Named after what differs from LeNet on CIFAR-10; more columns and steps go on in it."""
-    defaults = Table1((), "cifar10", "lenet", "paper")
-    settings, plain = (one.fixed_settings() for one in (table, defaults))
-    return pathlib.Path("runs", folder_name("table1", settings, plain))
-
-
 def main() -> None:
     """Run `python -m reproduce.table1`."""
-    table = from_flags()
-    command.run_study(table, default_folder(table))
+    command.run_study(from_flags())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from hypernet_tf import plots
 from hypernet_tf.analysis.filters import filter_diversity
 from hypernet_tf.metrics import Measure
 from reproduce.analyses.base import Analysis, Findings
-from reproduce.analyses.correlation import spearman
 from reproduce.analyses.subject import Subject
 from reproduce.reports.tables import Row
 
@@ -44,8 +43,7 @@ class FilterDiversity(Analysis):
         for layer, diversity, next_weights in filter_diversity(ensemble):
             layers[f"layer {layer}"] = {
                 "diversity_mean": float(diversity.mean()),
-                # None if all filters are alike, as where no dropout mask acts.
-                "rank_correlation": getattr(spearman(diversity, next_weights), "statistic", None),
+                "rank_correlation": _rank_correlation(diversity, next_weights),
             }
             arrays[f"diversity_{layer}"] = diversity
             arrays[f"next_weights_{layer}"] = next_weights
@@ -84,3 +82,12 @@ class FilterDiversity(Analysis):
             )
             for layer, values in numbers["layers"].items()
         ]
+
+
+def _rank_correlation(diversity: np.ndarray, next_weights: np.ndarray) -> float | None:
+    """Spearman's; None if all filters are alike, as where no dropout mask acts."""
+    from scipy.stats import spearmanr  # slow to import
+
+    if not (np.ptp(diversity) and np.ptp(next_weights)):
+        return None
+    return float(spearmanr(diversity, next_weights).statistic)

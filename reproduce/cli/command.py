@@ -127,15 +127,14 @@ def run_with_arguments(main: Callable[[list[str]], None]) -> None:
     _guarded(main, parse)
 
 
-def run_study(study: Study, default_folder: pathlib.Path) -> None:
+def run_study(study: Study) -> None:
     """Execute a study and print its table.
 
     Args:
         study: The study.
-        default_folder: Its folder without `--run_dir`.
     """
     end_together()
-    folder = pathlib.Path(FLAGS.run_dir) if FLAGS.run_dir else default_folder
+    folder = pathlib.Path(FLAGS.run_dir) if FLAGS.run_dir else study.default_folder()
     study.execute(folder, FLAGS.data_dir)
     print((folder / "table.md").read_text().rstrip())
     print(f"report: {folder / 'report.html'}")

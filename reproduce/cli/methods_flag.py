@@ -11,7 +11,7 @@ from reproduce.runs.folder import UsageError
 flags.DEFINE_list(
     "methods",
     ["all"],
-    "Methods to compare, separated by commas, or all of the experiment.",
+    "Methods to compare, separated by commas, or all of the experiment that have the preset.",
 )
 
 

@@ -149,7 +149,7 @@ class Study(abc.ABC):
     """Several runs that are trained, analysed and shown together.
 
     Class attributes:
-        command: Name of its command.
+        command: Name of its command, with which the name of its folder begins.
         noun: What it is called in messages.
         entries_are_columns: Whether the table has a column for each entry and a row for each
             number, rather than the reverse.
@@ -183,6 +183,15 @@ class Study(abc.ABC):
     @abc.abstractmethod
     def fixed_settings(self) -> dict[str, Any]:
         """What must not change while a study goes on in its folder."""
+
+    @abc.abstractmethod
+    def default_settings(self) -> dict[str, Any]:
+        """The values of `fixed_settings` that the name of its folder leaves out."""
+
+    def default_folder(self) -> pathlib.Path:
+        """Its folder without `--run_dir`: named after what must not change and is no default."""
+        settings, defaults = self.fixed_settings(), self.default_settings()
+        return pathlib.Path("runs", folders.folder_name(self.command, settings, defaults))
 
     @abc.abstractmethod
     def title(self) -> str:

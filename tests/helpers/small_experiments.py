@@ -154,6 +154,9 @@ class SmallStudy(Study):
     def fixed_settings(self):
         return {"dataset": self.dataset}
 
+    def default_settings(self):
+        return {"dataset": "mnist"}
+
     def title(self):
         return "Tiny runs"
 

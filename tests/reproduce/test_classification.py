@@ -21,7 +21,7 @@ def test_flags_describe_the_papers_table():
     assert {run.config.experiment for run in runs if "mnist" in run.entry} == {"mnist"}
     assert runs[5].folder == "hypergan-dataset=mnist@5000-seed=0"
     assert study.label(runs[10].entry, {}) == "cifar10, classes 0-4: hypergan"
-    assert str(classification.default_folder(study)) == "runs/classification"
+    assert str(study.default_folder()) == "runs/classification"
 
 
 def test_the_quick_preset_is_the_embedded_digits_at_one_cost():

@@ -77,7 +77,7 @@ class TestFlags:
             study = compare.from_flags()
         assert study.methods == tuple(methods_of("mnist"))
         assert (study.seeds, study.passes, study.num_trials) == ((0, 2), 1_024_000, 8)
-        folder = compare.default_folder(study)
+        folder = study.default_folder()
         assert str(folder) == "runs/compare-dataset=mnist_5k-preset=quick"
         runs = study.runs()
         assert len(runs) == 2 * len(study.methods)
@@ -88,6 +88,12 @@ class TestFlags:
             other = METHODS[run.entry].matches
             match = f"../{other}-seed={run.config.seed}" if other else ""
             assert run.config.match == match
+
+    def test_all_methods_are_those_that_have_the_preset(self):
+        with command_line("--dataset=mnist_5k", "--preset=fast"):
+            study = compare.from_flags()
+        assert study.methods == ("hypernetwork", "mixture")
+        assert study.default_folder().name == "compare-dataset=mnist_5k-preset=fast"
 
     def test_further_analyses_and_their_settings(self):
         words = ("--dataset=mnist_5k", "--methods=sgd", "--analyses=attacks", "--ood=noise")
@@ -106,7 +112,7 @@ class TestFlags:
     def test_what_cannot_go_on_has_another_folder(self):
         def folder(*arguments):
             with command_line("--dataset=mnist_5k", "--preset=quick", *arguments):
-                return compare.default_folder(compare.from_flags()).name
+                return compare.from_flags().default_folder().name
 
         tuned = "compare-dataset=mnist_5k-preset=quick"
         assert folder("--trials=3") == folder("--methods=sgd", "--seeds=1") == tuned

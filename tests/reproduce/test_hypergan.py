@@ -14,7 +14,7 @@ def test_flags_describe_the_study():
     with command_line("--dataset=mnist_5k", "--preset=quick", "--seeds=2,0"):
         study = hypergan.from_flags()
     assert study.seeds == (0, 2)
-    assert str(hypergan.default_folder(study)) == "runs/hypergan-dataset=mnist_5k-preset=quick"
+    assert str(study.default_folder()) == "runs/hypergan-dataset=mnist_5k-preset=quick"
     runs = study.runs()
     assert [run.entry for run in runs] == 2 * ["nothing", "discriminator", "mixer"]
     assert {run.config.ablation for run in runs if "mixer" in run.folder} == {"mixer"}

@@ -54,14 +54,14 @@ class TestFlags:
             study = sweep.from_flags()
         assert (study.search, study.lams) == ("grid", (10, 100, 1e3, 1e4, 1e5))
         assert study.objective == "majority_vote_accuracy"
-        assert str(sweep.default_folder(study)) == "runs/sweep-dataset=mnist_5k-preset=quick"
+        assert str(study.default_folder()) == "runs/sweep-dataset=mnist_5k-preset=quick"
 
     def test_a_bayesian_search(self):
         flags = ("--search=bayesian", "--lam_max=1e3", "--trials=3", "--objective=entropy")
         with command_line("--dataset=mnist_5k", *flags):
             study = sweep.from_flags()
         assert (study.lam_min, study.lam_max, study.num_trials) == (10, 1e3, 3)
-        assert str(sweep.default_folder(study)) == (
+        assert str(study.default_folder()) == (
             "runs/sweep-dataset=mnist_5k-search=bayesian-objective=entropy-lam_max=1000"
         )
 

@@ -231,7 +231,7 @@ class TestFlags:
             study = table1.from_flags()
         assert study == TABLE
         folder = "runs/table1-dataset=mnist_5k-preset=quick-lam=7"
-        assert str(table1.default_folder(study)) == folder
+        assert str(study.default_folder()) == folder
 
     @pytest.mark.parametrize(
         ("target", "preset", "missing"),

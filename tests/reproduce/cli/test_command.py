@@ -137,7 +137,7 @@ def test_a_study_prints_its_table(run_dir, monkeypatch, tmp_path, capsys):
 
     def execute(study, folder, data_dir):
         executed.append((str(folder), data_dir))
-        (tmp_path / folder).mkdir()
+        (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "table.md").write_text("| a table |\n")
 
     monkeypatch.chdir(tmp_path)
@@ -145,10 +145,10 @@ def test_a_study_prints_its_table(run_dir, monkeypatch, tmp_path, capsys):
     before = signal.getsignal(signal.SIGTERM)
     try:
         with command_line(*([f"--run_dir={run_dir}"] if run_dir else [])):
-            command.run_study(SmallStudy(("sgd",)), pathlib.Path("usual"))
+            command.run_study(SmallStudy(("sgd",)))
     finally:
         signal.signal(signal.SIGTERM, before)
-    folder = run_dir or "usual"
+    folder = run_dir or "runs/small-dataset=mnist_5k"
     assert executed == [(folder, None)]
     assert capsys.readouterr().out == f"| a table |\nreport: {folder}/report.html\n"
 

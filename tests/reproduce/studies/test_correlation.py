@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from reproduce.analyses.correlation import spearman
+from reproduce.studies.correlation import spearman
 
 
 def test_it_is_that_of_the_ranks():
