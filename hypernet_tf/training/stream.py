@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,15 +28,22 @@ def batch_indices(step: tf.Tensor, *, size: int, batch_size: int, seed: int) -> 
     counter = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
     epoch = counter // size
     first = epoch[0]  # a batch no larger than the data set meets at most two epochs
-    this, following = (
-        tf.random.experimental.index_shuffle(
-            counter % size,
-            tf.stack([tf.constant(seed, tf.int64), number]),
-            tf.cast(size - 1, tf.int64),
-        )
-        for number in (first, first + 1)
-    )
+    this, following = (_shuffled(counter % size, size, seed, e) for e in (first, first + 1))
     return tf.where(epoch == first, this, following)
+
+
+def _shuffled(index: tf.Tensor, size: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Indices [b] in a random permutation of `size` that depends on (seed, epoch).
+
+    TensorFlow's permutation reads the last byte of a seed alone where there are up to 65,536
+    examples, so there is one for each byte, up to the last that is not 0.
+    """
+    for byte in range(max(2, math.ceil(seed.bit_length() / 8))):
+        left = tf.stack([tf.constant(seed // 256**byte, tf.int64), epoch // 256**byte])
+        last = tf.cast(size - 1, tf.int64)
+        shuffled = tf.random.experimental.index_shuffle(index, left % 256, last)
+        index = shuffled if byte == 0 else tf.where(tf.reduce_any(left > 0), shuffled, index)
+    return index
 
 
 def batches(

@@ -33,6 +33,15 @@ def test_epochs_and_seeds_differ():
 
     assert order(0, 0) != order(0, 1) != order(1, 1)
     assert order(0, 0) != list(range(50))
+    # TensorFlow's permutation alone repeats after 256 seeds or epochs.
+    several = [order(s, e) for s in (0, 256, 65_536, 2**24) for e in (0, 1, 256, 257, 512)]
+    assert len({tuple(one) for one in several}) == len(several)
+
+
+def test_orders_of_small_seeds_and_epochs_are_those_of_one_permutation():
+    plain = tf.random.experimental.index_shuffle(tf.range(50, dtype=tf.int64), [3, 7], 49)
+    index = batch_indices(tf.constant(7), size=50, batch_size=50, seed=3)
+    np.testing.assert_array_equal(index, plain)
 
 
 def test_a_later_start_continues_the_order():
