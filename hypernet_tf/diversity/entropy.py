@@ -182,7 +182,8 @@ def kozachenko_leonenko_entropy(
     nearest neighbour (Kozachenko and Leonenko 1987; Deutsch et al. 2019, section 3.1). psi(N) makes
     estimates from different N comparable. With `constants` the estimate is asymptotically unbiased:
     H = psi(N) - psi(k) + log V_d + d · mean_i log(eps_i + epsilon), where V_d is the volume of the
-    unit ball: pi^(d/2)/Gamma(d/2 + 1) for L2, 2^d/d! for L1.
+    unit ball: pi^(d/2)/Gamma(d/2 + 1) for L2, 2^d/d! for L1. For L1 this needs d = D: on a surface
+    of fewer dimensions the ball's section depends on the surface's direction.
 
     Args:
         points: Points [N, D].
@@ -196,8 +197,8 @@ def kozachenko_leonenko_entropy(
         A scalar.
 
     Raises:
-        ValueError: There are fewer than k + 1 points, k is below 1, or the distance has another
-            name.
+        ValueError: There are fewer than k + 1 points, k is below 1, the distance has another name,
+            or the constants are not known: for L1 with d other than D.
 
     Example:
         >>> points = np.random.default_rng(0).normal(size=(4000, 2))
@@ -208,6 +209,11 @@ def kozachenko_leonenko_entropy(
     count = tf.cast(tf.shape(points)[0], points.dtype)
     entropy = tf.math.digamma(count) + dimension * tf.reduce_mean(tf.math.log(distances + epsilon))
     if constants:
+        if distance == "l1" and dimension != points.shape[-1]:
+            raise ValueError(
+                f'The constants are not known for "l1" and points of {points.shape[-1]} numbers on '
+                f'a surface of {dimension} dimensions: give distance="l2".'
+            )
         if distance == "l2":
             volume = dimension / 2 * math.log(math.pi) - math.lgamma(dimension / 2 + 1)
         else:

@@ -64,6 +64,16 @@ def test_nearest_distances_equal_brute_force(points, distance, k):
     nearly(result, brute_force_nearest(points, distance, k), brute_force(points, distance).max())
 
 
+def test_constants_on_a_surface_are_those_of_l2():
+    line = normal(2000, 1, dtype="float64") * np.ones(100) / 10  # of length 1
+    points = tf.constant(line)
+    result = kozachenko_leonenko_entropy(points, 1, constants=True)
+    exact = 0.5 * math.log(2 * math.pi * math.e)
+    assert abs(float(result) - exact) < 4 * standard_error(2000, 1, 0.5)
+    with pytest.raises(ValueError, match=r'not known for "l1" and points of 100 numbers on a surf'):
+        kozachenko_leonenko_entropy(points, 1, distance="l1", constants=True)
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("count", (2, 7, 8))
 def test_distances_of_an_unknown_number_of_points(distance, count):
