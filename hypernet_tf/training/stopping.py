@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from hypernet_tf.samplers.base import NORM_NETWORKS
+from hypernet_tf.samplers.base import NORM_NETWORKS, WeightSampler
 from hypernet_tf.samplers.checks import check_count
 
 
@@ -15,7 +15,8 @@ class DiversityStopping(keras.callbacks.Callback):
     networks (`WeightSampler.norm_spread`), to the logs of the epoch. The history has it, and
     callbacks that come later in the list can monitor it. Training stops after an epoch if the
     spread was below `fraction` of its highest value so far for `patience` epochs in a row. While
-    there is a single network, there is no spread.
+    there is a single network, there is no spread. Samplers that train in the gauge have none
+    either: it fixes the norms of all layers but the last.
 
     Args:
         fraction: Fraction of the highest spread below which networks count as alike; 0 never stops.
@@ -28,7 +29,8 @@ class DiversityStopping(keras.callbacks.Callback):
             not.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range; or, as `fit` begins, the model is no sampler, or
+            one that trains in the gauge.
 
     Example:
         >>> gan = HyperGAN(model)
@@ -56,6 +58,14 @@ class DiversityStopping(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Forget an earlier training."""
+        if not isinstance(self.model, WeightSampler):
+            raise ValueError("DiversityStopping is for samplers: this model is one network.")
+        if self.model.trains_in_gauge:
+            raise ValueError(
+                f"The gauge fixes the norms of networks while {type(self.model).__name__} trains, "
+                "so that their spread says nothing: monitor diversity_loss, or make the sampler "
+                "with gauge=False."
+            )
         self.stopped_epoch = None
         self._highest, self._epochs_alike = 0.0, 0
 

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from small_samplers import LOGITS, deep_ensemble
+import tensorflow as tf
+from small_samplers import LOGITS, deep_ensemble, hypernetwork
 
 import hypernet_tf as hn
 
@@ -68,3 +69,34 @@ def test_a_single_network_has_no_spread(blobs):
 def test_mistakes_are_one_line(options, message):
     with pytest.raises(ValueError, match=message):
         hn.DiversityStopping(**options)
+
+
+def test_networks_whose_norms_the_gauge_fixes_are_refused(blobs):
+    sampler = hypernetwork()
+    sampler.compile("adam", LOGITS)
+    words = "^The gauge fixes the norms of networks while Hypernetwork trains, .* monitor divers"
+    with pytest.raises(ValueError, match=words):
+        sampler.fit(*blobs, epochs=1, verbose=0, callbacks=[hn.DiversityStopping()])
+    assert sampler.step == 0
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    with pytest.raises(ValueError, match="is for samplers: this model is one network"):
+        model.fit(np.ones([2, 2]), np.ones([2, 1]), verbose=0, callbacks=[hn.DiversityStopping()])
+
+
+def test_each_training_begins_anew(blobs):
+    seen = []
+    stopping = hn.DiversityStopping(0.5, num_networks=3, seed=7)
+    sampler = deep_ensemble()
+    sampler.compile(keras.optimizers.SGD(0.0), LOGITS)
+    spread = sampler.norm_spread
+    sampler.norm_spread = lambda count, seed: seen.append((count, seed)) or spread(count, seed=seed)
+    options = {"batch_size": 96, "verbose": 0, "callbacks": [Spreads(), stopping]}
+    sampler.fit(*blobs, epochs=2, **options)
+    assert set(seen) == {(3, 7)}
+    for variable in sampler.theta:  # a smaller spread than before
+        variable.assign(tf.ones_like(variable))
+    stopping.on_train_begin()
+    assert stopping.stopped_epoch is None
+    stopping.on_epoch_end(0, {})
+    assert stopping.stopped_epoch is None
