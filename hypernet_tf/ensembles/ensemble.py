@@ -129,7 +129,7 @@ class Ensemble:
             >>> together = Ensemble.concatenate([first.sample(100), second.sample(100)])
             >>> together.evaluate(x_test, y_test).majority_vote_accuracy
         """
-        ensembles = list(ensembles)
+        ensembles = [require_ensemble(one, "concatenate()") for one in ensembles]
         if not ensembles:
             raise ValueError("No ensembles to concatenate: give at least one.")
         first = ensembles[0]
@@ -180,17 +180,18 @@ class Ensemble:
             )
 
     def _run(
-        self, examples: Examples, batch_size: int | None, verbose: int
+        self, examples: Examples, batch_size: int | None, verbose: int, target: Target | None = None
     ) -> Iterator[tuple[Any, Chunk]]:
         """Yields outputs [N, b, ...] and the examples, for consecutive chunks of examples."""
+        target = target or self.target
         self.check_batch_norm()
         if batch_size is None:
             batch_size = self._examples_at_once(examples)
         begin = 0
         for outputs, chunk in inference.run(
-            self.target, self.weights, examples, batch_size=batch_size, verbose=verbose
+            target, self.weights, examples, batch_size=batch_size, verbose=verbose
         ):
-            require_numbers(outputs, chunk.x, logits="logits" in self.target.outputs, begin=begin)
+            require_numbers(outputs, chunk.x, logits="logits" in target.outputs, begin=begin)
             begin += chunk.size
             yield outputs, chunk
 
@@ -234,7 +235,9 @@ class Ensemble:
 
     def log_probabilities_of(self, outputs: tf.Tensor) -> tf.Tensor:
         """Log-probabilities [N, ..., C] of outputs of the target, at the ensemble's temperature."""
-        log_p = self.target.log_probabilities(outputs)
+        return self._at_temperature(self.target.log_probabilities(outputs))
+
+    def _at_temperature(self, log_p: tf.Tensor) -> tf.Tensor:
         return log_p if self.temperature == 1.0 else tf.nn.log_softmax(log_p / self.temperature)
 
     def _logits(self, outputs: Any) -> Any:
@@ -249,15 +252,23 @@ class Ensemble:
     def _run_classes(
         self, examples: Examples, batch_size: int | None, verbose: int
     ) -> Iterator[tuple[np.ndarray, Chunk]]:
-        """Yields log-probabilities [N, b, C] and the examples, for chunks of examples."""
-        for outputs, chunk in self._run(examples, batch_size, verbose):
+        """Yields log-probabilities [N, b, C] and the examples, for chunks of examples.
+
+        They are computed from logits where there are some: a probability near 1 rounds to 1.
+        """
+        target = self.target.with_logits
+        for outputs, chunk in self._run(examples, batch_size, verbose, target):
             (values,) = keras.tree.flatten(outputs)
-            yield self.log_probabilities_of(tf.constant(values)).numpy(), chunk
+            yield self._at_temperature(target.log_probabilities(tf.constant(values))).numpy(), chunk
 
     def _run_predictions(
         self, examples: Examples, batch_size: int | None, verbose: int
     ) -> Iterator[Predictions]:
         """Yields predictions for chunks of examples."""
+        if self.target.outputs != "logits":
+            runs = self._run_classes(examples, batch_size, verbose)
+            yield from (Predictions(log_p) for log_p, _ in runs)
+            return
         for outputs, _ in self._run(examples, batch_size, verbose):
             (values,) = keras.tree.flatten(outputs)
             log_p = self.log_probabilities_of(tf.constant(values)).numpy()
@@ -297,8 +308,8 @@ class Ensemble:
         Where each example has several choices, [N, M, L, 2], [N, M, height, width, C] or
         [N, M, height, width, L, 2].
 
-        If the target ends in probabilities, a probability of 0 counts as 1.2e-38, the smallest
-        normal float32.
+        They are computed from the logits of a last softmax or sigmoid. Of other probabilities, one
+        of 0 counts as 1.2e-38, the smallest normal float32.
 
         Args:
             x: Inputs [M, ...] or a data set.
@@ -685,6 +696,23 @@ class Ensemble:
             batch_norm_updated=bool(config.get("batch_norm_updated")),
             temperature=config.get("temperature", 1.0),
         )
+
+
+def require_ensemble(value: Any, what: str) -> Ensemble:
+    """The value, if it is an ensemble.
+
+    Args:
+        value: What should be one.
+        what: What needs it, for the error.
+
+    Raises:
+        ValueError: It is something else, such as a sampler.
+    """
+    if not isinstance(value, Ensemble):
+        raise ValueError(
+            f"{what} needs an ensemble, as sampler.sample(10), not a {type(value).__name__}."
+        )
+    return value
 
 
 def _mask(target: Target, x: Any) -> Any:

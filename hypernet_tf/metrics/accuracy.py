@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logsumexp
 
 
 def concatenated(arrays: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
@@ -31,6 +33,34 @@ def concatenated(arrays: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
     return np.concatenate(arrays, axis)
 
 
+def check_log_probabilities(log_probabilities: ArrayLike, *ranks: int) -> np.ndarray:
+    """Log-probabilities as an array, if they can be some.
+
+    Args:
+        log_probabilities: Log-probabilities, in nats.
+        ranks: How many axes they may have: 2 for [M, C], 3 for [N, M, C].
+
+    Raises:
+        ValueError: They have other axes, or are not logarithms of probabilities.
+    """
+    array = np.asarray(log_probabilities)
+    if array.ndim not in ranks:
+        shapes = " or ".join(
+            {2: "[examples, classes]", 3: "[networks, examples, classes]"}[r] for r in ranks
+        )
+        raise ValueError(
+            f"Log-probabilities have the shape {list(array.shape)}: give {shapes}; "
+            "mean_log_probabilities makes one prediction of those of several networks."
+        )
+    # Rounding in half precision takes the largest a little above 0.
+    if array.size and (largest := array.max()) > 1e-2:
+        raise ValueError(
+            f"These are no log-probabilities, the largest is {largest:.3g}: give their logarithm, "
+            "or ensemble.log_probabilities(x)."
+        )
+    return array
+
+
 def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
     """Log of the mean probability over networks, [M, C]: log(1/N · sum_n exp(log p_n)).
 
@@ -44,8 +74,8 @@ def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
         return highest + np.log(total / len(log_probabilities))
 
 
-def check_labels(labels: np.ndarray, num_examples: int, num_classes: int) -> None:
-    """Check that each example has one label, which is one of the classes.
+def check_labels(labels: ArrayLike, num_examples: int, num_classes: int) -> np.ndarray:
+    """Labels as an array, if each example has one, which is one of the classes.
 
     Args:
         labels: Labels, to be integers [M] from 0 to C - 1.
@@ -55,9 +85,11 @@ def check_labels(labels: np.ndarray, num_examples: int, num_classes: int) -> Non
     Raises:
         ValueError: The labels have another shape, are not integers, or are out of range.
     """
+    labels = np.asarray(labels)
     valid = labels.shape == (num_examples,) and labels.dtype.kind in "iub"
     if not valid or labels.min(initial=0) < 0 or labels.max(initial=0) >= num_classes:
         raise ValueError(f"Labels must be integers [{num_examples}] from 0 to {num_classes - 1}.")
+    return labels
 
 
 def check_weights(sample_weight: np.ndarray | None, num_examples: int) -> np.ndarray | None:
@@ -118,7 +150,8 @@ def classification_accuracy(
     Raises:
         ValueError: The labels are not one class for each example.
     """
-    check_labels(labels, *log_probabilities.shape[-2:])
+    log_probabilities = check_log_probabilities(log_probabilities, 2, 3)
+    labels = check_labels(labels, *log_probabilities.shape[-2:])
     return mean_over_examples(correct(log_probabilities, labels), sample_weight)
 
 
@@ -132,7 +165,8 @@ def log_losses(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: The labels are not one class for each example.
     """
-    check_labels(labels, *log_probabilities.shape[-2:])
+    log_probabilities = check_log_probabilities(log_probabilities, 2, 3)
+    labels = check_labels(labels, *log_probabilities.shape[-2:])
     index = labels.astype(np.int64).reshape((1,) * (log_probabilities.ndim - 2) + (-1, 1))
     return -np.take_along_axis(log_probabilities, index, -1)[..., 0]
 
@@ -169,7 +203,8 @@ def brier_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
 
 
 def _brier_scores_but_1(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    check_labels(labels, *log_probabilities.shape)
+    log_probabilities = check_log_probabilities(log_probabilities, 2)
+    labels = check_labels(labels, *log_probabilities.shape)
     import tensorflow_probability as tfp  # takes seconds: only for those who use it
 
     return tfp.stats.brier_score(
@@ -231,7 +266,13 @@ def most_confident(log_probabilities: np.ndarray) -> np.ndarray:
     Returns:
         Classes [M]; the lowest class where several have the same probability.
     """
-    return log_probabilities.max(0).argmax(-1)
+    # By the odds: probabilities near 1 round to 1, those of the other classes do not.
+    top = log_probabilities.argmax(-1)
+    others = log_probabilities.astype(np.float64)
+    np.put_along_axis(others, top[..., None], -np.inf, -1)
+    with np.errstate(divide="ignore"):  # no other class is possible
+        odds = log_probabilities.max(-1) - logsumexp(others, -1)
+    return np.where(odds == odds.max(0), top, log_probabilities.shape[-1]).min(0)
 
 
 def confusion(
@@ -256,7 +297,7 @@ def confusion(
         array([[1, 1],
                [0, 1]])
     """
-    check_labels(labels, len(predictions), num_classes)
+    labels = check_labels(labels, len(predictions), num_classes)
     check_weights(sample_weight, len(predictions))
     return count_pairs(predictions, labels, num_classes, sample_weight)
 

@@ -12,7 +12,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hypernet_tf.metrics.accuracy import check_labels, check_weights, correct
+from hypernet_tf.metrics.accuracy import (
+    check_labels,
+    check_log_probabilities,
+    check_weights,
+    correct,
+)
 
 CALIBRATION_BINS = 15
 
@@ -126,7 +131,8 @@ def expected_calibration_error(
     Source: Naeini et al. 2015; Guo et al. 2017. `tfp.stats.expected_calibration_error` computes the
     same in float32, which loses digits of many examples, and knows no weights.
     """
-    check_labels(labels, *log_probabilities.shape)
+    log_probabilities = check_log_probabilities(log_probabilities, 2)
+    labels = check_labels(labels, *log_probabilities.shape)
     if np.isnan(log_probabilities).any():
         return float("nan")
     return error_of_bins(reliability(log_probabilities, labels, bins, sample_weight))
@@ -183,5 +189,6 @@ def _error_of_quantile_bins() -> Callable:
 
 def _confidence(log_probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log of the highest probability in float64 [M], and whether its class is the label [M]."""
-    check_labels(labels, *log_probabilities.shape)
+    log_probabilities = check_log_probabilities(log_probabilities, 2)
+    labels = check_labels(labels, *log_probabilities.shape)
     return log_probabilities.max(-1).astype(np.float64), correct(log_probabilities, labels)

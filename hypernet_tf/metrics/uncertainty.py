@@ -17,7 +17,12 @@ import numpy as np
 import tensorflow as tf
 from scipy.special import entr, logsumexp
 
-from hypernet_tf.metrics.accuracy import concatenated, mean_log_probabilities, votes
+from hypernet_tf.metrics.accuracy import (
+    check_log_probabilities,
+    concatenated,
+    mean_log_probabilities,
+    votes,
+)
 
 
 class Predictions(NamedTuple):
@@ -160,6 +165,7 @@ def predictive_entropy(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3)
     # In float64 before the mean: float32 loses most of the difference to the expected entropy.
     mean = mean_log_probabilities(log_probabilities.astype(np.float64))
     return entr(np.exp(mean)).sum(-1)
@@ -173,6 +179,7 @@ def expected_entropy(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3)
     return entr(np.exp(log_probabilities, dtype=np.float64)).sum(-1).mean(0)
 
 
@@ -189,6 +196,7 @@ def mutual_information(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Houlsby et al. 2011, "Bayesian Active Learning for Classification and Preference
     Learning", equation 2.
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3)
     if len(log_probabilities) == 1:
         return np.zeros(log_probabilities.shape[1])
     difference = predictive_entropy(log_probabilities) - expected_entropy(log_probabilities)
@@ -203,6 +211,7 @@ def probability_variance(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3)
     return np.exp(log_probabilities, dtype=np.float64).var(0).sum(-1)
 
 
@@ -217,9 +226,11 @@ def least_confidence(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Hendrycks and Gimpel 2017, "A Baseline for Detecting Misclassified and
     Out-of-Distribution Examples in Neural Networks".
     """
-    # In float64: a small difference from 1 would be that of the most confident network alone.
-    mean = mean_log_probabilities(log_probabilities.astype(np.float64))
-    return -np.expm1(np.minimum(mean.max(-1), 0.0))
+    log_probabilities = check_log_probabilities(log_probabilities, 3)
+    # The sum of the other classes: a probability near 1 rounds to 1.
+    p = np.exp(mean_log_probabilities(log_probabilities.astype(np.float64)))
+    np.put_along_axis(p, p.argmax(-1, keepdims=True), 0.0, -1)
+    return p.sum(-1)
 
 
 def variation_ratio(log_probabilities: np.ndarray) -> np.ndarray:
@@ -234,6 +245,7 @@ def variation_ratio(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Freeman 1965, "Elementary Applied Statistics"; Gal 2016, "Uncertainty in Deep Learning",
     equation 3.19.
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3)
     num_networks, _, num_classes = log_probabilities.shape
     return 1.0 - votes(log_probabilities.argmax(-1), num_classes).max(-1) / num_networks
 
@@ -251,6 +263,11 @@ def energy(logits: np.ndarray) -> np.ndarray:
     Source: Liu et al. 2020, "Energy-based Out-of-distribution Detection", equation 4, at
     temperature 1; for an ensemble of the mean logits, as `EnergyCriterion` of Torch-Uncertainty.
     """
+    logits = np.asarray(logits)
+    if logits.ndim != 3:
+        raise ValueError(
+            f"Logits have the shape {list(logits.shape)}: give [networks, examples, classes]."
+        )
     return -logsumexp(logits.mean(0, dtype=np.float64), axis=-1)
 
 
@@ -268,6 +285,12 @@ def _entropy(log_p: tf.Tensor) -> tf.Tensor:
 
 def _expected_entropy(log_p: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(_entropy(log_p), 0)
+
+
+def _least_confidence(p: tf.Tensor) -> tf.Tensor:
+    """The sum of all classes but the highest, of probabilities [M, C]."""
+    others = tf.one_hot(tf.argmax(p, -1), p.shape[-1], on_value=0.0, off_value=1.0, dtype=p.dtype)
+    return tf.reduce_sum(p * others, -1)
 
 
 def _largest_vote(log_p: tf.Tensor) -> tf.Tensor:
@@ -311,7 +334,7 @@ _TABLE = (
         "least_confidence",
         "1 - highest mean probability",
         least_confidence,
-        lambda log_p: -tf.math.expm1(tf.minimum(tf.reduce_max(_mean(log_p), -1), 0.0)),
+        lambda log_p: _least_confidence(tf.exp(_mean(log_p))),
     ),
     Score(
         "variation_ratio",

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy.special import log_softmax
 from small_ensembles import (
     CLASSES,
     CLASSIFIERS,
@@ -61,25 +62,35 @@ def test_log_probabilities_and_vote_equal_the_loop(classifier, x):
 
 
 def test_extreme_outputs_have_finite_logarithms(x):
-    """Exact for logits; the smallest float32 where a softmax or a sigmoid rounds to 0."""
+    """Exact, also where a softmax or a sigmoid rounds to 0 or 1."""
     for kind in CLASSIFIERS:
         model, outputs = MODELS[kind]
         ensemble = ensemble_of(model(), outputs, scale=40.0)
         log_p = ensemble.log_probabilities(x)
-        if outputs == "logits":
-            logits = ensemble.outputs(x).astype(np.float64)
-            if kind == "one logit":
-                logits = np.concatenate([0 * logits, logits], -1)
-            least = (logits - logits.max(-1, keepdims=True)).min()
-        else:
-            least = np.log(np.finfo(np.float32).tiny)
-        assert least < -80
-        assert log_p.min() == pytest.approx(least, rel=1e-6)
+        without = hn.Ensemble(ensemble.target.with_logits, ensemble.weights)
+        logits = without.outputs(x).astype(np.float64)
+        if logits.shape[-1] == 1:
+            logits = np.concatenate([0 * logits, logits], -1)
+        expected = log_softmax(logits, -1)
+        assert expected.min() < -80, kind
+        np.testing.assert_allclose(log_p, expected, rtol=1e-5, atol=1e-5)
         assert log_p.max() <= 0
         y = np.arange(EXAMPLES) % ensemble.target.classes
         result = ensemble.evaluate(x, y)
         likelihood = -np.mean(np.take_along_axis(log_p, y[None, :, None], -1), (1, 2))
         np.testing.assert_allclose(result.member_negative_log_likelihood, likelihood, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_sure_sigmoid_is_as_wrong_about_either_class(policy):
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, "sigmoid", dtype=policy)])
+    target = hn.Target(model)
+    ensemble = hn.Ensemble(target, target.unflatten(tf.constant([[1.0, 0.0]])))
+    x = np.array([[20.0], [-20.0]], "float32")
+    losses = hn.metrics.log_losses(ensemble.log_probabilities(x), np.array([0, 1]))
+    np.testing.assert_allclose(losses, [[20.0, 20.0]], rtol=1e-6)
+    again = hn.metrics.log_losses(ensemble.predictions(x).log_probabilities, np.array([0, 1]))
+    np.testing.assert_array_equal(again, losses)
 
 
 def test_half_precision_has_finite_logarithms():
@@ -378,3 +389,19 @@ def test_outputs_of_several_sizes_are_one_line():
         with pytest.raises(ValueError) as error:
             run(data)
         assert "run examples of one size at a time" in one_line(error)
+
+
+def test_a_sampler_is_no_ensemble():
+    sampler = hn.DeepEnsemble(MODELS["logits"][0](), num_networks=2)
+    control = hn.NoiseControl(sampler.target)
+    for use, what in (
+        (lambda: hn.Ensemble.concatenate([sampler, sampler]), r"concatenate\(\)"),
+        (lambda: hn.distill(sampler, np.zeros([2, 2])), "Distillation"),
+        (lambda: hn.APD(sampler.target, ensemble=sampler), "APD"),
+        (lambda: control.match(sampler), r"match\(\)"),
+        (lambda: hn.analysis.direct_path(sampler, sampler), "A path between weights"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^{what} needs an ensemble, as sampler\.sample\(10\)"
+        ):
+            use()

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.special
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ def choices(draw):
 def test_every_function_is_tested():
     names = functions_of(accuracy)
     source = inspect.getsource(sys.modules[__name__])
-    assert len(names) == 17
+    assert len(names) == 18
     assert [name for name in names if f"accuracy.{name}(" not in source] == []
 
 
@@ -152,6 +153,39 @@ def test_most_confident_equals_a_loop(drawn):
     for example in range(log_p.shape[1]):
         best = max(log_p[:, example], key=lambda network: network.max())
         assert result[example] == best.argmax()
+
+
+def test_the_most_confident_network_is_found_where_confidence_rounds_to_1():
+    logits = np.array([[[20.0, 0.0, 0.0]], [[0.0, 40.0, 0.0]], [[0.0, 0.0, 30.0]]], "float32")
+    assert accuracy.most_confident(scipy.special.log_softmax(logits, -1)) == [1]
+
+
+# ---- what is no log-probability ----------------------------------------------------------------
+
+
+def test_probabilities_and_other_shapes_are_refused():
+    p, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), [0, 1]
+    functions = (
+        accuracy.classification_accuracy,
+        accuracy.negative_log_likelihood,
+        accuracy.brier_score,
+        calibration.expected_calibration_error,
+        calibration.adaptive_calibration_error,
+        calibration.reliability,
+    )
+    for function in functions:
+        function(np.log(p).tolist(), labels)  # lists are arrays
+        with pytest.raises(ValueError, match=r"no log-probabilities, the largest is 0\.9: give th"):
+            function(p, labels)
+        with pytest.raises(ValueError, match=r"have the shape \[2\]: give \[examples, classes\]"):
+            function(np.log(p[0]), labels)
+    for function in functions[2:]:
+        with pytest.raises(ValueError, match=r"have the shape \[1, 2, 2\]: give \[examples, cl"):
+            function(np.log(p)[None], labels)
+    with pytest.raises(ValueError, match=r"the shape \[2, 2\]: give \[networks, examples, c"):
+        accuracy.check_log_probabilities(np.log(p), 3)
+    rounded = np.log(np.array([[1.003, 0.1]], "float32"))  # as half precision rounds
+    assert accuracy.check_log_probabilities(rounded, 2) is rounded
 
 
 # ---- Brier score -----------------------------------------------------------------------------

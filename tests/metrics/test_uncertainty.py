@@ -211,6 +211,16 @@ def test_the_order_of_networks_and_classes_has_no_effect(drawn, random):
         np.testing.assert_allclose(shuffled, values, rtol=1e-9, atol=1e-12)
 
 
+def test_confidence_that_rounds_to_1_keeps_its_order():
+    logits = np.array([[[20.0, 0.0, 0.0], [25.0, 0.0, 0.0]]], "float32")
+    log_p = scipy.special.log_softmax(logits, -1)
+    assert (log_p.max(-1) == 0).all()
+    expected = 2 / (np.exp([20.0, 25.0]) + 2)
+    np.testing.assert_allclose(uncertainty.least_confidence(log_p), expected, rtol=1e-5)
+    in_graph = uncertainty.SCORES["least_confidence"].in_graph(tf.constant(log_p, tf.float64))
+    np.testing.assert_allclose(in_graph, expected, rtol=1e-5)
+
+
 def test_confidence_near_1_is_that_of_the_mean():
     p = np.array([1e-12, 2e-8])  # of the unlikely class by each network
     log_p = np.log(np.stack([1 - p, p], -1))[:, None].astype(np.float32)
