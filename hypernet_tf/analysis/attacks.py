@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from hypernet_tf.ensembles.ensemble import Ensemble, require_numbers
+from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_numbers
 from hypernet_tf.ensembles.evaluation import integer_labels
 from hypernet_tf.ensembles.examples import Examples, check_inputs
 from hypernet_tf.ensembles.inference import examples_at_once
@@ -24,6 +24,8 @@ from hypernet_tf.targets import Target, WeightSet
 
 # Sizes of attacks: 0, 2, ..., 58 of 255 grey values.
 EPSILONS = np.arange(0, 60, 2) / 255
+# Pixels that are normalised, by mean and deviation, have no larger range.
+_NORMALISED = 32.0
 
 
 def fast_gradient_method(
@@ -187,9 +189,19 @@ def adversarial_success(
         >>> success = adversarial_success(sample, x_test[:100], y_test[:100])
         >>> success.network, success.ensemble
     """
+    if isinstance(sample, (Ensemble, keras.Model)) or not callable(sample):
+        raise ValueError(
+            "An attack samples networks itself: give a function, "
+            "lambda count, seed: sampler.sample(count, seed=seed)."
+        )
     rng, seeds = np.random.default_rng(seed), itertools.count(seed)
     target = sample(1, next(seeds)).target
     x, y = _images_and_labels(target, x, y, clip)
+    if clip is None and np.ptp(x) > _NORMALISED:
+        raise ValueError(
+            f"Pixels are from {x.min():g} to {x.max():g}: give clip, their range, and sizes in "
+            "their units; or pixels from 0 to 1."
+        )
     num_classes = target.require_classes("an attack")
     wrong_classes = (y + rng.integers(1, num_classes, len(y))) % num_classes
     epsilons = _checked_sizes("epsilons", epsilons, _pixel_range(clip or (0.0, 1.0)))
@@ -359,9 +371,7 @@ def _networks_at(networks: Networks) -> Callable[[int], Ensemble]:
     if isinstance(networks, Ensemble):
         return lambda step: networks
     if isinstance(networks, keras.Model) or not callable(networks):
-        raise ValueError(
-            f"An attack needs an ensemble, as sampler.sample(10), not a {type(networks).__name__}."
-        )
+        require_ensemble(networks, "An attack")
     return networks
 
 
@@ -456,10 +466,7 @@ def attack_detection(
     """
     if "targeted" in attack:
         raise ValueError("Attacks lead away from the labels here: leave out targeted.")
-    if not isinstance(judge, Ensemble):
-        raise ValueError(
-            f"The judge is an ensemble, as sampler.sample(100), not a {type(judge).__name__}."
-        )
+    require_ensemble(judge, "Judging")
     at = _networks_at(networks)
     clip = attack.get("clip", (0.0, 1.0))
     x, y = _images_and_labels(judge.target, x, y, clip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble
 from hypernet_tf.ensembles.examples import Examples
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
@@ -92,6 +93,7 @@ def distill(
     arXiv 1503.02531.
     """
     settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    require_ensemble(ensemble, "Distillation")
     _check(ensemble.target, soft_targets, temperature, **settings)
     target, network = _student(student, ensemble, seed)
     given = Examples(x, sample_weight=sample_weight, weighted=True).in_memory()
@@ -243,8 +245,8 @@ def _of_losses(sample_weight: np.ndarray, target: Target) -> np.ndarray:
 def _check(target: Target, soft_targets: bool, temperature: float, **settings: int) -> None:
     for name, value in settings.items():
         least = 0 if name == "seed" else 1
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, not {value}.")
+        if not isinstance(value, numbers.Integral) or value < least:
+            raise ValueError(f"{name} must be at least {least}, a whole number, not {value}.")
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature must be a number above 0, not {temperature}.")
     if len(keras.tree.flatten(target.plan.outputs)) != 1:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble
 from hypernet_tf.targets import Target, WeightSet
 
 
@@ -35,6 +35,8 @@ def direct_path(starts: Ensemble, ends: Ensemble, points: int = 40) -> Ensemble:
         >>> line = direct_path(ensemble[:10], ensemble[10:20])
         >>> line.evaluate(x, y).member_accuracy.reshape(10, 40)
     """
+    for one in (starts, ends):
+        require_ensemble(one, "A path between weights")
     if len(starts) != len(ends):
         raise ValueError(f"{len(starts)} starts for {len(ends)} ends: give as many of both.")
     t = _positions(points)

@@ -378,7 +378,8 @@ def _like_predictions(values: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     if sizes(values.shape[1:]) != sizes(outputs.shape[2:]):
         raise ValueError(
             f"Values of shape {list(values.shape[1:])} do not match predictions of shape "
-            f"{list(outputs.shape[2:])}."
+            f"{list(outputs.shape[2:])}: reshape them; or if they are classes, make the target "
+            "with Target(model, outputs='logits')."
         )
     return values.reshape(outputs.shape[1:])
 

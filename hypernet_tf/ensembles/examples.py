@@ -402,6 +402,8 @@ def some_inputs(x: Any, count: int) -> Any:
             size += len(keras.tree.flatten(inputs[-1])[0])
             if size >= count:
                 break
+        if not inputs:
+            raise ValueError("The data set has no batch: give it examples, and repeat() them.")
         return keras.tree.map_structure(lambda *t: np.concatenate(t)[:count], *inputs)
     if not all(hasattr(array, "shape") for array in keras.tree.flatten(x)):
         return None

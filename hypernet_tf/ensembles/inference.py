@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,16 @@ _NETWORKS_AT_ONCE = 32
 _EXAMPLES_AT_ONCE = 48
 
 
+def check_batch_size(batch_size: Any) -> None:
+    """Check that a batch has a whole number of examples.
+
+    Raises:
+        ValueError: It has not, or none.
+    """
+    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, a whole number, not {batch_size}.")
+
+
 def plan(
     activations: int, num_networks: int, num_examples: int | None, batch_size: int | None
 ) -> tuple[int, int]:
@@ -36,10 +47,10 @@ def plan(
         batch_size: Number of examples that run at once; None chooses it.
 
     Raises:
-        ValueError: batch_size is below 1.
+        ValueError: batch_size is not a whole number, or below 1.
     """
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
+    if batch_size is not None:
+        check_batch_size(batch_size)
     budget = examples_at_once(activations, 1)  # networks x examples
     least = batch_size or _EXAMPLES_AT_ONCE
     least = least if num_examples is None else min(least, num_examples)
@@ -135,6 +146,7 @@ def batch_statistics(
     Raises:
         ValueError: Inputs have NaN or infinity.
     """
+    check_batch_size(batch_size)
     num_networks, _ = _plan_of(target, weights, examples, batch_size)
     parts = _parts(weights, num_networks)
     for _, some in parts:

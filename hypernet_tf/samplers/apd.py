@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble
 from hypernet_tf.samplers.batching import Share
 from hypernet_tf.samplers.checks import (
     check_count,
@@ -148,6 +148,7 @@ class APD(LatentSampler):
             ValueError: There are fewer networks than a step draws, they are of another target, or
                 their weights are not finite.
         """
+        require_ensemble(ensemble, "APD")
         if not self.target.has_weights_of(ensemble.target):
             raise ValueError("Cannot learn networks of another target: give networks of this one.")
         if any(isinstance(one, NetworkDropout) for one in ensemble.target.plan.operations):

@@ -209,6 +209,7 @@ class WeightSampler(keras.Model, abc.ABC):
         self.prior_scale, self.seed, self.gauge_epsilon = prior_scale, seed, gauge_epsilon
         self.shared_inputs = bool(shared_inputs)
         self._given_gauge = self._gauge_options = dict(gauge) if isinstance(gauge, dict) else gauge
+        self.trains_in_gauge = self.trains_in_gauge and gauge is not False
         self._terms = self.diversity + (
             [] if prior_scale is None else [NegativeLogPrior(prior_scale)]
         )
@@ -584,6 +585,14 @@ class WeightSampler(keras.Model, abc.ABC):
         if all(hasattr(leaf, "shape") for leaf in keras.tree.flatten(x)):
             self.target.check_inputs(x)
 
+    def _check_labels(self, x: Any, y: Any) -> Any:
+        """Check labels as far as they are in memory; returns some of them."""
+        labels = some_labels(x, y)
+        if self.compiled:
+            is_whole = isinstance(y, (np.ndarray, tf.Tensor)) or hasattr(y, "__array__")
+            check_labels(self.loss, y if is_whole else labels, self.target)
+        return labels
+
     def fit(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.fit`; see the class for what a batch is and what the history has.
 
@@ -596,11 +605,12 @@ class WeightSampler(keras.Model, abc.ABC):
         if self.target.statistics and self._keeps_inputs:
             some = some_inputs(trained_inputs(x, given), BATCH_NORM_EXAMPLES)
             self._batch_norm_data = self._batch_norm_data if some is None else some
-        if given.get("validation_data") is not None:
-            self._check_batch_norm_data()  # now, rather than after the first epoch
-        labels = some_labels(x, y)
-        if self.compiled:
-            check_labels(self.loss, y if isinstance(y, np.ndarray) else labels, self.target)
+        labels = self._check_labels(x, y)
+        if given.get("validation_data") is not None:  # now, rather than after the first epoch
+            self._check_batch_norm_data()
+            x_val, y_val = _inputs_and_labels(given["validation_data"])
+            self._check_inputs(x_val)
+            self._check_labels(x_val, y_val)
         if self.compiled and self._distribute_strategy is None and labels is not None:
             self.build_metrics(labels)  # a first step that makes variables would be traced twice
         return super().fit(x, y, *args, **kwargs)
@@ -835,9 +845,11 @@ class WeightSampler(keras.Model, abc.ABC):
             a dict by these names.
 
         Raises:
-            ValueError: The inputs do not have the shape that the target takes.
+            ValueError: The inputs do not have the shape that the target takes, or the labels are
+                none that the loss takes.
         """
         self._check_inputs(x)
+        self._check_labels(x, y)
         with self._evaluation_mode():
             results = super().evaluate(x, y, *args, return_dict=True, **kwargs)
         return results if return_dict else [results[name] for name in self._evaluation.results()]
@@ -996,3 +1008,8 @@ def _rest(tensor: tf.Tensor, axes: int) -> list:
     """The shape of a tensor without its first axes."""
     shape, dynamic = tensor.shape[axes:], tf.shape(tensor)
     return [dynamic[axes + i] if size is None else size for i, size in enumerate(shape)]
+
+
+def _inputs_and_labels(data: Any) -> tuple[Any, Any]:
+    """Inputs and labels of `validation_data`; of a data set they are in the data set."""
+    return keras.utils.unpack_x_y_sample_weight(data)[:2] if type(data) is tuple else (data, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import keras
@@ -46,9 +47,9 @@ _OF_LABELS = ("crossentropy", "ce")
 
 
 def _known(loss: Any) -> Any:
-    """The loss that a name means, where Keras does not need the labels to tell."""
+    """The loss that a name or a class means, where Keras does not need the labels to tell."""
     is_name = isinstance(loss, str) and loss not in _OF_LABELS
-    return keras.losses.get(loss) if is_name else loss
+    return keras.losses.get(loss) if is_name or inspect.isclass(loss) else loss
 
 
 def check_loss(loss: Any, target: Target) -> Outputs | None:
@@ -191,9 +192,15 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
     is_numbers = sparse and given in (wanted[:-1], (*wanted[:-1], 1))
     # A loss may leave out examples of a class that is none, such as -1.
     leaves_out = getattr(loss, "ignore_class", None) is not None
-    if is_numbers and isinstance(y, np.ndarray) and not leaves_out:
+    if is_numbers and not isinstance(y, tf.TensorSpec) and not leaves_out:
+        y = np.asarray(y)
+        if y.dtype.kind not in "iubf":
+            raise ValueError("Labels are no numbers: number the classes from 0.")
+        if (y != np.floor(y)).any():  # NaN, too
+            raise ValueError("Labels are numbers of classes, and some are not whole: round them.")
         low, high, classes = y.min(initial=0), y.max(initial=0), int(wanted[-1] or 0)
         if low < 0 or high >= classes:
+            low = y.min()
             raise ValueError(
                 f"Labels run from {low} to {high}, but the target has {classes} classes: number "
                 f"them from 0 to {classes - 1}."

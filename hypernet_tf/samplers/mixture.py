@@ -49,6 +49,11 @@ class Mixture(LatentSampler):
         samplers = list(samplers)
         if not samplers:
             raise ValueError("A mixture of no samplers: give at least one.")
+        if len({id(sampler) for sampler in samplers}) < len(samplers):
+            raise ValueError(
+                "A mixture has one sampler twice: make new ones, "
+                "[Hypernetwork(model) for _ in range(4)]."
+            )
         first = samplers[0]
         methods = (
             "extra_loss",

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
-from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
@@ -128,6 +128,7 @@ class NoiseControl(LatentSampler):
             ValueError: There is one network, or the networks are of another target, or two of them
                 are equal, in a layer if each has a scale.
         """
+        require_ensemble(ensemble, "match()")
         if not self.target.has_weights_of(ensemble.target):
             raise ValueError("Cannot match networks of another target: give networks of this one.")
         if len(ensemble) < 2:

@@ -275,7 +275,11 @@ def in_order(tensors: Any, expected: Any, names: list[str]) -> list[Any]:
     if isinstance(tensors, dict):
         keys = list(expected) if isinstance(expected, dict) else names
         if missing := [key for key in keys if key not in tensors]:
-            raise ValueError(f"Inputs are missing: also give the target {', '.join(missing)}.")
+            raise ValueError(
+                f"Inputs are missing: also give the target {', '.join(missing)}. Given are "
+                f"{', '.join(map(str, tensors))}; a data set of dictionaries with labels becomes "
+                "one of (x, y) by data_set.map(lambda d: (d['image'], d['label']))."
+            )
         chosen = {key: tensors[key] for key in keys}
         tensors = chosen if isinstance(expected, dict) else list(chosen.values())
     flat = keras.tree.flatten(tensors)

@@ -515,6 +515,12 @@ class Target:
         refs = keras.tree.flatten(self.plan.inputs)
         for tensor, ref in zip(self.inputs_in_order(inputs), refs, strict=True):
             given, expected = tf.TensorShape(tensor.shape), self.plan.shapes[ref]
+            if given.rank is None:
+                raise ValueError(
+                    "The data set does not know the shape of its inputs: give from_generator an "
+                    "output_signature, or let a map return tf.ensure_shape(x, "
+                    f"{[None, *expected]})."
+                )
             if not given.is_compatible_with([None, *expected]):
                 sizes = ", ".join(["M", *map(str, expected)])
                 raise ValueError(

@@ -94,7 +94,13 @@ class Checkpoints:
             raise CheckpointError(advice) from error
         if not whole:
             raise CheckpointError(advice)
-        return keras.saving.load_model(newest / _MODEL), record
+        try:
+            return keras.saving.load_model(newest / _MODEL), record
+        except (TypeError, ValueError) as error:  # whole, but its classes are others by now
+            raise CheckpointError(
+                f"Checkpoint {newest} was written by another version of the package or of an "
+                "extension: go on with that version, or train again in another folder."
+            ) from error
 
 
 def _digest(path: pathlib.Path) -> str:

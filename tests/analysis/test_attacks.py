@@ -260,8 +260,16 @@ class TestProjectedGradient:
         x, y = random_images(4)
         with pytest.raises(ValueError, match=r"^An attack needs an ensemble, as sampler\.sample\("):
             projected_gradient(sampler, x, y, 0.1)
-        with pytest.raises(ValueError, match=r"^The judge is an ensemble, as sampler\.sample\("):
+        with pytest.raises(ValueError, match=r"^Judging needs an ensemble, as sampler\.sample\("):
             attack_detection(ensemble, sampler, x, y, [0.1])
+        for given in (sampler, ensemble, 7):
+            with pytest.raises(ValueError, match=r"samples networks itself: give a function, lamb"):
+                adversarial_success(given, x, y)
+
+    def test_pixels_of_another_range_need_it(self, ensemble):
+        x, y = random_images(4)
+        with pytest.raises(ValueError, match=r"^Pixels are from .*: give clip, their range, and s"):
+            adversarial_success(lambda *_: ensemble[:1], 255 * x, y)
 
     @pytest.mark.parametrize("temperature", [1.0, 0.02])
     @pytest.mark.parametrize("count", [1, 3])

@@ -361,9 +361,10 @@ MISTAKES = {
         {"temperature": 2.0},
     ),
     "temperature must be a number above 0, not 0.": ("logits", {"temperature": 0}),
-    "epochs must be at least 1, not 0.": ("logits", {"epochs": 0}),
-    "batch_size must be at least 1, not -1.": ("logits", {"batch_size": -1}),
-    "seed must be at least 0, not -1.": ("logits", {"seed": -1}),
+    "epochs must be at least 1, a whole number, not 0.": ("logits", {"epochs": 0}),
+    "epochs must be at least 1, a whole number, not None.": ("logits", {"epochs": None}),
+    "batch_size must be at least 1, a whole number, not -1.": ("logits", {"batch_size": -1}),
+    "seed must be at least 0, a whole number, not -1.": ("logits", {"seed": -1}),
     "There are no examples to run on.": ("logits", {"x": np.zeros([0, 2])}),
     "Sample weights must be numbers [96], one for each example.": (
         "logits",

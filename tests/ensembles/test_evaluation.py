@@ -150,7 +150,10 @@ def test_labels_of_every_form(cases, x):
         binary.ensemble.evaluate(x, np.full(EXAMPLES, 2))
     with pytest.raises(ValueError) as error:
         cases["values"].ensemble.evaluate(x, np.zeros([EXAMPLES, 3]))
-    assert one_line(error) == "Values of shape [3] do not match predictions of shape [2]."
+    assert one_line(error) == (
+        "Values of shape [3] do not match predictions of shape [2]: reshape them; or if they are "
+        "classes, make the target with Target(model, outputs='logits')."
+    )
 
 
 def test_uncertainty_does_not_depend_on_chunks(cases, x):

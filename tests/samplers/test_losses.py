@@ -83,7 +83,7 @@ def test_a_list_of_one_loss_is_that_loss(blobs):
     sampler.compile(loss=[LOGITS])
     assert sampler.target.outputs == "logits"
     np.testing.assert_allclose(sampler.predict(blobs[0]).sum(-1), 1, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"^Labels run from 0 to 7, but the target has 3 classes"):
+    with pytest.raises(ValueError, match=r"^Labels run from 5 to 7, but the target has 3 classes"):
         sampler.fit(blobs[0], blobs[1] + 5, verbose=0)
 
 
@@ -93,6 +93,15 @@ def test_compiling_again_forgets_what_the_loss_before_said_of_the_outputs():
     assert sampler.target.outputs == "logits"
     sampler.compile(loss="mse")
     assert sampler.target.outputs == "values"
+
+
+def test_a_class_of_losses_is_checked_as_its_name():
+    sampler = hypernetwork()
+    with pytest.raises(ValueError) as by_name:
+        sampler.compile(loss="sparse_categorical_crossentropy")
+    with pytest.raises(ValueError) as by_class:
+        sampler.compile(loss=keras.losses.SparseCategoricalCrossentropy)
+    assert str(by_class.value) == str(by_name.value)
 
 
 def test_labels_of_the_wrong_kind_are_one_line(blobs):
@@ -108,8 +117,24 @@ def test_labels_of_the_wrong_kind_are_one_line(blobs):
         with pytest.raises(ValueError, match=r"^The loss takes one-hot labels, .* numbers of cl"):
             sampler.fit(*given)
     sampler.compile(loss=LOGITS)
-    with pytest.raises(ValueError, match=r"^Labels run from 0 to 7, but the target has 3 classes"):
+    with pytest.raises(ValueError, match=r"^Labels run from 5 to 7, but the target has 3 classes"):
         sampler.fit(x, y % 3 + 5)
+    for broken, words in (
+        (y / 10, "some are not whole"),
+        (np.where(y == 1, np.nan, y), "some are not whole"),
+        (np.array(["a", "b"])[y % 2], "Labels are no numbers: number the classes from 0"),
+        (tf.constant(y + 1), "Labels run from 1 to 3, but the target has 3 classes"),
+    ):
+        for use in (
+            lambda labels=broken: sampler.fit(x, labels),
+            lambda labels=broken: sampler.evaluate(x, labels),
+            lambda labels=broken: sampler.fit(x, y, validation_data=(x, labels)),
+        ):
+            with pytest.raises(ValueError, match=words):
+                use()
+    with pytest.raises(ValueError, match="Inputs have shape"):
+        sampler.fit(x, y, validation_data=(x[:, :1], y))
+    assert sampler.step == 0
     leaving_out = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
     losses.check_labels(leaving_out, y - 1, sampler.target)
 

@@ -75,6 +75,8 @@ def test_samplers_that_do_not_fit():
         hn.Mixture([hypernetwork(latent_dim=4), hypernetwork(latent_dim=5)])
     with pytest.raises(ValueError, match=r"would leave out BHN\.extra_loss: mix hypernetworks"):
         hn.Mixture([hn.BHN(classifier(), num_data=10)])
+    with pytest.raises(ValueError, match=r"one sampler twice: make new ones, \[Hypernetwork\(mod"):
+        hn.Mixture([hypernetwork()] * 2)
     parts = [hypernetwork() for _ in range(2)]
     with pytest.raises(ValueError, match=r"A step of 3 networks has fewer than 2 for some of 2"):
         hn.Mixture(parts, num_networks=3)
@@ -91,7 +93,15 @@ def test_samplers_that_do_not_fit():
 
 
 def test_options_of_a_step_are_those_of_the_first():
-    options = {"lam": 7.0, "shared_inputs": True, "gauge_epsilon": 1e-6}
+    options = {
+        "lam": 7.0,
+        "lam_growth": 1.5,
+        "prior_scale": 2.0,
+        "gauge": {"softmax": False},
+        "shared_inputs": True,
+        "gauge_epsilon": 1e-6,
+        "seed": 5,
+    }
     mixture = hn.Mixture([hypernetwork(**options), hypernetwork()])
     assert {name: mixture.get_config()[name] for name in options} == options
     assert not hn.Mixture([hypernetwork(**options)], shared_inputs=False).shared_inputs

@@ -172,8 +172,14 @@ def test_a_dict_of_inputs_is_read_by_name():
     x = {"a": tf.zeros([B, 3]), "b": tf.ones([B, 3]), "unused": tf.ones([B])}
     assert_close(target(weights, x), target(weights, [x["b"], x["a"]]))
     assert not np.allclose(target(weights, x), target(weights, [x["a"], x["b"]]))
-    with one_line_error("Inputs are missing", "a."):
+    with one_line_error("Inputs are missing", "a. Given are b; a data set of dictionaries"):
         target(weights, {"b": x["b"]})
+
+
+def test_data_sets_that_do_not_know_their_shape_say_what_to_do():
+    target = hn.Target(CASES["conv_2d"]())
+    with pytest.raises(ValueError, match=r"does not know the shape of its inputs: give from_gene"):
+        target.check_inputs(tf.TensorSpec(None))
 
 
 def test_inputs_that_do_not_fit_raise():

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from small_training_runs import make
 
+import hypernet_tf as hn
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 
 
@@ -48,6 +49,20 @@ def test_a_folder_put_aside_is_no_checkpoint(tmp_path):
     shutil.copytree(tmp_path / "step-00000002", tmp_path / "step-00000004-damaged")
     assert checkpoints.latest_step() == 2
     assert checkpoints.load()[1] == {}
+
+
+def test_one_of_another_version_is_one_line(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(make(), 2, {})
+
+    def from_config(config):
+        raise TypeError("an argument that is not known\nin several lines")
+
+    monkeypatch.setattr(hn.Hypernetwork, "from_config", from_config)
+    with pytest.raises(CheckpointError) as error:
+        checkpoints.load()
+    assert "was written by another version of the package or of an ext" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture(scope="module")
