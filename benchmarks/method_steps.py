@@ -30,7 +30,7 @@ def main():
         config = preset("mnist", name, "paper")
         sampler = build_sampler(config, len(train))
         shared = sampler.shared_inputs
-        batch_size = config.images_per_network if shared else config.passes_per_step
+        batch_size = config.images_per_network if shared else config.images_per_step
         data = iter(batches(train, batch_size=batch_size, seed=0))
         sampler.make_train_function()
         methods[name], times[name] = (config, sampler, data), []

@@ -43,7 +43,7 @@ def prefixes(config: RunConfig) -> dict[str, Callable[[], Any]]:
     split = load(config, None).train
     sampler = build_sampler(config, 55_000)
     count = config.networks_per_step
-    size = config.images_per_network if sampler.shared_inputs else config.passes_per_step
+    size = config.images_per_network if sampler.shared_inputs else config.images_per_step
     x, y = tf.constant(split.x[:size]), tf.constant(split.y[:size])
     model = TARGETS[config.target].make(x.shape[1:], 10)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -119,7 +119,7 @@ def step_of(kind: str, config: RunConfig) -> Callable[[], object]:
     sampler = build_sampler(config, 55_000)
     # Where networks share their images, each of them runs on all.
     copies = config.networks_per_step if sampler.shared_inputs else 1
-    size = config.passes_per_step // copies
+    size = config.images_per_step // copies
     x, y = tf.constant(split.x[:size]), tf.constant(split.y[:size])
     if kind == "sampler":
         sampler.build_metrics(y[:2])  # as training does: a step that makes them is traced twice

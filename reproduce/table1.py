@@ -17,6 +17,7 @@ where it stopped, and trains nothing that is finished.
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -236,7 +237,8 @@ class Table1(Study):
             )
             for result in results
         }
-        return {"curves": curves, "claims": claims_of(numbers, self.target)}
+        num_images = results[0].metrics["dataset"]["test"]
+        return {"curves": curves, "claims": claims_of(numbers, self.target, num_images)}
 
     def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
         """Mean and vote of every column beside what else tells an ensemble; learning curves."""
@@ -318,8 +320,17 @@ LENET_CLAIMS = (
 )
 
 
-def claims_of(numbers: Numbers, target: str) -> list[dict[str, Any]]:
-    """Each claim, whether it holds, and the numbers behind it, as far as columns were trained."""
+def claims_of(numbers: Numbers, target: str, num_images: int) -> list[dict[str, Any]]:
+    """Each claim, whether it holds, and the numbers behind it, as far as columns were trained.
+
+    A difference of less than two standard errors decides nothing. The errors are those of two
+    samples of test images; the images are the same, so that this is on the careful side.
+
+    Args:
+        numbers: The numbers of the table.
+        target: Name of the target.
+        num_images: Number of test images.
+    """
     claims = []
     of_target = CLAIMS + (LENET_CLAIMS if target == "lenet" else ())
     for entry in ("hypernetwork-weights", "hypernetwork-outputs"):
@@ -329,13 +340,15 @@ def claims_of(numbers: Numbers, target: str) -> list[dict[str, Any]]:
             if len(values) < len(compared):
                 continue
             higher, lower = values
+            error = 2 * math.sqrt(sum(value * (1 - value) for value in values) / num_images)
             passes = [numbers["image_passes"][column or entry].mean or 0 for _, column in compared]
             claims.append(
                 {
                     "claim": f"{column_of(entry).help}: {claim}",
-                    "holds": higher > lower,
+                    "holds": higher > lower if abs(higher - lower) > error else None,
                     "numbers": f"{higher:.2%} after {passes[0]:,.0f} image passes, and {lower:.2%} "
-                    f"after {passes[1]:,.0f}.",
+                    f"after {passes[1]:,.0f}; two standard errors of the difference are "
+                    f"{100 * error:.2f} points for {num_images:,} test images.",
                 }
             )
     return claims

@@ -224,11 +224,14 @@ class DiversityOption:
         help: What it is, in the words of `--help`.
         lam: Default of `--lam`; None for that of the preset.
         terms: Function () -> diversity terms of the sampler.
+        passes: How often the images of a step go through its networks: a second time, all of them
+            through every network, for terms that compare outputs.
     """
 
     help: str
     lam: float | None
     terms: Callable[[], Any]
+    passes: int = 1
 
 
 # Entropy of the outputs costs accuracy directly, entropy of the weights only where the outputs
@@ -243,6 +246,7 @@ DIVERSITY = {
         "the entropy of the outputs; --lam is 1e4 by default",
         1e4,
         lambda: [hn.diversity.NegativeOutputEntropy()],
+        passes=2,
     ),
     "none": DiversityOption("no term; the networks may become one", None, list),
 }

@@ -88,6 +88,13 @@ class RunConfig:
     @property
     def passes_per_step(self) -> int:
         """Images that go through a target network, forward and backward, in a training step."""
+        from reproduce.configs.methods import DIVERSITY  # which imports this module
+
+        return self.images_per_step * DIVERSITY[self.diversity].passes
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of all networks in a training step."""
         return self.networks_per_step * self.images_per_network
 
     def with_step_of(self, *, networks_per_step: int, images_per_network: int) -> RunConfig:
@@ -100,10 +107,10 @@ class RunConfig:
             networks_per_step: N.
             images_per_network: B.
         """
-        passes = networks_per_step * images_per_network
+        images = networks_per_step * images_per_network
 
         def rescaled(steps: int) -> int:
-            return max(1, steps * self.passes_per_step // passes) if steps else 0
+            return max(1, steps * self.images_per_step // images) if steps else 0
 
         return dataclasses.replace(
             self,

@@ -55,7 +55,7 @@ def check_step(
         UsageError: It takes more than there are.
     """
     shares = METHODS[config.method].shares_images
-    images = config.images_per_network if shares else config.passes_per_step
+    images = config.images_per_network if shares else config.images_per_step
     if images > len(dataset.train):
         raise folders.UsageError(
             f"a step of {config.method} takes {images:,} images, and {dataset.name} has "

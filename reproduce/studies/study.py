@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import json
+import math
 import pathlib
 import sys
 import time
@@ -484,7 +485,7 @@ class Study(abc.ABC):
         configs = {result.run.folder: result.metrics["config"] for result in results}
         text = pages.page(
             self.title(),
-            self.paragraphs(metrics),
+            [*self.paragraphs(metrics), _sampling_error(results)],
             [html_table(header, cells)],
             pictures,
             json.dumps(configs, indent=2),
@@ -560,16 +561,29 @@ class Study(abc.ABC):
         )
 
 
+def _sampling_error(results: Sequence[RunResult]) -> str:
+    """How far an accuracy may be off because test images are a sample."""
+    counts = sorted({result.metrics["dataset"]["test"] for result in results})
+    shown = " or ".join(f"{count:,}" for count in counts)
+    error = 100 * math.sqrt(0.9 * 0.1 / counts[0])
+    return (
+        f"Measures of accuracy and calibration are of {shown} test images. An accuracy of 90 % has "
+        f"a standard error of {error:.2f} points by the choice of {counts[0]:,} images alone, "
+        "which a deviation over seeds leaves out."
+    )
+
+
 def claim_paragraphs(claims: Sequence[Mapping[str, Any]], source: str = "the paper") -> list[str]:
     """What a page says of a paper's claims; nothing where there are none.
 
     Args:
-        claims: For each its "claim", whether it "holds", and the "numbers" behind it.
+        claims: For each its "claim", whether it "holds" (None where the numbers do not tell), and
+            the "numbers" behind it.
         source: Who claims it.
     """
+    answers = {True: "holds", False: "does not hold", None: "is not decided"}
     texts = [
-        f"“{claim['claim']}”: {'holds' if claim['holds'] else 'does not hold'} here. "
-        f"{claim['numbers']}"
+        f"“{claim['claim']}”: {answers[claim['holds']]} here. {claim['numbers']}"
         for claim in claims
     ]
     return [f"Claims of {source}:", *texts] if texts else []

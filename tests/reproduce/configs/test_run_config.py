@@ -51,7 +51,11 @@ def test_a_configuration_cannot_be_changed():
 
 
 def test_image_passes_of_a_step():
-    assert TINY.passes_per_step == 3 * 4
+    assert TINY.passes_per_step == TINY.images_per_step == 3 * 4
+    outputs = dataclasses.replace(TINY, diversity="outputs")
+    assert (outputs.passes_per_step, outputs.images_per_step) == (2 * 3 * 4, 3 * 4)
+    larger = outputs.with_step_of(networks_per_step=3, images_per_network=8)
+    assert larger.validate_every == outputs.validate_every // 2
 
 
 def test_the_learning_rate_falls_by_a_factor_or_to_a_fraction():

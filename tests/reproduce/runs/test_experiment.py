@@ -21,6 +21,7 @@ from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 from reproduce.analyses import ANALYSES
 from reproduce.configs import EXPERIMENTS, METHODS, preset
+from reproduce.configs.methods import DIVERSITY, build_sampler
 from reproduce.reports import run_page
 from reproduce.runs import experiment
 from reproduce.runs.folder import RunError, UsageError
@@ -326,3 +327,21 @@ class TestErrors:
                 settings={"ood": ["notmnist"]},
             )
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("diversity", DIVERSITY)
+def test_image_passes_are_those_that_go_through_networks(diversity, monkeypatch):
+    config = tiny("hypernetwork", diversity=diversity)
+    split = experiment.load(config, None).train[: config.images_per_step]
+    sampler = build_sampler(config, 80)
+    passes, run = [], hn.Target.run
+
+    def counted(target, weights, x, **options):
+        # Images [N, B, ...], one batch for each network, or [B, ...] for all of them.
+        each = x.shape[1] if x.ndim == 5 else x.shape[0]
+        passes.append(weights.trainable[0].shape[0] * each)
+        return run(target, weights, x, **options)
+
+    monkeypatch.setattr(hn.Target, "run", counted)
+    sampler.train_step((tf.constant(split.x), tf.constant(split.y)))
+    assert sum(passes) == config.passes_per_step
