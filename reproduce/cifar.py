@@ -10,8 +10,8 @@ Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019) for LeNet (62,006 weigh
   python -m reproduce.cifar --method=sgd_chains --target=resnet32
 
 A rate that falls over the run's steps ends with them: such a run cannot be continued with more.
-Without a network, `--data_dir` may hold the original archive of the data set. Every column of the
-paper's Table 1 in one command: `python -m reproduce.table1`.
+Without an internet connection, `--data_dir` may hold the original archive of the data set. Every
+column of the paper's Table 1 in one command: `python -m reproduce.table1`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ behind each), metrics.json and report.html.
 
   python -m reproduce.mnist --lam=1e3                          the paper's settings, 13,000 steps
   python -m reproduce.mnist --lam=1e3 --analyses=all           the same with all its figures
-  python -m reproduce.mnist --preset=fast                      good networks after a minute
+  python -m reproduce.mnist --preset=fast                      good networks after 1.5 minutes
   python -m reproduce.mnist --preset=quick                     the same, with a smaller evaluation
   python -m reproduce.mnist --dataset=fashion_mnist --steps=4000
   python -m reproduce.mnist --method=mnf                       another sampler

@@ -1,9 +1,9 @@
 """Image data sets as NumPy arrays, split into training, validation and test images.
 
-`mnist_5k` is embedded and needs neither a network nor files. The other photographs and digits are
-prepared and read by TensorFlow Datasets (TFDS); without a network from the original files.
-`from_folder` reads images of your own. `pad_to` makes colour images of grey ones. `notmnist` and
-`glyphs` (letters) and `uniform_noise` test networks on images that show no digits.
+`mnist_5k` is embedded and needs neither a download nor files. The other photographs and digits are
+prepared and read by TensorFlow Datasets (TFDS), or without an internet connection from the original
+files. `from_folder` reads images of your own. `pad_to` makes colour images of grey ones. `notmnist`
+and `glyphs` (letters) and `uniform_noise` test networks on images that show no digits.
 `cubic` is a regression problem: inputs and values instead of images.
 """
 
@@ -238,7 +238,7 @@ def _find_builder(name: str, root: Path) -> tuple[Any, bool]:
 
 
 def _prepare(builder: Any, folder: Path | None) -> None:
-    """Let TFDS prepare a data set, from its original files in a folder or from the network."""
+    """Let TFDS prepare a data set, from its original files in a folder or the internet."""
     import tensorflow_datasets as tfds
 
     target = Path(builder.data_dir)
@@ -263,7 +263,9 @@ def _missing(builder: Any, root: Path) -> str | None:
     """Why a data set that is not prepared cannot be downloaded; None if it can."""
     if _is_reachable(next(iter(builder.url_infos))):
         return None
-    return f"{builder.name} is neither prepared under {root} nor downloadable (no network)"
+    return (
+        f"{builder.name} is neither prepared under {root} nor downloadable (no internet connection)"
+    )
 
 
 def _is_reachable(url: str) -> bool:

@@ -1,7 +1,7 @@
 """`glyphs`: letters A to J in the fonts that matplotlib ships, as grey images like MNIST's.
 
-A replacement of notMNIST without a network: images of MNIST's format that show no digits (except
-that the I without serifs looks like a 1).
+A replacement of notMNIST that needs no download: images of MNIST's format that show no digits
+(except that the I without serifs looks like a 1).
 """
 
 from __future__ import annotations

@@ -4,9 +4,8 @@ A method is one entry. It is then a value of `--method` and `--methods`:
 
     register_method(Method(name="mine", help="…", build=…, presets=(RunConfig("mnist", …), …)))
 
-The numbers of the hypernetwork, MNFG and the single network in the "mnist" experiment are
-published. Those of the other methods, and all of "cifar", are our choice: the paper's learning
-rates and numbers of steps for CIFAR are not available to this project.
+Rows of `paper` have the publications' numbers, or our choice where they give none
+(docs/guides/papers.md); those of `fast` and `quick` are our choice.
 """
 
 from __future__ import annotations
