@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import gc
 import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -30,18 +31,32 @@ def imported_objects_are_kept():
     gc.set_threshold(20_000)
 
 
+_LARGE = 2.5e9  # bytes
+
+
+def _memory():
+    """Bytes that this process has in memory; where the system does not say, more than enough."""
+    pages = pathlib.Path("/proc/self/statm")
+    if not pages.exists():
+        return 2 * _LARGE
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def garbage():
-    """Collect garbage and kernels after each module, and pass over what is left from then on.
+    """Collect garbage and kernels after a module, where the process has grown large.
 
     After each test collections take a tenth of the suite's time, and nearly as much after each
-    module while they look at all that earlier modules imported and keep.
+    module while they look at all that earlier modules imported and keep. Freeing the graphs of a
+    hundred tests takes ten seconds.
     """
     import keras
 
     yield
-    keras.backend.clear_session(free_memory=False)
-    gc.collect()
+    if _memory() > _LARGE:
+        gc.unfreeze()
+        keras.backend.clear_session(free_memory=False)
+        gc.collect()
     gc.freeze()
 
 

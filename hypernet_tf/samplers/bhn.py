@@ -130,7 +130,7 @@ class BHN(LatentSampler):
                 hidden,
                 kind=flow,
                 is_reversed=number % 2 == 1,
-                seed=self.seed + number,
+                seed=self.seed * 1_000 + number,  # samplers share none
                 dtype="float32",
             )
             for number in range(num_steps)

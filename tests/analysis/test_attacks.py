@@ -206,6 +206,15 @@ class TestProjectedGradient:
         moved = projected_gradient(networks, x, y, 0.1, steps=2, **options)
         np.testing.assert_allclose(moved, x, atol=1e-6)
         assert called_steps == [0, 0, 1]  # the first time for the target
+        options = {"steps": 2, "clip": None}
+        moved = projected_gradient(networks, x, y, 0.1, random_start=False, **options)
+        # Steps of 1.25 eps, the first cut to eps: there and back is 0.25 eps.
+        np.testing.assert_allclose(np.abs(moved - x), 0.025, atol=1e-6)
+        first, same, other = (
+            projected_gradient(networks, x, y, 0.1, seed=s, **options) for s in (0, 0, 1)
+        )
+        np.testing.assert_array_equal(first, same)
+        assert np.abs(first - other).max() > 1e-3
 
     @pytest.mark.parametrize("epsilon", [-0.1, np.nan, np.inf, None, "small", [0.1, 0.2]])
     def test_a_size_that_is_none_is_an_error(self, ensemble, epsilon):

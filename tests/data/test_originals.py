@@ -114,8 +114,7 @@ def test_prepared_fashion_mnist_comes_before_idx_files(fashion, offline, tmp_pat
 
 
 @needs_debian
-@pytest.mark.parametrize("sub_folder", [".", "fashion-mnist"])
-@pytest.mark.parametrize("header", ["stripped", "named"])
+@pytest.mark.parametrize(("sub_folder", "header"), [(".", "stripped"), ("fashion-mnist", "named")])
 def test_idx_files_are_found_and_their_headers_restored(
     sub_folder, header, tmp_path, offline, monkeypatch
 ):
@@ -191,8 +190,10 @@ def test_a_bad_idx_file_is_an_error(fault, tmp_path, offline, capfd):
 
 
 @needs_debian
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("file", [IDX_FILES[1], IDX_FILES[3]])
+@pytest.mark.parametrize(
+    ("file", "fault"),
+    [*((IDX_FILES[1], fault) for fault in FAULTS), (IDX_FILES[3], next(iter(FAULTS)))],
+)
 def test_one_bad_file_among_good_ones_is_an_error(file, fault, tmp_path, offline, capfd):
     folder = tmp_path / "fashion-mnist"
     folder.mkdir()

@@ -62,7 +62,8 @@ SMALL = {
     "attack_sizes": ["0.1"],
     "ood": ["glyphs", "noise"],
 }
-ALONE = {"adversarial_images": 32, "ood": ["glyphs", "noise"]}
+_ATTACKS = ("adversarial_images", "attack_images", "attack_steps", "attack_sizes", "ood")
+ALONE = {name: SMALL[name] for name in _ATTACKS}
 _LOADED = {}  # text of checkpoint.json -> sampler
 
 

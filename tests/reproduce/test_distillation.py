@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 @pytest.fixture(scope="module")
 def lenet_run(tiny_run):
     sizes = {"num_networks": 2, "networks_per_step": 2, "images_per_network": 4}
-    return tiny_run(tiny("hypernetwork", "cifar", diversity="none", augment=True, **sizes))
+    return tiny_run(tiny("deep_ensemble", "cifar", augment=True, **sizes))
 
 
 def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch):

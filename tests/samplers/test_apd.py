@@ -60,6 +60,30 @@ class TestLosses:
             kernel.assign(start)
         assert np.abs(gradient).max() > 1e-3
 
+    def test_the_generator_climbs_the_critic(self, blobs):
+        sampler = apd(critic_steps=1, critic_rate=1e-9)
+        sampler.compile(keras.optimizers.SGD(1e-3), LOGITS, run_eagerly=True)
+        z = sampler.latent_vectors(tf.constant([0, 1], tf.int64), 200)
+
+        def value():
+            return float(tf.reduce_mean(sampler.critic(sampler.generator(z))))
+
+        before = value()
+        sampler.train_on_batch(*blobs)
+        assert value() > before
+
+    def test_the_penalty_has_its_factor(self, blobs):
+        moves = []
+        for penalty in (1e-6, 10.0, 20.0):
+            sampler = apd(critic_steps=1, penalty=penalty)
+            sampler.compile(keras.optimizers.SGD(1e-4), LOGITS, run_eagerly=True)
+            start = [v.numpy() for v in sampler.critic.trainable_variables]
+            sampler.train_on_batch(*blobs)
+            moves.append(sampler.critic.trainable_variables[0].numpy() - start[0])
+        none, once, twice = moves
+        assert np.abs(once - none).max() > 1e-6
+        np.testing.assert_allclose(twice - none, 2 * (once - none), rtol=1e-2, atol=1e-7)
+
     @pytest.mark.parametrize("critic_steps", [1, 3])
     def test_a_step_trains_the_critic_several_times_and_the_generator_once(
         self, blobs, critic_steps

@@ -233,6 +233,25 @@ def test_the_loss_has_the_bound_and_fit_reports_it(blobs):
     )
 
 
+@pytest.mark.parametrize("kind", ["realnvp", "iaf"])
+def test_steps_of_the_flow_take_turns(kind):
+    sampler = bhn(flow=kind, num_steps=3)
+    assert [(s.kind, s.is_reversed) for s in sampler.steps] == [
+        (kind, False),
+        (kind, True),
+        (kind, False),
+    ]
+
+
+def test_seeds_share_no_first_weights_of_the_flow():
+    def first(seed):
+        return {
+            v.numpy().tobytes() for step in bhn(seed=seed).steps for v in step.weights if v.ndim > 1
+        }
+
+    assert not first(0) & first(1)
+
+
 def test_errors():
     with pytest.raises(ValueError, match="flow is 'nvp': choose 'realnvp' or 'iaf'"):
         bhn(flow="nvp")

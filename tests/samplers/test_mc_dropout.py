@@ -188,6 +188,25 @@ class TestWhereMasksAct:
         assert not sampler.target.initial_state(5)  # no seeds are left
 
 
+def test_steps_and_evaluations_have_the_prior():
+    """Without the accuracy loss, a step shortens the weights by a factor."""
+    model = sequential((4,), layers.Dropout(0.25), layers.Dense(3))
+    options = {"num_data": 10, "length_scale": 3.0, "precision": 2.0, "gauge": False}
+    sampler = hn.MCDropout(model, num_networks=2, **options)
+    sampler.compile(keras.optimizers.SGD(0.1), LOGITS, run_eagerly=True)
+    sampler.lam.assign(0.0)
+    kernel, bias = sampler.theta
+    bias.assign(tf.ones_like(bias))
+    before = [variable.numpy() for variable in sampler.theta]
+    x, y = np.ones([4, 4], "float32"), np.array([0, 1, 2, 0])
+    factor = 3.0**2 / (2 * 2.0 * 10)
+    expected = factor * (0.75 * (before[0] ** 2).sum() + (before[1] ** 2).sum())
+    assert sampler.evaluate(x, y, verbose=0, return_dict=True)["loss"] == pytest.approx(expected)
+    sampler.train_on_batch(x, y)
+    np.testing.assert_allclose(kernel, before[0] * (1 - 0.1 * 2 * 0.75 * factor), rtol=1e-5)
+    np.testing.assert_allclose(bias, before[1] * (1 - 0.1 * 2 * factor), rtol=1e-5)
+
+
 def test_the_loss_has_the_prior_of_the_paper(blobs):
     """eq. 7: p · l² / (2 · precision · |data|) for kernels, with p = 1 for what has no mask."""
     sampler = mc_dropout(length_scale=3.0, precision=2.0, num_data=50)

@@ -192,3 +192,18 @@ def test_there_is_no_noise_where_half_precision_overflows(blobs):
     np.testing.assert_array_equal(sampler.sample(2).theta(), start)
     sampler.train_on_batch(x, y)
     assert np.abs(sampler.sample(2).theta() - start).min() > 0
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_each_variable_has_noise_of_its_own():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3), layers.Dense(3)])
+    steps = []
+    for kind in (hn.SGDChains, hn.SGLD):
+        sampler = kind(model, num_chains=2, lam=1.0, gauge=False, seed=4)
+        sampler.compile(keras.optimizers.SGD(1e-3), "mse")
+        sampler.train_on_batch(np.ones([4, 3], "float32"), np.zeros([4, 3], "float32"))
+        steps.append([variable.numpy() for variable in sampler.theta])
+    kernel, _, other, _ = (one - plain for plain, one in zip(*steps, strict=True))
+    for noise in (kernel, other):
+        assert 0.6 < noise.std() / np.sqrt(2e-3) < 1.5
+    assert abs(np.corrcoef(kernel.ravel(), other.ravel())[0, 1]) < 0.8

@@ -22,13 +22,13 @@ from hypernet_tf.training.checkpoints import Checkpoints
 def learned(tmp_path_factory):
     """A run that learns its digits, and its record."""
     folder = tmp_path_factory.mktemp("learned")
-    return run(folder, 320, validate_every=160, checkpoint_every=160)
+    return run(folder, 160, validate_every=80, checkpoint_every=80)
 
 
 def test_it_learns_and_records(learned):
     sampler, record = learned
     first, last = record["history"]
-    assert (first["step"], last["step"]) == (160, 320)
+    assert (first["step"], last["step"]) == (80, 160)
     assert last["accuracy_loss"] < np.log(3) / 2  # half of what guessing gives
     assert last["validation"]["majority_vote_accuracy"] > 0.8
     result = sampler.sample(5, seed=0).evaluate(DATASET.validation.x, DATASET.validation.y)
@@ -56,7 +56,7 @@ def test_the_keys_are_those_of_the_table(learned):
 def test_the_progress_line_has_the_titles_of_the_table(learned):
     entry = learned[1]["history"][-1]
     line = progress_line(entry)
-    assert line.startswith("step 320: accuracy of the networks, mean ")
+    assert line.startswith("step 160: accuracy of the networks, mean ")
     accuracy = 100 * entry["validation"]["majority_vote_accuracy"]
     assert f"; accuracy of the majority vote {accuracy:.2f} %; " in line
     assert line.endswith("; lam 50")

@@ -36,7 +36,7 @@ def four_steps(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hn.Hypernetwork, "train_step", counted)
-        return folder, *run(folder, 4), len(traces)
+        return folder, *run(folder, 4, watch_test=True), len(traces)
 
 
 @pytest.mark.slow
@@ -85,7 +85,16 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(four_steps, tmp_path, monkeyp
 
 
 def test_the_training_step_is_traced_once(four_steps):
-    assert 1 <= four_steps[-1] <= 2  # Keras makes the metrics' variables in a first trace
+    assert four_steps[-1] == 1
+
+
+def test_watched_images_are_those_of_the_test(four_steps):
+    _, sampler, record, _ = four_steps
+    entry = record["history"][-1]
+    expected = sampler.sample(5, seed=0).evaluate(DATASET.test.x, DATASET.test.y)
+    assert entry["test"]["member_accuracies"] == expected.member_accuracy.tolist()
+    assert entry["test"]["negative_log_likelihood"] == expected.negative_log_likelihood
+    assert entry["test"] != entry["validation"]
 
 
 KILLED = textwrap.dedent(

@@ -107,6 +107,16 @@ def test_the_metrics_are_those_of_the_ensemble(blobs):
 
 
 @pytest.mark.usefixtures("eager_fits")
+def test_a_finite_sampler_is_scored_with_all_that_it_holds(blobs):
+    sampler = hn.DeepEnsemble(classifier(), num_networks=3)
+    sampler.compile("adam", LOSS)
+    model = SamplerHyperModel(lambda hp: sampler, validation=blobs)  # 100 networks by default
+    metrics = model.fit(None, sampler, *blobs, epochs=1, batch_size=48, verbose=0)
+    result = sampler.sample(3).evaluate(*blobs)
+    assert metrics["member_accuracy"] == pytest.approx(result.member_accuracy.mean())
+
+
+@pytest.mark.usefixtures("eager_fits")
 def test_values_have_objectives_too(blobs):
     x, _ = blobs
     hidden = keras.layers.Dense(4, activation="relu")

@@ -9,7 +9,7 @@ import sys
 import pytest
 from absl import logging
 from absl.testing import flagsaver
-from small_experiments import SmallStudy, command_line, python
+from small_experiments import SmallStudy, command_line
 
 import reproduce
 from hypernet_tf.data import DataError
@@ -154,24 +154,6 @@ def test_a_study_prints_its_table(run_dir, monkeypatch, tmp_path, capsys):
 
 
 class TestImports:
-    def test_importing_leaves_streams_and_environment_alone(self, tmp_path):
-        script = """
-import os, sys
-import tensorflow, keras  # which set variables of their own
-redirected, dup2 = [], os.dup2
-os.dup2 = lambda *descriptors: redirected.append(descriptors) or dup2(*descriptors)
-before = os.fstat(2), dict(os.environ), sys.stderr, sys.stdout
-import reproduce, reproduce.configs
-import reproduce.mnist, reproduce.sweep
-assert (os.fstat(2).st_ino, os.fstat(2).st_dev) == (before[0].st_ino, before[0].st_dev)
-assert dict(os.environ) == before[1]
-assert (sys.stderr, sys.stdout) == before[2:]
-assert not redirected
-print("done")
-"""
-        done = python("-c", script, cwd=tmp_path)
-        assert done.stdout == "done\n", done.stderr
-
     def test_a_command_imports_its_frame_before_tensorflow(self):
         """Or the notes that TensorFlow writes while it loads are on stderr."""
         folder = pathlib.Path(reproduce.__file__).parent
