@@ -31,14 +31,11 @@ ALONE = ("plots", "data")  # import nothing of ours
 
 
 def part(path):
-    relative = path.relative_to(path.parents[len(path.parts) - 1 - _root(path)])
-    return (
-        relative.parts[1].removesuffix(".py") if relative.parts[0] == "hypernet_tf" else "reproduce"
-    )
-
-
-def _root(path):
-    return max(i for i, name in enumerate(path.parts) if name in ("hypernet_tf", "reproduce")) - 1
+    """The part of the package that a file belongs to; all of the commands are one."""
+    package, commands = PACKAGES
+    if path.is_relative_to(commands):
+        return "reproduce"
+    return path.relative_to(package).parts[0].removesuffix(".py")
 
 
 def imports(path):
