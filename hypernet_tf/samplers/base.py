@@ -39,6 +39,7 @@ from hypernet_tf.samplers.losses import (
     check_loss,
     check_reduction,
     some_labels,
+    with_accuracy,
 )
 from hypernet_tf.targets import Target, WeightSet
 
@@ -484,9 +485,9 @@ class WeightSampler(keras.Model, abc.ABC):
             self._set_target(wanted)
         compiled = {
             "loss": loss,
-            "metrics": metrics,
+            "metrics": with_accuracy(metrics, wanted),
             "loss_weights": loss_weights,
-            "weighted_metrics": weighted_metrics,
+            "weighted_metrics": with_accuracy(weighted_metrics, wanted),
         }
         super().compile(optimizer=optimizer, **compiled, **kwargs)
         self._evaluation = EvaluationState(self.output_names, **compiled)

@@ -238,3 +238,23 @@ def _labels_of(loss: Any, target: Target) -> Outputs | None:
             None if target.outputs == "logits" or not num_columns(target.plan) else "label_logits"
         )
     return target.outputs if target.has_labels else None
+
+
+def with_accuracy(metrics: Any, target: Target) -> Any:
+    """Metrics of which "accuracy" is that of the target's outputs.
+
+    Where one column or several labels tell two classes apart, Keras takes a probability of one half
+    as the limit for logits too, and compares the highest of several labels.
+
+    Args:
+        metrics: Metrics of one output as `compile` takes them.
+        target: Target whose outputs the loss has told.
+    """
+    one_column = target.outputs in ("logits", "probabilities") and num_columns(target.plan) == 1
+    if not isinstance(metrics, (list, tuple)) or not (one_column or target.has_labels):
+        return metrics
+    limit = 0.0 if "logits" in target.outputs else 0.5
+    return [
+        keras.metrics.BinaryAccuracy(one, threshold=limit) if one in ("accuracy", "acc") else one
+        for one in metrics
+    ]

@@ -110,13 +110,30 @@ class TestEvaluate:
         y = (x.sum(1) > 0).astype("float32")[:, None]
         model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
         sampler = deep_ensemble(model)
-        accuracy = keras.metrics.BinaryAccuracy(threshold=0.0)
-        sampler.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True), metrics=[accuracy])
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        sampler.compile(loss=loss, metrics=["accuracy"])
         logs = sampler.evaluate(x, y, verbose=0, return_dict=True)
         result = sampler.sample(12).evaluate(x, y)
         assert logs["ensemble_loss"] == pytest.approx(result.negative_log_likelihood, rel=1e-4)
-        assert logs["ensemble_binary_accuracy"] == pytest.approx(result.mean_probability_accuracy)
-        assert logs["member_binary_accuracy"] == pytest.approx(result.member_accuracy.mean())
+        assert logs["ensemble_accuracy"] == pytest.approx(result.mean_probability_accuracy)
+        assert logs["member_accuracy"] == pytest.approx(result.member_accuracy.mean())
+        probabilities = np.abs(sampler.predict(x) - 0.5)
+        assert probabilities.min() < 0.12  # some are between the limits of logits and of them
+
+    @pytest.mark.usefixtures("eager_fits")
+    @pytest.mark.parametrize("activation", [None, "sigmoid"])
+    def test_the_accuracy_of_several_labels(self, activation):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(30, 2)).astype("float32")
+        y = (x[:, [0, 1, 0]] > [0, 0, 0.5]).astype("float32")
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(3, activation=activation)])
+        sampler = deep_ensemble(model)
+        loss = keras.losses.BinaryCrossentropy(from_logits=activation is None)
+        sampler.compile(loss=loss, weighted_metrics=("accuracy",))
+        logs = sampler.evaluate(x, y, verbose=0, return_dict=True)
+        result = sampler.sample(12).evaluate(x, y)
+        assert logs["member_accuracy"] == pytest.approx(result.member_accuracy.mean())
+        assert logs["ensemble_accuracy"] == pytest.approx(result.mean_probability_accuracy)
 
     @pytest.mark.usefixtures("eager_fits")
     def test_regression_and_several_outputs(self):
