@@ -137,7 +137,8 @@ class OutOfDistribution(Analysis):
     title = "detection of images that are out of distribution"
     reading = (
         "Scores of unknown images should lie to the right of those of known images; an area "
-        "under ROC of 100 % separates them wholly, and 50 % is chance."
+        "under ROC of 100 % separates them wholly, and 50 % is chance. The chance of the average "
+        "precision is the share of unknown images among all."
     )
     order = 90
     settings = (NUM_NETWORKS, OOD, IMAGES)
@@ -224,6 +225,11 @@ class OutOfDistribution(Analysis):
                         better,
                     )
                     rows.append(Row(detection, values[score.key][key]))
+            chance = percent(
+                f"ood_{name}_chance", f"{title}: average precision by chance", "neither"
+            )
+            share = values["num_images"] / (values["num_images"] + numbers["num_images"])
+            rows.append(Row(chance, share))
         networks = count("ood_num_networks", "networks that detect other data sets")
         rows.append(Row(networks, numbers["num_networks"]))
         return rows

@@ -152,7 +152,8 @@ def test_figures_and_page(analysed):
         check_figure(folder, name)
     assert all(arrays(folder, name) for name in entry["figures"])
     values = check_page(folder, entry, ANALYSES["out_of_distribution"])
-    assert len(values) == 2 * (1 + 7 * 3) + 1
+    assert len(values) == 2 * (2 + 7 * 3) + 1
+    assert values["ood_glyphs_chance"] == pytest.approx(80 / (80 + entry["num_images"]))
     assert values["ood_num_networks"] == 3
     assert values["ood_glyphs_num_images"] == 80
     assert values["ood_noise_entropy_auroc"] == entry["sets"]["noise"]["entropy"]["auroc"]
