@@ -300,9 +300,9 @@ class Comparison(Study):
             f"Each method trained the same target on the same images, for {self.passes:,} image "
             "passes (an image forward and backward through one target network) or the next whole "
             f"step; seeds {', '.join(map(str, self.seeds))}. Numbers are mean ± standard deviation "
-            "over seeds. An ensemble of N networks that share a budget gives each 1/N of it. Votes, "
-            "likelihoods and detection gain from more networks, and methods have other numbers of "
-            "them.",
+            "over seeds. An ensemble of N networks that share a budget gives each 1/N of it. "
+            "Votes, likelihoods and detection gain from more networks, and methods have "
+            "other numbers of them.",
             "Entropy is minus the diversity term of samplers with a latent space, whose dimension "
             "it multiplies: it compares seeds, not methods. The distance to the nearest of ten "
             "networks compares methods.",

@@ -414,9 +414,11 @@ class AttackDetection(NamedTuple):
             skipped.
         misled: Fraction [E] of the attacked images that the attacked networks then classify
             wrongly; networks that are sampled for each step are sampled anew.
-        judge_misled: Fraction [E] that the judge classifies wrongly.
+        judge_misled: Fraction [E] that the judge classifies wrongly, `judge_wrong` before.
         auroc: Name of a score of `Uncertainty` -> area under ROC [E] of attacked against clean
             images by the judge's score; 0.5 is chance.
+        judge_wrong: Fraction of the same images that the judge classifies wrongly before they are
+            attacked: what `judge_misled` is without an effect.
     """
 
     epsilons: np.ndarray
@@ -425,6 +427,7 @@ class AttackDetection(NamedTuple):
     misled: np.ndarray
     judge_misled: np.ndarray
     auroc: dict[str, np.ndarray]
+    judge_wrong: float
 
 
 def attack_detection(
@@ -502,6 +505,7 @@ def attack_detection(
         np.array(misled),
         np.array(judge_misled),
         {name: np.array(areas) for name, areas in auroc.items()},
+        float((_classes(judge, x) != y).mean()),
     )
 
 

@@ -99,6 +99,7 @@ class Attacks(Analysis):
                     "attacked": result.attacked,
                     "misled": result.misled.tolist(),
                     "judge_misled": result.judge_misled.tolist(),
+                    "judge_wrong": result.judge_wrong,
                     **{score: areas.tolist() for score, areas in result.auroc.items()},
                 }
                 name = f"{kind} on {titles[system]}"
@@ -180,6 +181,14 @@ class Attacks(Analysis):
                         f"attacks_{key}_judge_misled", f"{name}, {size}: ensemble misled", "lower"
                     ),
                     values["judge_misled"][index],
+                ),
+                Row(
+                    percent(
+                        f"attacks_{key}_judge_wrong",
+                        f"{name}: ensemble wrong about these images before",
+                        "lower",
+                    ),
+                    values.get("judge_wrong"),  # earlier results have none
                 ),
             ]
             rows += [

@@ -399,6 +399,11 @@ class TestDetection:
         right = judge[0].predict(x).argmax(-1) == y
         assert (result.images, result.attacked) == (40, right.sum())
         assert result.misled[0] == 0
+        other = random_networks(5, 9, small_target())
+        unmoved = attack_detection(judge[0], other, x, y, [0.0], random_start=False)
+        wrong = (other.predict(x[right]).argmax(-1) != y[right]).mean()
+        assert unmoved.judge_misled == [unmoved.judge_wrong] == pytest.approx(wrong)
+        assert 0 < wrong < 1
         moved = projected_gradient(judge[0], x[right], y[right], 0.2, steps=3, random_start=False)
         for ensemble, misled in ((judge[0], result.misled), (judge, result.judge_misled)):
             wrong = ensemble.predict(moved).argmax(-1) != y[right]

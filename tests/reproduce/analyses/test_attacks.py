@@ -37,9 +37,10 @@ def test_figures_and_page(analysed):
     check_figure(folder, "attacks")
     assert arrays(folder, "attacks")["sizes"].tolist() == [0.05, 0.3]
     values = check_page(folder, entry, ANALYSES["attacks"])
-    assert len(values) == 1 + 5 * (3 + 7)
+    assert len(values) == 1 + 5 * (4 + 7)
     for key, system in entry["systems"].items():  # 0.05 is nearer to 0.1 than 0.3
         assert values[f"attacks_{key}_judge_misled"] == system["judge_misled"][0]
+        assert values[f"attacks_{key}_judge_wrong"] == system["judge_wrong"] <= 1
         assert values[f"attacks_{key}_entropy"] == system["entropy"][0]
     titles = [row.measure.title for row in ANALYSES["attacks"].rows(entry)]
     assert any("the mean of 3 networks" in title for title in titles)
