@@ -19,7 +19,7 @@ from hypernet_tf.ensembles.examples import Examples, check_inputs
 from hypernet_tf.ensembles.inference import examples_at_once
 from hypernet_tf.metrics.accuracy import majority_vote, mean_log_probabilities
 from hypernet_tf.metrics.ood import ood_metrics
-from hypernet_tf.metrics.uncertainty import SCORES, measure_uncertainty
+from hypernet_tf.metrics.uncertainty import SCORES, Predictions, measure_uncertainty
 from hypernet_tf.targets import Target, WeightSet
 
 # Sizes of attacks: 0, 2, ..., 58 of 255 grey values.
@@ -481,20 +481,23 @@ def attack_detection(
         )
     x, y = x[correct], y[correct]
     # One network has no uncertainty by scores of disagreement.
+    unmoved = judge.predictions(x)
     known = {
         name: scores
-        for name, scores in judge.uncertainty(x).scores.items()
+        for name, scores in measure_uncertainty([unmoved]).scores.items()
         if len(judge) >= SCORES[name].least_networks
     }
+
+    def wrong(judged: Predictions) -> float:
+        return float((mean_log_probabilities(judged.log_probabilities).argmax(-1) != y).mean())
+
     misled, judge_misled = [], []
     auroc: dict[str, list[float]] = {name: [] for name in known}
     for epsilon in sizes:
         moved = projected_gradient(networks, x, y, epsilon, steps=steps, seed=seed, **attack)
         misled.append((_classes(at(steps), moved) != y).mean())
         judged = judge.predictions(moved)
-        judge_misled.append(
-            (mean_log_probabilities(judged.log_probabilities).argmax(-1) != y).mean()
-        )
+        judge_misled.append(wrong(judged))
         attacked = measure_uncertainty([judged]).scores
         for name, areas in auroc.items():
             areas.append(ood_metrics(known[name], attacked[name]).auroc)
@@ -505,7 +508,7 @@ def attack_detection(
         np.array(misled),
         np.array(judge_misled),
         {name: np.array(areas) for name, areas in auroc.items()},
-        float((_classes(judge, x) != y).mean()),
+        wrong(unmoved),
     )
 
 

@@ -216,19 +216,21 @@ class Ensemble:
             batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
             verbose: 1 shows a progress bar.
         """
+        target = self.target if self.temperature == 1.0 else self.target.with_logits
         parts = [
             keras.tree.map_structure(
-                lambda t: tf.reduce_mean(self._activated(tf.constant(t)), 0).numpy(), outputs
+                lambda t: tf.reduce_mean(self._activated(target, tf.constant(t)), 0).numpy(),
+                outputs,
             )
-            for outputs, _ in self._run(Examples(x), batch_size, verbose)
+            for outputs, _ in self._run(Examples(x), batch_size, verbose, target)
         ]
         return keras.tree.map_structure(lambda *t: concatenated(t), *parts)
 
-    def _activated(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Probabilities, or values, in the shape of the outputs."""
+    def _activated(self, target: Target, outputs: tf.Tensor) -> tf.Tensor:
+        """Probabilities, or values, in the shape of the outputs of the target that ran."""
         if self.temperature == 1.0:
-            return self.target.activate(outputs)
-        p = tf.exp(self.log_probabilities_of(outputs))
+            return target.activate(outputs)
+        p = tf.exp(self._at_temperature(target.log_probabilities(outputs)))
         if self.target.has_labels:
             return p[..., 1]
         return p[..., 1:] if outputs.shape[-1] == 1 else p  # the second of two classes
@@ -605,17 +607,18 @@ class Ensemble:
             >>> scores["probabilities"], scores["mutual_information"]
         """
         self.check_batch_norm()
-        export.write(path, self.target, self.weights, self._answers)
+        export.write(path, self.target.with_logits, self.weights, self._answers)
 
     def _answers(self, outputs: Any) -> dict[str, tf.Tensor]:
-        """What an exported ensemble returns, from outputs [N, M, ...]."""
-        flat = keras.tree.flatten(outputs)
+        """What an exported ensemble returns, from outputs [N, M, ...] of `target.with_logits`."""
+        flat, target = keras.tree.flatten(outputs), self.target.with_logits
         if self.target.classes is not None:
-            probabilities = tf.reduce_mean(self._activated(flat[0]), 0)
-            scores = uncertainty_in_graph(self.log_probabilities_of(flat[0]), self._logits(flat[0]))
+            probabilities = tf.reduce_mean(self._activated(target, flat[0]), 0)
+            log_p = self._at_temperature(target.log_probabilities(flat[0]))
+            scores = uncertainty_in_graph(log_p, self._logits(flat[0]))
             return {"probabilities": probabilities} | scores
         answers = {}
-        for index, values in enumerate(map(self._activated, flat)):
+        for index, values in enumerate(self._activated(target, one) for one in flat):
             suffix = "" if len(flat) == 1 else f"_{index}"
             answers[f"mean{suffix}"] = tf.reduce_mean(values, 0)
             answers[f"standard_deviation{suffix}"] = tf.math.reduce_std(values, 0)
@@ -702,7 +705,7 @@ def require_ensemble(value: Any, what: str) -> Ensemble:
     """The value, if it is an ensemble.
 
     Args:
-        value: What should be one.
+        value: Object to check.
         what: What needs it, for the error.
 
     Raises:

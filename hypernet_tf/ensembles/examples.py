@@ -403,7 +403,9 @@ def some_inputs(x: Any, count: int) -> Any:
             if size >= count:
                 break
         if not inputs:
-            raise ValueError("The data set has no batch: give it examples, and repeat() them.")
+            raise ValueError(
+                "The data set has no batch: give it examples, and no drop_remainder=True."
+            )
         return keras.tree.map_structure(lambda *t: np.concatenate(t)[:count], *inputs)
     if not all(hasattr(array, "shape") for array in keras.tree.flatten(x)):
         return None

@@ -26,7 +26,7 @@ def check_batch_size(batch_size: Any) -> None:
     """Check that a batch has a whole number of examples.
 
     Raises:
-        ValueError: It has not, or none.
+        ValueError: batch_size is not a whole number, or is below 1.
     """
     if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, a whole number, not {batch_size}.")

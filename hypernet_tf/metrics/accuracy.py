@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import logsumexp
 
 
 def concatenated(arrays: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
@@ -34,23 +33,28 @@ def concatenated(arrays: Sequence[np.ndarray], axis: int = 0) -> np.ndarray:
 
 
 def check_log_probabilities(log_probabilities: ArrayLike, *ranks: int) -> np.ndarray:
-    """Log-probabilities as an array, if they can be some.
+    """Check log-probabilities and return them as an array.
 
     Args:
         log_probabilities: Log-probabilities, in nats.
-        ranks: How many axes they may have: 2 for [M, C], 3 for [N, M, C].
+        ranks: How many axes they may have: 2 for [M, C], 3 for [N, M, C], more where each example
+            has several choices.
 
     Raises:
         ValueError: They have other axes, or are not logarithms of probabilities.
     """
     array = np.asarray(log_probabilities)
     if array.ndim not in ranks:
-        shapes = " or ".join(
-            {2: "[examples, classes]", 3: "[networks, examples, classes]"}[r] for r in ranks
-        )
+        shapes = {2: "[examples, classes]", 3: "[networks, examples, classes]"}
+        advice = {
+            (2, 3): "; mean_log_probabilities makes one prediction of them",
+            (3, 2): "; one network is log_probabilities[None]",
+        }
         raise ValueError(
-            f"Log-probabilities have the shape {list(array.shape)}: give {shapes}; "
-            "mean_log_probabilities makes one prediction of those of several networks."
+            f"Log-probabilities have the shape {list(array.shape)}: give "
+            + " or ".join(shapes[rank] for rank in ranks if rank in shapes)
+            + advice.get((ranks[0], array.ndim), "")
+            + "."
         )
     # Rounding in half precision takes the largest a little above 0.
     if array.size and (largest := array.max()) > 1e-2:
@@ -75,7 +79,7 @@ def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
 
 
 def check_labels(labels: ArrayLike, num_examples: int, num_classes: int) -> np.ndarray:
-    """Labels as an array, if each example has one, which is one of the classes.
+    """Check that each example has one label, one of the classes, and return them as an array.
 
     Args:
         labels: Labels, to be integers [M] from 0 to C - 1.
@@ -264,15 +268,14 @@ def most_confident(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C].
 
     Returns:
-        Classes [M]; the lowest class where several have the same probability.
+        Classes [M], of the first network where several are as sure.
     """
-    # By the odds: probabilities near 1 round to 1, those of the other classes do not.
+    # By the sum of the other classes: probabilities near 1 round to 1.
     top = log_probabilities.argmax(-1)
-    others = log_probabilities.astype(np.float64)
-    np.put_along_axis(others, top[..., None], -np.inf, -1)
-    with np.errstate(divide="ignore"):  # no other class is possible
-        odds = log_probabilities.max(-1) - logsumexp(others, -1)
-    return np.where(odds == odds.max(0), top, log_probabilities.shape[-1]).min(0)
+    others = np.exp(log_probabilities, dtype=np.float64)
+    np.put_along_axis(others, top[..., None], 0.0, -1)
+    doubt = others.sum(-1)
+    return np.take_along_axis(top, doubt.argmin(0)[None], 0)[0]
 
 
 def confusion(

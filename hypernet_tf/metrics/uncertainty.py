@@ -165,7 +165,7 @@ def predictive_entropy(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
     # In float64 before the mean: float32 loses most of the difference to the expected entropy.
     mean = mean_log_probabilities(log_probabilities.astype(np.float64))
     return entr(np.exp(mean)).sum(-1)
@@ -179,7 +179,7 @@ def expected_entropy(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
     return entr(np.exp(log_probabilities, dtype=np.float64)).sum(-1).mean(0)
 
 
@@ -196,9 +196,9 @@ def mutual_information(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Houlsby et al. 2011, "Bayesian Active Learning for Classification and Preference
     Learning", equation 2.
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
     if len(log_probabilities) == 1:
-        return np.zeros(log_probabilities.shape[1])
+        return np.zeros(log_probabilities.shape[1:-1])
     difference = predictive_entropy(log_probabilities) - expected_entropy(log_probabilities)
     return np.maximum(difference, 0.0)  # rounding
 
@@ -211,7 +211,7 @@ def probability_variance(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
     return np.exp(log_probabilities, dtype=np.float64).var(0).sum(-1)
 
 
@@ -226,7 +226,7 @@ def least_confidence(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Hendrycks and Gimpel 2017, "A Baseline for Detecting Misclassified and
     Out-of-Distribution Examples in Neural Networks".
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
     # The sum of the other classes: a probability near 1 rounds to 1.
     p = np.exp(mean_log_probabilities(log_probabilities.astype(np.float64)))
     np.put_along_axis(p, p.argmax(-1, keepdims=True), 0.0, -1)
@@ -264,7 +264,7 @@ def energy(logits: np.ndarray) -> np.ndarray:
     temperature 1; for an ensemble of the mean logits, as `EnergyCriterion` of Torch-Uncertainty.
     """
     logits = np.asarray(logits)
-    if logits.ndim != 3:
+    if logits.ndim < 3:
         raise ValueError(
             f"Logits have the shape {list(logits.shape)}: give [networks, examples, classes]."
         )

@@ -599,7 +599,8 @@ class WeightSampler(keras.Model, abc.ABC):
 
         Raises:
             ValueError: The inputs do not have the shape that the target takes, or the labels are
-                one-hot where the loss takes numbers of classes, or the reverse, or are no classes.
+                one-hot where the loss takes numbers of classes, or the reverse, or are no classes;
+                also of the validation data.
         """
         self._check_inputs(x)
         given = arguments_of_fit(x, y, *args, **kwargs)
@@ -609,7 +610,7 @@ class WeightSampler(keras.Model, abc.ABC):
         labels = self._check_labels(x, y)
         if given.get("validation_data") is not None:  # now, rather than after the first epoch
             self._check_batch_norm_data()
-            x_val, y_val = _inputs_and_labels(given["validation_data"])
+            x_val, y_val, _ = keras.utils.unpack_x_y_sample_weight(given["validation_data"])
             self._check_inputs(x_val)
             self._check_labels(x_val, y_val)
         if self.compiled and self._distribute_strategy is None and labels is not None:
@@ -846,8 +847,8 @@ class WeightSampler(keras.Model, abc.ABC):
             a dict by these names.
 
         Raises:
-            ValueError: The inputs do not have the shape that the target takes, or the labels are
-                none that the loss takes.
+            ValueError: The inputs do not have the shape that the target takes, or the loss does
+                not take the labels.
         """
         self._check_inputs(x)
         self._check_labels(x, y)
@@ -1009,8 +1010,3 @@ def _rest(tensor: tf.Tensor, axes: int) -> list:
     """The shape of a tensor without its first axes."""
     shape, dynamic = tensor.shape[axes:], tf.shape(tensor)
     return [dynamic[axes + i] if size is None else size for i, size in enumerate(shape)]
-
-
-def _inputs_and_labels(data: Any) -> tuple[Any, Any]:
-    """Inputs and labels of `validation_data`; of a data set they are in the data set."""
-    return keras.utils.unpack_x_y_sample_weight(data)[:2] if type(data) is tuple else (data, None)

@@ -196,8 +196,11 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
         y = np.asarray(y)
         if y.dtype.kind not in "iubf":
             raise ValueError("Labels are no numbers: number the classes from 0.")
-        if (y != np.floor(y)).any():  # NaN, too
-            raise ValueError("Labels are numbers of classes, and some are not whole: round them.")
+        if y.dtype.kind == "f" and (y != np.floor(y)).any():
+            raise ValueError(
+                "Labels are numbers of classes, and some are NaN or not whole: remove or round "
+                "them."
+            )
         low, high, classes = y.min(initial=0), y.max(initial=0), int(wanted[-1] or 0)
         if low < 0 or high >= classes:
             low = y.min()
@@ -251,10 +254,12 @@ def with_accuracy(metrics: Any, target: Target) -> Any:
         target: Target whose outputs the loss has told.
     """
     one_column = target.outputs in ("logits", "probabilities") and num_columns(target.plan) == 1
-    if not isinstance(metrics, (list, tuple)) or not (one_column or target.has_labels):
+    if not (one_column or target.has_labels):
         return metrics
     limit = 0.0 if "logits" in target.outputs else 0.5
-    return [
-        keras.metrics.BinaryAccuracy(one, threshold=limit) if one in ("accuracy", "acc") else one
-        for one in metrics
-    ]
+
+    def replaced(one: Any) -> Any:
+        is_accuracy = isinstance(one, str) and one.lower() in ("accuracy", "acc")
+        return keras.metrics.BinaryAccuracy(one, threshold=limit) if is_accuracy else one
+
+    return keras.tree.map_structure(replaced, metrics)

@@ -78,8 +78,8 @@ class Checkpoints:
         """The model of the newest checkpoint, and its record.
 
         Raises:
-            CheckpointError: There is none, or the newest is damaged; an older one is never used
-                silently.
+            CheckpointError: There is none, or the newest is damaged or of another version; an older
+                one is never used silently.
         """
         folders = self._all()
         if not folders:
@@ -98,8 +98,9 @@ class Checkpoints:
             return keras.saving.load_model(newest / _MODEL), record
         except (TypeError, ValueError) as error:  # whole, but its classes are others by now
             raise CheckpointError(
-                f"Checkpoint {newest} was written by another version of the package or of an "
-                "extension: go on with that version, or train again in another folder."
+                f"Checkpoint {newest} cannot be loaded ({str(error).splitlines()[0]}): if it is "
+                "of another version of the package or of an extension, go on with that one, or "
+                "train again in another folder."
             ) from error
 
 

@@ -74,7 +74,7 @@ def train(
     Raises:
         ValueError: There are no validation images, a number is below 1, or the optimizer averages
             weights that only `fit` would use (use_ema).
-        CheckpointError: The newest checkpoint is damaged.
+        CheckpointError: The newest checkpoint is damaged, or of another version.
         TrainingDivergedError: The loss is not finite; the last good checkpoint stays.
         DeviceError: A batch cannot be shared among the devices.
         WorkerLostError: Another machine has ended; the last checkpoint stays.

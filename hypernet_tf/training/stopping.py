@@ -15,8 +15,8 @@ class DiversityStopping(keras.callbacks.Callback):
     networks (`WeightSampler.norm_spread`), to the logs of the epoch. The history has it, and
     callbacks that come later in the list can monitor it. Training stops after an epoch if the
     spread was below `fraction` of its highest value so far for `patience` epochs in a row. While
-    there is a single network, there is no spread. Samplers that train in the gauge have none
-    either: it fixes the norms of all layers but the last.
+    there is a single network, there is no spread. Samplers that train in the gauge are refused:
+    it fixes the norms of most layers.
 
     Args:
         fraction: Fraction of the highest spread below which networks count as alike; 0 never stops.
@@ -59,7 +59,7 @@ class DiversityStopping(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Forget an earlier training."""
         if not isinstance(self.model, WeightSampler):
-            raise ValueError("DiversityStopping is for samplers: this model is one network.")
+            raise ValueError("This model is one network: use DiversityStopping with a sampler.")
         if self.model.trains_in_gauge:
             raise ValueError(
                 f"The gauge fixes the norms of networks while {type(self.model).__name__} trains, "

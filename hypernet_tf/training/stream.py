@@ -25,6 +25,7 @@ def batch_indices(step: tf.Tensor, *, size: int, batch_size: int, seed: int) -> 
         batch_size: Number of examples per batch.
         seed: Seed of the order.
     """
+    seed = int(seed)
     counter = tf.cast(step, tf.int64) * batch_size + tf.range(batch_size, dtype=tf.int64)
     epoch = counter // size
     first = epoch[0]  # a batch no larger than the data set meets at most two epochs

@@ -223,8 +223,8 @@ class DiversityOption:
         help: What it is, in the words of `--help`.
         lam: Default of `--lam`; None for that of the preset.
         terms: Function () -> diversity terms of the sampler.
-        passes: How often the images of a step go through its networks: a second time, all of them
-            through every network, for terms that compare outputs.
+        passes: How often each network runs on a batch in a step: a second time, all of them on the
+            first one's, for terms that compare outputs.
     """
 
     help: str

@@ -567,7 +567,7 @@ def _sampling_error(results: Sequence[RunResult]) -> str:
     shown = " or ".join(f"{count:,}" for count in counts)
     error = 100 * math.sqrt(0.9 * 0.1 / counts[0])
     return (
-        f"Measures of accuracy and calibration are of {shown} test images. An accuracy of 90 % has "
+        f"Measures are of {shown} test images unless they say otherwise. An accuracy of 90 % has "
         f"a standard error of {error:.2f} points by the choice of {counts[0]:,} images alone, "
         "which a deviation over seeds leaves out."
     )

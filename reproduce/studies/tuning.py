@@ -87,7 +87,7 @@ def candidates(row: RunConfig, count: int, num_images: int | None = None) -> lis
         }
         choice = {name: point[name] for name in first}
         networks = choice.get("networks_per_step", row.networks_per_step)
-        most = max(MOST_IMAGES, row.passes_per_step)
+        most = max(MOST_IMAGES, row.images_per_step)
         images = choice.get("images_per_network", row.images_per_network)
         step = images if METHODS[row.method].shares_images else networks * images
         fits = networks * images <= most and (num_images is None or step <= num_images)

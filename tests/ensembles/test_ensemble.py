@@ -82,7 +82,7 @@ def test_extreme_outputs_have_finite_logarithms(x):
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_a_sure_sigmoid_is_as_wrong_about_either_class(policy):
+def test_a_sure_sigmoid_is_as_wrong_about_either_class(policy, tmp_path):
     model = keras.Sequential([keras.Input((1,)), layers.Dense(1, "sigmoid", dtype=policy)])
     target = hn.Target(model)
     ensemble = hn.Ensemble(target, target.unflatten(tf.constant([[1.0, 0.0]])))
@@ -91,6 +91,18 @@ def test_a_sure_sigmoid_is_as_wrong_about_either_class(policy):
     np.testing.assert_allclose(losses, [[20.0, 20.0]], rtol=1e-6)
     again = hn.metrics.log_losses(ensemble.predictions(x).log_probabilities, np.array([0, 1]))
     np.testing.assert_array_equal(again, losses)
+    cool = hn.Ensemble(target, ensemble.weights, temperature=3.0)
+    exact = 1 / (1 + np.exp(-x / 3))
+    np.testing.assert_allclose(cool.predict(x), exact, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(cool.log_probabilities(x))[0, :, 1:], exact, rtol=1e-5)
+    cool.export(tmp_path / "cool")
+    served = tf.saved_model.load(tmp_path / "cool").signatures["serving_default"](
+        inputs=tf.constant(x)
+    )
+    np.testing.assert_allclose(served["probabilities"], exact, rtol=1e-5)
+    expected = cool.uncertainty(x)
+    np.testing.assert_allclose(served["least_confidence"], expected.least_confidence, rtol=1e-4)
+    assert {*served} == {"probabilities", *expected.scores}
 
 
 def test_half_precision_has_finite_logarithms():

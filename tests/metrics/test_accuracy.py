@@ -182,7 +182,8 @@ def test_probabilities_and_other_shapes_are_refused():
     for function in functions[2:]:
         with pytest.raises(ValueError, match=r"have the shape \[1, 2, 2\]: give \[examples, cl"):
             function(np.log(p)[None], labels)
-    with pytest.raises(ValueError, match=r"the shape \[2, 2\]: give \[networks, examples, c"):
+    words = r"the shape \[2, 2\]: give \[networks, examples, classes\]; one network is log_prob"
+    with pytest.raises(ValueError, match=words):
         accuracy.check_log_probabilities(np.log(p), 3)
     rounded = np.log(np.array([[1.003, 0.1]], "float32"))  # as half precision rounds
     assert accuracy.check_log_probabilities(rounded, 2) is rounded

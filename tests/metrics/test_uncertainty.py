@@ -226,3 +226,11 @@ def test_confidence_near_1_is_that_of_the_mean():
     log_p = np.log(np.stack([1 - p, p], -1))[:, None].astype(np.float32)
     log_p[..., 0] = -p[:, None]
     assert uncertainty.least_confidence(log_p)[0] == pytest.approx(p.mean(), rel=1e-3)
+
+
+def test_scores_of_several_choices_have_one_value_for_each():
+    log_p = scipy.special.log_softmax(np.random.default_rng(0).normal(size=(3, 4, 5, 2)), -1)
+    for function in set(PER_EXAMPLE) - {uncertainty.variation_ratio}:
+        expected = function(log_p.reshape(3, 20, 2)).reshape(4, 5)
+        np.testing.assert_allclose(function(log_p), expected, rtol=1e-12)
+        assert function(log_p[:1]).shape == (4, 5)

@@ -111,7 +111,7 @@ class TestEvaluate:
         model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
         sampler = deep_ensemble(model)
         loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        sampler.compile(loss=loss, metrics=["accuracy"])
+        sampler.compile(loss=loss, metrics={sampler.target.plan.operations[-1].name: ["accuracy"]})
         logs = sampler.evaluate(x, y, verbose=0, return_dict=True)
         result = sampler.sample(12).evaluate(x, y)
         assert logs["ensemble_loss"] == pytest.approx(result.negative_log_likelihood, rel=1e-4)

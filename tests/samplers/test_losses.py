@@ -120,8 +120,8 @@ def test_labels_of_the_wrong_kind_are_one_line(blobs):
     with pytest.raises(ValueError, match=r"^Labels run from 5 to 7, but the target has 3 classes"):
         sampler.fit(x, y % 3 + 5)
     for broken, words in (
-        (y / 10, "some are not whole"),
-        (np.where(y == 1, np.nan, y), "some are not whole"),
+        (y / 10, "some are NaN or not whole"),
+        (np.where(y == 1, np.nan, y), "some are NaN or not whole"),
         (np.array(["a", "b"])[y % 2], "Labels are no numbers: number the classes from 0"),
         (tf.constant(y + 1), "Labels run from 1 to 3, but the target has 3 classes"),
     ):
@@ -129,6 +129,7 @@ def test_labels_of_the_wrong_kind_are_one_line(blobs):
             lambda labels=broken: sampler.fit(x, labels),
             lambda labels=broken: sampler.evaluate(x, labels),
             lambda labels=broken: sampler.fit(x, y, validation_data=(x, labels)),
+            lambda labels=broken: sampler.fit(x, y, validation_data=[x, labels]),
         ):
             with pytest.raises(ValueError, match=words):
                 use()

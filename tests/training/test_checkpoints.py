@@ -61,7 +61,8 @@ def test_one_of_another_version_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(hn.Hypernetwork, "from_config", from_config)
     with pytest.raises(CheckpointError) as error:
         checkpoints.load()
-    assert "was written by another version of the package or of an ext" in str(error.value)
+    assert "cannot be loaded" in str(error.value)
+    assert "if it is of another version of the package" in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -78,9 +78,15 @@ def test_networks_whose_norms_the_gauge_fixes_are_refused(blobs):
     with pytest.raises(ValueError, match=words):
         sampler.fit(*blobs, epochs=1, verbose=0, callbacks=[hn.DiversityStopping()])
     assert sampler.step == 0
+    free = hypernetwork(gauge=False)
+    free.compile("adam", LOGITS, run_eagerly=True)
+    history = free.fit(*blobs, epochs=1, verbose=0, callbacks=[hn.DiversityStopping()])
+    assert history.history["norm_spread"][0] > 1e-3
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(loss="mse")
-    with pytest.raises(ValueError, match="is for samplers: this model is one network"):
+    with pytest.raises(
+        ValueError, match="This model is one network: use DiversityStopping with a sampler"
+    ):
         model.fit(np.ones([2, 2]), np.ones([2, 1]), verbose=0, callbacks=[hn.DiversityStopping()])
 
 

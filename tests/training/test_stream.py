@@ -40,7 +40,7 @@ def test_epochs_and_seeds_differ():
 
 def test_orders_of_small_seeds_and_epochs_are_those_of_one_permutation():
     plain = tf.random.experimental.index_shuffle(tf.range(50, dtype=tf.int64), [3, 7], 49)
-    index = batch_indices(tf.constant(7), size=50, batch_size=50, seed=3)
+    index = batch_indices(tf.constant(7), size=50, batch_size=50, seed=np.int64(3))
     np.testing.assert_array_equal(index, plain)
 
 
