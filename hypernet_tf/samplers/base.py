@@ -466,6 +466,8 @@ class WeightSampler(keras.Model, abc.ABC):
     ):
         """As `keras.Model.compile`; the loss also tells what the target's outputs mean.
 
+        XLA compiles steps if `jit_compile=True`.
+
         Raises:
             ValueError: A classification loss of logits on outputs that are probabilities, or the
                 reverse; or a loss that is a sum over examples.
@@ -489,7 +491,8 @@ class WeightSampler(keras.Model, abc.ABC):
             "loss_weights": loss_weights,
             "weighted_metrics": with_accuracy(weighted_metrics, wanted),
         }
-        super().compile(optimizer=optimizer, **compiled, **kwargs)
+        # Keras would ask the sampler's own layers whether XLA can compile them, not the target's.
+        super().compile(optimizer=optimizer, **compiled, **{"jit_compile": False} | kwargs)
         self._evaluation = EvaluationState(self.output_names, **compiled)
         self.build_terms()
         averaged = any(getattr(one, "use_ema", False) for one in plain_optimizers(self.optimizer))

@@ -15,8 +15,8 @@ class DiversityStopping(keras.callbacks.Callback):
     networks (`WeightSampler.norm_spread`), to the logs of the epoch. The history has it, and
     callbacks that come later in the list can monitor it. Training stops after an epoch if the
     spread was below `fraction` of its highest value so far for `patience` epochs in a row. While
-    there is a single network, there is no spread. Samplers that train in the gauge are refused:
-    it fixes the norms of most layers.
+    there is a single network, there is no spread. With samplers that train in the gauge,
+    which fixes the norms of most layers, `fit` raises an error.
 
     Args:
         fraction: Fraction of the highest spread below which networks count as alike; 0 never stops.

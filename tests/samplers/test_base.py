@@ -987,3 +987,22 @@ def test_half_precision_does_not_round_the_weights_themselves():
     theta = sampler.sample(4).theta()
     rounded = tf.cast(tf.cast(theta, tf.bfloat16), tf.float32).numpy()
     assert np.mean(theta == rounded) < 0.5  # biases around an anchor of 0 are rounded
+
+
+def test_xla_compiles_steps_only_if_it_is_asked_to():
+    sampler = hypernetwork()
+    sampler.compile("adam", LOGITS)
+    assert sampler.jit_compile is False
+    sampler.compile("adam", LOGITS, jit_compile=True)
+    assert sampler.jit_compile is True
+
+
+def test_a_model_without_its_regularizers_is_a_target():
+    dense = layers.Dense(3, kernel_regularizer="l2", bias_regularizer="l1")
+    model = keras.Sequential([keras.Input((2,)), dense])
+    with pytest.raises(ValueError, match="regulari"):
+        hn.Target(model)
+    for layer in model.layers:
+        for name in [n for n in vars(layer) if n.endswith("_regularizer")]:
+            setattr(layer, name, None)
+    assert hn.Target(model).weight_count == 9
