@@ -5,24 +5,18 @@ from hypernet_tf.metrics.accuracy import (
     brier_scores,
     classification_accuracy,
     confusion,
-    correct,
     log_losses,
     majority_vote,
     mean_log_probabilities,
-    mean_over_examples,
     most_confident,
     negative_log_likelihood,
     squared_errors,
-    votes,
 )
 from hypernet_tf.metrics.calibration import (
     Reliability,
     adaptive_calibration_error,
-    bin_sums,
-    error_of_bins,
     expected_calibration_error,
     reliability,
-    reliability_of,
 )
 from hypernet_tf.metrics.measures import MEASURES, Measure
 from hypernet_tf.metrics.ood import (
@@ -50,7 +44,6 @@ from hypernet_tf.metrics.uncertainty import (
     mutual_information,
     predictive_entropy,
     probability_variance,
-    uncertainty_in_graph,
     variation_ratio,
 )
 
@@ -65,14 +58,11 @@ __all__ = [
     "Uncertainty",
     "adaptive_calibration_error",
     "area_under_risk_coverage",
-    "bin_sums",
     "brier_score",
     "brier_scores",
     "classification_accuracy",
     "confusion",
-    "correct",
     "energy",
-    "error_of_bins",
     "expected_calibration_error",
     "expected_entropy",
     "least_confidence",
@@ -80,7 +70,6 @@ __all__ = [
     "log_losses",
     "majority_vote",
     "mean_log_probabilities",
-    "mean_over_examples",
     "measure_uncertainty",
     "most_confident",
     "mutual_information",
@@ -92,11 +81,8 @@ __all__ = [
     "predictive_entropy",
     "probability_variance",
     "reliability",
-    "reliability_of",
     "risk_coverage",
     "roc_curve",
     "squared_errors",
-    "uncertainty_in_graph",
     "variation_ratio",
-    "votes",
 ]
