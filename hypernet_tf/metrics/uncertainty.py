@@ -165,7 +165,7 @@ def predictive_entropy(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     # In float64 before the mean: float32 loses most of the difference to the expected entropy.
     mean = mean_log_probabilities(log_probabilities.astype(np.float64))
     return entr(np.exp(mean)).sum(-1)
@@ -179,7 +179,7 @@ def expected_entropy(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     return entr(np.exp(log_probabilities, dtype=np.float64)).sum(-1).mean(0)
 
 
@@ -196,7 +196,7 @@ def mutual_information(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Houlsby et al. 2011, "Bayesian Active Learning for Classification and Preference
     Learning", equation 2.
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     if len(log_probabilities) == 1:
         return np.zeros(log_probabilities.shape[1:-1])
     difference = predictive_entropy(log_probabilities) - expected_entropy(log_probabilities)
@@ -211,7 +211,7 @@ def probability_variance(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     return np.exp(log_probabilities, dtype=np.float64).var(0).sum(-1)
 
 
@@ -226,7 +226,7 @@ def least_confidence(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Hendrycks and Gimpel 2017, "A Baseline for Detecting Misclassified and
     Out-of-Distribution Examples in Neural Networks".
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5)
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     # The sum of the other classes: a probability near 1 rounds to 1.
     p = np.exp(mean_log_probabilities(log_probabilities.astype(np.float64)))
     np.put_along_axis(p, p.argmax(-1, keepdims=True), 0.0, -1)
@@ -245,9 +245,11 @@ def variation_ratio(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Freeman 1965, "Elementary Applied Statistics"; Gal 2016, "Uncertainty in Deep Learning",
     equation 3.19.
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3)
-    num_networks, _, num_classes = log_probabilities.shape
-    return 1.0 - votes(log_probabilities.argmax(-1), num_classes).max(-1) / num_networks
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
+    num_networks, *shape, num_classes = log_probabilities.shape
+    chosen = log_probabilities.argmax(-1).reshape(num_networks, -1)
+    most = votes(chosen, num_classes).max(-1).reshape(shape)
+    return 1.0 - most / num_networks
 
 
 def energy(logits: np.ndarray) -> np.ndarray:

@@ -97,8 +97,9 @@ class Checkpoints:
         try:
             return keras.saving.load_model(newest / _MODEL), record
         except (TypeError, ValueError) as error:  # whole, but its classes are others by now
+            cause = str(error).strip() or type(error).__name__
             raise CheckpointError(
-                f"Checkpoint {newest} cannot be loaded ({str(error).splitlines()[0]}): if it is "
+                f"Checkpoint {newest} cannot be loaded ({cause.splitlines()[0]}): if it is "
                 "of another version of the package or of an extension, go on with that one, or "
                 "train again in another folder."
             ) from error
