@@ -55,7 +55,11 @@ flags.DEFINE_string(
     "strong as it takes for networks to be as far from their nearest neighbours as the networks of "
     "that run; apd learns the distribution of these networks.",
 )
-flags.DEFINE_float("learning_rate", None, "Learning rate of the first step. Default: the preset's.")
+flags.DEFINE_float(
+    "learning_rate",
+    None,
+    "Learning rate of the first step, or after --warmup_steps. Default: the preset's.",
+)
 flags.DEFINE_float(
     "learning_rate_left",
     None,
@@ -69,6 +73,13 @@ flags.DEFINE_enum(
     None,
     ["exponential", "cosine"],
     "How the learning rate falls, without restarts. Default: the preset's.",
+)
+flags.DEFINE_integer(
+    "warmup_steps",
+    None,
+    "Number of first steps in which the learning rate rises from 0, before it falls along a "
+    "cosine. Default: 0.",
+    lower_bound=0,
 )
 flags.DEFINE_integer(
     "networks_per_step",
@@ -202,6 +213,14 @@ def config_from_flags(experiment: str) -> RunConfig:
             "--learning_rate_left=0 needs --learning_rate_schedule=cosine: a factor does not lead "
             "to 0"
         )
+    if config.warmup_steps:
+        if config.learning_rate_schedule != "cosine" or config.restart_every:
+            raise UsageError("--warmup_steps needs --learning_rate_schedule=cosine: add it")
+        if config.warmup_steps >= config.steps:
+            raise UsageError(
+                f"--warmup_steps={config.warmup_steps} is not below the {config.steps:,} steps of "
+                "the training: choose fewer"
+            )
     return config
 
 

@@ -189,7 +189,11 @@ def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.Wei
             rate, 1, config.decay_per_step
         ),
         "cosine": lambda: keras.optimizers.schedules.CosineDecay(
-            rate, config.steps, alpha=config.learning_rate_left
+            0.0 if config.warmup_steps else rate,
+            config.steps - config.warmup_steps,
+            alpha=config.learning_rate_left,
+            warmup_target=rate if config.warmup_steps else None,
+            warmup_steps=config.warmup_steps,
         ),
     }
     schedule = schedules[config.learning_rate_schedule]()

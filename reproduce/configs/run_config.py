@@ -9,6 +9,7 @@ TRAINING_SETTINGS = (
     "learning_rate",
     "learning_rate_left",
     "learning_rate_schedule",
+    "warmup_steps",
     "networks_per_step",
     "images_per_network",
     "crop_margin",
@@ -28,12 +29,14 @@ class RunConfig:
         num_networks: Number of networks of the evaluated ensemble.
         networks_per_step: N, number of networks in a training step.
         images_per_network: B, number of images of each network in a training step.
-        learning_rate: Learning rate of the first step.
+        learning_rate: Learning rate of the first step, or after `warmup_steps`.
         learning_rate_decay: Factor on the learning rate after each step.
         learning_rate_left: Fraction of the learning rate that is left after the last step; if it is
             above 0, `learning_rate_decay` follows from it and the number of steps.
         learning_rate_schedule: "exponential", a factor on the rate after each step, or "cosine",
             which falls to `learning_rate_left` and keeps the rate high for longer.
+        warmup_steps: Number of first steps in which a rate that falls as a cosine, without
+            restarts, rises from 0 to `learning_rate`.
         restart_every: Number of steps between restarts of a learning rate that falls as a cosine,
             to a ten thousandth; 0 for no restarts.
         optimizer: "adam" or "sgd".
@@ -68,6 +71,7 @@ class RunConfig:
     learning_rate_decay: float = 1.0
     learning_rate_left: float = 0.0
     learning_rate_schedule: str = "exponential"
+    warmup_steps: int = 0
     restart_every: int = 0
     optimizer: str = "adam"
     momentum: float = 0.0
@@ -100,8 +104,9 @@ class RunConfig:
     def with_step_of(self, *, networks_per_step: int, images_per_network: int) -> RunConfig:
         """The same run, each step of which takes other numbers of networks and images.
 
-        Validations, checkpoints, snapshots and restarts stay as many image passes apart, rounded
-        down to whole steps; the number of steps stays the same.
+        Validations, checkpoints, snapshots and restarts stay as many image passes apart, and the
+        learning rate rises for as many, rounded down to whole steps; the number of steps stays the
+        same.
 
         Args:
             networks_per_step: N.
@@ -120,6 +125,7 @@ class RunConfig:
             checkpoint_every=rescaled(self.checkpoint_every),
             snapshot_every=rescaled(self.snapshot_every),
             restart_every=rescaled(self.restart_every),
+            warmup_steps=rescaled(self.warmup_steps),
         )
 
     @property

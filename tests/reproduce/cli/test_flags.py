@@ -151,6 +151,24 @@ class TestRunFlags:
         with command_line(*words, "--learning_rate_schedule=cosine"):
             assert run_flags.config_from_flags("mnist").learning_rate_left == 0
 
+    def test_a_rate_rises_before_a_cosine_only(self):
+        words = ("--preset=fast", "--dataset=mnist_5k", "--steps=100")
+        with command_line(*words, "--warmup_steps=99"):
+            config = run_flags.config_from_flags("mnist")
+        assert (config.warmup_steps, config.learning_rate_schedule) == (99, "cosine")
+        assert run_flags.default_folder(config).name.endswith("-warmup_steps=99")
+        with command_line(*words, "--warmup_steps=100"), pytest.raises(UsageError, match=r"fewer$"):
+            run_flags.config_from_flags("mnist")
+        for method in ("hypernetwork", "hypergan"):  # exponential, and a cosine with restarts
+            words = (f"--method={method}", "--preset=paper", "--dataset=mnist_5k")
+            with (
+                command_line(*words, "--warmup_steps=10"),
+                pytest.raises(UsageError, match=r"^--warmup_steps needs --learning_rate_schedule"),
+            ):
+                run_flags.config_from_flags("mnist")
+            with command_line(*words, "--warmup_steps=10", "--learning_rate_schedule=cosine"):
+                assert run_flags.config_from_flags("mnist").warmup_steps == 10
+
     def test_the_largest_shift_of_photographs(self):
         with command_line("--dataset=cifar10_jpeg", "--crop_margin=2"):
             config = run_flags.config_from_flags("cifar")

@@ -187,6 +187,14 @@ class TestSamplers:
             rate = float(sampler.optimizer.learning_rate)
             assert rate == pytest.approx(row.learning_rate * fraction, rel=1e-4)
 
+    def test_the_rate_rises_before_it_falls(self, small_targets):
+        row = preset("cifar", "sgd", "quick", steps=400)
+        sampler = build_sampler(dataclasses.replace(row, warmup_steps=100), NUM_DATA)
+        for step, fraction in ((0, 0.0), (50, 0.5), (100, 1.0), (250, 0.505), (400, 0.01)):
+            sampler.optimizer.iterations.assign(step)
+            rate = float(sampler.optimizer.learning_rate)
+            assert rate == pytest.approx(row.learning_rate * fraction, rel=1e-4)
+
     def test_the_published_hypernetwork_has_its_number_of_parameters(self):
         sampler = build_sampler(preset("mnist", "hypernetwork", "paper"), NUM_DATA)
         assert sampler.count_params() >= 633_640

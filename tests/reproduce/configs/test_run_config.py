@@ -56,6 +56,8 @@ def test_image_passes_of_a_step():
     assert (outputs.passes_per_step, outputs.images_per_step) == (2 * 3 * 4, 3 * 4)
     larger = outputs.with_step_of(networks_per_step=3, images_per_network=8)
     assert larger.validate_every == outputs.validate_every // 2
+    rising = dataclasses.replace(outputs, warmup_steps=10)
+    assert rising.with_step_of(networks_per_step=3, images_per_network=8).warmup_steps == 5
 
 
 def test_the_learning_rate_falls_by_a_factor_or_to_a_fraction():
