@@ -45,3 +45,21 @@ def test_every_page_is_in_the_contents():
             lines = [line for line in block.splitlines() if line and not line.startswith(":")]
             entries |= {str((path.parent / line).relative_to(DOCS)) for line in lines}
     assert entries == pages
+
+
+def test_what_pages_link_to_is_there():
+    headings = re.compile(r"^#+ (.*)$", re.MULTILINE)
+    missing = []
+    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
+        for link, part in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
+            path = (page.parent / link).resolve() if link else page
+            if not path.exists():
+                missing.append((page.name, link))
+            elif part:
+                names = {
+                    re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+                    for heading in headings.findall(path.read_text())
+                }
+                if part not in names:
+                    missing.append((page.name, link, part))
+    assert missing == []

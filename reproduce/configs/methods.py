@@ -238,7 +238,7 @@ class DiversityOption:
 
 
 # Entropy of the outputs costs accuracy directly, entropy of the weights only where the outputs
-# change: at lam 1e3 LeNet's outputs grow until training diverges (docs/results.md).
+# change: at lam 1e3 LeNet's outputs grow until training diverges (docs/results/cifar10.md).
 DIVERSITY = {
     "weights": DiversityOption(
         "the entropy of the weights, as in the paper's MNIST experiments",
@@ -291,8 +291,8 @@ register_method(
                 steps=13_000, num_networks=200, networks_per_step=32, images_per_network=32,
                 learning_rate=3e-4, learning_rate_decay=0.99998, lam=1e3,
             ),
-            # Found by measurement (docs/results.md): better after 512,000 image passes than the
-            # published settings after four times as many.
+            # Found by measurement (docs/results/recipes.md): better after 512,000 image passes
+            # than the published settings after four times as many.
             RunConfig(
                 "mnist", "hypernetwork", "fast", "mnist",
                 steps=2_000, num_networks=200, networks_per_step=8, images_per_network=32,
@@ -313,7 +313,7 @@ register_method(
                 learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
             ),
             # "quick" is "fast" with the passes of the mixture's "quick": better than the settings
-            # of "paper" at every number of passes that was tried (docs/results.md).
+            # of "paper" at every number of passes that was tried (docs/results/cifar10.md).
             *(
                 RunConfig(
                     "cifar", "hypernetwork", name, "lenet", dataset="cifar10",
@@ -666,7 +666,7 @@ register_method(
                 learning_rate=1e-3, learning_rate_decay=0.9999,
                 validate_every=200, checkpoint_every=200,
             ),
-            # LeNet learns most with Adam at this rate: docs/results.md.
+            # LeNet learns most with Adam at this rate: docs/results/cifar10.md.
             RunConfig(
                 "cifar", "sgd", "paper", "lenet", dataset="cifar10",
                 steps=20_000, num_networks=1, networks_per_step=1, images_per_network=100,

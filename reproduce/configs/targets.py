@@ -34,7 +34,7 @@ _COLOUR_HYPERGAN = {"generator_activation": "relu"}
 # The sizes of LeNet's generators are published; those of ResNet-32 are inferred from their numbers
 # of parameters, which they come near to. The sizes of z and of the extractor are not known: these
 # give its published number of parameters, 107,200 for LeNet and 2,935,200 for ResNet-32. The
-# initialization is our choice; see docs/results.md.
+# initialization is our choice; see docs/results/recipes.md.
 _LENET: dict[str, Any] = {
     "latent_dim": 108,
     "latent_distribution": "normal",
