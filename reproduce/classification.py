@@ -43,6 +43,7 @@ for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.adopt_module_key_flags(methods_flag)
 flags.adopt_module_key_flags(seeds_flag)
+flags.adopt_module_key_flags(analysis_flags)
 flags.DEFINE_list(
     "datasets",
     [],
@@ -73,7 +74,8 @@ class Classification(Study):
 
     command: ClassVar[str] = "classification"
     noun: ClassVar[str] = "study of classification"
-    analyses: tuple[str, ...] = dataclasses.field(default=("ensemble_sizes",), kw_only=True)
+    shown_analyses: ClassVar[tuple[str, ...]] = ("ensemble_sizes",)
+    analyses: tuple[str, ...] = dataclasses.field(default=shown_analyses, kw_only=True)
     # The table is not in this project's copy of the paper: its cells stay empty.
     published_header: ClassVar[tuple[str, ...]] = tuple(
         f"published accuracy of {size} (%)" for size in SIZES.default
@@ -170,7 +172,7 @@ def from_flags() -> Classification:
     """
     values = command.FLAGS
     shared_flags.accept_only(
-        SHARED_FLAGS, "a study of classification", others=(run_flags, device_flags, analysis_flags)
+        SHARED_FLAGS, "a study of classification", others=(run_flags, device_flags)
     )
     if values.preset not in DATASETS:
         raise UsageError(f"a study of classification has no preset '{values.preset}': choose quick")
@@ -192,7 +194,8 @@ def from_flags() -> Classification:
         for method in methods:
             run_flags.check_preset(experiment_of(dataset), method, values.preset)
     seeds = tuple(sorted(map(int, values.seeds)))
-    return Classification(tuple(datasets), methods, values.preset, seeds)
+    analyses = analysis_flags.of_study(Classification.shown_analyses)
+    return Classification(tuple(datasets), methods, values.preset, seeds, **analyses)
 
 
 def main() -> None:

@@ -34,8 +34,9 @@ from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow qu
 
 import hypernet_tf as hn
 from hypernet_tf import plots
-from hypernet_tf.metrics import SCORES, Measure
-from reproduce.analyses import ANALYSES, Drawing, perform
+from hypernet_tf.metrics import MEASURES, SCORES, Measure
+from hypernet_tf.metrics.measures import main_measures
+from reproduce.analyses import Drawing
 from reproduce.cli import (
     analysis_flags,
     device_flags,
@@ -47,7 +48,6 @@ from reproduce.cli import (
 )
 from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.methods import methods_of, presets_of
-from reproduce.reports import run_page
 from reproduce.runs import experiment
 from reproduce.runs.command import DivergedError
 from reproduce.runs.folder import RunError, UsageError, folder_name
@@ -60,7 +60,9 @@ from reproduce.studies.study import (
     RunResult,
     Study,
     StudyRun,
+    and_main_measures,
     claim_paragraphs,
+    value_of,
 )
 from reproduce.studies.tuning import Choice, Tuning
 
@@ -113,6 +115,7 @@ class Comparison(Study):
     noun: ClassVar[str] = "comparison"
     analyses: tuple[str, ...] = dataclasses.field(default=ANALYSES_OF_ALL, kw_only=True)
     entries_are_columns: ClassVar[bool] = True
+    shown_analyses: ClassVar[tuple[str, ...]] = ANALYSES_OF_ALL
 
     def runs(self) -> list[StudyRun]:
         """One run for each seed and method."""
@@ -259,7 +262,7 @@ class Comparison(Study):
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """Cost, quality, calibration and diversity, and how well unknown images are detected."""
         ood = {key: row.measure for one in results for key, row in one.rows.items() if _is_ood(key)}
-        return [
+        shown: list[str | Column] = [
             *_CHOICE_COLUMNS,
             *([Column(_TRIALS, self._number_of_trials)] if self.num_trials else []),
             *("image_passes", "steps", "parameters", "num_networks"),
@@ -272,20 +275,9 @@ class Comparison(Study):
             *("uncertainty_mutual_information_correct", "uncertainty_mutual_information_wrong"),
             *("entropy", "nearest_neighbour_distance"),
             *("train_seconds", "sample_seconds", "peak_memory_mib"),
-            *(Column(measure, functools.partial(_value, key)) for key, measure in ood.items()),
-            *self._columns_of_others(results),
+            *(Column(measure, functools.partial(value_of, key)) for key, measure in ood.items()),
         ]
-
-    def _columns_of_others(self, results: Sequence[RunResult]) -> list[Column]:
-        """The few rows that stand for each of the other analyses that were asked for."""
-        columns = []
-        for name in self.analyses:
-            if name in ANALYSES_OF_ALL:
-                continue
-            for key in run_page.highlights(ANALYSES[name], [one.metrics for one in results]):
-                measures = [one.rows[key].measure for one in results if key in one.rows]
-                columns += [Column(m, functools.partial(_value, key)) for m in measures[:1]]
-        return columns
+        return and_main_measures(shown)
 
     def _number_of_trials(self, result: RunResult) -> float:
         return len(self.tunings[self._tuned(result.run.config.method)].trials)
@@ -382,6 +374,14 @@ class Comparison(Study):
     def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
         """The main numbers of each method, and how well it detects unknown images."""
         panels = [*_PANELS]
+        drawn_keys = {key for panel in panels for key in panel.series}
+        for key in main_measures():
+            if key not in drawn_keys:
+                measure = MEASURES[key]
+                title = measure.title.capitalize()
+                panels.append(
+                    _Panel(title, measure.unit, {key: measure.title}, factor=measure.factor)
+                )
         for score in _OOD_SCORES:
             labels = {
                 key: hn.data.title(_data_set_and_score(key)[0])
@@ -422,11 +422,6 @@ def _is_ood(key: str, *scores: str) -> bool:
     # The name of a score may end with that of another one.
     ends = [score for score in SCORES if key.endswith(f"_{score}_auroc")]
     return key.startswith("ood_") and max(ends, key=len, default="") in (scores or _OOD_SCORES)
-
-
-def _value(key: str, result: RunResult) -> float | None:
-    """The value of a row; None if the run has none, as for a data set that is not available."""
-    return result.rows[key].value if key in result.rows else None
 
 
 def _left_out(result: RunResult) -> list[str]:
@@ -576,7 +571,6 @@ def from_flags() -> Comparison:
     known = methods_of("mnist")
     with_preset = [name for name in known if values.preset in presets_of("mnist", name)]
     methods = methods_flag.methods(known, with_preset)
-    analyses = tuple(perform.names_of([*ANALYSES_OF_ALL, *analysis_flags.requested()]))
     for name in methods:
         run_flags.check_preset("mnist", name, values.preset)
         other = METHODS[name].matches
@@ -589,8 +583,7 @@ def from_flags() -> Comparison:
         methods,
         tuple(sorted(map(int, values.seeds))),
         TRIALS if values.trials is None else values.trials,
-        analyses=analyses,
-        settings=analysis_flags.settings(analyses, trains=True),
+        **analysis_flags.of_study(ANALYSES_OF_ALL),
     )
 
 

@@ -28,13 +28,22 @@ from reproduce.cli import analysis_flags, device_flags, run_flags, seeds_flag, s
 from reproduce.configs import RunConfig, preset
 from reproduce.configs.methods import ABLATIONS
 from reproduce.reports import history
-from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, claim_paragraphs
+from reproduce.studies.study import (
+    Column,
+    Numbers,
+    RunResult,
+    Study,
+    StudyRun,
+    and_main_measures,
+    claim_paragraphs,
+)
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "extension")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.adopt_module_key_flags(seeds_flag)
+flags.adopt_module_key_flags(analysis_flags)
 
 VARIANTS = {
     name: "the whole HyperGAN" if name == "nothing" else f"without {name}" for name in ABLATIONS
@@ -89,12 +98,13 @@ class Ablations(Study):
         gain = Measure(
             "vote_gain", "majority vote above the networks", "study", unit="points", format="{:.2f}"
         )
-        return [
+        shown: list[str | Column] = [
             *("steps", "parameters", "num_networks"),
             *("member_accuracy", "member_accuracy_std", "majority_vote_accuracy"),
             Column(gain, _vote_gain),
             *("negative_log_likelihood", "disagreement", "nearest_neighbour_distance"),
         ]
+        return and_main_measures(shown)
 
     def label(self, entry: str, metrics: Mapping[str, Any]) -> str:
         """What a variant is called."""
@@ -225,9 +235,7 @@ def _claims(numbers: Numbers, curves: Mapping[str, Mapping[str, list]]) -> list[
 def from_flags() -> Ablations:
     """The study that the flags ask for; says on stdout which data set `auto` became."""
     values = command.FLAGS
-    shared_flags.accept_only(
-        SHARED_FLAGS, "a study of ablations", others=(run_flags, device_flags, analysis_flags)
-    )
+    shared_flags.accept_only(SHARED_FLAGS, "a study of ablations", others=(run_flags, device_flags))
     run_flags.check_preset("mnist", "hypergan", values.preset)
     config = preset(
         "mnist",
@@ -236,7 +244,8 @@ def from_flags() -> Ablations:
         dataset=shared_flags.dataset(hn.data.NAMES),
         steps=values.steps,
     )
-    return Ablations(config, tuple(sorted(map(int, values.seeds))))
+    seeds = tuple(sorted(map(int, values.seeds)))
+    return Ablations(config, seeds, **analysis_flags.of_study())
 
 
 def main() -> None:

@@ -48,7 +48,9 @@ from absl import flags
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
+from hypernet_tf.metrics.measures import main_measures
 from hypernet_tf.training.devices import Execution
+from hypernet_tf.training.tuning import objective as tuner_objective
 from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, trials_flag
 from reproduce.configs import RunConfig, preset
@@ -57,7 +59,14 @@ from reproduce.runs import folder as folders
 from reproduce.runs.command import command_line
 from reproduce.runs.folder import RunError, UsageError
 from reproduce.studies import trials, workers
-from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun
+from reproduce.studies.study import (
+    Column,
+    Numbers,
+    RunResult,
+    Study,
+    StudyRun,
+    and_main_measures,
+)
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = (
@@ -74,16 +83,8 @@ for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.adopt_module_key_flags(device_flags)
 flags.adopt_module_key_flags(trials_flag)
-# Measures of the validation images that a sweep can search for.
-OBJECTIVES = (
-    "majority_vote_accuracy",
-    "mean_probability_accuracy",
-    "member_accuracy",
-    "negative_log_likelihood",
-    "expected_calibration_error",
-    "brier_score",
-    "entropy",
-)
+flags.adopt_module_key_flags(analysis_flags)
+_OBJECTIVE = "majority_vote_accuracy"
 flags.DEFINE_list(
     "lams", ["1e1", "1e2", "1e3", "1e4", "1e5"], "For --search=grid: the values of lam."
 )
@@ -96,13 +97,11 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_float("lam_min", 1e1, "For --search=bayesian: the least lam.")
 flags.DEFINE_float("lam_max", 1e5, "For --search=bayesian: the greatest lam.")
-flags.DEFINE_enum(
+flags.DEFINE_string(
     "objective",
-    OBJECTIVES[0],
-    list(OBJECTIVES),
-    "What is best, of the networks that are validated: "
-    + "; ".join(f"{key}: {MEASURES[key].title}" for key in OBJECTIVES)
-    + ".",
+    _OBJECTIVE,
+    "The measure that decides what is best, of the networks that are validated: entropy, "
+    f"{', '.join(main_measures())}, or another one of docs/api/metrics.md that has a direction.",
 )
 
 _TRIALS = 10
@@ -127,7 +126,7 @@ class Sweep(Study):
 
     config: RunConfig
     search: str = "grid"
-    objective: str = OBJECTIVES[0]
+    objective: str = _OBJECTIVE
     lams: tuple[float, ...] = ()
     lam_min: float = 0.0
     lam_max: float = 0.0
@@ -142,6 +141,30 @@ class Sweep(Study):
         """The run of a trial."""
         config = dataclasses.replace(self.config, lam=lam)
         return StudyRun(f"{lam:g}", f"lam={lam:g}", config)
+
+    def train(
+        self,
+        trial: StudyRun,
+        folder: pathlib.Path,
+        data_dir: str | None,
+        execution: Execution | None,
+    ) -> dict[str, Any]:
+        """Train, evaluate and analyse a trial; returns the contents of its metrics.json.
+
+        Args:
+            trial: The run of the trial.
+            folder: Folder of the sweep.
+            data_dir: Folder of data sets, see `hypernet_tf.data.load`.
+            execution: Devices on which training steps run, and how.
+        """
+        return experiment.run(
+            trial.config,
+            folder / trial.folder,
+            data_dir,
+            analyses=self.analyses,
+            settings=self.settings,
+            execution=execution,
+        )
 
     def runs(self) -> list[StudyRun]:
         """The trials that came to their end, in the order of lam."""
@@ -159,7 +182,7 @@ class Sweep(Study):
         """A grid over the whole of MNIST."""
         plain = preset("mnist", "hypernetwork", self.config.preset)
         defaults = dataclasses.replace(
-            self, config=plain, objective=OBJECTIVES[0], lam_min=1e1, lam_max=1e5
+            self, config=plain, objective=_OBJECTIVE, lam_min=1e1, lam_max=1e5
         ).fixed_settings()
         return defaults | {"dataset": "mnist", "preset": "paper", "search": "grid"}
 
@@ -170,12 +193,13 @@ class Sweep(Study):
             key="objective",
             title=f"{MEASURES[self.objective].title}, {self._validated}",
         )
-        return [
+        shown: list[str | Column] = [
             *("entropy", "member_accuracy", "majority_vote_accuracy", "mean_probability_accuracy"),
             *("negative_log_likelihood", "expected_calibration_error", "brier_score"),
             "disagreement",
             Column(objective, lambda one: one.metrics["validation"][self.objective]),
         ]
+        return and_main_measures(shown)
 
     @property
     def _validated(self) -> str:
@@ -279,22 +303,27 @@ def from_flags() -> Sweep:
         UsageError: Flags that do not fit each other, or lams that are no numbers above 0.
     """
     values = command.FLAGS
-    shared_flags.accept_only(SHARED_FLAGS, "a sweep", others=(run_flags, analysis_flags))
+    shared_flags.accept_only(SHARED_FLAGS, "a sweep", others=(run_flags,))
+    try:
+        tuner_objective(values.objective)
+    except ValueError as error:
+        raise UsageError(f"--objective: {error}") from error
     for search, names in _SEARCH_FLAGS.items():
         for name in names:
             if search != values.search and values[name].present:
                 raise UsageError(f"--{name} is not used by --search={values.search}: remove it")
-    sweep = functools.partial(Sweep, search=values.search, objective=values.objective)
+    chosen = {"search": values.search, "objective": values.objective, **analysis_flags.of_study()}
     if values.search == "grid":
         lams = _lams(values.lams)
-        return sweep(run_flags.config_from_flags("mnist"), lams=lams)
+        return Sweep(run_flags.config_from_flags("mnist"), lams=lams, **chosen)
     low, high = (trials.rounded(values[name].value) for name in ("lam_min", "lam_max"))
     if not 0 < low < high < math.inf:
         raise UsageError(f"--lam_min and --lam_max are 0 < min < max, not {low:g}, {high:g}")
     if values.trials == 0:
         raise UsageError("--trials=0 searches nothing: give at least 1")
     config = run_flags.config_from_flags("mnist")
-    return sweep(config, lam_min=low, lam_max=high, num_trials=values.trials or _TRIALS)
+    num_trials = values.trials or _TRIALS
+    return Sweep(config, lam_min=low, lam_max=high, num_trials=num_trials, **chosen)
 
 
 def _lams(texts: list[str]) -> tuple[float, ...]:
@@ -367,8 +396,7 @@ def _search(
         trial = sweep.run_of(lam)
         _wait_until_free(folder / trial.folder)
         keras.backend.clear_session()  # of the previous trial
-        metrics = experiment.run(trial.config, folder / trial.folder, data_dir, execution=execution)
-        return {key: metrics["validation"][key] for key in OBJECTIVES}
+        return sweep.train(trial, folder, data_dir, execution)["validation"]
 
     if sweep.search == "grid":
         oracle = functools.partial(trials.ListOracle, [{"lam": lam} for lam in sweep.lams])
@@ -417,7 +445,7 @@ def _finish(
     sweep.check(folder)
     for trial in sweep.runs():  # results that were deleted, because they were damaged
         if not sweep.is_complete(folder, trial):
-            experiment.run(trial.config, folder / trial.folder, data_dir, execution=execution)
+            sweep.train(trial, folder, data_dir, execution)
     return sweep.write(folder, data_dir)
 
 

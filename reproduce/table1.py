@@ -30,13 +30,22 @@ from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow qu
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
+from hypernet_tf.metrics.measures import main_measures
 from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, target_flag
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset, published
-from reproduce.configs.methods import lam_of, methods_of, presets_of
+from reproduce.configs.methods import DIVERSITY, lam_of, methods_of, presets_of
 from reproduce.reports import history
 from reproduce.runs.folder import UsageError
-from reproduce.studies.study import Column, Numbers, RunResult, Study, StudyRun, claim_paragraphs
+from reproduce.studies.study import (
+    Column,
+    Numbers,
+    RunResult,
+    Study,
+    StudyRun,
+    and_main_measures,
+    claim_paragraphs,
+)
 
 _USUAL_IMAGES = 45_000  # for training, of CIFAR-10
 
@@ -46,7 +55,7 @@ class ColumnOf(NamedTuple):
 
     Attributes:
         method: Name of its method.
-        diversity: What its networks are to differ in.
+        diversity: What its networks are to differ in; "" for what the preset says.
         help: What it is, in the words of the table.
         recipe: Name of the preset whose settings it has, at the image passes of the table's own
             preset; "" for the table's preset itself.
@@ -81,6 +90,7 @@ SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "la
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.adopt_module_key_flags(target_flag)
+flags.adopt_module_key_flags(analysis_flags)
 flags.DEFINE_list(
     "columns",
     None,
@@ -98,7 +108,15 @@ def known_columns() -> list[str]:
     run need its folder, which a table does not have.
     """
     others = [name for name in methods_of("cifar") if not METHODS[name].matches]
-    return list(dict.fromkeys([*COLUMNS, *(name for name in others if name != "hypernetwork")]))
+    others.remove("hypernetwork")
+    return list(dict.fromkeys([*COLUMNS, *_columns_of_diversity(), *others]))
+
+
+def _columns_of_diversity() -> dict[str, ColumnOf]:
+    return {
+        f"hypernetwork-{name}": ColumnOf("hypernetwork", name, option.help)
+        for name, option in DIVERSITY.items()
+    }
 
 
 def column_of(name: str) -> ColumnOf:
@@ -107,7 +125,8 @@ def column_of(name: str) -> ColumnOf:
     Args:
         name: Name of a column, or of a method.
     """
-    return COLUMNS.get(name) or ColumnOf(name, "weights", METHODS[name].help)
+    known = _columns_of_diversity() | COLUMNS
+    return known[name] if name in known else ColumnOf(name, "", METHODS[name].help)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,14 +161,14 @@ class Table1(Study):
 
     def config(self, column: str) -> RunConfig:
         """The configuration of a column's run."""
-        method, diversity, _, recipe = column_of(column)
+        method, named, _, recipe = column_of(column)
         where: dict[str, Any] = {"target": self.target, "dataset": self.dataset}
         config = preset("cifar", method, self.preset, **where, steps=self.steps)
         if recipe:
             passes = preset("cifar", method, recipe, **where).passes_per_step
             steps = max(1, config.image_passes // passes)
             config = preset("cifar", method, recipe, **where, steps=steps)
-        lam = config.lam
+        diversity, lam = named or config.diversity, config.lam
         if "lam" in METHODS[method].flags:
             lam = lam_of(config, diversity) if self.lam is None else self.lam
         return dataclasses.replace(config, diversity=diversity, seed=self.seed, lam=lam)
@@ -178,7 +197,7 @@ class Table1(Study):
 
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """Accuracies at the end and at best, quality, diversity and cost."""
-        return [
+        shown: list[str | Column] = [
             "member_accuracy",
             Column(MEASURES["majority_vote_accuracy"], _vote),
             Column(MEASURES["best_member_accuracy"], lambda one: _best(one, "member_accuracy")),
@@ -190,6 +209,7 @@ class Table1(Study):
             Column(MEASURES["late_gain"], lambda one: one.metrics["late_gain"]),
             *("image_passes", "train_seconds"),
         ]
+        return and_main_measures(shown)
 
     def label(self, entry: str, metrics: Mapping[str, Any]) -> str:
         """The column's name and what it is."""
@@ -243,7 +263,7 @@ class Table1(Study):
     def figures(self, numbers: Numbers, metrics: Mapping[str, Any]) -> list[Drawing]:
         """Mean and vote of every column beside what else tells an ensemble; learning curves."""
         curves = metrics["curves"]
-        single = [entry for entry in curves if column_of(entry).method == "sgd"]
+        single = [entry for entry in curves if self.config(entry).num_networks == 1]
         return [self._measures(numbers), history.learning_curves(curves, single)]
 
     def _measures(self, numbers: Numbers) -> Drawing:
@@ -268,12 +288,15 @@ class Table1(Study):
         panels: list[dict[str, Any]] = [
             {"title": "Accuracy, test images", "unit": "%", "series": accuracies}
         ]
-        titles = {  # short enough for half of the figure
+        short = {  # short enough for half of the figure
             "negative_log_likelihood": "Negative log-likelihood",
             "expected_calibration_error": "Calibration error",
             "disagreement": "Disagreement",
         }
-        for key, title in titles.items():
+        for key in main_measures():
+            if key in ("member_accuracy", "majority_vote_accuracy"):
+                continue
+            title = short.get(key, MEASURES[key].title.capitalize())
             unit = MEASURES[key].unit
             panels.append({"title": title, "unit": unit, "series": {title: measured(key)}})
         figure = plots.comparison(entries, [panel | {"log": False} for panel in panels])
@@ -376,9 +399,7 @@ def from_flags() -> Table1:
         UsageError: Unknown columns, or flags that mean nothing here.
     """
     values = command.FLAGS
-    shared_flags.accept_only(
-        SHARED_FLAGS, "the table", others=(run_flags, device_flags, analysis_flags)
-    )
+    shared_flags.accept_only(SHARED_FLAGS, "the table", others=(run_flags, device_flags))
     table = Table1(
         (),
         shared_flags.dataset(EXPERIMENTS["cifar"].datasets),
@@ -403,7 +424,7 @@ def from_flags() -> Table1:
     if not columns:
         raise UsageError("--columns is empty: name at least one")
     shown = tuple(name for name in known if name in columns)
-    return dataclasses.replace(table, columns_shown=shown)
+    return dataclasses.replace(table, columns_shown=shown, **analysis_flags.of_study())
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from hypernet_tf.metrics.calibration import (
     expected_calibration_error,
     reliability,
 )
-from hypernet_tf.metrics.measures import MEASURES, Measure
+from hypernet_tf.metrics.measures import MEASURES, Measure, register_measure
 from hypernet_tf.metrics.ood import (
     OODMetrics,
     area_under_risk_coverage,
@@ -80,6 +80,7 @@ __all__ = [
     "pairwise_kl_divergence",
     "predictive_entropy",
     "probability_variance",
+    "register_measure",
     "reliability",
     "risk_coverage",
     "roc_curve",

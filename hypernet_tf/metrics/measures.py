@@ -2,7 +2,8 @@
 
 Everything that computes, stores or shows a number takes its key and title from `MEASURES`:
 `Evaluation`, the training history, metrics.json, TensorBoard's tags, the objectives of a tuner, the
-page of a run, and the tables of studies. A new measure is one entry here and one function.
+page of a run, and the tables of studies. A new measure is one entry here and one function, or a
+call of `register_measure` elsewhere.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Measure:
         description: One sentence more than the title, shown by TensorBoard beside the curve.
         least_networks: Number of networks below which the measure has no value.
         weighted: Whether the measure is defined for examples with different sample weights.
+        is_main: Whether it is one of the few that stand for an ensemble: at the head of a run's
+            page, in TensorBoard's table of runs, and in the tables and figures of studies.
     """
 
     key: str
@@ -77,6 +80,7 @@ class Measure:
     description: str = ""
     least_networks: int = 1
     weighted: bool = True
+    is_main: bool = False
 
     @property
     def factor(self) -> float:
@@ -213,6 +217,7 @@ _TABLE = (
         "networks",
         kind="member",
         compute=accuracy.correct,
+        is_main=True,
         description="Fraction of images that a network classifies correctly, mean over networks.",
     ),
     Measure(
@@ -275,6 +280,7 @@ _TABLE = (
         "ensemble",
         kind="example",
         compute=_vote_is_correct,
+        is_main=True,
         description="Accuracy of the class that most networks choose.",
     ),
     _percent(
@@ -312,6 +318,7 @@ _TABLE = (
         kind="prediction",
         compute=accuracy.negative_log_likelihood,
         of_example=accuracy.log_losses,
+        is_main=True,
         description="Negative log-likelihood of the networks' mean probability.",
     ),
     Measure(
@@ -322,6 +329,7 @@ _TABLE = (
         kind="prediction",
         compute=calibration.expected_calibration_error,
         of_bins=calibration.error_of_bins,
+        is_main=True,
         description="Calibration error of the mean probability, 15 bins of equal width.",
     ),
     Measure(
@@ -369,6 +377,7 @@ _TABLE = (
         kind="example",
         compute=_disagreement,
         least_networks=2,
+        is_main=True,
         description="Fraction of images on which two networks differ, mean over pairs of networks.",
     ),
     Measure(
@@ -405,6 +414,57 @@ _TABLE = (
 )
 
 MEASURES: dict[str, Measure] = {measure.key: measure for measure in _TABLE}
+
+
+def register_measure(measure: Measure) -> Measure:
+    """Make a measure known to everything that computes, stores or shows numbers.
+
+    Args:
+        measure: The measure, with a function.
+
+    Returns:
+        The measure.
+
+    Raises:
+        ValueError: Another measure has its key or its title, it has no function, or its group is
+            not one of those that an evaluation fills: "networks", "ensemble", "diversity".
+
+    Example:
+        >>> def log_loss_of_worst(log_p, labels):
+        ...     return -log_p[range(len(labels)), labels].min()
+        >>> hn.metrics.register_measure(
+        ...     hn.metrics.Measure(
+        ...         "worst_log_loss", "log loss of the worst example", "ensemble",
+        ...         unit="nats", better="lower", kind="prediction", compute=log_loss_of_worst,
+        ...     )
+        ... )
+    """
+    for other in MEASURES.values():
+        if measure.key == other.key or measure.title == other.title:
+            raise ValueError(
+                f"Cannot register the measure '{measure.key}' ({measure.title}): there is "
+                f"'{other.key}' ({other.title}). Choose another key and title."
+            )
+    if not measure.key.isidentifier():
+        raise ValueError(f"The key of a measure is an identifier, not '{measure.key}': rename it.")
+    if measure.kind == "run" or measure.compute is None:
+        raise ValueError(
+            f"The measure '{measure.key}' is not computed: give it a function, and the kind of "
+            "the function's arguments."
+        )
+    groups = ("networks", "ensemble", "diversity")
+    if measure.group not in groups:
+        raise ValueError(
+            f"The measure '{measure.key}' is in the group '{measure.group}', which no evaluation "
+            f"fills: choose one of {', '.join(groups)}."
+        )
+    MEASURES[measure.key] = measure
+    return measure
+
+
+def main_measures() -> list[str]:
+    """Keys of the few measures of classification that stand for an ensemble."""
+    return [m.key for m in evaluation_measures("classification") if m.is_main]
 
 
 def evaluation_measures(task: str) -> list[Measure]:

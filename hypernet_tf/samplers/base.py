@@ -934,7 +934,9 @@ class WeightSampler(keras.Model, abc.ABC):
     # ---- serialisation --------------------------------------------------------------------
 
     def get_config(self) -> dict:
-        """The arguments of the constructor."""
+        """The arguments of the constructor, and what they were before the loss was known."""
+        given = {"outputs": self._given_target.outputs, "gauge": self._given_gauge}
+        told = given != {"outputs": self.target.outputs, "gauge": self._gauge_options}
         return super().get_config() | {
             "target": keras.saving.serialize_keras_object(self.target),
             "num_networks": self.num_networks,
@@ -946,6 +948,7 @@ class WeightSampler(keras.Model, abc.ABC):
             "gauge_epsilon": self.gauge_epsilon,
             "shared_inputs": self.shared_inputs,
             "seed": self.seed,
+            **({"before_compile": given} if told else {}),
         }
 
     @classmethod
@@ -954,7 +957,12 @@ class WeightSampler(keras.Model, abc.ABC):
         config = dict(config)
         for name in {"target", "diversity"} & config.keys():
             config[name] = keras.saving.deserialize_keras_object(config[name])
-        return cls(**config)
+        before = config.pop("before_compile", None)
+        sampler = cls(**config)
+        if before:  # another loss may tell something else
+            sampler._given_target = sampler.target.with_outputs(before["outputs"])
+            sampler._given_gauge = before["gauge"]
+        return sampler
 
     def get_weights(self) -> list:
         """As `keras.Layer.get_weights`, and the values of the target's frozen layers after them."""

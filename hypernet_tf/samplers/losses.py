@@ -250,10 +250,13 @@ def with_accuracy(metrics: Any, target: Target) -> Any:
     as the limit for logits too, and compares the highest of several labels.
 
     Args:
-        metrics: Metrics of one output as `compile` takes them.
+        metrics: Metrics as `compile` takes them.
         target: Target whose outputs the loss has told.
     """
-    one_column = target.outputs in ("logits", "probabilities") and num_columns(target.plan) == 1
+    shapes = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
+    one_column = target.outputs in ("logits", "probabilities") and all(
+        shape and shape[-1] == 1 for shape in shapes
+    )
     if not (one_column or target.has_labels):
         return metrics
     limit = 0.0 if "logits" in target.outputs else 0.5

@@ -148,7 +148,11 @@ def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
     """
     if not isinstance(sampler, LatentSampler):
         return None
-    terms = [term for term in sampler.diversity if type(term) is NegativeEntropy]
+    terms = [
+        term
+        for term in sampler.diversity
+        if isinstance(term, NegativeEntropy) and not term.uses_outputs
+    ]
     term = (terms or [NegativeEntropy()])[0]
     if len(ensemble) < term.fewest_networks:
         return None

@@ -19,17 +19,11 @@ from hypernet_tf.analysis.filters import layer_operations, layer_pictures
 from hypernet_tf.analysis.pca import spanned_coordinates
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
 from hypernet_tf.ensembles.io import write_aside
-from hypernet_tf.metrics.measures import MEASURES
+from hypernet_tf.metrics.measures import MEASURES, main_measures
 
-# Columns of the HParams table: the settings that are shown first, because runs differ in them, and
-# the measures of the last validation beside them.
+# Columns of the HParams table: the settings that are shown first, because runs differ in them;
+# main measures of the last validation stand beside them.
 FIRST_SETTINGS = ("dataset", "lam", "method", "seed", "steps")
-TABLE_MEASURES = (
-    "majority_vote_accuracy",
-    "member_accuracy",
-    "negative_log_likelihood",
-    "entropy",
-)
 # Numbers of what is shown: networks, filters and layers as pictures; networks whose weights make
 # the histograms; networks in the projector.
 PICTURE_NETWORKS, PICTURE_FILTERS, PICTURE_LAYERS = 8, 8, 8
@@ -110,7 +104,7 @@ class TensorBoardWriter:
         ]
         columns = [
             api.Metric(f"validation/{key}", display_name=MEASURES[key].title).as_proto()
-            for key in TABLE_MEASURES
+            for key in (*main_measures(), "entropy")
         ]
         messages = (
             text_pb("configuration", table, "The settings of the run."),

@@ -83,3 +83,16 @@ def settings(names: Sequence[str], *, trains: bool) -> dict[str, Any]:
             raise UsageError(f"--{setting.name} is not used by the analyses asked for: remove it.")
     given = [s for s in (*SETTINGS, NUM_NETWORKS) if FLAGS[s.name].present]
     return {setting.name: FLAGS[setting.name].value for setting in given}
+
+
+def of_study(always: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the analyses of a study's runs and their settings, as arguments of a `Study`.
+
+    Args:
+        always: Names of analyses that every run has.
+
+    Raises:
+        UsageError: As for `requested` and `settings`.
+    """
+    names = tuple(perform.names_of([*always, *requested()]))
+    return {"analyses": names, "settings": settings(names, trains=True)}

@@ -19,7 +19,7 @@ from hypernet_tf.training.checkpoints import CheckpointError
 from hypernet_tf.training.devices import DeviceError, WorkerLostError
 from reproduce.cli import help as command_help
 from reproduce.configs.extensions import ExtensionError, load_extensions
-from reproduce.configs.methods import methods_help
+from reproduce.configs.methods import diversity_help, methods_help
 from reproduce.runs.command import DIVERGED, end_together
 from reproduce.runs.folder import RunError, UsageError
 
@@ -60,6 +60,11 @@ def parse(arguments: list[str]) -> list[str]:
         load_extensions(arguments)
         if "method" in FLAGS:
             FLAGS["method"].help = f"The method that makes the weights. {methods_help()}."
+        if "diversity" in FLAGS:
+            FLAGS["diversity"].help = (
+                "For --method=hypernetwork and mixture: what their networks are to differ in. "
+                f"{diversity_help()}."
+            )
         if "analyses" in FLAGS:
             from reproduce.cli import analysis_flags  # its flags are defined where it is imported
 

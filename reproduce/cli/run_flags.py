@@ -15,6 +15,9 @@ from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
 from reproduce.configs.methods import (
     ABLATIONS,
     DIVERSITY,
+    METHOD_FLAGS,
+    SCHEDULES,
+    diversity_help,
     lam_of,
     methods_help,
     methods_of,
@@ -33,13 +36,11 @@ flags.DEFINE_string(
     "hypernetwork",
     f"The method that makes the weights. {methods_help()}.",
 )
-flags.DEFINE_enum(
+flags.DEFINE_string(
     "diversity",
     "weights",
-    list(DIVERSITY),
     "For --method=hypernetwork and mixture: what their networks are to differ in. "
-    + "; ".join(f"{name}: {option.help}" for name, option in DIVERSITY.items())
-    + ".",
+    f"{diversity_help()}.",
 )
 flags.DEFINE_enum(
     "ablation",
@@ -71,7 +72,7 @@ flags.DEFINE_float(
 flags.DEFINE_enum(
     "learning_rate_schedule",
     None,
-    ["exponential", "cosine"],
+    [*SCHEDULES],
     "How the learning rate falls, without restarts. Default: the preset's.",
 )
 flags.DEFINE_integer(
@@ -122,8 +123,6 @@ _TRAINING = (
     "target",
     *TRAINING_SETTINGS,
 )
-# Flags that only some methods have; see `Method.flags`.
-_METHOD_FLAGS = ("lam", "diversity", "ablation", "match", "networks_per_step")
 FLAG_MODULES = (shared_flags, analysis_flags, device_flags)
 
 
@@ -161,8 +160,12 @@ def config_from_flags(experiment: str) -> RunConfig:
     names = methods_of(experiment)
     if FLAGS.method not in names:
         raise UsageError(f"there is no method '{FLAGS.method}': choose from {', '.join(names)}")
+    if FLAGS.diversity not in DIVERSITY:
+        raise UsageError(
+            f"there is no diversity '{FLAGS.diversity}': choose from {', '.join(DIVERSITY)}"
+        )
     method = METHODS[FLAGS.method]
-    for name in _METHOD_FLAGS:
+    for name in METHOD_FLAGS:
         if FLAGS[name].present and name not in method.flags:
             raise UsageError(f"--{name} is not used by --method={method.name}: remove it")
     if "match" in method.flags and not FLAGS.match:

@@ -9,6 +9,7 @@ from types import ModuleType
 from absl import flags
 
 from hypernet_tf.data import COLOUR_NAMES, NAMES, DataError, Selection, resolve
+from reproduce.configs.run_config import PRESETS
 from reproduce.runs.folder import UsageError
 
 FLAGS = flags.FLAGS
@@ -55,7 +56,7 @@ flags.DEFINE_integer(
 flags.DEFINE_enum(
     "preset",
     "paper",
-    ["paper", "fast", "quick"],
+    [*PRESETS],
     "paper: the publication's settings, or our choice where it gives none. fast: settings for "
     "short trainings (MNIST in 1.5 minutes), for the methods that have them. quick: a short run "
     "and a small evaluation, a few minutes on two cores with small networks.",

@@ -11,19 +11,23 @@ Rows of `paper` have the publications' numbers, or our choice where they give no
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 import hypernet_tf as hn
 from reproduce.configs.experiments import EXPERIMENTS
-from reproduce.configs.run_config import RunConfig
+from reproduce.configs.run_config import PRESETS, RunConfig
 from reproduce.configs.targets import TARGETS
 
 
 def _unlimited(config: RunConfig) -> None:
     return None
+
+
+def _passes_of_diversity(config: RunConfig) -> int:
+    return DIVERSITY[config.diversity].passes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Method:
         takes_snapshots: Whether its networks are snapshots of chains, `snapshot_every` steps apart.
         tuned_as: Name of a method that is trained in the same way, whose tuned learning rate and
             batch it takes in a comparison; "" to tune the method itself.
+        passes: Function config -> how often each network runs on a batch in a step; that of
+            `--diversity`, unless the method compares outputs by terms of its own (2).
         learning_rate_of_mean_loss: Whether the sampler's own learning rate is the configured one
             divided by the number of training images.
     """
@@ -62,10 +68,30 @@ class Method:
     shares_images: bool = False
     takes_snapshots: bool = False
     tuned_as: str = ""
+    passes: Callable[[RunConfig], int] = _passes_of_diversity
     learning_rate_of_mean_loss: bool = False
 
 
 METHODS: dict[str, Method] = {}
+
+# Flags that only some methods have; see `Method.flags`.
+METHOD_FLAGS = ("lam", "diversity", "ablation", "match", "networks_per_step")
+SCHEDULES: dict[str, Callable[[float, RunConfig], Any]] = {
+    "exponential": lambda rate, config: keras.optimizers.schedules.ExponentialDecay(
+        rate, 1, config.decay_per_step
+    ),
+    "cosine": lambda rate, config: keras.optimizers.schedules.CosineDecay(
+        0.0 if config.warmup_steps else rate,
+        config.steps - config.warmup_steps,
+        alpha=config.learning_rate_left,
+        warmup_target=rate if config.warmup_steps else None,
+        warmup_steps=config.warmup_steps,
+    ),
+}
+OPTIMIZERS: dict[str, Callable[[Any, RunConfig], keras.Optimizer]] = {
+    "adam": lambda schedule, config: keras.optimizers.Adam(schedule, epsilon=1e-8),
+    "sgd": lambda schedule, config: keras.optimizers.SGD(schedule, momentum=config.momentum),
+}
 
 
 def register_method(method: Method) -> Method:
@@ -75,12 +101,35 @@ def register_method(method: Method) -> Method:
         method: The method.
 
     Raises:
-        ValueError: Another method has its name, or a preset row names another method or an unknown
-            experiment or target, or there is none for an experiment's first target.
+        ValueError: Another method has its name; it names an unknown flag, or another method in
+            `matches` without the flag "match"; or a preset row names another method, an unknown
+            experiment, target, preset, optimizer, schedule or diversity, or there is none for an
+            experiment's first target.
     """
     if method.name in METHODS:
         raise ValueError(f"Cannot register the method '{method.name}' twice: choose another name")
+    for name in method.flags:
+        if name not in METHOD_FLAGS:
+            raise ValueError(
+                f"The method '{method.name}' has the flag '{name}': the flags are "
+                f"{', '.join(METHOD_FLAGS)}; an argument of its own is one of its `build`"
+            )
+    if bool(method.matches) != ("match" in method.flags):
+        raise ValueError(
+            f"The method '{method.name}' has one of `matches` and the flag 'match': it needs both"
+        )
     for row in method.presets:
+        for key, known in (
+            ("preset", PRESETS),
+            ("optimizer", OPTIMIZERS),
+            ("learning_rate_schedule", SCHEDULES),
+            ("diversity", DIVERSITY),
+        ):
+            if getattr(row, key) not in known:
+                raise ValueError(
+                    f"A preset row of the method '{method.name}' has {key} '{getattr(row, key)}': "
+                    f"choose from {', '.join(known)}"
+                )
         experiment = EXPERIMENTS.get(row.experiment)
         if row.method != method.name or not experiment or row.target not in experiment.targets:
             raise ValueError(
@@ -184,29 +233,13 @@ def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.Wei
     target = hn.Target(kind.make(kind.image_shape, classes), outputs="logits")
     sampler = method.build(target, config, num_data)
     rate = config.learning_rate / (num_data if method.learning_rate_of_mean_loss else 1)
-    schedules = {
-        "exponential": lambda: keras.optimizers.schedules.ExponentialDecay(
-            rate, 1, config.decay_per_step
-        ),
-        "cosine": lambda: keras.optimizers.schedules.CosineDecay(
-            0.0 if config.warmup_steps else rate,
-            config.steps - config.warmup_steps,
-            alpha=config.learning_rate_left,
-            warmup_target=rate if config.warmup_steps else None,
-            warmup_steps=config.warmup_steps,
-        ),
-    }
-    schedule = schedules[config.learning_rate_schedule]()
+    schedule = SCHEDULES[config.learning_rate_schedule](rate, config)
     if config.restart_every:
         schedule = keras.optimizers.schedules.CosineDecayRestarts(
             rate, config.restart_every, t_mul=1.0, alpha=1e-4
         )
-    optimizers = {
-        "adam": lambda: keras.optimizers.Adam(schedule, epsilon=1e-8),
-        "sgd": lambda: keras.optimizers.SGD(schedule, momentum=config.momentum),
-    }
     sampler.compile(
-        optimizer=optimizers[config.optimizer](),
+        optimizer=OPTIMIZERS[config.optimizer](schedule, config),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -224,35 +257,71 @@ class DiversityOption:
     """What a hypernetwork's networks are to differ in.
 
     Attributes:
+        name: Value of `--diversity`.
         help: What it is, in the words of `--help`.
         lam: Default of `--lam`; None for that of the preset.
         terms: Function () -> diversity terms of the sampler.
-        passes: How often each network runs on a batch in a step: a second time, all of them on the
-            first one's, for terms that compare outputs.
     """
 
+    name: str
     help: str
     lam: float | None
-    terms: Callable[[], Any]
-    passes: int = 1
+    terms: Callable[[], Sequence[hn.diversity.DiversityTerm]]
+
+    @property
+    def passes(self) -> int:
+        """How often each network runs on a batch in a step.
+
+        It runs a second time, all networks on the images of the first, for terms that compare
+        outputs.
+        """
+        return 2 if any(term.uses_outputs for term in self.terms()) else 1
+
+
+DIVERSITY: dict[str, DiversityOption] = {}
+
+
+def register_diversity(option: DiversityOption) -> DiversityOption:
+    """Make a diversity available to hypernetworks and mixtures in all commands.
+
+    Args:
+        option: What networks are to differ in.
+
+    Raises:
+        ValueError: Another one has its name.
+    """
+    if option.name in DIVERSITY:
+        raise ValueError(
+            f"Cannot register the diversity '{option.name}' twice: choose another name"
+        )
+    DIVERSITY[option.name] = option
+    return option
+
+
+def diversity_help() -> str:
+    """All diversities and what they are, for `--help`."""
+    return "; ".join(f"{name}: {option.help}" for name, option in DIVERSITY.items())
 
 
 # Entropy of the outputs costs accuracy directly, entropy of the weights only where the outputs
 # change: at lam 1e3 LeNet's outputs grow until training diverges (docs/results/cifar10.md).
-DIVERSITY = {
-    "weights": DiversityOption(
+register_diversity(
+    DiversityOption(
+        "weights",
         "the entropy of the weights, as in the paper's MNIST experiments",
         None,
         lambda: [hn.diversity.NegativeEntropy()],
-    ),
-    "outputs": DiversityOption(
+    )
+)
+register_diversity(
+    DiversityOption(
+        "outputs",
         "the entropy of the outputs; --lam is 1e4 by default",
         1e4,
         lambda: [hn.diversity.NegativeOutputEntropy()],
-        passes=2,
-    ),
-    "none": DiversityOption("no term; the networks may become one", None, list),
-}
+    )
+)
+register_diversity(DiversityOption("none", "no term; the networks may become one", None, list))
 
 
 def lam_of(config: RunConfig, diversity: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+PRESETS = ("paper", "fast", "quick")
 # Settings of a training that flags change and comparisons choose, beside those of presets.
 TRAINING_SETTINGS = (
     "learning_rate",
@@ -92,9 +93,9 @@ class RunConfig:
     @property
     def passes_per_step(self) -> int:
         """Images that go through a target network, forward and backward, in a training step."""
-        from reproduce.configs.methods import DIVERSITY  # which imports this module
+        from reproduce.configs.methods import METHODS  # which imports this module
 
-        return self.images_per_step * DIVERSITY[self.diversity].passes
+        return self.images_per_step * METHODS[self.method].passes(self)
 
     @property
     def images_per_step(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES, Measure
+from hypernet_tf.metrics.measures import main_measures
 from reproduce.analyses import ANALYSES
 from reproduce.analyses.base import Analysis
 from reproduce.configs import published
@@ -20,11 +21,6 @@ from reproduce.runs.folder import RunError
 
 GROUPS = ("run", "networks", "ensemble", "diversity", "seconds")
 """Groups of measures that metrics.json holds, in the order of the table."""
-HEADLINE = (
-    *("member_accuracy", "majority_vote_accuracy", "negative_log_likelihood"),
-    *("expected_calibration_error", "disagreement", "train_seconds"),
-)
-"""Keys of the numbers at the head of the page."""
 _PUBLISHED = (
     "Published numbers are those of the hypernetwork on MNIST. They are comparable only if the "
     "data set is mnist and the preset is paper."
@@ -108,7 +104,7 @@ def page(title: str, runs: list[Run], learning: pathlib.Path | None = None) -> s
             *([_PUBLISHED] if mnist else []),
             *([_SMALLER_NUMBERS] if mnist and smaller else []),
         ],
-        table(HEADLINE),
+        table([*main_measures(), "train_seconds"]),
         sections,
         table(None),
         json.dumps(next(iter(configs.values())) if single else configs, indent=2),
@@ -136,7 +132,7 @@ def highlights(analysis: Analysis, metrics: Sequence[Mapping[str, Any]]) -> list
 def rows(
     metrics: Mapping[str, Any], path: pathlib.Path = pathlib.Path("metrics.json")
 ) -> list[Row]:
-    """Return every number of a run that the page shows.
+    """Return every number of a run that the page shows; None of a measure newer than the run.
 
     Args:
         metrics: Contents of metrics.json.
@@ -147,9 +143,9 @@ def rows(
     """
     with _damaged(path):
         result = [
-            Row(measure, metrics[group][measure.key])
+            Row(measure, metrics[group].get(key) if measure.compute else metrics[group][key])
             for group in GROUPS
-            for measure in MEASURES.values()
+            for key, measure in MEASURES.items()
             if measure.group == group and measure.task == "classification"
         ]
         analyses = metrics["analyses"]

@@ -20,13 +20,18 @@ from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.run import train
 from reproduce.analyses import ANALYSES, Limits, perform
-from reproduce.analyses.subject import Subject
+from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, build_sampler
 from reproduce.reports import history, run_page
 from reproduce.runs import folder as folders
 from reproduce.runs.match import ensemble_to_match, finished_sampler, match
 from reproduce.runs.memory import peak_memory, reset_peak_memory
-from reproduce.runs.summary import seconds_to_sample, summarise
+from reproduce.runs.summary import (
+    add_missing_measures,
+    missing_measures,
+    seconds_to_sample,
+    summarise,
+)
 
 
 def load(config: RunConfig, data_dir: str | None) -> hn.data.Dataset:
@@ -113,7 +118,8 @@ def run(
             "module with --extension"
         )
     page = folder / "report.html"
-    if finished and not analyses and page.exists():
+    lacks = finished and missing_measures(metrics)  # of extensions, or a newer version's
+    if finished and not analyses and not lacks and page.exists():
         print(f"complete: {page}")
         return metrics
     # Errors in what is asked for are raised before anything is trained.
@@ -133,6 +139,11 @@ def run(
         if finished:
             sampler = finished_sampler(folder, config)
             subject = Subject(sampler, dataset, resolved, data_dir)
+            if lacks:
+                evaluated = {NUM_NETWORKS.name: metrics["networks"]["num_networks"]}
+                add_missing_measures(metrics, Subject(sampler, dataset, evaluated, data_dir))
+                page.unlink(missing_ok=True)  # it goes with the numbers
+                folders.write_json(folder / "metrics.json", metrics)
         else:
             learns = METHODS[config.method].learns_match
             before = Checkpoints(folder / "checkpoints").latest_step() or 0

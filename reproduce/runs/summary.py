@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import tensorflow as tf
 import hypernet_tf as hn
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
 from hypernet_tf.metrics import MEASURES
+from hypernet_tf.metrics.measures import evaluation_measures
 from hypernet_tf.training.callbacks import ensemble_entropy
 from reproduce.analyses.subject import Subject
 from reproduce.configs import RunConfig
@@ -62,6 +64,31 @@ def summarise(
         "late_gain": late_gain(history),
         "analyses": {},
     }
+
+
+def missing_measures(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the measures of an evaluation that were not known when a run finished.
+
+    Args:
+        metrics: Contents of metrics.json.
+    """
+    return [
+        measure.key
+        for measure in evaluation_measures("classification")
+        if measure.key not in metrics[measure.group]
+    ]
+
+
+def add_missing_measures(metrics: dict[str, Any], subject: Subject) -> None:
+    """Compute `missing_measures` of a finished run, of the networks that it was evaluated with.
+
+    Args:
+        metrics: Contents of metrics.json; gets the numbers.
+        subject: Sampler and data set of the run, with as many networks.
+    """
+    values = subject.evaluation().summary()
+    for key in missing_measures(metrics):
+        metrics[MEASURES[key].group][key] = values[key]
 
 
 def best_on_test(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -19,6 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from hypernet_tf.metrics import Measure
+from hypernet_tf.metrics.measures import main_measures
 from reproduce.analyses import ANALYSES, Drawing, Limits, perform
 from reproduce.configs import METHODS, TARGETS, RunConfig
 from reproduce.reports import page as pages
@@ -27,6 +29,7 @@ from reproduce.reports.tables import Row, html_table, markdown_table
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.command import DivergedError, command_line, run_child
+from reproduce.runs.summary import missing_measures
 
 
 class StudyRun(NamedTuple):
@@ -142,6 +145,26 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def value_of(key: str, result: RunResult) -> float | None:
+    """A number of a run, or None where it has none: it holds too few networks for an analysis.
+
+    Args:
+        key: Key of the number's row.
+        result: The run.
+    """
+    return result.rows[key].value if key in result.rows else None
+
+
+def and_main_measures(columns: Sequence[str | Column]) -> list[str | Column]:
+    """Columns, and after them the main measures that are not among them.
+
+    Args:
+        columns: Columns that a study names itself.
+    """
+    named = [one if isinstance(one, str) else one.measure.key for one in columns]
+    return [*columns, *(key for key in main_measures() if key not in named)]
+
+
 Numbers = dict[str, dict[str, Number]]  # key of a column -> entry -> number
 
 
@@ -154,6 +177,8 @@ class Study(abc.ABC):
         noun: What it is called in messages.
         entries_are_columns: Whether the table has a column for each entry and a row for each
             number, rather than the reverse.
+        shown_analyses: Names of the analyses whose numbers `columns` has; the main numbers of
+            others follow.
 
     Attributes:
         analyses: Names of the analyses that every run gets whose sampler holds enough networks.
@@ -166,6 +191,7 @@ class Study(abc.ABC):
     command: ClassVar[str]
     noun: ClassVar[str]
     entries_are_columns: ClassVar[bool] = False
+    shown_analyses: ClassVar[tuple[str, ...]] = ()
 
     # ---- what a kind of study says ----------------------------------------------------------
 
@@ -214,6 +240,17 @@ class Study(abc.ABC):
             metrics: Contents of the study's metrics.json.
         """
         return []
+
+    def _columns_of_analyses(self, results: Sequence[RunResult]) -> list[Column]:
+        """The few rows that stand for each analysis which the study's own columns leave out."""
+        columns = []
+        for name in self.analyses:
+            if name in self.shown_analyses:
+                continue
+            for key in run_page.highlights(ANALYSES[name], [one.metrics for one in results]):
+                measures = [one.rows[key].measure for one in results if key in one.rows]
+                columns += [Column(m, functools.partial(value_of, key)) for m in measures[:1]]
+        return columns
 
     def _figures_of_analyses(self, results: Sequence[RunResult]) -> list[Drawing]:
         """The figures in which analyses show the first run of each entry side by side."""
@@ -416,8 +453,11 @@ class Study(abc.ABC):
         metrics = folders.read_metrics(where)
         try:
             num_images = metrics["dataset"]["test"]
+            lacks = missing_measures(metrics)
         except (KeyError, TypeError) as error:
             raise folders.damaged(where / "metrics.json") from error
+        if lacks:
+            return False
         settings = self._resolved_settings(run.config, num_images)
         names = self._analyses(run.config)
         return all(perform.is_current(name, metrics, settings) for name in names)
@@ -465,6 +505,7 @@ class Study(abc.ABC):
         """Write figure, metrics.json, table.md and report.html; returns what metrics.json holds."""
         results = self.collect(folder)
         columns = [self._column(folder, column, results) for column in self.columns(results)]
+        columns += self._columns_of_analyses(results)
         numbers = self._numbers(folder, columns, results)
         metrics = {
             **self.record(),

@@ -9,8 +9,8 @@ from scipy.special import log_softmax
 
 from hypernet_tf.ensembles.evaluation import Evaluation, evaluate, evaluate_choices
 from hypernet_tf.ensembles.examples import Chunk
-from hypernet_tf.metrics import MEASURES, Measure
-from hypernet_tf.metrics.measures import evaluation_measures
+from hypernet_tf.metrics import MEASURES, Measure, register_measure
+from hypernet_tf.metrics.measures import evaluation_measures, main_measures
 
 TASKS = ("classification", "choices", "regression")
 
@@ -98,6 +98,41 @@ def test_a_measure_is_added_in_one_place(kind, monkeypatch):
     assert list(result.summary())[-1] == "toy"
     assert result.summary()["toy"] == pytest.approx(np.mean(result.toy))
     assert "toy" not in an_evaluation("regression").summary()
+
+
+class TestRegistration:
+    TOY = Measure("toy", "a toy", "ensemble", kind="example", compute=TOYS["example"], is_main=True)
+
+    def test_a_registered_one_is_computed_and_main(self, monkeypatch):
+        known = main_measures()
+        assert known == [
+            *("member_accuracy", "majority_vote_accuracy", "negative_log_likelihood"),
+            *("expected_calibration_error", "disagreement"),
+        ]
+        monkeypatch.delitem(MEASURES, "toy", raising=False)  # and forget it after the test
+        monkeypatch.setitem(MEASURES, "toy", self.TOY)
+        del MEASURES["toy"]
+        assert register_measure(self.TOY) is self.TOY
+        assert main_measures() == [*known, "toy"]
+        assert list(an_evaluation("classification").summary())[-1] == "toy"
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"key": "brier_score"}, r"'brier_score' \(a toy\): there is 'brier_score' \(Brier"),
+            ({"title": "loss"}, r"there is 'loss' \(loss\)\. Choose another key and title\.$"),
+            ({"key": "a toy"}, "is an identifier, not 'a toy': rename it"),
+            ({"kind": "run"}, "is not computed: give it a function"),
+            ({"compute": None}, "is not computed: give it a function"),
+            ({"group": "seconds"}, "no evaluation fills: choose one of networks, ensemble"),
+        ],
+    )
+    def test_one_that_does_not_fit(self, changes, words):
+        before = dict(MEASURES)
+        with pytest.raises(ValueError, match=words) as error:
+            register_measure(dataclasses.replace(self.TOY, **changes))
+        assert "\n" not in str(error.value)
+        assert before == MEASURES
 
 
 def test_printed_numbers():

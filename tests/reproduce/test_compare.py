@@ -527,10 +527,10 @@ class TestComparison:
         folder = shutil.copytree(folder, tmp_path / "compare")
         path = folder / "deep_ensemble-seed=1" / "metrics.json"
         metrics = json.loads(path.read_text())
-        del metrics["networks"]["member_accuracy"]
+        del metrics["run"]["steps"]
         path.write_text(json.dumps(metrics))
         before = modification_times(folder)
-        words = r"deep_ensemble-seed=1/metrics\.json is damaged: it lacks 'member_accuracy'"
+        words = r"deep_ensemble-seed=1/metrics\.json is damaged: it lacks 'steps'"
         with pytest.raises(RunError, match=words):
             study.execute(folder)
         after = modification_times(folder)

@@ -38,7 +38,8 @@ class TestFlags:
             (["--search=bayesian", "--lam_max=nan"], "0 < min < max"),
             (["--lam=3"], "a sweep has no --lam\\. "),
             (["--method=sgd"], "a sweep has no --method\\. "),
-            (["--analyses=all"], "a sweep has no --analyses\\. "),
+            (["--analyses=pca"], "there is no analysis 'pca': the analyses are"),
+            (["--objective=steps"], "--objective: Unknown objective 'steps': choose one of"),
         ],
     )
     def test_flags_that_do_not_fit(self, arguments, words):

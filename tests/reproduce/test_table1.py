@@ -215,7 +215,8 @@ class TestFlags:
             ("--method=sgd", "the table has no --method\\. "),
             ("--num_networks=4", "the table has no --num_networks\\. "),
             ("--devices=2", "the table has no --devices\\. "),
-            ("--analyses=all", "the table has no --analyses\\. "),
+            ("--analyses=pca", "there is no analysis 'pca': the analyses are"),
+            ("--ensembles=4", "--ensembles is not used by the analyses asked for: remove it"),
         ],
     )
     def test_flags_that_do_not_fit(self, words, message):

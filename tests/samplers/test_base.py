@@ -18,6 +18,7 @@ from small_samplers import (
     classifier,
     deep_ensemble,
     fitted,
+    hypergan,
     hypernetwork,
     mc_dropout,
     noise_control,
@@ -1006,3 +1007,169 @@ def test_a_model_without_its_regularizers_is_a_target():
         for name in [n for n in vars(layer) if n.endswith("_regularizer")]:
             setattr(layer, name, None)
     assert hn.Target(model).weight_count == 9
+
+
+class Watched(hn.diversity.DiversityTerm):
+    """Keeps the records of the steps that it sees."""
+
+    def __init__(self, *, outputs=False):
+        super().__init__()
+        self.uses_outputs = outputs
+        self.seen = []
+
+    def value(self, step):
+        self.seen.append(step)
+        return tf.zeros([])
+
+
+class Ordered(hn.diversity.TrainedTerm):
+    """Keeps the order in which its two functions are called."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.calls = []
+
+    def build(self, step):
+        self.scale = self.add_weight(shape=(), initializer="ones")
+
+    def own_loss(self, step):
+        self.calls.append("own loss")
+        return tf.square(self.scale.value)
+
+    def value(self, step):
+        self.calls.append("value")
+        self.theta = step.theta
+        return self.scale.value * tf.reduce_mean(step.theta)
+
+
+class TestStep:
+    """What a training step hands to losses, terms and optimizer."""
+
+    def test_each_step_and_each_sample_has_masks_of_its_own(self, blobs):
+        sampler = deep_ensemble(classifier(layers.Dropout(0.5)), num_networks=2)
+        sampler.compile(keras.optimizers.SGD(0.0), LOGITS, run_eagerly=True)
+        losses = []
+        for _ in range(2):
+            logs = sampler.train_on_batch(*blobs, return_dict=True)
+            losses.append(logs["accuracy_loss"])
+            sampler.reset_metrics()
+        assert losses[0] != losses[1]
+        first, second = (sampler.sample(2, seed=seed).weights.state[0] for seed in (0, 1))
+        assert np.any(first.numpy() != second.numpy())
+
+    def test_a_scaled_loss_makes_the_same_step(self, blobs):
+        thetas = []
+        for scale in (None, 1024.0):
+            one = keras.optimizers.SGD(0.1)
+            if scale:
+                one = keras.optimizers.LossScaleOptimizer(one, initial_scale=scale)
+            sampler = deep_ensemble(num_networks=2, gauge=False)
+            before = sampler.sample(2).theta()
+            sampler.compile(one, LOGITS, run_eagerly=True)
+            sampler.train_on_batch(*blobs)
+            thetas.append(sampler.sample(2).theta())
+        assert np.abs(thetas[0] - before).max() > 1e-3
+        np.testing.assert_allclose(*thetas, rtol=1e-4, atol=1e-6)
+
+    def test_terms_draw_other_numbers_in_each_step(self, blobs):
+        term = Watched()
+        sampler = hypernetwork(diversity=term)
+        sampler.compile("sgd", LOGITS, run_eagerly=True)
+        for _ in range(2):
+            sampler.train_on_batch(*blobs)
+        seeds = [step.seed.numpy().tolist() for step in term.seen]
+        assert seeds == [
+            base.stream_seed(sampler.seed, base.TERMS, step).numpy().tolist() for step in (0, 1)
+        ]
+        assert seeds[0] != seeds[1]
+        latent = base.stream_seed(sampler.seed, base.TRAIN, 0).numpy().tolist()
+        assert seeds[0] != latent
+
+    def test_a_term_learns_before_its_value_is_taken(self, blobs):
+        term = Ordered(optimizer=keras.optimizers.SGD(0.25))
+        sampler = hypernetwork(diversity=term)
+        sampler.compile("sgd", LOGITS, run_eagerly=True)
+        logs = sampler.train_on_batch(*blobs, return_dict=True)
+        assert term.calls == ["own loss", "value"]
+        assert float(term.scale) == 0.5
+        assert logs["diversity_loss"] == pytest.approx(0.5 * term.theta.numpy().mean(), rel=1e-4)
+
+    def test_terms_know_the_dimension_of_the_codes(self, blobs):
+        term = Watched()
+        sampler = hypergan(diversity=term)
+        sampler.compile("sgd", LOGITS, run_eagerly=True)
+        sampler.train_on_batch(*blobs)
+        sampler.test_on_batch(*blobs)
+        assert [step.manifold_dim for step in term.seen] == [2 * 3, 2 * 3]  # two layers
+        assert sampler.latent_dim == 14
+
+    def test_terms_on_outputs_see_the_labels_of_the_first_network(self, blobs):
+        x, y = blobs
+        term = Watched(outputs=True)
+        sampler = hypernetwork(diversity=term)
+        sampler.compile("sgd", LOGITS, run_eagerly=True)
+        sampler.train_on_batch(x, y)
+        (step,) = term.seen
+        assert len(step.y) == 16
+        assert not np.array_equal(y[:16], y[16:32])
+        np.testing.assert_array_equal(step.y, y[:16])
+
+    def test_terms_on_outputs_see_networks_with_dropout(self):
+        term = Watched(outputs=True)
+        sampler = hypernetwork(classifier(layers.Dropout(0.5)), diversity=term)
+        sampler.compile(keras.optimizers.SGD(0.0), LOGITS, run_eagerly=True)
+        sampler.train_on_batch(np.ones((96, 2), "float32"), np.zeros(96))
+        (step,) = term.seen
+        assert np.ptp(step.outputs, axis=1).max() > 1e-3  # on equal images
+
+    def test_terms_on_outputs_see_the_mean_of_logits_if_the_loss_does(self, blobs):
+        x, y = blobs
+        one_hot = keras.utils.to_categorical(y, 3)
+        for kind, seen in (("BinaryCrossentropy", True), ("CategoricalCrossentropy", False)):
+            term = Watched(outputs=True)
+            target = hn.Target(classifier(), outputs="logits")
+            sampler = hn.Hypernetwork(target, num_networks=2, diversity=term)
+            sampler.compile("sgd", getattr(keras.losses, kind)(from_logits=True), run_eagerly=True)
+            sampler.train_on_batch(x, one_hot)
+            (step,) = term.seen
+            assert (np.abs(step.outputs.numpy().sum(-1)).max() > 1e-3) == seen
+
+    def test_what_replicas_cannot_compute_is_checked_in_each_trace(self, blobs, monkeypatch):
+        calls = []
+        monkeypatch.setattr(base.Share, "check", lambda self, *checked: calls.append(checked))
+        sampler = deep_ensemble(num_networks=2)
+        sampler.compile("sgd", LOGITS, run_eagerly=True)
+        sampler.train_on_batch(*blobs)
+        assert calls == [(sampler.optimizer, sampler.target, sampler.loss)]
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_the_objective_of_an_evaluation_counts_a_short_batch_by_its_examples(blobs):
+    sampler = hypernetwork(diversity=[EnsembleLoss()], lam=7.0)
+    sampler.compile(loss=LOGITS)
+    logs = sampler.evaluate(*blobs, batch_size=40, verbose=0, return_dict=True)  # 40, 40, 16
+    expected = 7 * logs["member_loss"] + logs["ensemble_loss"]
+    assert logs["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("first", ["categorical_crossentropy", "binary_crossentropy"])
+def test_a_copy_forgets_what_the_loss_said_as_its_original_does(first, tmp_path):
+    """A sampler from a configuration, or from a file, can be compiled with any loss."""
+    loss = getattr(keras.losses, first.title().replace("_", ""))(from_logits=True)
+    plain = hypernetwork()
+    sampler = hypernetwork()
+    sampler.compile("sgd", loss)
+    sampler.save(tmp_path / "sampler.keras")
+    assert "before_compile" in sampler.get_config()
+    assert "before_compile" not in plain.get_config()
+    copies = [
+        hn.Hypernetwork.from_config(sampler.get_config()),
+        keras.saving.load_model(tmp_path / "sampler.keras", compile=False),
+        keras.saving.load_model(tmp_path / "sampler.keras"),
+    ]
+    for one in copies:
+        assert one.target.outputs == sampler.target.outputs
+        assert one.get_config() == sampler.get_config()
+        one.compile("sgd", "mse")
+        assert one.target.outputs == "values"
+        assert one.get_config()["gauge"] == plain.get_config()["gauge"]

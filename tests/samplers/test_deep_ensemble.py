@@ -114,3 +114,10 @@ class TestDeepEnsemble:
     def test_a_network_does_not_depend_on_how_many_there_are(self):
         few, many = deep_ensemble(num_networks=2), deep_ensemble(num_networks=5)
         np.testing.assert_array_equal(few.sample(2).theta(), many.sample(5).theta()[:2])
+
+
+def test_layers_of_one_shape_start_from_weights_of_their_own():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dense(4)])
+    sampler = deep_ensemble(model, num_networks=2, gauge=False)
+    first, _, second, _ = (one.numpy() for one in sampler.sample(2).weights.trainable)
+    assert np.abs(first - second).max() > 0.1

@@ -200,3 +200,21 @@ def test_the_mean_of_logits_stays_where_a_loss_sees_it(blobs, tmp_path):
     sampler.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     bias = sampler.sample(4).weights.trainable[-1]
     np.testing.assert_allclose(tf.reduce_sum(bias, -1), 0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_the_accuracy_of_several_columns_of_logits_cuts_at_0():
+    inputs = keras.Input((1,))
+    heads = [layers.Dense(1, name=name, use_bias=False)(inputs) for name in "ab"]
+    sampler = hn.DeepEnsemble(keras.Model(inputs, heads), num_networks=1, gauge=False)
+    for variable in sampler.theta:
+        variable.assign(tf.ones_like(variable))
+    sampler.compile(
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[["accuracy"], ["accuracy"]],
+    )
+    x, y = np.array([[0.3], [-0.3]]), np.array([[1.0], [0.0]])  # each logit is right
+    logs = sampler.evaluate(x, [y, y], verbose=0, return_dict=True)
+    accuracies = {name: value for name, value in logs.items() if name.endswith("accuracy")}
+    assert len(accuracies) >= 4
+    assert set(accuracies.values()) == {1.0}

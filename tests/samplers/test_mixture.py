@@ -122,3 +122,10 @@ def test_a_mixture_with_a_trained_term_is_saved(blobs, tmp_path):
     for sampler in (loaded, both):
         sampler.train_on_batch(*blobs)
     np.testing.assert_allclose(loaded.sample(4).theta(), both.sample(4).theta(), atol=1e-6)
+
+
+def test_its_samplers_get_latent_vectors_of_their_own():
+    z = mixture().sample_latent(4).numpy()
+    assert z[:, 0].tolist() == [0, 1, 0, 1]
+    for one, other in ((0, 1), (2, 3)):
+        assert np.abs(z[one, 1:] - z[other, 1:]).max() > 0.1

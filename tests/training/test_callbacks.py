@@ -98,3 +98,23 @@ def test_too_few_networks_have_no_entropy():
     sampler = make()
     assert ensemble_entropy(sampler.sample(1), sampler) is None
     assert np.isfinite(ensemble_entropy(sampler.sample(2), sampler))
+
+
+def test_the_entropy_is_that_of_the_samplers_own_term():
+    plain = make()
+    ensemble = plain.sample(8)
+    for term in (hn.diversity.NegativeEntropy(distance="l2", k=2, constants=True), Halved()):
+        config = plain.get_config()
+        sampler = hn.Hypernetwork.from_config(config | {"diversity": []})
+        sampler.diversity = [term]
+        record = hn.diversity.StepRecord(tf.constant(ensemble.theta()), manifold_dim=4)
+        entropy = ensemble_entropy(ensemble, sampler)
+        assert entropy == pytest.approx(float(term.entropy(record)))
+        assert entropy != pytest.approx(ensemble_entropy(ensemble, plain))
+
+
+class Halved(hn.diversity.NegativeEntropy):
+    """An estimate of one's own."""
+
+    def entropy(self, step):
+        return super().entropy(step) / 2

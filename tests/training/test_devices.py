@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from replica_cases import CHECKS
-from small_samplers import LOGITS, classifier, deep_ensemble, hypernetwork, langevin, mnf
+from small_samplers import LOGITS, classifier, deep_ensemble, hypergan, hypernetwork, langevin, mnf
 from small_training_runs import run, same_state
 
+import hypernet_tf as hn
 from hypernet_tf.training import devices
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.devices import DeviceError, Execution
@@ -261,6 +262,16 @@ class TestPrecision:
         np.testing.assert_array_equal(loaded.sample(3).theta(), ensemble.theta())
         outputs = loaded.sample(3).outputs(blobs[0])
         np.testing.assert_array_equal(outputs, ensemble.outputs(blobs[0]))
+
+    @pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
+    @pytest.mark.parametrize("term", ["outputs", "codes"])
+    def test_terms_of_outputs_and_codes_work_in_it(self, term, policy, blobs):
+        def make():
+            outputs = hn.diversity.NegativeOutputEntropy()
+            return hypernetwork(diversity=outputs) if term == "outputs" else hypergan()
+
+        _, logs = self.loss_of_a_step(make, *blobs)
+        assert np.isfinite(logs["diversity_loss"]) and logs["diversity_loss"] != 0
 
     @pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
     def test_a_network_of_mixed_precision_is_an_ordinary_model(self, policy, blobs):

@@ -11,6 +11,7 @@ import textwrap
 import time
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 from small_training_runs import DATASET, make, run, same_state
@@ -196,3 +197,14 @@ def test_what_cannot_be_validated_is_noticed_before_training(options, message, t
     with pytest.raises(ValueError, match=message):
         train(make, dataset, tmp_path, checkpoint_every=2, seed=0, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_run_prepares_its_sampler_and_a_resumed_one_does_not(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        hn.Hypernetwork, "initialize", lambda self, x=None, *, verbose=0: seen.append(x)
+    )
+    run(tmp_path, 1)
+    run(tmp_path, 2)
+    (x,) = seen
+    np.testing.assert_array_equal(x, DATASET.train.x)

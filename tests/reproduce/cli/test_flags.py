@@ -169,6 +169,11 @@ class TestRunFlags:
             with command_line(*words, "--warmup_steps=10", "--learning_rate_schedule=cosine"):
                 assert run_flags.config_from_flags("mnist").warmup_steps == 10
 
+    def test_a_diversity_that_is_not_known(self):
+        words = "there is no diversity 'me': choose from weights, outputs, none"
+        with command_line("--diversity=me"), pytest.raises(UsageError, match=words):
+            run_flags.config_from_flags("mnist")
+
     def test_the_largest_shift_of_photographs(self):
         with command_line("--dataset=cifar10_jpeg", "--crop_margin=2"):
             config = run_flags.config_from_flags("cifar")

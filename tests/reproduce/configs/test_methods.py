@@ -7,6 +7,7 @@ import keras
 import pytest
 
 import hypernet_tf as hn
+from reproduce import table1
 from reproduce.configs import (
     EXPERIMENTS,
     METHODS,
@@ -16,7 +17,16 @@ from reproduce.configs import (
     preset,
     register_method,
 )
-from reproduce.configs.methods import DIVERSITY, methods_help, methods_of, presets_of
+from reproduce.configs.methods import (
+    DIVERSITY,
+    DiversityOption,
+    diversity_help,
+    lam_of,
+    methods_help,
+    methods_of,
+    presets_of,
+    register_diversity,
+)
 
 ROWS = [row for method in METHODS.values() for row in method.presets]
 NUM_DATA = 4_000
@@ -238,6 +248,10 @@ class TestRegistration:
             ({"method": "sgd"}, "is for method 'sgd'"),
             ({"experiment": "imagenet"}, "experiment 'imagenet'"),
             ({"target": "lenet"}, "target 'lenet'"),
+            ({"preset": "long"}, "has preset 'long': choose from paper, fast, quick"),
+            ({"optimizer": "lion"}, "has optimizer 'lion': choose from adam, sgd"),
+            ({"learning_rate_schedule": "step"}, "'step': choose from exponential, cosine"),
+            ({"diversity": "me"}, "has diversity 'me': choose from weights, outputs, none"),
         ],
     )
     def test_a_row_that_does_not_fit(self, changes, words):
@@ -254,6 +268,44 @@ class TestRegistration:
         both = dataclasses.replace(row, target="lenet"), row
         register_method(dataclasses.replace(alone, presets=both))
         assert preset("cifar", "mine", "quick").target == "lenet"
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"flags": ("scale",)}, "has the flag 'scale': the flags are lam, diversity"),
+            ({"matches": "sgd"}, "the flag 'match': it needs both"),
+            ({"flags": ("match",)}, "the flag 'match': it needs both"),
+        ],
+    )
+    def test_flags_that_do_not_fit(self, changes, words):
+        with pytest.raises(ValueError, match=words):
+            register_method(dataclasses.replace(method(), **changes))
+        assert "mine" not in METHODS
+
+    def test_a_method_that_compares_outputs_counts_its_second_run(self):
+        register_method(dataclasses.replace(method(), passes=lambda config: 2))
+        assert preset("mnist", "mine", "quick").passes_per_step == 2 * 2 * 4
+
+    def test_a_diversity_is_one_entry(self, monkeypatch):
+        for name in ("spread", "spread of outputs"):
+            monkeypatch.setitem(DIVERSITY, name, None)  # it is forgotten after the test
+            del DIVERSITY[name]
+        terms = {"spread": hn.diversity.NegativeEntropy(k=2)}
+        terms["spread of outputs"] = hn.diversity.NegativeOutputEntropy()
+        for name, term in terms.items():
+            register_diversity(DiversityOption(name, "what it is", 5.0, lambda term=term: [term]))
+        with pytest.raises(ValueError, match="the diversity 'spread' twice: choose another name"):
+            register_diversity(DIVERSITY["spread"])
+        config = preset("mnist", "hypernetwork", "quick")
+        once = dataclasses.replace(config, diversity="spread")
+        twice = dataclasses.replace(config, diversity="spread of outputs")
+        assert once.passes_per_step == once.images_per_step
+        assert twice.passes_per_step == 2 * twice.images_per_step
+        assert lam_of(config, "spread") == 5.0
+        assert build_sampler(once, NUM_DATA).diversity == [terms["spread"]]
+        assert "spread: what it is" in diversity_help()
+        assert "hypernetwork-spread" in table1.known_columns()
+        assert table1.column_of("hypernetwork-spread").diversity == "spread"
 
     def test_a_name_that_is_taken(self):
         with pytest.raises(ValueError, match="Cannot register the method 'sgd' twice: choose"):

@@ -1,6 +1,7 @@
 """The page of a run: its rows, figures and captions."""
 
 import copy
+import dataclasses
 import pathlib
 import re
 import shutil
@@ -70,7 +71,7 @@ def test_a_value_that_is_not_defined_is_an_empty_cell(single):
 @pytest.mark.parametrize(
     "path",
     [
-        ("networks", "member_accuracy"),
+        ("networks", "num_networks"),
         ("run", "peak_memory_mib"),
         ("seconds",),
         ("analyses", "paths", "kinds"),
@@ -94,6 +95,10 @@ def test_a_new_measure_of_the_table_is_a_row(analysed, monkeypatch):
     monkeypatch.setitem(MEASURES, "toy", toy)
     with pytest.raises(RunError, match="it lacks 'toy'"):
         run_page.rows(analysed[1])
+    computed = dataclasses.replace(toy, kind="summary", compute=float)
+    monkeypatch.setitem(MEASURES, "toy", computed)
+    assert (computed, None) in run_page.rows(analysed[1])
+    monkeypatch.setitem(MEASURES, "toy", toy)
     metrics = copy.deepcopy(analysed[1])
     metrics["ensemble"]["toy"] = 0.5
     assert (toy, 0.5) in run_page.rows(metrics)

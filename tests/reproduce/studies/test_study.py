@@ -309,16 +309,31 @@ class TestMeasures:
         assert dict(zip(header, line, strict=True))[f"{self.TOY.title} (%)"] == text
         assert f'<td class="n">{text}</td>' in (tmp_path / "report.html").read_text()
 
-    def test_a_run_from_before_lacks_it(self, copy_runs, monkeypatch, tmp_path):
+    def test_a_run_from_before_gets_it_without_training(self, copy_runs, monkeypatch, tmp_path):
         folder = copy_runs(STUDY, tmp_path / "study")
+        [run, _] = STUDY.runs()
+        where = folder / run.folder
+        assert STUDY.is_complete(folder, run)
+        before = folders.read_metrics(where)
         monkeypatch.setitem(MEASURES, self.TOY.key, self.TOY)
-        words = r"sgd-seed=0/metrics\.json is damaged: it lacks 'least_confidence'\. Delete it"
-        with pytest.raises(RunError, match=words) as error:
-            STUDY.write(folder)
-        assert "\n" not in str(error.value)
-        run = folder / "sgd-seed=0"
-        with pytest.raises(RunError, match=words):
-            run_page.page("A run", [run_page.Run("sgd", run, folders.read_metrics(run))])
+        # A report of it has an empty cell.
+        page = run_page.page("A run", [run_page.Run("sgd", where, before)])
+        assert f'<td>{self.TOY.title} (%)</td><td class="n"></td>' in page
+        assert not STUDY.is_complete(folder, run)
+        monkeypatch.setattr(experiment, "trained", None)
+        metrics = experiment.run(run.config, where)
+        assert STUDY.is_complete(folder, run)
+        value = metrics["ensemble"].pop(self.TOY.key)
+        assert 0.1 <= value <= 1
+        assert metrics == before
+        text = f"{100 * value:.3f}"
+        assert f'<td class="n">{text}</td>' in (where / "report.html").read_text()
+
+    def test_a_main_one_follows_the_columns_that_are_named(self, monkeypatch):
+        monkeypatch.setitem(MEASURES, self.TOY.key, dataclasses.replace(self.TOY, is_main=True))
+        named = ["disagreement", Column(MEASURES["majority_vote_accuracy"])]
+        others = ("member_accuracy", "negative_log_likelihood", "expected_calibration_error")
+        assert studies.and_main_measures(named) == [*named, *others, self.TOY.key]
 
     def test_a_key_that_no_run_has(self, copy_runs, tmp_path):
         folder = copy_runs(STUDY, tmp_path / "study")
@@ -328,12 +343,12 @@ class TestMeasures:
             study.write(folder)
         assert "\n" not in str(error.value)
 
-    @pytest.mark.parametrize("key", ["member_accuracy", "member_negative_log_likelihood"])
+    @pytest.mark.parametrize("key", ["steps", "peak_memory_mib"])
     def test_a_run_that_lacks_one_is_named(self, key, copy_runs, tmp_path):
         folder = copy_runs(STUDY, tmp_path / "study")
         path = folder / "deep_ensemble-seed=0" / "metrics.json"
         metrics = json.loads(path.read_text())
-        del metrics["networks"][key]
+        del metrics["run"][key]
         path.write_text(json.dumps(metrics))
         with pytest.raises(RunError, match=re.escape(f"{path} is damaged: it lacks '{key}'")):
             STUDY.write(folder)

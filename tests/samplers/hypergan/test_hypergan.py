@@ -74,6 +74,16 @@ class TestLatentVector:
         expected = gan.mixer(tf.constant(s + 0.5 * noise))
         np.testing.assert_allclose(tf.concat(codes, 1), expected, rtol=1e-5)
 
+    def test_noise_on_the_codes_has_a_scale_of_its_own(self):
+        gan = hypergan(mixer_noise=0.0, generator_noise=0.5)
+        z = gan.sample_latent(3)
+        drawn = gan.generate(z)
+        noise = tf.reshape(z[:, 4:], [3, 2, 3])
+        row = gan.generators[0](drawn.codes[0][:, 0] + 0.5 * noise[:, 0])
+        kernel, bias = drawn.trainable[:2]
+        made = tf.concat([tf.reshape(one, [3, -1]) for one in (kernel, bias)], 1)
+        np.testing.assert_allclose(np.sort(row), np.sort(made), rtol=1e-5)
+
     def test_independent_codes_are_draws_of_the_prior(self):
         gan = hn.HyperGAN(classifier(), code_dim=3, generator_hidden=(8,), codes="independent")
         assert gan.mixer is None
