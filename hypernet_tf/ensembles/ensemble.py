@@ -681,7 +681,13 @@ class Ensemble:
                 that would execute code (Lambda).
         """
         arrays, config = io.read(path)
-        target = keras.saving.deserialize_keras_object(config.get("target"))
+        try:
+            target = keras.saving.deserialize_keras_object(config.get("target"))
+        except TypeError as error:
+            raise ValueError(
+                f"{path} was written by another version of hypernet_tf, or of a class of yours: "
+                "load it with that one."
+            ) from error
         if not isinstance(target, Target):
             raise ValueError(f"{path} is not a saved ensemble: it has no target.")
 

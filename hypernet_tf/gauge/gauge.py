@@ -30,6 +30,7 @@ layers, layers without traits in `hypernet_tf.targets.layers`) keep their weight
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -87,8 +88,8 @@ class Gauge:
         softmax_kernel: bool = False,
         permutation: bool = False,
     ):
-        if epsilon < 0:
-            raise ValueError(f"The gauge's epsilon is {epsilon}: it cannot be negative.")
+        if not 0 <= epsilon < math.inf:
+            raise ValueError(f"The gauge's epsilon is {epsilon}: give a number from 0.")
         self.epsilon = epsilon
         self.steps: tuple[Step, ...] = Scales(target).steps
         leaders: dict[int, tuple[int, int]] = {}  # class -> step and filter that fix its scale

@@ -502,7 +502,7 @@ class WeightSampler(keras.Model, abc.ABC):
                 "of a term with variables of its own for them: compile without use_ema."
             )
         # Made here rather than in the first step, which would then be traced twice.
-        if not self.optimizer.built:
+        if self.optimizer is not None and not self.optimizer.built:  # None: evaluation only
             self.optimizer.build(self.generating_variables)
 
     @property
@@ -597,6 +597,12 @@ class WeightSampler(keras.Model, abc.ABC):
             check_labels(self.loss, y if is_whole else labels, self.target)
         return labels
 
+    def _check_before_fit(self, x: Any, y: Any) -> Any:
+        """Check what `fit` gets before anything changes; returns some of the labels."""
+        self._assert_compile_called("fit")
+        self._check_inputs(x)
+        return self._check_labels(x, y)
+
     def fit(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.fit`; see the class for what a batch is and what the history has.
 
@@ -605,12 +611,11 @@ class WeightSampler(keras.Model, abc.ABC):
                 one-hot where the loss takes numbers of classes, or the reverse, or are no classes;
                 also of the validation data.
         """
-        self._check_inputs(x)
+        labels = self._check_before_fit(x, y)
         given = arguments_of_fit(x, y, *args, **kwargs)
         if self.target.statistics and self._keeps_inputs:
             some = some_inputs(trained_inputs(x, given), BATCH_NORM_EXAMPLES)
             self._batch_norm_data = self._batch_norm_data if some is None else some
-        labels = self._check_labels(x, y)
         if given.get("validation_data") is not None:  # now, rather than after the first epoch
             self._check_batch_norm_data()
             x_val, y_val, _ = keras.utils.unpack_x_y_sample_weight(given["validation_data"])

@@ -216,7 +216,7 @@ class BHN(LatentSampler):
 
         Inputs of a Python generator are not looked at.
         """
-        self._check_inputs(x)
+        self._check_before_fit(x, args[0] if args else kwargs.get("y"))
         if not self.step.numpy():
             trained = trained_inputs(x, arguments_of_fit(x, *args, **kwargs))
             self.initialize(some_inputs(trained, INITIAL_INPUTS))

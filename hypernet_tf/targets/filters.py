@@ -290,8 +290,8 @@ def _initializer(layer: Any, variable: Any) -> Any:
         initializer = getattr(layer, f"{stem}_initializer", None)
         if initializer is not None:
             return keras.initializers.get(initializer)
-    for inner in vars(layer).values():
-        if isinstance(inner, keras.Layer) and any(v is variable for v in inner.variables):
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        if any(v is variable for v in inner.variables):
             return _initializer(inner, variable)
     return keras.initializers.Constant(variable.numpy())
 

@@ -179,8 +179,9 @@ def copied(
             adapted.update(id(v) for v in layer.variables)
             config["mean"] = layer.adapt_mean.numpy().tolist()
             config["variance"] = layer.adapt_variance.numpy().tolist()
-        if type(layer) in _LOOKUPS and config.get("vocabulary") is None:
-            # What `adapt` found is neither a variable nor in the configuration.
+        if type(layer) in _LOOKUPS:
+            # What `adapt` found, or `set_vocabulary` set, is neither a variable nor in the
+            # configuration.
             vocabulary = layer.get_vocabulary(include_special_tokens=False)
             config["vocabulary"] = list(vocabulary) or None
             weights = getattr(getattr(layer, "_lookup_layer", layer), "idf_weights_const", None)
@@ -190,19 +191,18 @@ def copied(
         if isinstance(layer, keras.layers.BatchNormalization) and synchronized is not None:
             config["synchronized"] = synchronized
         new = type(layer).from_config(config)
-        _check_namesakes(layer, new)
         pairs.append((layer, new))
         return new
 
     try:
         copy = copy_of(model)
-    except _NamesakeError:
-        raise
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"The model '{model.name}' cannot be copied: write a layer of your own instead of each "
             "Lambda, and give each layer of your own a get_config()."
         ) from error
+    for pair in pairs:  # both are built now
+        _check_namesakes(*pair)
     replaced = adapted | {id(v) for pair in replacements for layer in pair for v in layer.variables}
 
     def variables_of(side: int) -> list[Any]:
@@ -233,10 +233,10 @@ def _check_namesakes(layer: Any, copy: Any) -> None:
     if not isinstance(layer, keras.Layer):
         return
     for one, other in zip(layer._flatten_layers(), copy._flatten_layers(), strict=False):
-        for name in ("activation", "recurrent_activation"):
+        for name in ("activation", "recurrent_activation", "function"):  # a Lambda has a function
             function, of_copy = getattr(one, name, None), getattr(other, name, None)
             if isinstance(function, types.FunctionType) and _is_another(of_copy, function):
-                raise _NamesakeError(
+                raise ValueError(
                     f"The {name} '{function.__name__}' of layer '{one.name}' has the name of one "
                     "of Keras's, which a copy would have: write it as a layer, or register it."
                 )
@@ -245,16 +245,26 @@ def _check_namesakes(layer: Any, copy: Any) -> None:
 def _is_another(of_copy: Any, function: Any) -> bool:
     """Whether a copy has an activation of Keras's that computes something else than the function.
 
-    Both are compared on a few numbers.
+    Both are compared on numbers of an array with several axes.
     """
     if of_copy is function or not getattr(of_copy, "__module__", "").startswith("keras."):
         return False
-    x = np.linspace(-3, 3, 13, dtype=np.float32)[None]
-    return not np.allclose(function(x), of_copy(x), atol=1e-6)
+    x = np.random.default_rng(0).uniform(-20, 20, (2, 3, 5, 7)).astype(np.float32)
+    try:
+        return not np.allclose(function(x), of_copy(x), atol=1e-6)
+    except Exception:  # the function takes something else
+        return True
 
 
-class _NamesakeError(ValueError):
-    """A function that a copy would replace by another one of its name."""
+def _check_reads_no_variable(operation: Any, arguments: Any) -> None:
+    """Check that no trainable variable of the user's model stands in the place of a tensor."""
+    for leaf in keras.tree.flatten(arguments):
+        if isinstance(leaf, keras.Variable) and leaf.trainable:
+            raise ValueError(
+                f"'{operation.name}' reads the variable '{leaf.path}' itself, which generated "
+                "weights cannot replace: let the layer that has it compute this, as "
+                "keras.layers.ReversibleEmbedding does."
+            )
 
 
 def _signatures(variables: list) -> list[tuple]:
@@ -331,6 +341,7 @@ def record(model: keras.Model) -> Plan:
             return refs.get(id(leaf), leaf)
 
         def call(operation, *args, **kwargs):
+            _check_reads_no_variable(operation, (args, kwargs))
             outputs = operation(*args, **kwargs)
             ref_args = keras.tree.map_structure(ref_of, args)
             # As in Keras, the mode in which the whole model is called overrides what a layer was

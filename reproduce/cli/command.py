@@ -39,6 +39,7 @@ USER_ERRORS = (
 )
 
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 STOPPED = "stopped; what is finished is kept: run the same command again to go on"
 
 
@@ -109,9 +110,13 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
         except KeyboardInterrupt as stop:
             _fail(str(stop) or STOPPED, 130)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            if error.errno not in _DISK_ERRORS:
                 raise
             _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}", 1)
+        except tf.errors.OpError as error:  # of TensorBoard's files, which TensorFlow writes
+            if not any(os.strerror(code) in error.message for code in _DISK_ERRORS):
+                raise
+            _fail(f"cannot write a file: {error.message}", 1)
 
     # TensorFlow reports its devices and strategies at the level of information.
     logging.set_verbosity(logging.WARNING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import pathlib
 
@@ -11,6 +10,7 @@ from absl import flags
 
 from reproduce.analyses import perform
 from reproduce.cli import analysis_flags, device_flags, shared_flags
+from reproduce.cli.shared_flags import LARGEST
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
 from reproduce.configs.methods import (
     ABLATIONS,
@@ -66,8 +66,6 @@ flags.DEFINE_float(
     None,
     "Fraction of the learning rate that is left after the last step; the rate does not restart. "
     "Default: the preset's.",
-    lower_bound=0.0,
-    upper_bound=1.0,
 )
 flags.DEFINE_enum(
     "learning_rate_schedule",
@@ -102,11 +100,17 @@ flags.DEFINE_integer(
     "Largest shift of a training image in pixels, for data sets whose images are changed at random "
     "(CIFAR and SVHN). Default: 4, as in He et al. (2016).",
     lower_bound=0,
+    upper_bound=31,  # of 32: something of the image stays
 )
 flags.register_validator(
     "learning_rate",
-    lambda value: value is None or (math.isfinite(value) and value > 0),
+    lambda value: value is None or 0 < value < LARGEST,
     "the learning rate is a finite number above 0",
+)
+flags.register_validator(
+    "learning_rate_left",
+    lambda value: value is None or 0 <= value <= 1,  # NaN is neither
+    "the fraction that is left is from 0 to 1",
 )
 # Flags that describe a training; without any of them, analyses are those of a finished run.
 _TRAINING = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -13,6 +12,7 @@ from reproduce.configs.run_config import PRESETS
 from reproduce.runs.folder import UsageError
 
 FLAGS = flags.FLAGS
+LARGEST = 3e38  # of float32
 
 flags.DEFINE_float(
     "lam",
@@ -67,9 +67,7 @@ flags.DEFINE_list(
     "Modules or files, separated by commas, that register methods or analyses; see "
     "docs/guides/your_method.md.",
 )
-flags.register_validator(
-    "lam", lambda value: math.isfinite(value) and value > 0, "lam is a finite number above 0"
-)
+flags.register_validator("lam", lambda value: 0 < value < LARGEST, "lam is a finite number above 0")
 
 
 @flags.validator("dataset")

@@ -304,7 +304,8 @@ def diversity_help() -> str:
 
 
 # Entropy of the outputs costs accuracy directly, entropy of the weights only where the outputs
-# change: at lam 1e3 LeNet's outputs grow until training diverges (docs/results/cifar10.md).
+# change: at lam 1e3 LeNet's outputs grow until training diverges
+# (docs/results/fashion_mnist.md).
 register_diversity(
     DiversityOption(
         "weights",
@@ -735,7 +736,7 @@ register_method(
                 learning_rate=1e-3, learning_rate_decay=0.9999,
                 validate_every=200, checkpoint_every=200,
             ),
-            # LeNet learns most with Adam at this rate: docs/results/cifar10.md.
+            # Adam at this rate is best in short trainings: docs/results/cifar10.md.
             RunConfig(
                 "cifar", "sgd", "paper", "lenet", dataset="cifar10",
                 steps=20_000, num_networks=1, networks_per_step=1, images_per_network=100,

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -46,6 +47,20 @@ ConfigType = TypeVar("ConfigType", bound=Config)
 # ---- whose folder it is -------------------------------------------------------------------------
 
 
+# What a process that was killed left of a file; see `write_aside`.
+_PART = re.compile(r"\..*\.part(\.\w+)?")
+
+
+def contents(folder: pathlib.Path) -> set[str]:
+    """Names of what a folder holds, without its lock and what a killed process left half-written.
+
+    Args:
+        folder: The folder.
+    """
+    names = (path.name for path in folder.iterdir())
+    return {name for name in names if name != ".lock" and not _PART.fullmatch(name)}
+
+
 def check(folder: pathlib.Path, config: Config) -> int:
     """Check that a folder is free for a run of this configuration; writes nothing.
 
@@ -62,7 +77,7 @@ def check(folder: pathlib.Path, config: Config) -> int:
     try:
         if folder.exists() and not folder.is_dir():
             raise RunError(f"the run folder {folder} is a file: choose another --run_dir")
-        empty = not folder.exists() or all(path.name == ".lock" for path in folder.iterdir())
+        empty = not folder.exists() or not contents(folder)
     except OSError as error:
         raise RunError(f"the run folder {folder} cannot be read: {error.strerror}") from error
     if empty:

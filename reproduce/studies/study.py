@@ -310,7 +310,7 @@ class Study(abc.ABC):
         try:
             if folder.exists() and not folder.is_dir():
                 raise folders.RunError(f"the folder {folder} is a file: choose another --run_dir")
-            contents = {one.name for one in folder.iterdir()} if folder.exists() else set()
+            contents = folders.contents(folder) if folder.exists() else set()
             saved = json.loads(path.read_text()) if path.name in contents else None
         except OSError as error:
             raise folders.RunError(f"{folder} cannot be read: {error.strerror}") from error
@@ -320,7 +320,7 @@ class Study(abc.ABC):
             raise folders.RunError(
                 f"{folder} is the folder of a single run: choose another --run_dir"
             )
-        if contents - {".lock"} and saved is None:
+        if contents and saved is None:
             raise folders.RunError(
                 f"{folder} is not empty and no {self.noun}: choose another --run_dir"
             )
@@ -364,6 +364,7 @@ class Study(abc.ABC):
         self.check(folder)
         perform.load(self.analyses, self.settings, data_dir)
         with folders.locked(folder):
+            self.check(folder)  # another one may have come and gone
             folders.write_json(folder / "study.json", self.record())
             progress = Progress()
             study = self.prepared(folder, data_dir, progress)

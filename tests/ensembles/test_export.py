@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_ensembles import CLASSIFIERS, EXAMPLES, ensemble_of, normalised, one_line
+from small_samplers import deep_ensemble
 
 import hypernet_tf as hn
 
@@ -203,3 +204,33 @@ def test_tables_of_words_are_exported(kind, tmp_path):
     serve = tf.saved_model.load(tmp_path / "1").signatures["serving_default"]
     x = tf.constant(x)
     np.testing.assert_allclose(serve(inputs=x)["mean"], ensemble.predict(x), rtol=1e-5)
+
+
+def test_an_export_replaces_a_saved_model_whole_or_not_at_all(blobs, tmp_path, monkeypatch):
+    first, second = (deep_ensemble(seed=seed).sample(2) for seed in (0, 1))
+    folder = tmp_path / "1"
+    first.export(folder)
+    (folder / "left over").write_text("of another version")
+
+    def broken(self, path, **kwargs):
+        (pathlib.Path(path) / "variables").mkdir(parents=True)
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(keras.export.ExportArchive()), "write_out", broken)
+        with pytest.raises(OSError, match="no space left"):
+            second.export(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    x = blobs[0][:5]
+    served = tf.saved_model.load(str(folder))
+    np.testing.assert_allclose(served.serve(x)["probabilities"], first.predict(x), rtol=1e-5)
+    second.export(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    assert not (folder / "left over").exists()
+    served = tf.saved_model.load(str(folder))
+    np.testing.assert_allclose(served.serve(x)["probabilities"], second.predict(x), rtol=1e-5)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("all")
+    with pytest.raises(FileExistsError, match="is not empty and no SavedModel: choose another"):
+        first.export(tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter").exists()

@@ -191,3 +191,13 @@ def test_a_layer_that_is_not_registered_is_named(tmp_path):
     sampler.save(tmp_path / "s.keras")
     with pytest.raises(ValueError, match="Cannot load the target: 'Unregistered'"):
         keras.saving.load_model(tmp_path / "s.keras")
+
+
+def test_a_file_of_another_version_is_one_line(saved, monkeypatch):
+    def deserialize(config):
+        raise TypeError("Target.__init__() got an unexpected argument\nconfig={...}")
+
+    monkeypatch.setattr(keras.saving, "deserialize_keras_object", deserialize)
+    with pytest.raises(ValueError, match="was written by another version of hypernet_tf") as error:
+        hn.Ensemble.load(saved)
+    assert "\n" not in str(error.value)

@@ -214,7 +214,7 @@ def test_epsilon_is_added_twice_as_published(size):
 
 
 def test_a_negative_epsilon_raises():
-    with pytest.raises(ValueError, match="epsilon is -1e-08: it cannot be negative") as caught:
+    with pytest.raises(ValueError, match="epsilon is -1e-08: give a number from 0") as caught:
         hn.Gauge(hn.Target(sequential((4,), layers.Dense(3))), epsilon=-1e-8)
     assert "\n" not in str(caught.value)
 
@@ -237,3 +237,9 @@ def test_a_bias_before_a_normalisation_of_masked_steps_stays():
     x[:, 4:] = 0
     (before, _), (after, _) = (target.run(w, x) for w in (weights, hn.Gauge(target)(weights)))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_an_epsilon_that_is_no_number_is_an_error():
+    for epsilon in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"epsilon is {epsilon}: give a number from 0"):
+            hn.Gauge(hn.Target(hn.zoo.mnist()), epsilon=epsilon)

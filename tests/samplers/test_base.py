@@ -1173,3 +1173,22 @@ def test_a_copy_forgets_what_the_loss_said_as_its_original_does(first, tmp_path)
         one.compile("sgd", "mse")
         assert one.target.outputs == "values"
         assert one.get_config()["gauge"] == plain.get_config()["gauge"]
+
+
+def test_a_sampler_without_an_optimizer_is_evaluated(blobs):
+    sampler = hypernetwork()
+    sampler.compile(None, LOGITS, run_eagerly=True)
+    assert np.isfinite(sampler.evaluate(*blobs, verbose=0)).all()
+
+
+@pytest.mark.parametrize("make", [hypergan, bhn])
+def test_a_mistake_in_what_fit_gets_changes_nothing(make, blobs):
+    x, y = blobs
+    sampler = make()
+    before = sampler.sample(2).theta()
+    with pytest.raises(ValueError, match="compile"):
+        sampler.fit(x, y, verbose=0)
+    sampler.compile("sgd", LOGITS)
+    with pytest.raises(ValueError, match="Labels"):
+        sampler.fit(x, y + 5, verbose=0)
+    np.testing.assert_array_equal(sampler.sample(2).theta(), before)

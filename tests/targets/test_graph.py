@@ -275,3 +275,88 @@ def test_a_softmax_over_a_batch_is_that_of_each_network():
     weights = target.unflatten(theta.astype("float32"))
     outputs = target(weights, np.random.default_rng(1).normal(size=(6, 3)).astype("float32"))
     np.testing.assert_allclose(outputs.numpy().sum(-1), 1, rtol=1e-5)
+
+
+def softmax(x):
+    return keras.ops.softmax(x, axis=1)
+
+
+def relu(x):
+    return keras.ops.clip(x, 0, 6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Activation(softmax),  # over time: on the last axis it would be 1
+        lambda: layers.Dense(8, activation=relu),  # equal up to 6
+        lambda: layers.Lambda(softmax),
+    ],
+    ids=["another axis", "far from 0", "lambda"],
+)
+def test_a_function_that_is_nearly_the_one_of_its_name_is_an_error(layer):
+    model = keras.Sequential([keras.Input((5, 1)), layer(), layers.Dense(2)])
+    with pytest.raises(ValueError, match="has the name of one of Keras's"):
+        hn.Target(model)
+
+
+@pytest.mark.parametrize("kind", ["einsum", "add"])
+def test_an_operation_on_a_variable_of_a_layer_is_an_error(kind):
+    """Generated weights could not replace it: all networks would have the model's own."""
+    tokens = keras.Input((4,), dtype="int32")
+    embedding = layers.Embedding(7, 3)
+    hidden = layers.GlobalAveragePooling1D()(embedding(tokens))
+    if kind == "einsum":
+        outputs = keras.ops.einsum("bd,vd->bv", hidden, embedding.embeddings)
+    else:
+        dense = layers.Dense(3)
+        outputs = keras.ops.add(dense(hidden), dense.bias)
+    with pytest.raises(ValueError, match="itself, which generated weights cannot replace") as error:
+        hn.Target(keras.Model(tokens, outputs))
+    assert "\n" not in str(error.value)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Block(layers.Layer):
+    """Attention, and layers that it keeps in an inner model and in a list."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = layers.MultiHeadAttention(2, 4)
+        self.dense = layers.Dense(6, activation="relu")
+        self.inner = keras.Sequential([layers.Dense(6, activation="tanh"), layers.Dense(6)])
+        self.more = [layers.Dense(6), layers.Dense(6)]
+
+    def build(self, shape):
+        self.attention.build(shape, shape)
+        for one in (self.dense, self.inner, *self.more):
+            one.build(shape)
+
+    def call(self, x):
+        x = self.inner(self.dense(x + self.attention(x, x)))
+        for one in self.more:
+            x = one(x)
+        return x
+
+
+def test_layers_inside_a_layer_start_in_each_network_from_weights_of_its_own():
+    model = keras.Sequential([keras.Input((3, 6)), Block(), layers.RNN([layers.LSTMCell(4)] * 1)])
+    sampler = hn.DeepEnsemble(model, num_networks=2, gauge=False)
+    kernels = 0
+    for one in sampler.sample(2).weights.trainable:
+        first, second = one.numpy()
+        if first.ndim > 1 and first.any():  # biases are vectors, or zero
+            kernels += 1
+            assert np.abs(first - second).max() > 1e-3
+    assert kernels == 4 + 1 + 2 + 2 + 2  # attention, Dense, inner, more, LSTM
+
+
+def test_a_vocabulary_that_was_set_later_is_that_of_the_copy():
+    lookup = layers.StringLookup(vocabulary=["a", "b"])
+    lookup.set_vocabulary(["c", "d"])
+    inputs = keras.Input((1,), dtype="string")
+    outputs = layers.Dense(2)(layers.Flatten()(layers.Embedding(4, 3)(lookup(inputs))))
+    model = keras.Model(inputs, outputs)
+    x = tf.constant([["c"], ["d"], ["a"]])
+    answers = hn.Ensemble.from_keras(hn.Target(model), model).outputs(x)
+    np.testing.assert_allclose(answers[0], model(x), rtol=1e-5)

@@ -282,7 +282,8 @@ class HyperGAN(LatentSampler):
 
     def fit(self, *args, **kwargs):
         """As `WeightSampler.fit`, which begins with `initialize`."""
-        self._check_inputs(args[0] if args else kwargs.get("x"))
+        given = dict(zip(("x", "y"), args, strict=False)) | kwargs
+        self._check_before_fit(given.get("x"), given.get("y"))
         self.initialize(verbose=int(kwargs.get("verbose", 1) in ("auto", 1)))
         return super().fit(*args, **kwargs)
 

@@ -169,6 +169,20 @@ class TestRunFlags:
             with command_line(*words, "--warmup_steps=10", "--learning_rate_schedule=cosine"):
                 assert run_flags.config_from_flags("mnist").warmup_steps == 10
 
+    @pytest.mark.parametrize(
+        ("flag", "words"),
+        [
+            ("--learning_rate_left=nan", "the fraction that is left is from 0 to 1"),
+            ("--learning_rate_left=1.5", "the fraction that is left is from 0 to 1"),
+            ("--learning_rate=1e39", "the learning rate is a finite number above 0"),
+            ("--lam=1e39", "lam is a finite number above 0"),
+            ("--crop_margin=32", "31"),
+        ],
+    )
+    def test_numbers_out_of_their_range(self, flag, words):
+        with pytest.raises(IllegalFlagValueError, match=words), command_line(flag):
+            pass
+
     def test_a_diversity_that_is_not_known(self):
         words = "there is no diversity 'me': choose from weights, outputs, none"
         with command_line("--diversity=me"), pytest.raises(UsageError, match=words):

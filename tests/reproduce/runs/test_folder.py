@@ -207,3 +207,12 @@ class TestFiles:
             ("mnist:5000", "cifar-dataset=mnist@5000"),
         ):
             assert folders.folder_name("cifar", {"dataset": dataset}, {"dataset": ""}) == name
+
+
+def test_what_a_killed_process_left_is_nothing(tmp_path):
+    for name in (".lock", ".config.123.part.json", ".study.9.part.json", ".step-1.part"):
+        (tmp_path / name).write_text("")
+    assert folders.contents(tmp_path) == set()
+    assert folders.check(tmp_path, TINY) == 0
+    (tmp_path / "part.json").write_text("")
+    assert folders.contents(tmp_path) == {"part.json"}
