@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_ensembles import CLASSIFIERS, EXAMPLES, ensemble_of, normalised, one_line
-from small_samplers import deep_ensemble
+from small_samplers import classifier
 
 import hypernet_tf as hn
 
@@ -207,7 +207,9 @@ def test_tables_of_words_are_exported(kind, tmp_path):
 
 
 def test_an_export_replaces_a_saved_model_whole_or_not_at_all(blobs, tmp_path, monkeypatch):
-    first, second = (deep_ensemble(seed=seed).sample(2) for seed in (0, 1))
+    target = hn.Target(classifier(), outputs="logits")
+    samplers = (hn.DeepEnsemble(target, num_networks=2, seed=seed) for seed in (0, 1))
+    first, second = (sampler.sample(2) for sampler in samplers)
     folder = tmp_path / "1"
     first.export(folder)
     (folder / "left over").write_text("of another version")
