@@ -64,5 +64,7 @@ def _write_aside(archive: keras.export.ExportArchive, path: pathlib.Path) -> Non
             path.rename(old)
         part.rename(path)
     finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

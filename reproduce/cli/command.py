@@ -116,7 +116,7 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
         except tf.errors.OpError as error:  # of TensorBoard's files, which TensorFlow writes
             if not any(os.strerror(code) in error.message for code in _DISK_ERRORS):
                 raise
-            _fail(f"cannot write a file: {error.message}", 1)
+            _fail(f"cannot write a file: {' '.join(error.message.split())}", 1)
 
     # TensorFlow reports its devices and strategies at the level of information.
     logging.set_verbosity(logging.WARNING)
