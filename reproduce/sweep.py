@@ -101,7 +101,7 @@ flags.DEFINE_string(
     "objective",
     _OBJECTIVE,
     "The measure that decides what is best, of the networks that are validated: entropy, "
-    f"{', '.join(main_measures())}, or another measure; an unknown name is answered with all of them.",
+    f"{', '.join(main_measures())}, or another one; an unknown name is answered with all of them.",
 )
 
 _TRIALS = 10
