@@ -62,10 +62,7 @@ def parse(arguments: list[str]) -> list[str]:
         if "method" in FLAGS:
             FLAGS["method"].help = f"The method that makes the weights. {methods_help()}."
         if "diversity" in FLAGS:
-            FLAGS["diversity"].help = (
-                "For --method=hypernetwork and mixture: what their networks are to differ in. "
-                f"{diversity_help()}."
-            )
+            FLAGS["diversity"].help = diversity_help()
         if "analyses" in FLAGS:
             from reproduce.cli import analysis_flags  # its flags are defined where it is imported
 

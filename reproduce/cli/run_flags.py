@@ -39,8 +39,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "diversity",
     "weights",
-    "For --method=hypernetwork and mixture: what their networks are to differ in. "
-    f"{diversity_help()}.",
+    diversity_help(),
 )
 flags.DEFINE_enum(
     "ablation",

@@ -299,8 +299,9 @@ def register_diversity(option: DiversityOption) -> DiversityOption:
 
 
 def diversity_help() -> str:
-    """All diversities and what they are, for `--help`."""
-    return "; ".join(f"{name}: {option.help}" for name, option in DIVERSITY.items())
+    """The help of `--diversity`: all diversities and what they are."""
+    options = "; ".join(f"{name}: {option.help}" for name, option in DIVERSITY.items())
+    return f"For --method=hypernetwork and mixture: what networks are to differ in. {options}."
 
 
 # Entropy of the outputs costs accuracy directly, entropy of the weights only where the outputs
