@@ -179,7 +179,7 @@ class Table1(Study):
             name
             for name, column in COLUMNS.items()
             if self.preset in presets_of("cifar", column.method)
-            and (self.target == "lenet" or name not in ("mixture", "hypergan"))
+            and (self.target.startswith("lenet") or name not in ("mixture", "hypergan"))
         ]
         trained: dict[RunConfig, str] = {}
         for name in named:
@@ -355,7 +355,7 @@ def claims_of(numbers: Numbers, target: str, num_images: int) -> list[dict[str, 
         num_images: Number of test images.
     """
     claims = []
-    of_target = CLAIMS + (LENET_CLAIMS if target == "lenet" else ())
+    of_target = CLAIMS + (LENET_CLAIMS if target.startswith("lenet") else ())
     for entry in ("hypernetwork-weights", "hypernetwork-outputs"):
         for claim, compared in of_target:
             both = [numbers[key].get(column or entry) for key, column in compared]

@@ -113,7 +113,9 @@ def hypergan_cifar(
     )
 
 
-def lenet(input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10) -> keras.Sequential:
+def lenet(
+    input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10, *, normalize: bool = False
+) -> keras.Sequential:
     """LeNet as the CIFAR target of Deutsch et al. (2019): 62,006 weights, logits.
 
     Conv 5x5x6 and ReLU, max pooling 2, conv 5x5x16 and ReLU, max pooling 2, dense 120, 84 with
@@ -123,11 +125,16 @@ def lenet(input_shape: tuple[int, int, int] = (32, 32, 3), classes: int = 10) ->
     Args:
         input_shape: Shape of one image, (height, width, channels).
         classes: Number of logits.
+        normalize: Whether a first layer without weights gives each colour the mean 0 and the
+            variance 1 over the training images of CIFAR-10, in [0, 1]; the paper names none.
     """
     layers = keras.layers
+    mean, variance = (0.4914, 0.4822, 0.4465), (0.0610, 0.0593, 0.0684)
+    first = [layers.Normalization(mean=mean, variance=variance)] if normalize else []
     return keras.Sequential(
         [
             keras.Input(input_shape),
+            *first,
             layers.Conv2D(6, 5, activation="relu", kernel_initializer="he_normal"),
             layers.MaxPooling2D(2),
             layers.Conv2D(16, 5, activation="relu", kernel_initializer="he_normal"),

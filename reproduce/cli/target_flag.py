@@ -15,8 +15,8 @@ flags.DEFINE_enum(
     "target",
     _TARGETS[0],
     list(_TARGETS),
-    "The network whose weights are generated. resnet32 has shortcuts without weights, resnet32_b "
-    "has convolutions.",
+    "The network whose weights are generated. lenet_normalized is lenet behind a normalisation of "
+    "the colours; resnet32 has shortcuts without weights, resnet32_b has convolutions.",
 )
 
 

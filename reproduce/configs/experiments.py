@@ -33,7 +33,7 @@ EXPERIMENTS = {
     "mnist": Experiment(name="mnist", targets=("mnist",), datasets=hn.data.NAMES, dataset="auto"),
     "cifar": Experiment(
         name="cifar",
-        targets=("lenet", "resnet32", "resnet32_b"),
+        targets=("lenet", "lenet_normalized", "resnet32", "resnet32_b"),
         datasets=hn.data.NAMES + hn.data.COLOUR_NAMES,
         dataset="cifar10",
         augmented=hn.data.COLOUR_NAMES,

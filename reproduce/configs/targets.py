@@ -77,6 +77,13 @@ TARGETS = {
         {},
     ),
     "lenet": TargetKind(hn.zoo.lenet, _LENET, {}, _COLOUR, _COLOUR_HYPERGAN),
+    "lenet_normalized": TargetKind(
+        lambda shape, classes: hn.zoo.lenet(shape, classes, normalize=True),
+        _LENET,
+        {},
+        _COLOUR,
+        _COLOUR_HYPERGAN,
+    ),
     "resnet32": TargetKind(hn.zoo.resnet32, _RESNET32, {}, _COLOUR, _COLOUR_HYPERGAN),
     "resnet32_b": TargetKind(
         lambda shape, classes: hn.zoo.resnet32(shape, classes, shortcuts="B"),

@@ -30,6 +30,16 @@ def test_lenet_has_the_published_weights(models):
     assert trained_weights(model) == hn.Target(model).weight_count == 62_006
 
 
+def test_lenet_may_normalize_the_colours_of_its_images(models):
+    normalized, plain = hn.zoo.lenet(normalize=True), models["lenet"]
+    assert hn.Target(normalized).weight_count == 62_006
+    normalized.set_weights(plain.get_weights())
+    x = np.random.default_rng(0).random((3, 32, 32, 3), "float32")
+    mean, std = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]  # of CIFAR-10's training pixels
+    expected = plain(((x - mean) / std).astype("float32"))
+    np.testing.assert_allclose(normalized(x), expected, rtol=2e-3, atol=2e-3)
+
+
 @pytest.mark.parametrize(("shortcuts", "expected"), [("A", 465_290), ("B", 468_138)])
 def test_resnet32_has_the_stated_weights(models, shortcuts, expected):
     model = models[f"resnet32_{shortcuts.lower()}"]
