@@ -11,7 +11,8 @@ from reproduce.runs.folder import UsageError
 flags.DEFINE_list(
     "methods",
     ["all"],
-    "Methods to compare, separated by commas, or all of the experiment that have the preset.",
+    "Methods to compare, separated by commas. all: those of this command, or in a comparison all "
+    "that have the preset.",
 )
 
 
