@@ -44,7 +44,7 @@ def main():
         for gauge in arguments.gauges:
             for rate in arguments.rates:
                 settings = published | {"initialization": start, "gauge_epsilon": gauge}
-                TARGETS[arguments.target] = kind._replace(hypernetwork=settings)
+                TARGETS[arguments.target] = dataclasses.replace(kind, hypernetwork=settings)
                 keras.utils.set_random_seed(0)
                 sampler = build_sampler(
                     dataclasses.replace(config, learning_rate=rate), len(dataset.train)

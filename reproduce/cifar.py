@@ -20,9 +20,10 @@ from absl import flags
 
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
-from reproduce.cli import run_flags, target_flag
+from reproduce.cli import run_flags
+from reproduce.configs import EXPERIMENTS
 
-for _module in (run_flags, target_flag, *run_flags.FLAG_MODULES):
+for _module in (run_flags, *run_flags.FLAG_MODULES):
     flags.adopt_module_key_flags(_module)
 
 
@@ -32,5 +33,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    target_flag.use_defaults("cifar")
+    flags.FLAGS.set_default("dataset", EXPERIMENTS["cifar"].dataset)
     command.run(main)

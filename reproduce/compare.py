@@ -3,6 +3,7 @@
   python -m reproduce.compare --dataset=mnist_5k --preset=quick
   python -m reproduce.compare --dataset=fashion_mnist --methods=hypernetwork,noise,sgd
   python -m reproduce.compare --extension=my_sampler --methods=mine,sgd --dataset=mnist_5k
+  python -m reproduce.compare --target=lenet --dataset=cifar10 --preset=quick --methods=bhn,sgd
 
 First each method is tuned: --trials runs with the first seed, at the compared cost, choose its
 learning rate and its batch by the negative log-likelihood of the ensemble on the validation images.
@@ -10,10 +11,11 @@ All methods get equally many trials: the preset, then factors on the learning ra
 one sequence, without those that are too large for the method. --trials=0 takes the presets as they
 are.
 
-Each method and seed is a run of `reproduce.mnist` in a folder below the comparison's, and can be
-analysed like any other; the trials are in its folder `tuning`. A repeated or widened comparison
-runs nothing that is finished, and goes on with a run or a trial that was killed. A training with
-the preset `quick` takes one to four minutes on two cores; a method has one for each trial and seed.
+Each method and seed is a run of `reproduce.mnist`, or of the experiment of --target, in a folder
+below the comparison's, and can be analysed like any other; the trials are in its folder `tuning`. A
+repeated or widened comparison runs nothing that is finished, and goes on with a run or a trial that
+was killed. A training with the preset `quick` takes one to four minutes on two cores with the
+target of MNIST; a method has one for each trial and seed.
 
 Every run has the analyses of uncertainty and of other data sets, which --ood names. --analyses adds
 others, whose main numbers join the table: --analyses=attacks.
@@ -46,7 +48,7 @@ from reproduce.cli import (
     shared_flags,
     trials_flag,
 )
-from reproduce.configs import METHODS, RunConfig, preset
+from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, preset
 from reproduce.configs.methods import methods_of, presets_of
 from reproduce.runs import experiment
 from reproduce.runs.command import DivergedError
@@ -67,7 +69,7 @@ from reproduce.studies.study import (
 from reproduce.studies.tuning import Choice, Tuning
 
 # Of the shared flags only these mean something here.
-SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "extension")
+SHARED_FLAGS = ("dataset", "target", "data_dir", "run_dir", "preset", "extension")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.adopt_module_key_flags(methods_flag)
@@ -78,12 +80,11 @@ flags.DEFINE_integer(
     "passes",
     None,
     "The cost of a training: how many images go through one target network, forward and backward. "
-    "Default: the cost of the hypernetwork's preset, 13,312,000; 1,024,000 for "
-    "--preset=quick, 512,000 for --preset=fast.",
+    "Default: the cost of the hypernetwork's preset, for MNIST 13,312,000, and 512,000 for "
+    "--preset=fast; 1,024,000 for MNIST with --preset=quick.",
     lower_bound=1,
 )
 
-PASSES = {"paper": 13_312_000, "fast": 512_000, "quick": 1_024_000}
 TRIALS = 8
 LEAST_METHODS = 5  # of a rank correlation
 ANALYSES_OF_ALL = ("uncertainty", "out_of_distribution")
@@ -94,6 +95,7 @@ class Comparison(Study):
     """Methods trained on the same images at the same cost.
 
     Attributes:
+        target: Name of the target.
         dataset: Name of the data set.
         preset: Name of a preset that all methods have.
         passes: Number of image passes of a training.
@@ -103,6 +105,7 @@ class Comparison(Study):
         tunings: Name of a method -> what its trials found; known after the tuning.
     """
 
+    target: str
     dataset: str
     preset: str
     passes: int
@@ -126,7 +129,8 @@ class Comparison(Study):
         ]
 
     def _row(self, method: str) -> RunConfig:
-        return preset("mnist", method, self.preset, dataset=self.dataset)
+        experiment = TARGETS[self.target].experiment
+        return preset(experiment, method, self.preset, target=self.target, dataset=self.dataset)
 
     def _tuned(self, method: str) -> str:
         """The method whose trials tune a method."""
@@ -176,13 +180,15 @@ class Comparison(Study):
 
         A learning rate that was chosen for some passes, and falls over them, does not fit others.
         """
-        fixed = {"dataset": self.dataset, "preset": self.preset, "tuned": self.num_trials > 0}
+        names = ("target", "dataset", "preset")
+        fixed = {name: getattr(self, name) for name in names} | {"tuned": self.num_trials > 0}
         return fixed | ({"passes": self.passes} if self.num_trials else {})
 
     def default_settings(self) -> dict[str, Any]:
-        """The whole of MNIST, with trials."""
-        passes = PASSES[self.preset]
-        return {"dataset": "mnist", "preset": "paper", "tuned": True, "passes": passes}
+        """The target and the whole of MNIST, with trials."""
+        passes = usual_passes(self.target, self.preset)
+        named = {"target": "mnist", "dataset": "mnist", "preset": "paper"}
+        return named | {"tuned": True, "passes": passes}
 
     def prepared(
         self, folder: pathlib.Path, data_dir: str | None, progress: Progress
@@ -284,7 +290,8 @@ class Comparison(Study):
 
     def title(self) -> str:
         """The heading of the page."""
-        return f"Methods side by side on {hn.data.title(self.dataset)}"
+        target = "" if self.target == "mnist" else f", {self.target}"
+        return f"Methods side by side on {hn.data.title(self.dataset)}{target}"
 
     def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
         """What was trained, and what the numbers compare."""
@@ -559,6 +566,19 @@ _PANELS = (
 )
 
 
+def usual_passes(target: str, name: str) -> int:
+    """The image passes of a training without `--passes`.
+
+    Args:
+        target: Name of the target.
+        name: Name of the preset.
+    """
+    experiment = TARGETS[target].experiment
+    if (experiment, name) == ("mnist", "quick"):
+        return 1_024_000  # that of the preset before it had the recipe of `fast`
+    return preset(experiment, "hypernetwork", name, target=target).image_passes
+
+
 def from_flags() -> Comparison:
     """The comparison that the flags ask for; says on stdout which data set `auto` became.
 
@@ -568,18 +588,21 @@ def from_flags() -> Comparison:
     values = command.FLAGS
     shared_flags.accept_only(SHARED_FLAGS, "a comparison", others=(run_flags, device_flags))
     workers.refuse()
-    known = methods_of("mnist")
-    with_preset = [name for name in known if values.preset in presets_of("mnist", name)]
+    target = run_flags.target()
+    experiment = TARGETS[target].experiment
+    known = methods_of(experiment)
+    with_preset = [name for name in known if values.preset in presets_of(experiment, name)]
     methods = methods_flag.methods(known, with_preset)
     for name in methods:
-        run_flags.check_preset("mnist", name, values.preset)
+        run_flags.check_preset(experiment, name, values.preset)
         other = METHODS[name].matches
         if other and other not in methods:
             raise UsageError(f"{name} needs the networks of {other}: add {other} to --methods")
     return Comparison(
-        shared_flags.dataset(hn.data.NAMES),
+        target,
+        shared_flags.dataset(EXPERIMENTS[experiment].datasets),
         values.preset,
-        values.passes or PASSES[values.preset],
+        values.passes or usual_passes(target, values.preset),
         methods,
         tuple(sorted(map(int, values.seeds))),
         TRIALS if values.trials is None else values.trials,

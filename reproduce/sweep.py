@@ -1,15 +1,17 @@
-"""The accuracy-diversity frontier: the MNIST experiment with many lams, searched by Keras Tuner.
+"""The accuracy-diversity frontier: a hypernetwork with many lams, searched by Keras Tuner.
 
   python -m reproduce.sweep                                    the grid: lam 10, 100, ..., 100,000
   python -m reproduce.sweep --lams=1e2,1e3,1e4 --preset=quick  these three, two minutes each
   python -m reproduce.sweep --search=bayesian --lam_min=1e2 --lam_max=1e5 --trials=10
   python -m reproduce.sweep --search=bayesian --objective=negative_log_likelihood
+  python -m reproduce.sweep --method=mixture --diversity=outputs
+  python -m reproduce.sweep --target=lenet --dataset=cifar10 --preset=quick
 
-Each trial is an ordinary run of `reproduce.mnist` in its own folder below the sweep's, and can be
-analysed like any other; `tensorboard --logdir` of the sweep's folder shows all of them. Trials are
-chosen by what their ensemble does on the validation images. Table, figure (figures/frontier.png),
-metrics.json and report.html show the test images; metrics.json ends with the command that runs the
-best trial again.
+Each trial is an ordinary run of `reproduce.mnist`, or of the experiment of --target, in its own
+folder below the sweep's, and can be analysed like any other; `tensorboard --logdir` of the sweep's
+folder shows all of them. Trials are chosen by what their ensemble does on the validation images.
+Table, figure (figures/frontier.png), metrics.json and report.html show the test images;
+metrics.json ends with the command that runs the best trial again.
 
 The same command again goes on where the sweep stopped, in the middle of a trial as well, and runs
 nothing that is finished. More --lams or a higher --trials go on in the same folder; other --steps
@@ -53,7 +55,7 @@ from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.tuning import objective as tuner_objective
 from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, trials_flag
-from reproduce.configs import RunConfig, preset
+from reproduce.configs import METHODS, TARGETS, RunConfig, preset
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.command import command_line
@@ -70,14 +72,8 @@ from reproduce.studies.study import (
 
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = (
-    "dataset",
-    "data_dir",
-    "run_dir",
-    "preset",
-    "steps",
-    "seed",
-    "num_networks",
-    "extension",
+    *("dataset", "target", "method", "diversity", "data_dir", "run_dir", "preset", "steps", "seed"),
+    *("num_networks", "extension"),
 )
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
@@ -180,11 +176,13 @@ class Sweep(Study):
 
     def default_settings(self) -> dict[str, Any]:
         """A grid over the whole of MNIST."""
-        plain = preset("mnist", "hypernetwork", self.config.preset)
+        config = self.config
+        plain = preset(config.experiment, "hypernetwork", config.preset, target=config.target)
         defaults = dataclasses.replace(
             self, config=plain, objective=_OBJECTIVE, lam_min=1e1, lam_max=1e5
         ).fixed_settings()
-        return defaults | {"dataset": "mnist", "preset": "paper", "search": "grid"}
+        named = {"target": "mnist", "dataset": "mnist", "preset": "paper"}
+        return defaults | named | {"search": "grid"}
 
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """The trade of accuracy for diversity, and the objective."""
@@ -250,16 +248,19 @@ class Sweep(Study):
 
     def title(self) -> str:
         """The heading of the page."""
-        return f"Sweep over lam on {hn.data.title(self.config.dataset)}"
+        config = self.config
+        named = [config.target] if config.target != "mnist" else []
+        named += [config.method] if config.method != "hypernetwork" else []
+        return ", ".join([f"Sweep over lam on {hn.data.title(config.dataset)}", *named])
 
     def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
         """What was trained, how the best trial was chosen, how it is trained again."""
         best = metrics["best"]
         paragraphs = [
-            f"Each trial trained the hypernetwork with another lam, the weight of accuracy against "
-            f"diversity, for {self.config.steps:,} steps. Accuracies, likelihoods and calibration "
-            f"in table and figure are those of {self.config.num_networks} networks on the test "
-            "images; entropy is that of the weights of these networks.",
+            f"Each trial trained the {self.config.method} with another lam, the weight of accuracy "
+            f"against diversity, for {self.config.steps:,} steps. Accuracies, likelihoods and "
+            f"calibration in table and figure are those of {self.config.num_networks} networks on "
+            "the test images; entropy is that of the weights of these networks.",
             f"The best trial has the best {MEASURES[self.objective].title} ({self._validated}). No "
             "trial trained on the validation images, and the test images do not influence the "
             "choice. "
@@ -315,15 +316,23 @@ def from_flags() -> Sweep:
     chosen = {"search": values.search, "objective": values.objective, **analysis_flags.of_study()}
     if values.search == "grid":
         lams = _lams(values.lams)
-        return Sweep(run_flags.config_from_flags("mnist"), lams=lams, **chosen)
+        return Sweep(_config(), lams=lams, **chosen)
     low, high = (trials.rounded(values[name].value) for name in ("lam_min", "lam_max"))
     if not 0 < low < high < math.inf:
         raise UsageError(f"--lam_min and --lam_max are 0 < min < max, not {low:g}, {high:g}")
     if values.trials == 0:
         raise UsageError("--trials=0 searches nothing: give at least 1")
-    config = run_flags.config_from_flags("mnist")
+    config = _config()
     num_trials = values.trials or _TRIALS
     return Sweep(config, lam_min=low, lam_max=high, num_trials=num_trials, **chosen)
+
+
+def _config() -> RunConfig:
+    """The configuration of a trial but for lam, in the experiment of its target."""
+    config = run_flags.config_from_flags(TARGETS[run_flags.target()].experiment)
+    if "lam" not in METHODS[config.method].flags:
+        raise UsageError(f"--method={config.method} has no lam: choose a hypernetwork or a mixture")
+    return config
 
 
 def _lams(texts: list[str]) -> tuple[float, ...]:

@@ -32,8 +32,8 @@ from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
 from hypernet_tf.metrics.measures import main_measures
 from reproduce.analyses import Drawing
-from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, target_flag
-from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset, published
+from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
+from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, preset, published
 from reproduce.configs.methods import DIVERSITY, lam_of, methods_of, presets_of
 from reproduce.reports import history
 from reproduce.runs.folder import UsageError
@@ -86,10 +86,11 @@ COLUMNS = {
     "hypergan": ColumnOf("hypergan", "weights", "HyperGAN"),
 }
 # Of the shared flags only these mean something here.
-SHARED_FLAGS = ("dataset", "data_dir", "run_dir", "preset", "steps", "seed", "lam", "extension")
+SHARED_FLAGS = (
+    *("dataset", "target", "data_dir", "run_dir", "preset", "steps", "seed", "lam", "extension"),
+)
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
-flags.adopt_module_key_flags(target_flag)
 flags.adopt_module_key_flags(analysis_flags)
 flags.DEFINE_list(
     "columns",
@@ -179,7 +180,7 @@ class Table1(Study):
             name
             for name, column in COLUMNS.items()
             if self.preset in presets_of("cifar", column.method)
-            and (self.target.startswith("lenet") or name not in ("mixture", "hypergan"))
+            and (_is_lenet(self.target) or name not in ("mixture", "hypergan"))
         ]
         trained: dict[RunConfig, str] = {}
         for name in named:
@@ -343,6 +344,11 @@ LENET_CLAIMS = (
 )
 
 
+def _is_lenet(target: str) -> bool:
+    """Whether a target is LeNet or takes its presets."""
+    return "lenet" in (target, TARGETS[target].like)
+
+
 def claims_of(numbers: Numbers, target: str, num_images: int) -> list[dict[str, Any]]:
     """Each claim, whether it holds, and the numbers behind it, as far as columns were trained.
 
@@ -355,7 +361,7 @@ def claims_of(numbers: Numbers, target: str, num_images: int) -> list[dict[str, 
         num_images: Number of test images.
     """
     claims = []
-    of_target = CLAIMS + (LENET_CLAIMS if target.startswith("lenet") else ())
+    of_target = CLAIMS + (LENET_CLAIMS if _is_lenet(target) else ())
     for entry in ("hypernetwork-weights", "hypernetwork-outputs"):
         for claim, compared in of_target:
             both = [numbers[key].get(column or entry) for key, column in compared]
@@ -403,7 +409,7 @@ def from_flags() -> Table1:
     table = Table1(
         (),
         shared_flags.dataset(EXPERIMENTS["cifar"].datasets),
-        values.target,
+        run_flags.target("cifar"),
         values.preset,
         values.seed,
         None if values["lam"].using_default_value else values.lam,
@@ -433,5 +439,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    target_flag.use_defaults("cifar")
+    flags.FLAGS.set_default("dataset", EXPERIMENTS["cifar"].dataset)
     command.run(main)

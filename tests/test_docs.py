@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 import hypernet_tf as hn
+from reproduce.configs import TARGETS
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PAGES = [
@@ -22,12 +23,14 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     code = "\n".join(map(textwrap.dedent, blocks))  # those of lists are indented
-    known = dict(hn.metrics.MEASURES)
+    tables = [hn.metrics.MEASURES, TARGETS]
+    known = [dict(table) for table in tables]
     try:
         exec(compile(code, page.name, "exec"), {"__name__": page.stem})
-    finally:  # a page may register a measure
-        hn.metrics.MEASURES.clear()
-        hn.metrics.MEASURES.update(known)
+    finally:  # a page may register a measure or a target
+        for table, entries in zip(tables, known, strict=True):
+            table.clear()
+            table.update(entries)
 
 
 def test_the_reference_names_everything_that_is_public():

@@ -24,6 +24,7 @@ from reproduce.configs.methods import (
     presets_of,
 )
 from reproduce.configs.run_config import TRAINING_SETTINGS
+from reproduce.configs.targets import TARGETS, targets_help, targets_of
 from reproduce.runs import folder as folders
 from reproduce.runs.experiment import run
 from reproduce.runs.folder import UsageError
@@ -41,6 +42,7 @@ flags.DEFINE_string(
     "weights",
     diversity_help(),
 )
+flags.DEFINE_string("target", None, targets_help())
 flags.DEFINE_enum(
     "ablation",
     "nothing",
@@ -129,8 +131,22 @@ _TRAINING = (
 FLAG_MODULES = (shared_flags, analysis_flags, device_flags)
 
 
-def _target(experiment: str) -> str | None:
-    return FLAGS.target if len(EXPERIMENTS[experiment].targets) > 1 else None
+def target(experiment: str | None = None) -> str:
+    """The target that is asked for.
+
+    Args:
+        experiment: Name of the experiment whose targets are possible; None for all targets, by
+            default that of MNIST.
+
+    Raises:
+        UsageError: There is no such target.
+    """
+    names = list(TARGETS) if experiment is None else targets_of(experiment)
+    if FLAGS.target is None:
+        return names[0]
+    if FLAGS.target not in names:
+        raise UsageError(f"there is no target '{FLAGS.target}': choose from {', '.join(names)}")
+    return FLAGS.target
 
 
 def check_preset(experiment: str, method: str, name: str) -> None:
@@ -185,7 +201,7 @@ def config_from_flags(experiment: str) -> RunConfig:
         experiment,
         FLAGS.method,
         FLAGS.preset,
-        target=_target(experiment),
+        target=target(experiment),
         dataset=shared_flags.dataset(EXPERIMENTS[experiment].datasets),
         steps=FLAGS.steps,
     )
@@ -252,7 +268,7 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     defaults |= {
         "method": "hypernetwork",
         "preset": "paper",
-        "target": experiment.targets[0],
+        "target": targets_of(experiment.name)[0],
         "dataset": "mnist" if experiment.dataset == "auto" else experiment.dataset,
     }
     return pathlib.Path("runs", folders.folder_name(config.experiment, settings, defaults))

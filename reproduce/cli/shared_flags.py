@@ -64,8 +64,8 @@ flags.DEFINE_enum(
 flags.DEFINE_list(
     "extension",
     [],
-    "Modules or files, separated by commas, that register methods or analyses; see "
-    "docs/guides/your_method.md.",
+    "Modules or files, separated by commas, that register methods, targets, analyses, measures or "
+    "diversity terms; see docs/guides/your_method.md.",
 )
 flags.register_validator("lam", lambda value: 0 < value < LARGEST, "lam is a finite number above 0")
 

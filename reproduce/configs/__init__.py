@@ -3,7 +3,7 @@
 from reproduce.configs.experiments import EXPERIMENTS, Experiment
 from reproduce.configs.methods import METHODS, Method, build_sampler, preset, register_method
 from reproduce.configs.run_config import RunConfig
-from reproduce.configs.targets import TARGETS
+from reproduce.configs.targets import TARGETS, TargetOption, register_target
 
 __all__ = [
     "EXPERIMENTS",
@@ -12,7 +12,9 @@ __all__ = [
     "Experiment",
     "Method",
     "RunConfig",
+    "TargetOption",
     "build_sampler",
     "preset",
     "register_method",
+    "register_target",
 ]

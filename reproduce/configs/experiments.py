@@ -1,4 +1,4 @@
-"""The experiments: for which targets, on which data sets."""
+"""The experiments: on which data sets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ class Experiment:
 
     Attributes:
         name: Name of the experiment, of its command and of its run folders.
-        targets: Names of its targets, the default first.
-        datasets: Names of the data sets that fit them, whole or in part.
+        datasets: Names of the data sets that fit its targets, whole or in part.
         dataset: Name of the default data set.
         augmented: Names of the data sets whose training images are augmented.
         watch_test: Whether each validation also evaluates the test images, for tables that print
@@ -22,7 +21,6 @@ class Experiment:
     """
 
     name: str
-    targets: tuple[str, ...]
     datasets: tuple[str, ...]
     dataset: str
     augmented: tuple[str, ...] = ()
@@ -30,10 +28,9 @@ class Experiment:
 
 
 EXPERIMENTS = {
-    "mnist": Experiment(name="mnist", targets=("mnist",), datasets=hn.data.NAMES, dataset="auto"),
+    "mnist": Experiment(name="mnist", datasets=hn.data.NAMES, dataset="auto"),
     "cifar": Experiment(
         name="cifar",
-        targets=("lenet", "lenet_normalized", "resnet32", "resnet32_b"),
         datasets=hn.data.NAMES + hn.data.COLOUR_NAMES,
         dataset="cifar10",
         augmented=hn.data.COLOUR_NAMES,

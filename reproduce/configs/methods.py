@@ -19,7 +19,7 @@ import keras
 import hypernet_tf as hn
 from reproduce.configs.experiments import EXPERIMENTS
 from reproduce.configs.run_config import PRESETS, RunConfig
-from reproduce.configs.targets import TARGETS
+from reproduce.configs.targets import TARGETS, targets_of
 
 
 def _unlimited(config: RunConfig) -> None:
@@ -130,14 +130,14 @@ def register_method(method: Method) -> Method:
                     f"A preset row of the method '{method.name}' has {key} '{getattr(row, key)}': "
                     f"choose from {', '.join(known)}"
                 )
-        experiment = EXPERIMENTS.get(row.experiment)
-        if row.method != method.name or not experiment or row.target not in experiment.targets:
+        targets = targets_of(row.experiment)
+        if row.method != method.name or row.target not in targets:
             raise ValueError(
                 f"A preset row of the method '{method.name}' is for method '{row.method}', "
                 f"experiment '{row.experiment}', target '{row.target}': name this method, one of "
                 f"the experiments {', '.join(EXPERIMENTS)} and one of its targets"
             )
-        default = experiment.targets[0]
+        default = targets[0]
         if not any(
             (other.experiment, other.preset, other.target) == (row.experiment, row.preset, default)
             for other in method.presets
@@ -195,7 +195,8 @@ def preset(
         experiment: Name of the experiment.
         method: Name of the method.
         preset: Name of the preset, one of `presets_of`.
-        target: Name of the target; None for the experiment's default.
+        target: Name of the target; None for the experiment's default. Without a row of its own it
+            takes that of the target that it is like, or of the default.
         dataset: Name of the data set; None keeps the row's.
         steps: Number of training steps; None keeps the row's. A learning rate that falls to a
             fraction of itself falls over these steps, and snapshots are spread over them.
@@ -203,21 +204,21 @@ def preset(
     Raises:
         KeyError: There is no such row.
     """
-    kind = EXPERIMENTS[experiment]
-    target = target or kind.targets[0]
+    default = targets_of(experiment)[0]
+    target = target or default
     rows = {
         row.target: row
         for row in METHODS[method].presets
         if (row.experiment, row.preset) == (experiment, preset)
     }
-    row = rows[target] if target in rows else rows[kind.targets[0]]
+    row = rows[next((t for t in (target, TARGETS[target].like) if t in rows), default)]
     dataset = dataset or row.dataset
     return dataclasses.replace(
         row,
         target=target,
         dataset=dataset,
         steps=steps or row.steps,
-        augment=hn.data.Selection.parse(dataset).name in kind.augmented,
+        augment=hn.data.Selection.parse(dataset).name in EXPERIMENTS[experiment].augmented,
     )
 
 
@@ -396,22 +397,18 @@ register_method(
             ),
             # A step of ResNet-32 has the memory of 256 images. After 38,400 image passes the
             # constructor's sizes are ahead of the published ones, which learn nothing at 3e-4.
-            *(
-                RunConfig(
-                    "cifar", "hypernetwork", "paper", target, dataset="cifar10",
-                    steps=40_000, num_networks=10, networks_per_step=8, images_per_network=32,
-                    learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
-                )
-                for target in ("resnet32", "resnet32_b")
+            RunConfig(
+                "cifar", "hypernetwork", "paper", "resnet32", dataset="cifar10",
+                steps=40_000, num_networks=10, networks_per_step=8, images_per_network=32,
+                learning_rate=3e-5, learning_rate_decay=0.99998, lam=1e3,
             ),
             *(
                 RunConfig(
-                    "cifar", "hypernetwork", name, target, dataset="cifar10",
+                    "cifar", "hypernetwork", name, "resnet32", dataset="cifar10",
                     steps=steps, num_networks=10, networks_per_step=8, images_per_network=32,
                     learning_rate=1e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
                     lam=1e3, architecture="default",
                 )
-                for target in ("resnet32", "resnet32_b")
                 for name, steps in (("fast", 2_000), ("quick", 3_000))
             ),
         ),
@@ -750,12 +747,11 @@ register_method(
             ),
             *(
                 RunConfig(
-                    "cifar", "sgd", name, target, dataset="cifar10",
+                    "cifar", "sgd", name, "resnet32", dataset="cifar10",
                     steps=steps, num_networks=1, networks_per_step=1, images_per_network=128,
                     learning_rate=0.1, learning_rate_left=0.001, learning_rate_schedule="cosine",
                     optimizer="sgd", momentum=0.9,
                 )
-                for target in ("resnet32", "resnet32_b")
                 for name, steps in (("paper", 64_000), ("quick", 5_000))
             ),
         ),

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reproduce.configs import METHODS, RunConfig, preset
-from reproduce.configs.experiments import EXPERIMENTS
 from reproduce.configs.extensions import loaded_extensions
 from reproduce.configs.run_config import TRAINING_SETTINGS
+from reproduce.configs.targets import targets_of
 from reproduce.runs.folder import RunError
 
 DIVERGED = 3
@@ -41,10 +41,11 @@ def command_line(
         analyses: Names of analyses.
         settings: Name of a setting of these analyses -> value, where it is not the default.
     """
+    default = targets_of(config.experiment)[0]
     flags: dict[str, object] = {
         "extension": ",".join(loaded_extensions()),
         "dataset": config.dataset,
-        "target": config.target if len(EXPERIMENTS[config.experiment].targets) > 1 else "",
+        "target": "" if config.target == default else config.target,
         "method": config.method,
         "preset": config.preset,
         "steps": config.steps,

@@ -8,7 +8,7 @@ import numpy as np
 
 import hypernet_tf as hn
 from hypernet_tf.training.checkpoints import Checkpoints
-from reproduce.configs import METHODS, RunConfig
+from reproduce.configs import METHODS, TARGETS, RunConfig
 from reproduce.runs import folder as folders
 
 # Networks that are learned of a sampler without a limit.
@@ -22,12 +22,18 @@ def finished_run(folder: pathlib.Path) -> RunConfig:
         folder: Run folder.
 
     Raises:
-        RunError: There is no finished run, or its method is that of an extension.
+        RunError: There is no finished run, or its method or target is that of an
+            extension.
     """
     config, _ = folders.finished(folder, RunConfig)
     if config.method not in METHODS:
         raise folders.RunError(
             f"the run in {folder} is of the method '{config.method}', which is not known: name its "
+            "module with --extension"
+        )
+    if config.target not in TARGETS:
+        raise folders.RunError(
+            f"the run in {folder} is of the target '{config.target}', which is not known: name its "
             "module with --extension"
         )
     return config

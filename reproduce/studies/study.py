@@ -326,10 +326,12 @@ class Study(abc.ABC):
             )
         if saved is not None and not isinstance(saved, dict):
             raise folders.RunError(f"{path} is damaged: choose another --run_dir")
+        defaults = self.default_settings()  # of studies from before a setting was there
         for name, value in self.record().items():
-            if saved is not None and saved.get(name) != value:
+            had = value if saved is None else saved.get(name, defaults.get(name))
+            if had != value:
                 raise folders.RunError(
-                    f"the {saved.get('study', 'study')} in {folder} has {name}={saved.get(name)}, "
+                    f"the {(saved or {}).get('study', 'study')} in {folder} has {name}={had}, "
                     f"not {value}: choose another --run_dir"
                 )
         for run in self.runs():

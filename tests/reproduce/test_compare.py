@@ -155,7 +155,7 @@ class TestClaims:
             "entropy": {"noise": pytest.approx(correlation)},
             "mutual_information": {"noise": pytest.approx(1)},
         }
-        study = Comparison("mnist_5k", "quick", 8, self.METHODS, (0,))
+        study = Comparison("mnist", "mnist_5k", "quick", 8, self.METHODS, (0,))
         text = "\n".join(study.paragraphs({"left_out": [], "claims": [claim]}))
         assert "Claims of HyperGAN's paper:" in text
         assert "over the 5 methods with several networks that do not start from" in text
@@ -200,7 +200,7 @@ def compare_two(load_once, undrawn):
         return dataclasses.replace(whole, **parts)
 
     def function(folder, passes):
-        study = Comparison("mnist_5k", "quick", passes, ("deep_ensemble",), (0, 1))
+        study = Comparison("mnist", "mnist_5k", "quick", passes, ("deep_ensemble",), (0, 1))
         wider = dataclasses.replace(study, methods=("deep_ensemble", "sgd"))
         with undrawn(), pytest.MonkeyPatch.context() as patch:
             patch.setattr(hn.data, "load", load)
@@ -228,7 +228,14 @@ class TestTuned:
     """What the runs of a comparison are after its tuning."""
 
     STUDY = Comparison(
-        *("mnist_5k", "quick", 100_000, ("hypernetwork", "sgd", "sgd_chains", "noise"), (0, 3)),
+        *(
+            "mnist",
+            "mnist_5k",
+            "quick",
+            100_000,
+            ("hypernetwork", "sgd", "sgd_chains", "noise"),
+            (0, 3),
+        ),
         num_trials=2,
     )
     CHOSEN = {  # noqa: RUF012
@@ -353,7 +360,7 @@ class TestTuned:
 def tuned(tmp_path_factory, with_few_digits, undrawn):
     """A comparison of a small single network, tuned in two trials."""
     folder = tmp_path_factory.mktemp("runs") / "compare"
-    study = Comparison("mnist_5k", "quick", 8, ("sgd",), (0,), num_trials=2)
+    study = Comparison("mnist", "mnist_5k", "quick", 8, ("sgd",), (0,), num_trials=2)
     with small_presets("sgd"), undrawn(), with_few_digits(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(studies, "run_child", run_in_process)
         yield study, folder, study.execute(folder)
@@ -418,7 +425,7 @@ class TestTuning:
 
 @pytest.mark.slow
 def test_trials_of_a_method_that_learns_networks(tmp_path, with_few_digits, undrawn):
-    study = Comparison("mnist_5k", "quick", 160, ("sgld", "apd"), (0,), num_trials=1)
+    study = Comparison("mnist", "mnist_5k", "quick", 160, ("sgld", "apd"), (0,), num_trials=1)
     with (
         small_presets("sgld", "apd"),
         undrawn(),
@@ -495,7 +502,7 @@ class TestComparison:
 
     @pytest.mark.slow
     def test_a_run_that_fails_ends_it_in_one_line(self, tmp_path, capfd):
-        study = Comparison("mnist_5k", "quick", 256, ("sgd",), (0,))
+        study = Comparison("mnist", "mnist_5k", "quick", 256, ("sgd",), (0,))
         with pytest.raises(RunError, match=r"^sgd-seed=0 failed$"):
             study.execute(tmp_path / "compare", data_dir=str(tmp_path / "nowhere"))
         said = capfd.readouterr().err.strip().splitlines()
@@ -517,7 +524,7 @@ class TestComparison:
             other.execute(folder)
 
     def test_too_few_passes_are_an_error_before_anything_is_trained(self, tmp_path):
-        study = Comparison("mnist_5k", "quick", 1_000, ("deep_ensemble", "sgld"), (0,))
+        study = Comparison("mnist", "mnist_5k", "quick", 1_000, ("deep_ensemble", "sgld"), (0,))
         with pytest.raises(UsageError, match="1,280 image passes sgld has 10 networks"):
             study.execute(tmp_path / "compare")
         assert not (tmp_path / "compare").exists()

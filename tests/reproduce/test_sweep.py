@@ -37,7 +37,7 @@ class TestFlags:
             (["--search=bayesian", "--lam_min=0"], "0 < min < max, not 0, 100000"),
             (["--search=bayesian", "--lam_max=nan"], "0 < min < max"),
             (["--lam=3"], "a sweep has no --lam\\. "),
-            (["--method=sgd"], "a sweep has no --method\\. "),
+            (["--method=sgd"], "--method=sgd has no lam: choose a hypernetwork or a mixture"),
             (["--analyses=pca"], "there is no analysis 'pca': the analyses are"),
             (["--objective=steps"], "--objective: Unknown objective 'steps': choose one of"),
         ],
@@ -65,6 +65,16 @@ class TestFlags:
         assert str(study.default_folder()) == (
             "runs/sweep-dataset=mnist_5k-search=bayesian-objective=entropy-lam_max=1000"
         )
+
+    def test_another_method_of_another_target(self):
+        flags = ("--target=lenet", "--method=mixture", "--diversity=outputs")
+        with command_line("--dataset=mnist_5k", "--preset=quick", *flags):
+            study = sweep.from_flags()
+        config = study.run_of(10.0).config
+        assert (config.experiment, config.target, config.method) == ("cifar", "lenet", "mixture")
+        assert study.title() == "Sweep over lam on mnist_5k, lenet, mixture"
+        folder = "runs/sweep-dataset=mnist_5k-target=lenet-method=mixture"
+        assert str(study.default_folder()) == f"{folder}-preset=quick-diversity=outputs"
 
     def test_a_run_of_it_has_the_settings_of_the_flags(self):
         flags = ("--steps=7", "--seed=3", "--num_networks=9", "--precision=mixed_bfloat16")

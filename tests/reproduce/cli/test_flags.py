@@ -7,10 +7,10 @@ import pytest
 from absl.flags import IllegalFlagValueError
 from small_experiments import command_line, modification_times, tiny
 
-from reproduce import cifar, mnist
-from reproduce.cli import device_flags, run_flags, shared_flags, target_flag
+from reproduce import mnist
+from reproduce.cli import device_flags, run_flags, shared_flags
 from reproduce.cli.command import FLAGS
-from reproduce.configs import EXPERIMENTS, METHODS
+from reproduce.configs import METHODS, TARGETS
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, UsageError
 
@@ -92,19 +92,20 @@ class TestDeviceFlags:
 
 
 class TestTargetFlag:
-    def test_the_experiment_with_several_targets_has_it(self):
-        assert FLAGS["target"].parser.enum_values == list(EXPERIMENTS["cifar"].targets)
-        names = {flag.name for flag in FLAGS.get_key_flags_for_module(cifar.__name__)}
-        assert "target" in names
+    def test_help_lists_every_target(self):
+        for name, target in TARGETS.items():
+            assert f"{name}: {target.help}" in FLAGS["target"].help
 
-    def test_defaults_of_the_experiment(self):
-        default = FLAGS["dataset"].default
-        try:
-            with command_line():
-                target_flag.use_defaults("cifar")
-                assert FLAGS.dataset == "cifar10"
-        finally:
-            FLAGS.set_default("dataset", default)
+    def test_the_first_target_of_the_experiment_is_the_default(self):
+        with command_line():
+            assert (run_flags.target("cifar"), run_flags.target()) == ("lenet", "mnist")
+            assert run_flags.config_from_flags("mnist").target == "mnist"
+
+    def test_a_target_of_another_experiment(self):
+        with command_line("--target=resnet32"):
+            assert (run_flags.target("cifar"), run_flags.target()) == ("resnet32", "resnet32")
+            with pytest.raises(UsageError, match=r"no target 'resnet32': choose from mnist$"):
+                run_flags.target("mnist")
 
 
 class TestRunFlags:

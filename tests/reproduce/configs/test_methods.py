@@ -27,6 +27,7 @@ from reproduce.configs.methods import (
     presets_of,
     register_diversity,
 )
+from reproduce.configs.targets import targets_of
 
 ROWS = [row for method in METHODS.values() for row in method.presets]
 NUM_DATA = 4_000
@@ -51,7 +52,8 @@ def small_targets(monkeypatch):
         "generator_hidden": (8,),
     }
     for name, kind in TARGETS.items():
-        monkeypatch.setitem(TARGETS, name, kind._replace(make=make, hypernetwork=sizes))
+        small = dataclasses.replace(kind, make=make, hypernetwork=sizes)
+        monkeypatch.setitem(TARGETS, name, small)
 
 
 class TestPresets:
@@ -60,7 +62,7 @@ class TestPresets:
         for experiment, name in itertools.product(("mnist", "cifar"), ("paper", "quick")):
             row = preset(experiment, method, name)
             assert (row.experiment, row.method, row.preset) == (experiment, method, name)
-            assert row.target == EXPERIMENTS[experiment].targets[0]
+            assert row.target == targets_of(experiment)[0]
             assert row.dataset == {"mnist": "mnist", "cifar": "cifar10"}[experiment]
 
     def test_no_row_is_there_twice(self):
