@@ -177,12 +177,13 @@ class Sweep(Study):
     def default_settings(self) -> dict[str, Any]:
         """A grid over the whole of MNIST."""
         config = self.config
-        plain = preset(config.experiment, "hypernetwork", config.preset, target=config.target)
+        names, target = (config.experiment, config.method, config.preset), config.target
+        plain = preset(*names, target=target, dataset=config.dataset)
         defaults = dataclasses.replace(
             self, config=plain, objective=_OBJECTIVE, lam_min=1e1, lam_max=1e5
         ).fixed_settings()
-        named = {"target": "mnist", "dataset": "mnist", "preset": "paper"}
-        return defaults | named | {"search": "grid"}
+        named = {"target": "mnist", "method": "hypernetwork", "dataset": "mnist"}
+        return defaults | named | {"preset": "paper", "search": "grid"}
 
     def columns(self, results: Sequence[RunResult]) -> list[str | Column]:
         """The trade of accuracy for diversity, and the objective."""
@@ -328,7 +329,7 @@ def from_flags() -> Sweep:
 
 
 def _config() -> RunConfig:
-    """The configuration of a trial but for lam, in the experiment of its target."""
+    """The configuration of a trial, except its lam, in the experiment of its target."""
     config = run_flags.config_from_flags(TARGETS[run_flags.target()].experiment)
     if "lam" not in METHODS[config.method].flags:
         raise UsageError(f"--method={config.method} has no lam: choose a hypernetwork or a mixture")

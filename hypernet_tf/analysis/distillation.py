@@ -72,7 +72,8 @@ def distill(
             step at random, as `hypernet_tf.training.augmentation.flip_and_crop` does with images;
             the ensemble answers for what the student sees. None leaves examples as they are, and
             the ensemble answers once.
-        callbacks: Keras callbacks for `fit`; `keras.callbacks.History()` keeps the losses.
+        callbacks: Keras callbacks for `fit`; `keras.callbacks.History()` keeps the losses. Files of
+            `ModelCheckpoint` are loaded with `compile=False`, since the loss has no name.
         seed: Seed of initial weights, dropout, the order of examples and what `augment` draws; not
             negative.
         verbose: 1 shows progress.

@@ -49,12 +49,21 @@ class PriorMoments(DiversityTerm):
         weight: Factor on the term.
     """
 
+    @property
+    def fewest_networks(self) -> int:
+        """2: the covariance is that over networks."""
+        return 2
+
     def value(self, step: StepRecord) -> tf.Tensor:
         """The mean error, a scalar.
 
         Raises:
-            ValueError: The sampler has no codes.
+            ValueError: The sampler has no codes, or a step has one network.
         """
+        if _codes(step)[0].shape[0] == 1:
+            raise ValueError(
+                "One network has no covariance: give the sampler num_networks of at least 2."
+            )
         codes = [tf.transpose(code, [1, 0, 2]) for code in _codes(step)]  # [F, N, code_dim]
         return tf.reduce_mean(tf.concat([moment_error(code) for code in codes], 0))
 

@@ -31,7 +31,8 @@ class StepRecord(NamedTuple):
         codes: Codes of the filters, one tensor [N, F, code_dim] per layer; None if the sampler has
             none.
         outputs: Outputs [N, B, ...] of all networks on the *same* B inputs; logits are centred over
-            classes, unless the loss sees their mean. None unless a term has `uses_outputs`.
+            classes, unless the loss sees their mean, and padding is 0. None unless a term has
+            `uses_outputs`.
         y: Labels [B, ...] of these inputs; None unless a term has `uses_outputs`.
         seed: Two integers, from which a term draws random numbers of its own
             (`tf.random.stateless_normal`, ...); a sampler sets them in each step.
@@ -201,8 +202,8 @@ class NegativeOutputEntropy(NegativeEntropy):
     """-H(T(x; theta)): the entropy of the networks' outputs on given inputs.
 
     The points are all outputs of a network on the same B inputs as one vector; logits are centred
-    over classes (`Target.centred`), unless the loss sees their mean. The arguments are those
-    of `NegativeEntropy`.
+    over classes (`Target.centred`), unless the loss sees their mean, and those of padding, which no
+    loss sees, are 0. The arguments are those of `NegativeEntropy`.
 
     Reference: Deutsch, Nijkamp, Yang (2019), equation 3.
     """

@@ -505,6 +505,8 @@ class Ensemble:
         """The same networks with batch norm's moving statistics computed in one pass over x.
 
         The statistics of a network are the means over batches of its batch means and variances.
+        Batches of arrays are drawn in a random order that is always the same, so that arrays may be
+        sorted by class; those of a data set are in its order.
 
         Args:
             x: Inputs [M, ...] or a data set, typically the training images.

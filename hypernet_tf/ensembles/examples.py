@@ -98,15 +98,25 @@ class Examples:
                 )
             yield self._checked((*parts, None, None)[:3])
 
-    def chunks(self, length: int) -> Iterator[Chunk]:
+    def chunks(self, length: int, *, shuffled: bool = False) -> Iterator[Chunk]:
         """The examples in chunks of one length; the last one may be shorter.
 
         Where batches have examples of other shapes, such as longer sequences, so may the last one
         before them.
 
+        Args:
+            length: Number of examples in a chunk.
+            shuffled: Whether arrays, which may be sorted by class, are read in a random order; it
+                is always the same.
+
         Raises:
             ValueError: The data set has no examples, or no end.
         """
+        if shuffled and not self._data_set:
+            order = np.random.default_rng(0).permutation(self._source.size)
+            for first in range(0, len(order), length):
+                yield part(self._source, order[first : first + length])
+            return
         rest = None
         empty = True
         for chunk in self:
@@ -284,7 +294,7 @@ def weights_of_choices(chunk: Chunk) -> np.ndarray:
     return np.broadcast_to(_expanded(weights, len(shape)), shape).reshape(len(weights), -1)
 
 
-def part(chunk: Chunk, index: slice) -> Chunk:
+def part(chunk: Chunk, index: slice | np.ndarray) -> Chunk:
     """Some of the examples."""
     return Chunk(*(_each(lambda array: array[index], values) for values in chunk))
 
@@ -386,8 +396,9 @@ def trained_inputs(x: Any, options: Mapping[str, Any]) -> Any:
 def some_inputs(x: Any, count: int) -> Any:
     """Up to `count` of the inputs that `fit` was given; None for a generator.
 
-    Of arrays they are spread over all; of a data set they are the first ones, as far as they have
-    the shape of the first.
+    Of arrays they are spread over all, in a random order that is always the same: arrays may be
+    sorted by class, and batches of them are to be like those of `fit`. Of a data set they are the
+    first ones, as far as they have the shape of the first.
     """
     if is_data_set(x):
         inputs: list[Any] = []
@@ -412,6 +423,7 @@ def some_inputs(x: Any, count: int) -> Any:
     x = keras.tree.map_structure(lambda t: t if isinstance(t, tf.Tensor) else np.asarray(t), x)
     size = len(keras.tree.flatten(x)[0])
     spread = np.arange(min(size, count)) * size // min(size, count)
+    spread = np.random.default_rng(0).permutation(spread)
     return keras.tree.map_structure(
         lambda t: np.asarray(tf.gather(t, spread) if isinstance(t, tf.Tensor) else t[spread]), x
     )

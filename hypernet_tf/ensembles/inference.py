@@ -157,10 +157,13 @@ def batch_statistics(
     ]
     divisor, num_examples = examples.size or batch_size, 0
     total = None if examples.size is None else len(parts) * -(-examples.size // batch_size)
+    if examples.size is not None:  # in their order, by which an error counts them
+        check_inputs(next(iter(examples)).x)
     with tqdm(total=total, disable=not verbose, desc="batch statistics", leave=False) as bar:
-        for chunk in examples.chunks(batch_size):
+        for chunk in examples.chunks(batch_size, shuffled=True):
             target.check_inputs(chunk.x)
-            check_inputs(chunk.x, num_examples)
+            if examples.size is None:
+                check_inputs(chunk.x, num_examples)
             x = keras.tree.map_structure(tf.constant, chunk.x)
             num_examples += chunk.size
             for (_, some), sums in zip(parts, totals, strict=True):

@@ -289,7 +289,7 @@ class APD(LatentSampler):
         dealt = self._dealt(data, share)
         state = [share.take(t) for t in self.target.initial_state(self.num_networks, seed)]
         weights = self.gauge(WeightSet(self.generate(z).trainable, state))
-        outputs, _ = self.target.run(weights, dealt.x, batch_statistics=True)
+        outputs, _ = self._raw.run(weights, dealt.x, batch_statistics=True)
         y_pred = self._answers(dealt, outputs)
         y, sample_weight = dealt.labels()
         loss = self.compute_loss(dealt.x, y, y_pred, sample_weight, training=False)

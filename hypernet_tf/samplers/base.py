@@ -30,7 +30,13 @@ from hypernet_tf.ensembles.examples import (
 )
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.samplers.batching import Dealt, Part, Share, map_tensors, widened, with_masks
-from hypernet_tf.samplers.checks import check_count, check_number, is_whole, plain_optimizers
+from hypernet_tf.samplers.checks import (
+    check_count,
+    check_number,
+    is_number,
+    is_whole,
+    plain_optimizers,
+)
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.samplers.losses import (
@@ -219,6 +225,7 @@ class WeightSampler(keras.Model, abc.ABC):
         self._given_target = target
         self._set_target(target)
         self._evaluation: Any = None  # set by compile
+        self._compiled_with: Any = None  # loss and metrics that compile was given
         self._sees_mean = False  # whether the compiled loss sees the mean of logits
         self._evaluating = False
         self._batch_norm_data: Any = None
@@ -239,9 +246,32 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         return super().add_weight(*args, autocast=autocast, **kwargs)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As Keras's; a number goes into the variable that it would replace, such as `lam`.
+
+        Raises:
+            AttributeError: It is the diversity, whose terms a sampler gets when it is made.
+        """
+        current = self.__dict__.get(name)
+        if isinstance(current, keras.Variable) and current.shape == () and is_number(value):
+            current.assign(value)
+        elif name == "diversity" and "_terms" in self.__dict__:
+            raise AttributeError(
+                "The diversity of a sampler is fixed: make a new one, "
+                f"{type(self).__name__}(..., diversity=...)."
+            )
+        else:
+            super().__setattr__(name, value)
+
+    def become_part(self) -> None:
+        """Leave the terms of the loss to a mixture, whose part this sampler becomes."""
+        super().__setattr__("diversity", [])  # it would save them as its own
+        self._terms, self._is_part = [], True
+
     def _set_target(self, target: Target) -> None:
         """Run on another target from now on; logits have a symmetry that values do not have."""
         self.target = target
+        self._raw, self._activations = target.without_activations
         options = self._gauge_options if isinstance(self._gauge_options, dict) else {}
         self._gauge = (
             None
@@ -466,12 +496,25 @@ class WeightSampler(keras.Model, abc.ABC):
     ):
         """As `keras.Model.compile`; the loss also tells what the target's outputs mean.
 
-        XLA compiles steps if `jit_compile=True`.
+        Metrics come third. Without a loss, those of the compilation before stay. XLA compiles steps
+        if `jit_compile=True`.
 
         Raises:
             ValueError: A classification loss of logits on outputs that are probabilities, or the
                 reverse; or a loss that is a sum over examples.
         """
+        if loss is None and self._compiled_with is not None:  # as Keras keeps them
+            before = self._compiled_with
+            loss, loss_weights = before["loss"], loss_weights or before["loss_weights"]
+            metrics = before["metrics"] if metrics is None else metrics
+            if weighted_metrics is None:
+                weighted_metrics = before["weighted_metrics"]
+        self._compiled_with = {
+            "loss": loss,
+            "metrics": metrics,
+            "loss_weights": loss_weights,
+            "weighted_metrics": weighted_metrics,
+        }
         check_reduction(loss)
         check_class_axis(loss, self._given_target)
         given = self._given_target
@@ -593,7 +636,10 @@ class WeightSampler(keras.Model, abc.ABC):
         """Check labels as far as they are in memory; returns some of them."""
         labels = some_labels(x, y)
         if self.compiled:
-            is_whole = isinstance(y, (np.ndarray, tf.Tensor)) or hasattr(y, "__array__")
+            is_whole = y is not None and all(
+                isinstance(part, (np.ndarray, tf.Tensor)) or hasattr(part, "__array__")
+                for part in keras.tree.flatten(y)
+            )
             check_labels(self.loss, y if is_whole else labels, self.target)
         return labels
 
@@ -639,13 +685,15 @@ class WeightSampler(keras.Model, abc.ABC):
         """One step on N networks, or on a replica's share of them; see the class."""
         share = Share(self.num_networks)
         share.check(self.optimizer, self.target, self.loss)
+        for term in self.trained_terms:
+            share.check_clipping(term.optimizer)
         dealt = self._dealt(data, share)
         seed = stream_seed(self.seed, TRAIN, self.step.value)
         with tf.GradientTape() as tape:
             drawn, weights = self._draw_weights(
                 seed, self.num_networks, share, training=True, in_gauge=self.trains_in_gauge
             )
-            outputs, state = self.target.run(weights, dealt.x, training=True, batch_statistics=True)
+            outputs, state = self._raw.run(weights, dealt.x, training=True, batch_statistics=True)
             if weights.trainable[0].shape[0] is not None:  # a loop makes new tensors of all state
                 self.target.check_state(weights.state, state)
             y_pred = self._answers(dealt, outputs)
@@ -686,12 +734,23 @@ class WeightSampler(keras.Model, abc.ABC):
         return share.deal(*examples, equal=self.trains_networks)
 
     def _answers(self, dealt: Dealt, outputs: Any) -> Any:
-        """The answers that count, [num_answers, ...], with their Keras masks."""
-        y_pred = keras.tree.map_structure(dealt.collect, outputs)
+        """The answers that count, [num_answers, ...], of raw outputs, with their Keras masks."""
+        y_pred = self._activated(keras.tree.map_structure(dealt.collect, outputs))
         if not self.target.has_masks:
             return y_pred
         count = keras.tree.flatten(outputs)[0].shape[0]
         return with_masks(y_pred, dealt.masks(self.target, count))
+
+    def _activated(self, outputs: Any) -> Any:
+        """What the target returns, from outputs of `_raw`.
+
+        Keras's functions say what they were given, of which Keras computes cross-entropies: those
+        of probabilities that have rounded to 0 or 1 have no gradient.
+        """
+        functions = [function or tf.identity for function in self._activations]
+        leaves = keras.tree.flatten(outputs)
+        done = [function(leaf) for function, leaf in zip(functions, leaves, strict=True)]
+        return keras.tree.pack_sequence_as(outputs, done)
 
     def _step_record(
         self, weights: WeightSet, drawn: Draw, dealt: Dealt, outputs: Any, share: Share
@@ -715,21 +774,35 @@ class WeightSampler(keras.Model, abc.ABC):
         if any(term.uses_outputs for term in self._terms):
             inputs = keras.tree.flatten(dealt.x)[0]
             if self.shared_inputs:
-                size = tf.shape(inputs)[0]
+                size, images = tf.shape(inputs)[0], dealt.x
                 labels = map_tensors(lambda t: t[:size], dealt.y)
             else:
                 # All networks see the images of the first one.
                 size = tf.shape(inputs)[1]
                 images = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt.x)
-                outputs, _ = self.target.run(weights, images, training=True, batch_statistics=True)
+                outputs, _ = self._raw.run(weights, images, training=True, batch_statistics=True)
                 labels = map_tensors(lambda t: share.first(t[:size]), dealt.y)
-            outputs = keras.tree.map_structure(lambda t: self._centred(widened(t)), outputs)
+            outputs = self._activated(keras.tree.map_structure(widened, outputs))
+            outputs = self._seen_by_loss(outputs, self.target.output_masks(images))
             record = record._replace(outputs=gathered(outputs), y=labels)
         return record
 
-    def _centred(self, outputs: tf.Tensor) -> tf.Tensor:
-        """Outputs without what the loss does not see: the mean of logits before a softmax."""
-        return outputs if self._sees_mean else self.target.centred(outputs)
+    def _seen_by_loss(self, outputs: Any, masks: Any) -> Any:
+        """Outputs [N, B, ...] without what no loss sees: means of logits, and padding.
+
+        Args:
+            outputs: Outputs of all networks on the same inputs.
+            masks: Masks [B, ...] of these outputs; None for an output without one.
+        """
+        seen = []
+        pairs = zip(keras.tree.flatten(outputs), keras.tree.flatten(masks), strict=True)
+        for values, mask in pairs:
+            values = values if self._sees_mean else self.target.centred(values)
+            if mask is not None:
+                mask = mask[(None, ..., *[None] * (values.shape.rank - 1 - mask.shape.rank))]
+                values = tf.where(mask, values, tf.zeros([], values.dtype))
+            seen.append(values)
+        return keras.tree.pack_sequence_as(outputs, seen)
 
     def _sum_of_terms(self, record: StepRecord) -> tf.Tensor:
         return sum((term(record) for term in self._terms), tf.zeros([]))
@@ -754,9 +827,12 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def _prediction_draw(self) -> tuple[Draw, Ensemble]:
         self._check_batch_norm_data()
+        return self._with_statistics(self._drawing(self._traced_draw))
+
+    def _drawing(self, draw: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that draws the networks of predictions."""
         count = self.num_available or self._num_prediction_networks
-        draw = functools.partial(self._traced_draw, self.sampling_seed(0), count)
-        return self._with_statistics(draw)
+        return functools.partial(draw, self.sampling_seed(0), count)
 
     def _check_batch_norm_data(self) -> None:
         if self.target.statistics and self.batch_norm_data is None:
@@ -767,9 +843,12 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def call(self, inputs, training=False):
         """The mean prediction of the networks of `prediction_networks`; see `predict`."""
+        self._check_batch_norm_data()
         # Batch norm's statistics are computed eagerly; a graph keeps those of when it was traced.
         with tf.init_scope() if self.target.statistics else contextlib.nullcontext():
-            weights = self.prediction_networks().weights
+            # Not by a graph of before, which would not see the values of a `keras.StatelessScope`,
+            # or would keep them.
+            weights = self._with_statistics(self._drawing(self._draw_weights))[1].weights
         outputs, _ = self.target.run(weights, inputs)
         return keras.tree.map_structure(
             lambda t: tf.reduce_mean(self.target.activate(t), 0), outputs
@@ -809,7 +888,12 @@ class WeightSampler(keras.Model, abc.ABC):
         return self.sample(num_networks, seed=seed, verbose=verbose)
 
     def export(
-        self, path: str | os.PathLike, *, num_networks: int | None = None, seed: int = 0
+        self,
+        path: str | os.PathLike,
+        format: str = "tf_saved_model",
+        *,
+        num_networks: int | None = None,
+        seed: int = 0,
     ) -> None:
         """Write an ensemble as a SavedModel: `sample(num_networks, seed=seed).export(path)`.
 
@@ -818,16 +902,22 @@ class WeightSampler(keras.Model, abc.ABC):
 
         Args:
             path: Folder of the SavedModel; what it holds is replaced.
+            format: "tf_saved_model".
             num_networks: Number of networks; None for 10, or all of a finite sampler.
             seed: Seed of the draw.
 
         Raises:
-            ValueError: The target has batch normalisation, and there is no data for its statistics;
-                or a finite sampler holds fewer networks.
+            ValueError: Another format; the target has batch normalisation, and there is no data for
+                its statistics; or a finite sampler holds fewer networks.
 
         Example:
             >>> sampler.export("models/digits/1", num_networks=50)
         """
+        if format != "tf_saved_model":
+            raise ValueError(
+                f"An ensemble is no {format!r} file: write one network, "
+                f"sample(1).to_keras().export(path, format={format!r})."
+            )
         self._ensemble(num_networks, seed).export(path)
 
     def predict_on_batch(self, x: Any) -> Any:
@@ -876,7 +966,7 @@ class WeightSampler(keras.Model, abc.ABC):
         y, sample_weight = self._by_output(y), self._by_output(sample_weight)
         drawn, weights = self._evaluation.networks.read()
         # One after the other: a batch is as large as the user makes it for one network.
-        outputs, _ = self.target.run_each(weights, x)
+        outputs, _ = self._raw.run_each(weights, x)
         outputs = keras.tree.map_structure(lambda t: tf.cast(t, self.variable_dtype), outputs)
         count = weights.trainable[0].shape[0]
 
@@ -893,33 +983,44 @@ class WeightSampler(keras.Model, abc.ABC):
         masks = self.target.output_masks(x)
         member_loss = self._evaluation.member.update(
             all_examples(repeated(y)),
-            with_masks(all_examples(outputs), all_examples(repeated(masks))),
+            with_masks(self._activated(all_examples(outputs)), all_examples(repeated(masks))),
             all_examples(repeated(sample_weight)),
         )
-        mean = with_masks(keras.tree.map_structure(self._mean_outputs, outputs), masks)
+        mean = with_masks(self._mean_outputs(outputs), masks)
         self._evaluation.ensemble.update(y, mean, sample_weight)
         # The terms see the weights that they see in training.
         trained = weights if self.trains_in_gauge else WeightSet(drawn.trainable, weights.state)
         theta, seed = self.target.flatten(trained), stream_seed(self.seed, TERMS, 0)
         record = StepRecord(theta, drawn.z, drawn.codes, seed=seed, manifold_dim=self.manifold_dim)
         if any(term.uses_outputs for term in self._terms):
-            centred = keras.tree.map_structure(self._centred, outputs)
-            record = record._replace(outputs=centred, y=y)
+            seen = self._seen_by_loss(self._activated(outputs), masks)
+            record = record._replace(outputs=seen, y=y)
         objective = self.lam * member_loss + self._sum_of_terms(record) + self.extra_loss(drawn)
         size = tf.shape(keras.tree.flatten(x)[0])[0]
         self._evaluation.objective.update_state(objective, sample_weight=size)
         return self.get_metrics_result()
 
-    def _mean_outputs(self, outputs: tf.Tensor) -> tf.Tensor:
-        """The mean prediction of outputs [N, M, ...] in the form of outputs: logits stay logits."""
-        if self.target.outputs not in ("logits", "label_logits"):
-            return tf.reduce_mean(outputs, 0)
-        log_p = tf.reduce_logsumexp(self.target.log_probabilities(outputs), 0)
-        if self.target.has_labels:
-            return log_p[..., 1] - log_p[..., 0]
-        if outputs.shape[-1] == 1:
-            return log_p[..., 1:] - log_p[..., :1]
-        return log_p - tf.math.log(tf.cast(tf.shape(outputs)[0], log_p.dtype))
+    def _mean_outputs(self, outputs: Any) -> Any:
+        """The mean prediction of raw outputs [N, M, ...] in the form of outputs.
+
+        Logits stay logits, and probabilities know theirs, see `_activated`.
+        """
+        logits, labels = (self.target.outputs == kind for kind in ("logits", "label_logits"))
+        means = []
+        for function, leaf in zip(self._activations, keras.tree.flatten(outputs), strict=True):
+            one_column = leaf.shape[-1:] == (1,)
+            if function is keras.activations.sigmoid or labels or (logits and one_column):
+                odds = [tf.reduce_logsumexp(tf.math.log_sigmoid(x), 0) for x in (leaf, -leaf)]
+                means.append(odds[0] - odds[1])
+            elif function is keras.activations.softmax or logits:
+                log_p = tf.reduce_logsumexp(tf.nn.log_softmax(leaf), 0)
+                means.append(log_p - tf.math.log(tf.cast(tf.shape(leaf)[0], log_p.dtype)))
+                if self._sees_mean:  # of logits, which log-probabilities do not have
+                    level = tf.reduce_logsumexp(leaf, -1, keepdims=True)
+                    means[-1] += tf.reduce_mean(level, 0)
+            else:
+                means.append(tf.reduce_mean(leaf, 0))
+        return self._activated(keras.tree.pack_sequence_as(outputs, means))
 
     def reset_metrics(self):
         """Reset the results of training; during an evaluation its own, for networks drawn anew."""

@@ -262,6 +262,21 @@ class Share:
     def _all_examples(self, tensor: tf.Tensor) -> tf.Tensor:
         return self._context.all_gather(tensor, axis=0)  # type: ignore[union-attr]
 
+    def check_clipping(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Check that an optimizer clips no gradients, which Keras does before it sums them.
+
+        Raises:
+            ValueError: It does, and there are several replicas.
+        """
+        for name in ("clipnorm", "global_clipnorm", "clipvalue"):
+            if self.replicas > 1 and any(
+                getattr(one, name, None) for one in plain_optimizers(optimizer)
+            ):
+                raise ValueError(
+                    f"{name} clips each device's part of the gradient, not the whole: compile "
+                    "without it, or train on one device."
+                )
+
     def check(
         self, optimizer: keras.optimizers.Optimizer, target: Target, loss: Any = None
     ) -> None:
@@ -275,13 +290,7 @@ class Share:
         """
         if self.replicas == 1:
             return
-        plain = plain_optimizers(optimizer)
-        for name in ("clipnorm", "global_clipnorm", "clipvalue"):
-            if any(getattr(one, name, None) for one in plain):
-                raise ValueError(
-                    f"{name} clips each device's part of the gradient, not the whole: compile "
-                    "without it, or train on one device."
-                )
+        self.check_clipping(optimizer)
         for one in keras.tree.flatten(loss):
             for name, usual in (("ignore_class", None), ("reduction", "sum_over_batch_size")):
                 value = getattr(one, name, usual)

@@ -10,7 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.targets import Target
-from hypernet_tf.targets.outputs import Outputs, infer_outputs, num_columns
+from hypernet_tf.targets.outputs import (
+    Outputs,
+    ends_in_probabilities,
+    infer_outputs,
+    num_columns,
+)
 
 
 class _Losses(NamedTuple):
@@ -66,7 +71,9 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
     Raises:
         ValueError: A loss of logits on outputs that are probabilities, or the reverse.
     """
-    if isinstance(loss, (list, tuple, dict)):
+    if isinstance(loss, dict):
+        return _check_losses(_by_output(loss, target), target)
+    if isinstance(loss, (list, tuple)):
         return _check_losses(keras.tree.flatten(loss), target)
     loss = _known(loss)
     several = len(keras.tree.flatten(target.plan.outputs))
@@ -99,30 +106,40 @@ def _check_losses(losses: list, target: Target) -> Outputs | None:
     """`check_loss` for a loss of each output; those of several outputs mean one thing or nothing.
 
     Args:
-        losses: Losses, or None, of the outputs.
+        losses: Losses, or None, of the outputs in order.
         target: The target.
 
     Raises:
-        ValueError: Losses of logits on outputs that are probabilities.
+        ValueError: A loss of logits on an output that is probabilities, or the reverse.
     """
-    shapes = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
-    if len(shapes) == 1:
+    refs = keras.tree.flatten(target.plan.outputs)
+    if len(refs) == 1:
         return check_loss(losses[0], target) if len(losses) == 1 else None
+    if len(losses) != len(refs):
+        return None  # Keras says so
     losses = [_known(loss) for loss in losses]
-    single = all(shape[-1:] == (1,) for shape in shapes)
-    of_logits = all(
-        (loss in _SPARSE or loss in _ONE_HOT or (single and loss in _BINARY))
-        and getattr(loss, "from_logits", False)
-        for loss in losses
-    )
-    if not of_logits or len(losses) != len(shapes):
-        return None
-    if target.outputs == "probabilities":
-        raise ValueError(
-            "The losses take logits (from_logits=True), but the target ends in probabilities: drop "
-            "the target's softmax or sigmoid, or from_logits."
-        )
-    return "logits"
+    single = all(target.plan.shapes[ref][-1:] == (1,) for ref in refs)
+    of_logits = []
+    for loss, ref, name in zip(losses, refs, output_names(target), strict=True):
+        binary = loss in _BINARY
+        is_classes = loss in _SPARSE or loss in _ONE_HOT or binary
+        takes_logits = bool(getattr(loss, "from_logits", False))
+        of_logits.append(is_classes and takes_logits and (single or not binary))
+        ends = ends_in_probabilities(target.plan, ref)
+        if is_classes and takes_logits and (ends or target.outputs == "probabilities"):
+            raise ValueError(
+                f"The loss of the output '{name}' takes logits (from_logits=True), but the target "
+                "ends in probabilities there: drop the softmax or sigmoid, or from_logits."
+            )
+        columns = target.plan.shapes[ref][-1:]
+        may_be_numbers = binary and columns != (1,)
+        says_so = ends or target.outputs == "probabilities" or may_be_numbers
+        if is_classes and not takes_logits and not says_so:
+            raise ValueError(
+                f"The loss of the output '{name}' takes probabilities, but the target does not end "
+                "in a softmax or sigmoid there: give the loss from_logits=True."
+            )
+    return "logits" if all(of_logits) else None
 
 
 def check_reduction(loss: Any) -> None:
@@ -175,14 +192,42 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
         ValueError: One-hot labels for a loss that takes numbers of classes, or the reverse; or
             numbers of classes that the target does not have.
     """
+    refs = keras.tree.flatten(target.plan.outputs)
+    if len(refs) > 1:
+        pairs = zip(_by_output(loss, target), _by_output(y, target), refs, strict=True)
+        for one, labels, ref in pairs:
+            if labels is not None:
+                _check_labels_of(one, labels, target.plan.shapes[ref])
+        return
     parts = keras.tree.flatten(loss)
-    loss = parts[0] if len(parts) == 1 else loss
+    _check_labels_of(parts[0] if len(parts) == 1 else loss, y, target.plan.shapes[refs[0]])
+
+
+def output_names(target: Target) -> list[str]:
+    """The names by which a dict of losses or labels goes, in the order of the outputs."""
+    outputs = target.plan.outputs
+    is_flat = isinstance(outputs, dict) and not any(map(keras.tree.is_nested, outputs.values()))
+    return keras.tree.flatten({name: name for name in outputs}) if is_flat else target.output_names
+
+
+def _by_output(values: Any, target: Target) -> list:
+    """Losses or labels of each output; those that are not given, or not one for each, are None."""
+    names = output_names(target)
+    if isinstance(values, dict):
+        return [values.get(name) for name in names]
+    if isinstance(values, list | tuple):
+        return list(values) if len(values) == len(names) else [None] * len(names)
+    is_loss = isinstance(values, str) or callable(values)
+    return [values if is_loss else None] * len(names)
+
+
+def _check_labels_of(loss: Any, y: Any, shape: tuple) -> None:
+    """`check_labels` of one output of some shape."""
     loss = _known(loss)
     sparse, one_hot = loss in _SPARSE, loss in _ONE_HOT
-    refs = keras.tree.flatten(target.plan.outputs)
-    if not (sparse or one_hot) or len(refs) > 1 or not hasattr(y, "shape"):
+    if not (sparse or one_hot) or not hasattr(y, "shape"):
         return
-    given, wanted = tuple(y.shape[1:]), tuple(target.plan.shapes[refs[0]])
+    given, wanted = tuple(y.shape[1:]), tuple(shape)
     shown = f"[examples, {', '.join(map(str, given))}]" if given else "[examples]"
     if sparse and given == wanted and wanted[-1:] not in ((), (1,)):
         raise ValueError(

@@ -105,9 +105,8 @@ class Mixture(LatentSampler):
                 f"{len(samplers)} samplers: give num_networks of at least {fewest * len(samplers)}."
             )
         self.fewest_networks = fewest * len(samplers)
-        # Terms are those of the mixture: a part has none, which it would save as its own.
         for sampler in samplers:
-            sampler.diversity, sampler._terms, sampler._is_part = [], [], True
+            sampler.become_part()
         self.samplers, self.num_samplers = samplers, len(samplers)
         self.latent_dim = 1 + first.latent_dim
         self.built = True

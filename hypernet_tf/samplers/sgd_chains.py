@@ -12,6 +12,7 @@ from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import LANGEVIN, Draw, stream_seed
 from hypernet_tf.targets import Target
 
+SGD_RATE = 1e-2  # Keras's default
 # Options of `keras.optimizers.SGD` under which its chain does not follow Langevin dynamics.
 _NO_LANGEVIN = (
     "momentum",
@@ -172,9 +173,13 @@ class SGLD(SGDChains):
             raise ValueError(f"lam is {lam!r}: give the number of training examples.")
         super().__init__(target, lam=lam, prior_scale=prior_scale, **kwargs)
 
-    def compile(self, optimizer="sgd", loss=None, metrics=None, **kwargs):
-        """As `WeightSampler.compile`, with `keras.optimizers.SGD`."""
-        optimizer = keras.optimizers.get(optimizer)
+    def compile(self, optimizer=None, loss=None, metrics=None, **kwargs):
+        """As `WeightSampler.compile`, with `keras.optimizers.SGD`.
+
+        Its default rate is 0.01 / lam: that of the mean loss is 0.01, as in Keras.
+        """
+        rate = SGD_RATE / self._initial_lam
+        optimizer = keras.optimizers.get(optimizer or keras.optimizers.SGD(rate))
         plain = plain_optimizer(optimizer)
         if type(plain) is not keras.optimizers.SGD:
             raise ValueError("Langevin dynamics follow SGD: compile with keras.optimizers.SGD.")

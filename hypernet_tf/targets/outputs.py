@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 import keras
 
-from hypernet_tf.targets.graph import Plan, Ref
+from hypernet_tf.targets.graph import Call, Plan, Ref
 
 # Unnormalised log-probabilities of the classes, or their probabilities; the logit or probability of
 # each of several labels; or numbers (regression).
@@ -25,6 +25,11 @@ def infer_outputs(plan: Plan) -> Outputs:
     if _may_be_labels(plan) and _is_sigmoid(plan, refs[0]):
         return "label_probabilities"
     return "values"
+
+
+def ends_in_probabilities(plan: Plan, ref: Ref) -> bool:
+    """Whether an output ends in a softmax, or in a sigmoid for each of its columns."""
+    return is_softmax(_operation(plan, ref)) or _is_sigmoid(plan, ref)
 
 
 def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
@@ -71,9 +76,44 @@ def num_columns(plan: Plan) -> int | None:
     return shapes[0][-1] if len(shapes) == 1 and shapes[0] else None
 
 
-def last_operation(plan: Plan) -> Any:
-    """What makes the first output, before layers that return their input; None for an input."""
-    return _operation(plan, keras.tree.flatten(plan.outputs)[0])
+def last_layer(plan: Plan, ref: Ref) -> Any:
+    """The layer of Keras's whose softmax or sigmoid makes an output, before layers that return it.
+
+    Args:
+        plan: The model's calls.
+        ref: An output.
+
+    Returns:
+        The layer; None if there is none, it is called more than once, has frozen variables or a
+        mask, or the model also reads what it makes.
+    """
+    calls: list[Call] = []
+    maker = plan.maker(ref)
+    while maker and _returns_its_input(maker.operation):
+        calls.append(maker)
+        ref = maker.inputs[0]
+        maker = plan.maker(ref)
+    layer = maker and maker.operation
+    made = {ref, *(out for call in calls for out in keras.tree.flatten(call.outputs))}
+    if (
+        maker is None
+        or not isinstance(layer, keras.Layer)
+        or not type(layer).__module__.startswith("keras.")
+        or not (is_softmax(layer) or last_activation(layer) is keras.activations.sigmoid)
+        or layer.non_trainable_variables
+        or plan.num_calls(layer) > 1
+        or len(maker.inputs) > 1
+        or any(call not in calls and made & {*call.inputs} for call in plan.calls)
+    ):
+        return None
+    return layer
+
+
+def linear(layer: Any) -> keras.Layer:
+    """A layer like one of `last_layer`, without its softmax or sigmoid."""
+    if type(layer) is keras.layers.Softmax:
+        return keras.layers.Identity()
+    return type(layer).from_config(layer.get_config() | {"activation": "linear"})
 
 
 def is_softmax(operation: Any) -> bool:

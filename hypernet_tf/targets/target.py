@@ -6,7 +6,7 @@ import copy
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import keras
@@ -20,8 +20,9 @@ from hypernet_tf.targets.outputs import (
     Outputs,
     check_outputs,
     infer_outputs,
-    last_activation,
-    last_operation,
+    is_softmax,
+    last_layer,
+    linear,
     num_columns,
 )
 from hypernet_tf.targets.rules import NetworkRun
@@ -165,36 +166,46 @@ class Target:
         return Target(model, outputs=self.outputs, convolutions=self._convolutions)
 
     @functools.cached_property
+    def without_activations(self) -> tuple[Target, list[Callable | None]]:
+        """The same networks without the softmax or sigmoid at the end of outputs, and these.
+
+        What a softmax or sigmoid was given tells how sure a network is where probabilities round to
+        0 and 1. An output keeps what something else than a layer of Keras's applies: a `keras.ops`
+        call, a frozen layer, or a layer of the user's.
+
+        Returns:
+            A target whose outputs are "values", the target itself if no output ends so; and the
+            function of Keras's for each output, None where there is none.
+        """
+        ends = [last_layer(self.plan, ref) for ref in keras.tree.flatten(self.plan.outputs)]
+        if not any(ends):
+            return self, [None] * len(ends)
+        replacements = {id(layer): (layer, linear(layer)) for layer in filter(None, ends)}
+        with tf.init_scope():  # an attack may run in a graph
+            model = copied(self._template, replacements=[*replacements.values()])
+            target = Target(model, outputs="values", convolutions=self._convolutions)
+        softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
+        return target, [end and (softmax if is_softmax(end) else sigmoid) for end in ends]
+
+    @functools.cached_property
     def with_logits(self) -> Target:
         """The same networks without the softmax or sigmoid of their last layer: on equal weights.
 
-        Logits tell how sure a network is where probabilities round to 0 and 1. It is the target
-        itself where outputs are no probabilities, or something else than the softmax or sigmoid of
-        a layer makes them: a `keras.ops` call, a frozen layer, or a layer of the user's.
+        It is the target itself where outputs are no probabilities of classes, or something else
+        than the softmax or sigmoid of a layer makes them; see `without_activations`.
         """
         kinds: dict[str, Outputs] = {
             "probabilities": "logits",
             "label_probabilities": "label_logits",
         }
-        layer = last_operation(self.plan)
         if (
             self.outputs not in kinds
             or infer_outputs(self.plan) != self.outputs  # probabilities of another kind
             or self.classes is None
-            or not isinstance(layer, keras.Layer)
-            or layer.non_trainable_variables
-            or self.plan.num_calls(layer) > 1
         ):
             return self
-        if type(layer) is keras.layers.Softmax:
-            linear: keras.Layer = keras.layers.Identity()
-        elif last_activation(layer) and type(layer).__module__.startswith("keras."):
-            linear = type(layer).from_config(layer.get_config() | {"activation": "linear"})
-        else:
-            return self
-        with tf.init_scope():  # an attack may run in a graph
-            model = copied(self._template, replacements=[(layer, linear)])
-            return Target(model, outputs=kinds[self.outputs], convolutions=self._convolutions)
+        target, functions = self.without_activations
+        return target.with_outputs(kinds[self.outputs]) if functions[0] else self
 
     # ---- reading the model ------------------------------------------------------------------
 

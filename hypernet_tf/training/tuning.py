@@ -9,6 +9,7 @@ import keras_tuner
 from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 
 from hypernet_tf.ensembles.ensemble import Evaluation
+from hypernet_tf.ensembles.examples import is_data_set
 from hypernet_tf.metrics.measures import MEASURES
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.training.callbacks import ensemble_entropy
@@ -57,7 +58,8 @@ class SamplerHyperModel(keras_tuner.HyperModel):
 
     Args:
         make: Function of the hyperparameters that returns a compiled `WeightSampler`.
-        validation: Pair (x, y) on which no trial trains.
+        validation: What `ensemble.evaluate` takes and no trial trains on: (x, y),
+            (x, y, sample_weight), or a data set of such batches.
         num_networks: Number of networks of the ensemble; of a finite sampler at most all that it
             holds.
         batch_norm_data: Inputs [M, ...] on which the statistics of batch normalisation are
@@ -89,14 +91,19 @@ class SamplerHyperModel(keras_tuner.HyperModel):
         self,
         make: Callable[[keras_tuner.HyperParameters], WeightSampler],
         *,
-        validation: tuple[Any, Any],
+        validation: Any,
         num_networks: int = 100,
         batch_norm_data: Any = None,
         seed: int = 0,
     ):
         super().__init__()
         self.make = make
-        self.validation = validation
+        is_tuple = isinstance(validation, tuple | list) and len(validation) in (2, 3)
+        if not (is_tuple or is_data_set(validation)):
+            raise ValueError("validation is (x, y), (x, y, sample_weight), or a data set of them.")
+        x, *labels = validation if is_tuple else (validation,)
+        names = ("y", "sample_weight")
+        self.validation = x, dict(zip(names, labels, strict=False))
         self.num_networks = num_networks
         self.batch_norm_data = batch_norm_data
         self.seed = seed
@@ -121,7 +128,8 @@ class SamplerHyperModel(keras_tuner.HyperModel):
             )
         count = min(self.num_networks, model.num_available or self.num_networks)
         ensemble = model.sample(count, seed=self.seed)
-        result = ensemble.evaluate(*self.validation)
+        x, labels = self.validation
+        result = ensemble.evaluate(x, **labels)
         for callback in kwargs.get("callbacks") or ():
             # It saved an epoch before the end, where `fit` restores or averages weights.
             if isinstance(callback, SaveBestEpoch):

@@ -121,14 +121,15 @@ def loop_statistics(network, x, batch_size):
 
 @pytest.mark.parametrize("networks_at_once", (32, 2))
 def test_update_batch_norm_equals_the_loop(x, runs, monkeypatch, networks_at_once):
-    """Batches of 10, 10 and 3, which counts by its size."""
+    """Batches of 10, 10 and 3, which counts by its size, in the random order of arrays."""
+    in_order = x[np.random.default_rng(0).permutation(len(x))]
     monkeypatch.setattr(inference, "_NETWORKS_AT_ONCE", networks_at_once)
     ensemble = ensemble_of(normalised(), "logits")
     updated = ensemble.update_batch_norm(x, batch_size=10)
     assert runs == [(min(5, networks_at_once), 10), (min(5, networks_at_once), 3)]
     for n in range(NETWORKS):
         weights = tf.nest.map_structure(lambda t, n=n: t[n : n + 1], ensemble.weights)
-        exact = loop_statistics(ensemble.target.to_keras(weights), x, 10)
+        exact = loop_statistics(ensemble.target.to_keras(weights), in_order, 10)
         result = [tensor[n] for tensor in updated.weights.state]
         assert len(result) == len(exact) == 4
         for tensor, statistic in zip(result, exact, strict=True):
@@ -137,6 +138,19 @@ def test_update_batch_norm_equals_the_loop(x, runs, monkeypatch, networks_at_onc
     result = updated.outputs(x)[2]
     np.testing.assert_allclose(result, network.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
     assert np.ptp(updated.weights.state[2], 0).max() > 0.1  # the networks differ
+
+
+def test_statistics_of_inputs_that_are_sorted_are_those_of_mixed_batches():
+    """Batches of one class would have the variance within classes, 1 instead of 10."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(c, 1, (500, 1)) for c in (-3, 3)]).astype("float32")
+    model = keras.Sequential([keras.Input((1,)), layers.BatchNormalization(), layers.Dense(2)])
+    sampler = hn.DeepEnsemble(model, num_networks=2)
+    sampler.compile("sgd", "mse", run_eagerly=True)
+    sampler.fit(x, np.zeros((1_000, 2)), batch_size=1_000, verbose=0)
+    for ensemble in (sampler.sample(2), sampler.sample(2).update_batch_norm(x)):
+        _, variance = ensemble.weights.state
+        np.testing.assert_allclose(variance, x.var(), rtol=0.05)
 
 
 def test_update_batch_norm_keeps_within_the_budget(x, runs, monkeypatch):
@@ -173,7 +187,7 @@ def test_an_input_that_is_no_number_is_named_by_its_place_among_all(x):
     x[9] = np.nan
     updated = ensemble.update_batch_norm(np.nan_to_num(x))
     for run in (ensemble.update_batch_norm, updated.outputs):
-        with pytest.raises(ValueError, match="the first of them number 9: remove or replace"):
+        with pytest.raises(ValueError, match="first of them number 9: remove or replace"):
             run(x, batch_size=4)
 
 

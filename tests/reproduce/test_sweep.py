@@ -73,8 +73,8 @@ class TestFlags:
         config = study.run_of(10.0).config
         assert (config.experiment, config.target, config.method) == ("cifar", "lenet", "mixture")
         assert study.title() == "Sweep over lam on mnist_5k, lenet, mixture"
-        folder = "runs/sweep-dataset=mnist_5k-target=lenet-method=mixture"
-        assert str(study.default_folder()) == f"{folder}-preset=quick-diversity=outputs"
+        folder = "runs/sweep-dataset=mnist_5k-method=mixture-preset=quick-target=lenet"
+        assert str(study.default_folder()) == f"{folder}-diversity=outputs"
 
     def test_a_run_of_it_has_the_settings_of_the_flags(self):
         flags = ("--steps=7", "--seed=3", "--num_networks=9", "--precision=mixed_bfloat16")

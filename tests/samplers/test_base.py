@@ -37,6 +37,11 @@ def with_norm():
     return classifier(layers.BatchNormalization())
 
 
+def same_rows(kept, x):
+    """What `fit` keeps is in a random order."""
+    np.testing.assert_array_equal(sorted(kept.tolist()), sorted(x.tolist()))
+
+
 class TestEvaluate:
     @pytest.mark.parametrize(
         ("make", "options"), [(hypernetwork, {"initialization": "model"}), (deep_ensemble, {})]
@@ -286,7 +291,7 @@ class TestBatchNorm:
         sampler = deep_ensemble(with_norm(), num_networks=2)
         sampler.compile("sgd", LOGITS)
         sampler.fit(*blobs, 96, 1, 0, None, 0.25)
-        np.testing.assert_array_equal(sampler.batch_norm_data, blobs[0][:72])
+        same_rows(sampler.batch_norm_data, blobs[0][:72])
 
     @pytest.mark.usefixtures("eager_fits")
     def test_without_data_one_line_says_what_to_set(self, blobs):
@@ -796,7 +801,7 @@ def test_each_fit_keeps_its_inputs_for_batch_norm_unless_some_were_set(blobs):
     x, y = blobs
     for scale in (1.0, 5.0):
         sampler.fit(scale * x, y, batch_size=96, epochs=1, verbose=0)
-        np.testing.assert_array_equal(sampler.batch_norm_data, scale * x)
+        same_rows(sampler.batch_norm_data, scale * x)
     sampler.batch_norm_data = x[:10]
     sampler.fit(x, y, batch_size=96, epochs=1, verbose=0)
     np.testing.assert_array_equal(sampler.batch_norm_data, x[:10])
@@ -958,7 +963,7 @@ def test_inputs_that_keras_splits_off_are_not_kept(blobs):
     sampler = hypernetwork(model)
     sampler.compile("adam", LOGITS)
     sampler.fit(*blobs, batch_size=72, validation_split=0.25, verbose=0)
-    np.testing.assert_array_equal(sampler.batch_norm_data, blobs[0][:72])
+    same_rows(sampler.batch_norm_data, blobs[0][:72])
 
 
 @pytest.mark.usefixtures("eager_fits")
@@ -1192,3 +1197,59 @@ def test_a_mistake_in_what_fit_gets_changes_nothing(make, blobs):
     with pytest.raises(ValueError, match="Labels"):
         sampler.fit(x, y + 5, verbose=0)
     np.testing.assert_array_equal(sampler.sample(2).theta(), before)
+
+
+# ---- what Keras users expect of attributes and of compile ------------------------------------
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_a_new_lam_is_that_of_the_next_step(blobs):
+    sampler = hypernetwork(lam=1.0)
+    sampler.compile("sgd", LOGITS, run_eagerly=False)
+    sampler.train_on_batch(*blobs)
+    sampler.lam = 50.0
+    assert isinstance(sampler.lam, keras.Variable)
+    logs = sampler.train_on_batch(*blobs, return_dict=True)
+    tracked = {m.name: float(m.result()) for m in sampler.metrics}
+    assert float(sampler.lam.numpy()) == 50.0
+    assert logs["loss"] != pytest.approx(tracked["accuracy_loss"] + tracked["diversity_loss"])
+    with pytest.raises(AttributeError, match=r"diversity of a sampler is fixed.*Hypernetwork\("):
+        sampler.diversity = []
+    assert len(sampler.diversity) == 1
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_compiled_again_without_a_loss_the_one_before_stays(blobs):
+    sampler = deep_ensemble(num_networks=2)
+    sampler.compile("sgd", LOGITS, ["accuracy"])
+    sampler.fit(*blobs, verbose=0)
+    probabilities = sampler.predict(blobs[0])
+    sampler.compile(keras.optimizers.Adam(1e-4))
+    assert sampler.target.outputs == "logits"
+    np.testing.assert_array_equal(sampler.predict(blobs[0]), probabilities)
+    history = sampler.fit(*blobs, validation_data=blobs, verbose=0).history
+    assert {"accuracy", "val_member_accuracy", "val_ensemble_loss"} <= history.keys()
+
+
+def test_a_call_without_state_uses_the_values_that_it_is_given(blobs):
+    sampler = deep_ensemble(num_networks=2)
+    sampler.compile("sgd", LOGITS)
+    trained = [variable.value for variable in sampler.trainable_variables]
+    others = [variable.value for variable in sampler.non_trainable_variables]
+    expected = sampler.predict(blobs[0])
+    outputs, _ = sampler.stateless_call(trained, others, blobs[0])
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5)
+    zeros = [tf.zeros_like(value) for value in trained]
+    outputs, _ = sampler.stateless_call(zeros, others, blobs[0])
+    np.testing.assert_allclose(outputs, 1 / 3, rtol=1e-5)
+    for variable in sampler.trainable_variables:
+        variable.assign(tf.zeros_like(variable))
+    np.testing.assert_allclose(sampler.predict(blobs[0]), 1 / 3, rtol=1e-5)
+    np.testing.assert_allclose(sampler(blobs[0]), 1 / 3, rtol=1e-5)
+
+
+def test_files_of_other_formats_are_those_of_one_network(tmp_path):
+    sampler = deep_ensemble(num_networks=2)
+    with pytest.raises(ValueError, match=r"no 'litert' file: write one network, sample\(1\)"):
+        sampler.export(tmp_path / "model", format="litert")
+    assert not list(tmp_path.iterdir())

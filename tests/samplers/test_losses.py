@@ -55,7 +55,7 @@ def test_one_binary_loss_for_several_outputs_tells_that_they_are_logits():
     ends_in_sigmoids = keras.Model(
         inputs, [layers.Dense(1, activation="sigmoid")(inputs) for _ in range(2)]
     )
-    with pytest.raises(ValueError, match=r"^The losses take logits .* ends in probabilities"):
+    with pytest.raises(ValueError, match=r"takes logits .* ends in probabilities there"):
         hn.DeepEnsemble(ends_in_sigmoids, num_networks=2).compile("sgd", loss)
 
 
@@ -200,6 +200,148 @@ def test_the_mean_of_logits_stays_where_a_loss_sees_it(blobs, tmp_path):
     sampler.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     bias = sampler.sample(4).weights.trainable[-1]
     np.testing.assert_allclose(tf.reduce_sum(bias, -1), 0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("eager_fits")
+def test_one_network_is_its_own_ensemble_where_a_loss_sees_the_mean_of_logits(blobs):
+    x, y = blobs
+    sampler = hn.DeepEnsemble(hn.Target(classifier(), outputs="logits"), num_networks=1)
+    sampler.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    logs = sampler.evaluate(x, keras.utils.to_categorical(y, 3), verbose=0, return_dict=True)
+    assert logs["ensemble_loss"] == pytest.approx(logs["member_loss"], rel=1e-5)
+
+
+def sure(end, columns):
+    """A model whose kernels are large, so that its probabilities round to 0 and 1."""
+    last = {
+        "softmax": [layers.Dense(columns, activation="softmax")],
+        "layer": [layers.Dense(columns), layers.Softmax()],
+        "float32": [
+            layers.Dense(columns),
+            layers.Activation("softmax"),
+            layers.Activation("linear", dtype="float32"),
+        ],
+        "sigmoid": [layers.Dense(columns, activation="sigmoid")],
+    }[end]
+    return keras.Sequential([keras.Input((2,)), *last])
+
+
+class TestConfidentMistakes:
+    """Probabilities that round to 0 or 1 have a loss and a gradient, as in a Keras model's fit."""
+
+    X = np.array([[1.0, 0.5], [-2.0, 1.0], [0.5, -1.0], [1.0, 1.0]], "float32")
+
+    def networks(self, model, loss):
+        """A sampler of one network, and a Keras model with its weights."""
+        keras.utils.set_random_seed(0)
+        sampler = hn.DeepEnsemble(model, num_networks=1, gauge=False, lam=1.0)
+        for variable in sampler.theta:
+            variable.assign(90.0 * tf.random.stateless_normal(variable.shape, [0, 1]))
+        alone = sampler.sample(1).to_keras()
+        for one in (sampler, alone):
+            one.compile(keras.optimizers.SGD(1.0), loss)
+        return sampler, alone
+
+    @pytest.mark.parametrize(
+        ("end", "columns", "loss"),
+        [
+            ("softmax", 3, "sparse_categorical_crossentropy"),
+            ("layer", 3, "sparse_categorical_crossentropy"),
+            ("float32", 3, "sparse_categorical_crossentropy"),
+            ("sigmoid", 1, "binary_crossentropy"),
+            ("sigmoid", 3, "binary_crossentropy"),
+        ],
+    )
+    def test_one_output(self, end, columns, loss):
+        sampler, alone = self.networks(sure(end, columns), loss)
+        y = np.array([0, 1, 2, 0])
+        if end == "sigmoid":
+            y = (np.arange(4 * columns).reshape(4, columns) % 2).astype("float32")
+        expected = self.expected_loss(alone, y)
+        assert expected > 20  # above the 16.1 at which Keras cuts probabilities
+        logs = sampler.evaluate(self.X, y, verbose=0, return_dict=True)
+        for name in ("loss", "member_loss", "ensemble_loss"):
+            assert logs[name] == pytest.approx(expected, rel=1e-4)
+        self.check_a_step(sampler, alone, y)
+
+    def test_several_outputs(self):
+        inputs = keras.Input((2,))
+        kind = layers.Dense(3, activation="softmax", name="kind")(inputs)
+        model = keras.Model(inputs, {"kind": kind, "size": layers.Dense(1, name="size")(inputs)})
+        loss = {"kind": "sparse_categorical_crossentropy", "size": "mse"}
+        sampler, alone = self.networks(model, loss)
+        y = {"kind": np.array([0, 1, 2, 0]), "size": np.zeros((4, 1), "float32")}
+        self.check_a_step(sampler, alone, y)
+        shapes = {name: value.shape for name, value in sampler.predict(self.X).items()}
+        assert shapes == {"kind": (4, 3), "size": (4, 1)}
+
+    def expected_loss(self, alone, y):
+        """The loss of logits, in float64 and closed form."""
+        layer = alone.layers[0]
+        logits = self.X.astype(float) @ layer.kernel.numpy() + layer.bias.numpy()
+        if y.ndim > 1:
+            return float(np.mean(np.logaddexp(0, np.where(y == 1, -logits, logits))))
+        log_p = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
+        return float(-log_p[np.arange(4), y].mean())
+
+    def check_a_step(self, sampler, alone, y):
+        """A step of SGD moves the sampler's weights as those of the Keras model."""
+        before = [variable.numpy() for variable in alone.trainable_variables]
+        alone.train_on_batch(self.X, y)
+        sampler.train_on_batch(self.X, y)
+        pairs = zip(alone.trainable_variables, sampler.theta, before, strict=True)
+        for ours, network, old in pairs:
+            assert np.abs(ours - old).max() > 0.05
+            np.testing.assert_allclose(network[0] - old, ours - old, rtol=1e-3, atol=1e-4)
+
+
+def two_heads(kind="linear", size=None):
+    inputs = keras.Input((2,))
+    heads = {"kind": layers.Dense(3, kind, name="kind"), "size": layers.Dense(1, size, name="size")}
+    return keras.Model(inputs, {name: head(inputs) for name, head in heads.items()})
+
+
+@pytest.mark.parametrize(
+    ("ends", "losses", "words"),
+    [
+        (
+            ("linear", None),
+            {"kind": "sparse_categorical_crossentropy", "size": "mse"},
+            "output 'kind' takes probabilities, but .* softmax or sigmoid there: give",
+        ),
+        (("softmax", None), {"kind": LOGITS, "size": "mse"}, "output 'kind' takes logits"),
+        (
+            ("softmax", "sigmoid"),
+            {
+                "kind": "sparse_categorical_crossentropy",
+                "size": keras.losses.BinaryCrossentropy(from_logits=True),
+            },
+            "output 'size' takes logits",
+        ),
+        (("linear", None), [LOGITS, "binary_crossentropy"], "output 'size' takes probabilities"),
+    ],
+)
+def test_a_loss_that_does_not_fit_one_of_several_outputs(ends, losses, words):
+    sampler = hn.DeepEnsemble(two_heads(*ends), num_networks=2)
+    with pytest.raises(ValueError, match=words) as error:
+        sampler.compile(loss=losses)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (np.array([1, 2, 3, 1]), "Labels run from 1 to 3, but the target has 3 classes"),
+        (np.eye(3)[[0, 1, 2, 0]], "are one-hot"),
+    ],
+)
+def test_labels_of_one_of_several_outputs(kind, words):
+    sampler = hn.DeepEnsemble(two_heads(), num_networks=2)
+    sampler.compile("sgd", {"kind": LOGITS, "size": "mse"}, run_eagerly=True)
+    x, y = np.ones((4, 2)), {"kind": kind, "size": np.zeros((4, 1))}
+    with pytest.raises(ValueError, match=words):
+        sampler.fit(x, y, verbose=0)
+    sampler.fit(x, y | {"kind": np.array([0, 1, 2, 0])}, verbose=0)
 
 
 @pytest.mark.usefixtures("eager_fits")

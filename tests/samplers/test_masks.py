@@ -46,6 +46,29 @@ def compiled(sampler):
     return sampler
 
 
+@pytest.mark.usefixtures("eager_fits")
+def test_the_entropy_of_outputs_does_not_see_padding():
+    """Row 0 of the embedding is read at padded steps alone."""
+    entropy = hn.diversity.NegativeOutputEntropy()
+    sampler = hypernetwork(tagger(recurrent=False), num_networks=4, diversity=entropy, lam=0.0)
+    sampler.compile(**options())
+    z = sampler.latent_vectors(tf.constant([1, 2]), 4)
+    with tf.GradientTape() as tape:
+        draw = sampler.generate(z, training=True)
+        tape.watch(draw.trainable[0])
+        weights = hn.WeightSet(draw.trainable, sampler.target.initial_state(4))
+        outputs, _ = sampler.target.run(weights, TOKENS)
+        seen = sampler._seen_by_loss(outputs, sampler.target.output_masks(TOKENS))
+        theta = sampler.target.flatten(weights)
+        value = entropy(hn.diversity.StepRecord(theta, draw.z, outputs=seen))
+    gradient = tf.convert_to_tensor(tape.gradient(value, draw.trainable[0]))
+    np.testing.assert_array_equal(gradient[:, 0], 0)
+    assert np.abs(gradient[:, 1:]).max() > 0
+    np.testing.assert_array_equal(seen.numpy()[:, ~MASK], 0)
+    logs = sampler.train_on_batch(np.tile(TOKENS, (4, 1)), np.tile(LABELS, (4, 1)))
+    assert np.isfinite(logs).all()
+
+
 @pytest.fixture(scope="module")
 def trained():
     sampler = compiled(hn.DeepEnsemble(tagger(recurrent=False), num_networks=3, seed=1))

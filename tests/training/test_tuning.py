@@ -4,6 +4,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import hypernet_tf as hn
 from hypernet_tf.training.tuning import SamplerHyperModel, ensemble_metrics, objective
@@ -149,3 +150,18 @@ def test_an_objective_has_the_direction_of_its_measure():
     assert objective("brier_score").direction == "min"
     with pytest.raises(ValueError, match="Unknown objective 'speed': choose one of member_"):
         objective("speed")
+
+
+def test_validation_may_be_a_data_set_or_have_weights(blobs):
+    x, y = blobs
+    sampler = hn.DeepEnsemble(classifier(), num_networks=2)
+    sampler.compile("sgd", LOSS, run_eagerly=True)
+    weights = np.linspace(0.1, 1.0, len(x))
+    whole = tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(40)
+    results = []
+    for validation in ((x, y, weights), whole):
+        model = SamplerHyperModel(lambda hp: sampler, validation=validation)
+        results.append(model.fit(None, sampler, x, y, epochs=1, verbose=0))
+    assert results[0].keys() == results[1].keys()
+    with pytest.raises(ValueError, match=r"^validation is \(x, y\), \(x, y, sample_weight\), or"):
+        SamplerHyperModel(lambda hp: sampler, validation=x)

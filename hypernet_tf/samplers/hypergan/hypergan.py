@@ -288,13 +288,14 @@ class HyperGAN(LatentSampler):
         return super().fit(*args, **kwargs)
 
     def initialize(self, x: Any = None, *, verbose: int = 0) -> None:
-        """Pretrain the mixer, if there is one and it has not been done.
+        """Pretrain the mixer before the first step, if there is one and it has not been done.
 
         Args:
             x: Has no effect.
             verbose: 1 shows a progress bar.
         """
-        if self.mixer and self.pretrain_steps and not self.pretrained.numpy():
+        is_new = not self.step.numpy() and not self.pretrained.numpy()
+        if self.mixer and self.pretrain_steps and is_new:
             self.pretrain_mixer(verbose=verbose)
 
     def pretrain_mixer(

@@ -138,6 +138,7 @@ class Hypernetwork(LatentSampler):
         self.extractor = Extractor(
             tuple(extractor_hidden),
             codes,
+            latent_mean_square=1 / 3 if latent_distribution == "uniform" else 1.0,
             anchored=initialization != "published",
             mlp=options,
             name="extractor",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +34,9 @@ class MLP(keras.layers.Layer):
         hidden: Sizes of the hidden layers.
         outputs: Size of the output.
         residual: Whether a hidden layer's input is added to its output if their sizes agree.
-        last_initializer: Initializer of the last layer; None for the published one.
+        last_parts: (count, standard deviation) of each part of the initial output; without any the
+            last layer has the published initializer.
+        input_mean_square: Mean square of the input, from which that of the last layer's follows.
         scale_output: Whether the output is divided by the square root of the last layer's fan-in,
             so that a step of Adam, which moves every kernel weight by its learning rate, moves the
             output less. Without hidden layers it has no effect.
@@ -53,7 +54,8 @@ class MLP(keras.layers.Layer):
         outputs: int,
         *,
         residual: bool = False,
-        last_initializer: Any = None,
+        last_parts: Sequence[tuple[int, float]] = (),
+        input_mean_square: float = 1.0,
         scale_output: bool = False,
         hidden_variance: float = PUBLISHED_VARIANCE,
         momentum: float = 0.98,
@@ -66,6 +68,7 @@ class MLP(keras.layers.Layer):
         self.scale_output = scale_output
         self.hidden_variance = hidden_variance
         self.momentum = momentum
+        self.last_parts, self.input_mean_square = list(last_parts), input_mean_square
         synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
         policy = self.dtype_policy
         self.blocks = [
@@ -86,17 +89,24 @@ class MLP(keras.layers.Layer):
         self.last = keras.layers.Dense(
             outputs,
             use_bias=False,
-            kernel_initializer=last_initializer or initial_weights(),
+            # An initializer that `build` replaces must take no seed, which would change all others.
+            kernel_initializer="zeros" if self.last_parts else initial_weights(),
             dtype=policy,
         )
 
     def build(self, input_shape):
         """Build every sublayer."""
-        shape = tuple(input_shape)
+        shape, mean_square = tuple(input_shape), self.input_mean_square
         for dense, _, norm in self.blocks:
             dense.build(shape)
+            # Batch normalisation makes it one, to which a skip adds.
+            skip = self.residual and shape[-1] == dense.units
+            mean_square = mean_square + 1.0 if skip else 1.0
             shape = (*shape[:-1], dense.units)
             norm.build(shape)
+        if self.last_parts:
+            scale = _output_scale(self.hidden) if self.scale_output else 1.0
+            self.last.kernel_initializer = Columns(self.last_parts, scale, mean_square)
         self.last.build(shape)
 
     def call(self, inputs, training=False):
@@ -121,6 +131,8 @@ class MLP(keras.layers.Layer):
             "scale_output": self.scale_output,
             "hidden_variance": self.hidden_variance,
             "momentum": self.momentum,
+            "last_parts": [list(part) for part in self.last_parts],
+            "input_mean_square": self.input_mean_square,
         }
 
 
@@ -136,6 +148,7 @@ class Extractor(keras.layers.Layer):
     Args:
         hidden: Sizes of the hidden layers of its MLP.
         codes: (F, code_dim) of each unit of layers.
+        latent_mean_square: Mean square of z.
         anchored: Whether each filter has an anchor in the space of codes: a fixed standard normal
             vector around which its codes lie, initially with a standard deviation of 0.05. Without
             anchors the codes of all filters lie around zero, and initially networks differ as much
@@ -150,6 +163,7 @@ class Extractor(keras.layers.Layer):
         hidden: tuple[int, ...],
         codes: list[tuple[int, int]],
         *,
+        latent_mean_square: float = 1.0,
         anchored: bool = False,
         mlp: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -158,11 +172,11 @@ class Extractor(keras.layers.Layer):
         self.codes = [tuple(code) for code in codes]
         outputs = sum(filters * size for filters, size in self.codes)
         options = dict(mlp or {})
-        scatter = [(outputs, _SCATTER_AROUND_ANCHOR)]
         self.mlp = MLP(
             hidden,
             outputs,
-            last_initializer=_columns(scatter, tuple(hidden), options) if anchored else None,
+            last_parts=[(outputs, _SCATTER_AROUND_ANCHOR)] if anchored else [],
+            input_mean_square=latent_mean_square,
             name="mlp",
             dtype=self.dtype_policy,
             **options,
@@ -203,6 +217,7 @@ class Extractor(keras.layers.Layer):
         return super().get_config() | {
             "hidden": list(self.mlp.hidden),
             "codes": [list(code) for code in self.codes],
+            "latent_mean_square": self.mlp.input_mean_square,
             "anchored": self.anchored,
             "mlp": self._options,
         }
@@ -239,9 +254,8 @@ class WeightGenerator(MLP):
         self.anchored = anchored
         factor = _SCATTER_AROUND_ANCHOR if anchored else 1.0
         scatter = [(count, factor * std) for count, _, std in self.moments if std is not None]
-        initializer = _columns(scatter, tuple(hidden), kwargs) if scatter else None
         outputs = sum(count for count, _, _ in self.moments)
-        super().__init__(hidden, outputs, last_initializer=initializer, **kwargs)
+        super().__init__(hidden, outputs, last_parts=scatter, **kwargs)
         self.means: Any = None
 
     def build(self, input_shape):
@@ -267,30 +281,8 @@ class WeightGenerator(MLP):
     def get_config(self) -> dict:
         """The arguments of the constructor."""
         config = super().get_config()
-        del config["outputs"]
+        del config["outputs"], config["last_parts"]
         return config | {
             "moments": [list(part) for part in self.moments],
             "anchored": self.anchored,
         }
-
-
-def _columns(
-    parts: list[tuple[int, float]], hidden: tuple[int, ...], options: Mapping[str, Any]
-) -> Columns:
-    """The initializer of the last layer of an MLP.
-
-    Its input has mean square one, as after batch normalisation, and one more for each skip
-    connection before it. Without hidden layers it is a code, of mean square about 0.01.
-
-    Args:
-        parts: (count, standard deviation) of each part of the output.
-        hidden: Hidden sizes of the MLP.
-        options: Options of the MLP, of which residual and scale_output matter.
-    """
-    scale = _output_scale(hidden) if options.get("scale_output") else 1.0
-    mean_square = 1.0 if hidden else 0.01
-    for size, before in itertools.pairwise(reversed(hidden)):
-        if not options.get("residual") or size != before:
-            break
-        mean_square += 1.0
-    return Columns(parts, scale, mean_square)

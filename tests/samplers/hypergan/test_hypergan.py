@@ -350,6 +350,15 @@ def test_a_wrong_shape_is_found_before_the_pretraining(monkeypatch):
         sampler.fit(np.zeros((6, 5), "float32"), np.zeros(6, "int64"), verbose=0)
 
 
+@pytest.mark.usefixtures("eager_fits")
+def test_after_the_first_step_there_is_no_pretraining(blobs, monkeypatch):
+    sampler = hypergan()
+    sampler.compile("sgd", LOGITS)
+    sampler.train_on_batch(*blobs)
+    monkeypatch.setattr(sampler, "pretrain_mixer", lambda **_: pytest.fail("pretrained"))
+    sampler.fit(*blobs, verbose=0)
+
+
 def test_averages_of_the_optimizer_are_an_error():
     with pytest.raises(ValueError, match=r"^use_ema averages the variables of the networks' loss"):
         hypergan().compile(keras.optimizers.Adam(use_ema=True), loss=LOGITS)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import hypernet_tf as hn
 
@@ -86,6 +87,25 @@ class TestScaled:
         slot = hyper.target.layers[0].slots[0]
         assert kernel.std() == pytest.approx(slot.moments()[1], rel=0.3)
         np.testing.assert_array_equal(drawn.trainable[1], 0)
+
+    @pytest.mark.parametrize(
+        "sizes",
+        [
+            {"generator_hidden": ()},
+            {"extractor_hidden": ()},
+            {"extractor_hidden": (), "latent_distribution": "normal"},
+            {"code_dim": 30, "generator_hidden": (30, 30), "residual": True},
+        ],
+    )
+    def test_first_weights_do_not_depend_on_the_hidden_layers(self, sizes):
+        keras.utils.set_random_seed(1)
+        hyper = self.hypernetwork(latent_dim=200, **sizes)
+        z = hyper.sample_latent(256)
+        codes = hyper.extractor(z, training=True)[0]  # around one anchor each
+        assert tf.math.reduce_std(codes, 0).numpy().mean() == pytest.approx(0.05, rel=0.15)
+        kernel = hyper.generate(z, training=True).trainable[0].numpy()
+        expected = hyper.target.layers[0].slots[0].moments()[1]
+        assert kernel.std() == pytest.approx(expected, rel=0.3)
 
     def test_a_step_of_adam_moves_weights_little(self):
         """At the same learning rate a tenth as far as with `initialization="model"`."""
