@@ -203,7 +203,8 @@ class Sweep(Study):
     @property
     def _validated(self) -> str:
         """Of what the objective is; the entropy is of weights, drawn anew for the table."""
-        return "validated networks" if self.objective == "entropy" else "validation images"
+        is_of_weights = MEASURES[self.objective].kind == "weights"
+        return "validated networks" if is_of_weights else "validation images"
 
     def summary(
         self,

@@ -16,7 +16,7 @@ import numpy as np
 
 from hypernet_tf.metrics import accuracy, calibration, similarity
 
-Kind = Literal["member", "example", "prediction", "summary", "run"]
+Kind = Literal["member", "example", "prediction", "summary", "weights", "run"]
 Group = Literal[
     "training", "networks", "ensemble", "diversity", "seconds", "run", "analysis", "study"
 ]
@@ -44,6 +44,8 @@ class Measure:
             * "prediction": Log of the mean probability [M, C], labels [M], and where there are
               sample weights `sample_weight` [M] -> number.
             * "summary": An `Evaluation` with the measures of the other kinds -> number.
+            * "weights": An `Ensemble` and the `WeightSampler` of its networks -> number, or None
+              where it has no value; see `hypernet_tf.samplers.weight_measures`.
             * "run": No function. The code that trains or samples records the value.
         task: "classification" if the outputs are log-probabilities [N, b, C], "regression" if they
             are values [N, b, ...], "choices" if each example has several choices among classes
@@ -362,14 +364,6 @@ _TABLE = (
         compute=_squared_errors_of_mean,
     ),
     # How the networks differ.
-    _nats(
-        "entropy",
-        "entropy of the networks' weights",
-        "diversity",
-        better="higher",
-        format="{:,.1f}",
-        description="Entropy of the sampled networks' weights, which the diversity term estimates.",
-    ),
     _percent(
         "disagreement",
         "disagreement of two networks",
@@ -379,14 +373,6 @@ _TABLE = (
         least_networks=2,
         is_main=True,
         description="Fraction of images on which two networks differ, mean over pairs of networks.",
-    ),
-    Measure(
-        "nearest_neighbour_distance",
-        "distance to the nearest of 10 networks, mean",
-        "diversity",
-        better="higher",
-        least_networks=10,
-        description="L2 distance between the weights of networks.",
     ),
     Measure(
         "standard_deviation",
@@ -463,8 +449,14 @@ def register_measure(measure: Measure) -> Measure:
 
 
 def main_measures() -> list[str]:
-    """Keys of the few measures of classification that stand for an ensemble."""
-    return [m.key for m in evaluation_measures("classification") if m.is_main]
+    """Keys of the few measures of classification, and of weights, that stand for an ensemble."""
+    known = [*evaluation_measures("classification"), *of_weights()]
+    return [m.key for m in known if m.is_main]
+
+
+def of_weights() -> list[Measure]:
+    """Measures of weights, in the order of the table."""
+    return [m for m in MEASURES.values() if m.kind == "weights"]
 
 
 def evaluation_measures(task: str) -> list[Measure]:
@@ -477,4 +469,8 @@ def evaluation_measures(task: str) -> list[Measure]:
         The measures with a function for this task, in the order of the table.
     """
     tasks = ("classification", "choices") if task == "choices" else (task,)
-    return [m for m in MEASURES.values() if m.compute is not None and m.task in tasks]
+    return [
+        m
+        for m in MEASURES.values()
+        if m.compute is not None and m.kind != "weights" and m.task in tasks
+    ]

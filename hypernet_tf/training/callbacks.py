@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -12,21 +13,14 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from hypernet_tf.data import Split
-from hypernet_tf.diversity import NegativeEntropy, StepRecord
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, NotFiniteError
-from hypernet_tf.metrics.measures import MEASURES
+from hypernet_tf.metrics.measures import MEASURES, main_measures
 from hypernet_tf.samplers.checks import plain_optimizers
-from hypernet_tf.samplers.latent import LatentSampler
+from hypernet_tf.samplers.weight_measures import weight_measures
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 
-# The measures of the progress line, of a validation and of training.
-PROGRESS_OF_VALIDATION = (
-    "member_accuracy",
-    "majority_vote_accuracy",
-    "negative_log_likelihood",
-    "entropy",
-)
+# The measures of training in the progress line.
 PROGRESS_OF_TRAINING = ("loss", "accuracy_loss", "learning_rate", "lam")
 
 
@@ -66,14 +60,14 @@ class Validated(NamedTuple):
     Attributes:
         ensemble: The networks.
         result: Their evaluation on the validation images.
-        entropy: Entropy of their weights in nats, or None.
+        of_weights: The measures of their weights, by key.
         watched: Their evaluation on other images that are watched, or None.
         seconds: Duration of the validation.
     """
 
     ensemble: Ensemble
     result: Evaluation
-    entropy: float | None
+    of_weights: dict[str, float | None]
     watched: Evaluation | None
     seconds: float
 
@@ -128,36 +122,11 @@ class Validation(keras.callbacks.Callback):
         count = min(self.num_networks, self.model.num_available or self.num_networks)
         ensemble = self.model.sample(count, seed=0, verbose=self.verbose)
         result = ensemble.evaluate(self.split.x, self.split.y, verbose=self.verbose)
-        entropy = ensemble_entropy(ensemble, self.model)
+        of_weights = weight_measures(ensemble, self.model)
         watched = None
         if self.watched is not None:
             watched = ensemble.evaluate(self.watched.x, self.watched.y, verbose=self.verbose)
-        return Validated(ensemble, result, entropy, watched, time.monotonic() - start)
-
-
-def ensemble_entropy(ensemble: Ensemble, sampler: keras.Model) -> float | None:
-    """The entropy of an ensemble's weights, as its sampler's entropy term estimates it.
-
-    Args:
-        ensemble: Networks of the sampler.
-        sampler: The sampler. If it trains without an entropy term, the default term is used.
-
-    Returns:
-        The entropy in nats; None if there is no latent space, and so no dimension of the manifold
-        of weights, or if there are too few networks for it.
-    """
-    if not isinstance(sampler, LatentSampler):
-        return None
-    terms = [
-        term
-        for term in sampler.diversity
-        if isinstance(term, NegativeEntropy) and not term.uses_outputs
-    ]
-    term = (terms or [NegativeEntropy()])[0]
-    if len(ensemble) < term.fewest_networks:
-        return None
-    theta = tf.constant(ensemble.theta())
-    return float(term.entropy(StepRecord(theta, manifold_dim=sampler.manifold_dim)))
+        return Validated(ensemble, result, of_weights, watched, time.monotonic() - start)
 
 
 class Recorder(keras.callbacks.Callback):
@@ -232,9 +201,9 @@ class Recorder(keras.callbacks.Callback):
         first = plain_optimizers(self.model.optimizer)[0]
         entry["learning_rate"] = float(keras.ops.convert_to_numpy(first.learning_rate))
         if validated:
-            entry["validation"] = validation_entry(validated.result, validated.entropy)
+            entry["validation"] = validation_entry(validated.result, validated.of_weights)
             if validated.watched:
-                entry["test"] = validation_entry(validated.watched, validated.entropy)
+                entry["test"] = validation_entry(validated.watched, validated.of_weights)
             if self.verbose:
                 self._bar.write(progress_line(entry))
         self._bar.set_postfix(
@@ -261,24 +230,25 @@ class Recorder(keras.callbacks.Callback):
             self.tensorboard.finish(self.validation.latest.ensemble, self.validation.latest.result)
 
 
-def validation_entry(result: Evaluation, entropy: float | None) -> dict[str, Any]:
+def validation_entry(result: Evaluation, of_weights: Mapping[str, float | None]) -> dict[str, Any]:
     """The entry of a validation in the history.
 
     Args:
         result: Evaluation of the ensemble.
-        entropy: Entropy of the networks' weights in nats, or None.
+        of_weights: The measures of its weights, see `weight_measures`.
 
     Returns:
         Every measure by its key (None if it has no value), and the accuracies [N] of the networks
         as "member_accuracies".
     """
     accuracies = {"member_accuracies": result.member_accuracy.tolist()}
-    return accuracies | result.summary() | {"entropy": entropy}
+    return accuracies | result.summary() | dict(of_weights)
 
 
 def progress_line(entry: dict[str, Any]) -> str:
     """An entry of the history with a validation, in one line."""
-    values = [(key, entry["validation"][key]) for key in PROGRESS_OF_VALIDATION]
+    validation = entry["validation"]
+    values = [(key, validation.get(key)) for key in (*main_measures(), "entropy")]
     values += [(key, entry[key]) for key in PROGRESS_OF_TRAINING]
     parts = [
         f"{MEASURES[key].title} {MEASURES[key].text(value)} {MEASURES[key].unit}".rstrip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras_tuner
@@ -12,14 +12,14 @@ from hypernet_tf.ensembles.ensemble import Evaluation
 from hypernet_tf.ensembles.examples import is_data_set
 from hypernet_tf.metrics.measures import MEASURES
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.training.callbacks import ensemble_entropy
+from hypernet_tf.samplers.weight_measures import weight_measures
 
 
 def objective(key: str) -> keras_tuner.Objective:
     """The objective of a tuner that optimises a measure, in the direction of the table of measures.
 
     Args:
-        key: Key of a measure that `Evaluation.summary` has, or "entropy".
+        key: Key of a measure of predictions or of weights.
 
     Raises:
         ValueError: There is no such measure, or neither direction is better.
@@ -31,21 +31,23 @@ def objective(key: str) -> keras_tuner.Objective:
     objectives = {
         measure.key: directions[measure.better]
         for measure in MEASURES.values()
-        if measure.better in directions and (measure.compute or measure.key == "entropy")
+        if measure.better in directions and measure.compute
     }
     if key not in objectives:
         raise ValueError(f"Unknown objective '{key}': choose one of {', '.join(objectives)}.")
     return keras_tuner.Objective(key, objectives[key])
 
 
-def ensemble_metrics(result: Evaluation, entropy: float | None) -> dict[str, float]:
+def ensemble_metrics(
+    result: Evaluation, of_weights: Mapping[str, float | None]
+) -> dict[str, float]:
     """The metrics of a trial: every measure of an ensemble that has a value, by its key.
 
     Args:
         result: Evaluation of the ensemble.
-        entropy: Entropy of the networks' weights in nats, or None.
+        of_weights: The measures of its weights, see `weight_measures`.
     """
-    metrics = result.summary() | {"entropy": entropy}
+    metrics = result.summary() | dict(of_weights)
     return {key: value for key, value in metrics.items() if value is not None}
 
 
@@ -134,4 +136,4 @@ class SamplerHyperModel(keras_tuner.HyperModel):
             # It saved an epoch before the end, where `fit` restores or averages weights.
             if isinstance(callback, SaveBestEpoch):
                 callback._save_model()
-        return ensemble_metrics(result, ensemble_entropy(ensemble, model))
+        return ensemble_metrics(result, weight_measures(ensemble, model))

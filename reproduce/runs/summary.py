@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 import hypernet_tf as hn
-from hypernet_tf.diversity.entropy import nearest_neighbour_distances
 from hypernet_tf.metrics import MEASURES
-from hypernet_tf.metrics.measures import evaluation_measures
-from hypernet_tf.training.callbacks import ensemble_entropy
+from hypernet_tf.metrics.measures import evaluation_measures, of_weights
+from hypernet_tf.samplers.weight_measures import weight_measures
 from reproduce.analyses.subject import Subject
 from reproduce.configs import RunConfig
 
@@ -43,13 +41,10 @@ def summarise(
         },
         "networks": {"num_networks": len(ensemble)},
         "ensemble": {},
-        "diversity": {
-            "entropy": ensemble_entropy(ensemble, sampler),
-            "nearest_neighbour_distance": _nearest_neighbour_distance(ensemble),
-        },
+        "diversity": {},
         "seconds": {},
     }
-    for key, value in subject.evaluation().summary().items():
+    for key, value in _measured(subject).items():
         groups[MEASURES[key].group][key] = value
     validation = history[-1]["validation"]
     return {
@@ -66,6 +61,12 @@ def summarise(
     }
 
 
+def _measured(subject: Subject) -> dict[str, float | None]:
+    """Every measure of predictions and of weights of the evaluated networks."""
+    of_weights = weight_measures(subject.ensemble(), subject.sampler)
+    return of_weights | subject.evaluation().summary()
+
+
 def missing_measures(metrics: Mapping[str, Any]) -> list[str]:
     """Return the keys of the measures of an evaluation that were not known when a run finished.
 
@@ -74,7 +75,7 @@ def missing_measures(metrics: Mapping[str, Any]) -> list[str]:
     """
     return [
         measure.key
-        for measure in evaluation_measures("classification")
+        for measure in (*evaluation_measures("classification"), *of_weights())
         if measure.key not in metrics[measure.group]
     ]
 
@@ -86,7 +87,7 @@ def add_missing_measures(metrics: dict[str, Any], subject: Subject) -> None:
         metrics: Contents of metrics.json; gets the numbers.
         subject: Sampler and data set of the run, with as many networks.
     """
-    values = subject.evaluation().summary()
+    values = _measured(subject)
     for key in missing_measures(metrics):
         metrics[MEASURES[key].group][key] = values[key]
 
@@ -140,10 +141,3 @@ def seconds_to_sample(sampler: hn.WeightSampler, count: int) -> float:
     start = time.monotonic()
     sampler.sample(count, seed=2)
     return round(time.monotonic() - start, 4)
-
-
-def _nearest_neighbour_distance(ensemble: hn.Ensemble) -> float | None:
-    """Mean L2 distance to the nearest of ten networks, so that ensembles of any size compare."""
-    if len(ensemble) < MEASURES["nearest_neighbour_distance"].least_networks:
-        return None
-    return float(np.mean(nearest_neighbour_distances(tf.constant(ensemble[:10].theta()))))

@@ -7,7 +7,7 @@ import tensorflow as tf
 from small_samplers import LOGITS, classifier, hypernetwork, mixture
 
 import hypernet_tf as hn
-from hypernet_tf.training.callbacks import ensemble_entropy
+from hypernet_tf.samplers.weight_measures import ensemble_entropy
 
 
 class TestNetworks:

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import hypernet_tf as hn
+from hypernet_tf.samplers.weight_measures import weight_measures
 from hypernet_tf.training.tuning import SamplerHyperModel, ensemble_metrics, objective
 
 
@@ -99,12 +100,13 @@ def test_the_metrics_are_those_of_the_ensemble(blobs):
     model = SamplerHyperModel(lambda hp: hyper, validation=(x, y), num_networks=6, seed=5)
     metrics = model.fit(None, hyper, x, y, epochs=1, batch_size=48, verbose=0)
     result = hyper.sample(6, seed=5).evaluate(x, y)
-    assert metrics == ensemble_metrics(result, metrics["entropy"])
+    of_weights = weight_measures(hyper.sample(6, seed=5), hyper)
+    assert metrics == ensemble_metrics(result, of_weights)
     assert metrics["majority_vote_accuracy"] == result.majority_vote_accuracy
     assert metrics["member_accuracy"] == pytest.approx(result.member_accuracy.mean())
     assert metrics["negative_log_likelihood"] == pytest.approx(result.negative_log_likelihood)
     assert np.isfinite(metrics["entropy"])
-    assert "entropy" not in ensemble_metrics(result, None)
+    assert "entropy" not in ensemble_metrics(result, {"entropy": None})
 
 
 @pytest.mark.usefixtures("eager_fits")

@@ -1,10 +1,7 @@
 """Numbers that sum up a training."""
 
 import pytest
-from brute_force import brute_force_nearest
-from random_networks import random_networks
 
-from reproduce.runs import summary
 from reproduce.runs.summary import late_gain
 
 
@@ -29,10 +26,3 @@ def history(*accuracies):
 )
 def test_the_gain_is_that_of_the_last_quarter(record, gain):
     assert late_gain(record) == (None if gain is None else pytest.approx(gain))
-
-
-def test_the_distance_is_to_the_nearest_of_ten_networks():
-    ensemble = random_networks(12)
-    nearest = brute_force_nearest(ensemble.theta()[:10], "l2", 1)
-    assert summary._nearest_neighbour_distance(ensemble) == pytest.approx(nearest.mean(), rel=1e-5)
-    assert summary._nearest_neighbour_distance(ensemble[:9]) is None
