@@ -44,7 +44,7 @@ from reproduce.runs import folder as folders
 
 flags.adopt_module_key_flags(methods_flag)
 # Of the shared flags only these mean something here.
-SHARED_FLAGS = ("run_dir", "steps", "seed")
+SHARED_FLAGS = ("run_dir", "steps", "seed", "extension")
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 

@@ -412,7 +412,7 @@ def from_flags() -> Table1:
         run_flags.target("cifar"),
         values.preset,
         values.seed,
-        None if values["lam"].using_default_value else values.lam,
+        values.lam,
         values.steps,
     )
     known = known_columns()

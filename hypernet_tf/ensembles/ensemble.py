@@ -8,6 +8,7 @@ import operator
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
 from typing import Any
 
 import keras
@@ -652,6 +653,20 @@ class Ensemble:
         """
         if not (folder := pathlib.Path(path).parent).is_dir():
             raise FileNotFoundError(f"Cannot save to {path}: there is no folder {folder}.")
+        io.write(path, *self._contents())
+
+    def __reduce__(self) -> tuple:
+        """For other processes: the contents of a file of `save`, with which `load` is safe."""
+        buffer = BytesIO()
+        io.pack(buffer, *self._contents())
+        return Ensemble._from_bytes, (buffer.getvalue(),)
+
+    def __deepcopy__(self, memo: dict) -> Ensemble:
+        """Itself: neither an ensemble nor its target ever changes."""
+        return self
+
+    def _contents(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What a file holds: arrays by name, and a configuration."""
         frozen = [variable.value for variable in self.target.frozen]
         tensors = {"trainable": self.weights.trainable, "state": self.weights.state}
         arrays = {
@@ -668,7 +683,7 @@ class Ensemble:
             "batch_norm_updated": self._batch_norm_updated,
             "temperature": self.temperature,
         }
-        io.write(path, arrays, config)
+        return arrays, config
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Ensemble:
@@ -682,22 +697,33 @@ class Ensemble:
             ValueError: The file is not a saved ensemble, or is damaged; or its target has a layer
                 that would execute code (Lambda).
         """
-        arrays, config = io.read(path)
+        return cls._of_contents(str(path), *io.read(path))
+
+    @classmethod
+    def _from_bytes(cls, contents: bytes) -> Ensemble:
+        name = "What another process sent"
+        return cls._of_contents(name, *io.unpack(BytesIO(contents), name))
+
+    @classmethod
+    def _of_contents(
+        cls, name: str, arrays: dict[str, np.ndarray], config: dict[str, Any]
+    ) -> Ensemble:
+        """The ensemble of `_contents`; `name` is that of the file, for an error."""
         try:
             target = keras.saving.deserialize_keras_object(config.get("target"))
         except TypeError as error:
             raise ValueError(
-                f"{path} was written by another version of hypernet_tf, or of a class of yours: "
+                f"{name} was written by another version of hypernet_tf, or of a class of yours: "
                 "load it with that one."
             ) from error
         if not isinstance(target, Target):
-            raise ValueError(f"{path} is not a saved ensemble: it has no target.")
+            raise ValueError(f"{name} is not a saved ensemble: it has no target.")
 
-        arrays |= {name: arrays[name].astype(_BFLOAT16) for name in config.get("bfloat16", ())}
+        arrays |= {key: arrays[key].astype(_BFLOAT16) for key in config.get("bfloat16", ())}
 
         def tensors(kind: str) -> list[tf.Tensor]:
-            names = [name for name in arrays if name.startswith(kind)]
-            return [tf.constant(arrays[f"{kind}_{index}"]) for index in range(len(names))]
+            count = sum(key.startswith(kind) for key in arrays)
+            return [tf.constant(arrays[f"{kind}_{index}"]) for index in range(count)]
 
         for variable, value in zip(target.frozen, tensors("frozen"), strict=True):
             variable.assign(value)

@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -44,14 +44,19 @@ def write(path: str | os.PathLike, arrays: dict[str, np.ndarray], config: dict[s
         arrays: Arrays by name.
         config: Configuration, saved as JSON.
     """
-    text = np.frombuffer(json.dumps(config).encode(), np.uint8)
-    contents: dict[str, Any] = arrays | {_CONFIG: text}
 
     def save(aside: pathlib.Path) -> None:
         with aside.open("wb") as file:  # given a path, NumPy would add ".npz" to it
-            np.savez(file, **contents)
+            pack(file, arrays, config)
 
     write_aside(path, save)
+
+
+def pack(file: BinaryIO, arrays: dict[str, np.ndarray], config: dict[str, Any]) -> None:
+    """Write to an open file what `write` writes to a path."""
+    text = np.frombuffer(json.dumps(config).encode(), np.uint8)
+    contents: dict[str, Any] = arrays | {_CONFIG: text}
+    np.savez(file, **contents)
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -65,13 +70,26 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
         ValueError: It is another file, or is damaged.
     """
     with open(path, "rb") as file:
-        try:
-            with np.load(file, allow_pickle=False) as saved:
-                arrays = {name: saved[name] for name in saved.files}
-            config = json.loads(arrays.pop(_CONFIG).tobytes())
-            if not isinstance(config, dict):
-                raise TypeError("its configuration is not a dict")
-        except Exception as error:  # a damaged file raises errors of many kinds
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path} is not a saved ensemble, or is damaged: {reason}") from error
+        return unpack(file, str(path))
+
+
+def unpack(file: BinaryIO, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read from an open file what `pack` wrote.
+
+    Args:
+        file: The file.
+        name: Its name, for an error.
+
+    Raises:
+        ValueError: It is another file, or is damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as saved:
+            arrays = {key: saved[key] for key in saved.files}
+        config = json.loads(arrays.pop(_CONFIG).tobytes())
+        if not isinstance(config, dict):
+            raise TypeError("its configuration is not a dict")
+    except Exception as error:  # a damaged file raises errors of many kinds
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name} is not a saved ensemble, or is damaged: {reason}") from error
     return arrays, config

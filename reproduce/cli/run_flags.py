@@ -217,7 +217,7 @@ def config_from_flags(experiment: str) -> RunConfig:
     names = [name for name in ("match", "diversity", "ablation") if name in method.flags]
     given |= {name: FLAGS[name].value for name in names if FLAGS[name].present}
     if "lam" in method.flags:
-        if not FLAGS["lam"].using_default_value:
+        if FLAGS.lam is not None:
             given["lam"] = FLAGS.lam
         elif given.get("diversity", config.diversity) != config.diversity:
             given["lam"] = lam_of(config, given["diversity"])

@@ -16,9 +16,9 @@ LARGEST = 3e38  # of float32
 
 flags.DEFINE_float(
     "lam",
-    1e3,
+    None,
     "Balance of accuracy and diversity: the loss is lam * accuracy loss - entropy. A larger lam "
-    "makes the networks more accurate and more alike.",
+    "makes the networks more accurate and more alike. Default: the preset's, or the diversity's.",
 )
 flags.DEFINE_string(
     "dataset",
@@ -67,7 +67,11 @@ flags.DEFINE_list(
     "Modules or files, separated by commas, that register methods, targets, analyses, measures or "
     "diversity terms; see docs/guides/your_method.md.",
 )
-flags.register_validator("lam", lambda value: 0 < value < LARGEST, "lam is a finite number above 0")
+flags.register_validator(
+    "lam",
+    lambda value: value is None or 0 < value < LARGEST,
+    "lam is a finite number above 0",
+)
 
 
 @flags.validator("dataset")

@@ -58,7 +58,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A method in this experiment.
+    """A method in this experiment; a user's module adds one by `METHODS["mine"] = Method(...)`.
 
     Attributes:
         title: Name in tables and figures.

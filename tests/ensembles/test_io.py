@@ -1,7 +1,9 @@
 """Saved ensembles: equal after loading, safe to load, and never half written."""
 
+import copy
 import io
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -41,6 +43,13 @@ def test_frozen_layers_and_seeds_are_saved(x, tmp_path):
     # New networks of the loaded target have the same frozen layer.
     weights = loaded.target.unflatten(tf.constant(ensemble.theta()))
     np.testing.assert_array_equal(loaded.target(weights, x), ensemble.outputs(x))
+
+
+def test_copies_and_other_processes_get_the_same_networks(cases, x):
+    ensemble = cases["logits"].ensemble
+    other = pickle.loads(pickle.dumps(ensemble))
+    np.testing.assert_array_equal(other.predict(x), ensemble.predict(x))
+    assert copy.deepcopy({"ensemble": ensemble})["ensemble"] is ensemble
 
 
 @pytest.fixture

@@ -236,7 +236,12 @@ class TestCommand:
         with command_line():
             assert regression.from_flags() == (Config(), tuple(METHODS))
 
+    def test_a_method_of_a_users_module(self, monkeypatch):
+        monkeypatch.setitem(METHODS, "mine", dataclasses.replace(METHODS["mnf"], title="Mine"))
+        with command_line("--methods=mine,mnf"):
+            assert regression.from_flags()[1] == ("mnf", "mine")
+
     def test_it_has_the_flags_that_mean_something_here(self):
         flags = {flag.name for flag in command.FLAGS.get_key_flags_for_module(regression)}
-        assert flags >= {"methods", "seed", "steps", "run_dir"}
+        assert flags >= {"methods", "seed", "steps", "run_dir", "extension"}
         assert flags.isdisjoint({"lam", "dataset", "num_networks", "preset"})
