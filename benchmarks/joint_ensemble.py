@@ -1,8 +1,8 @@
 """Ensembles of several finished runs, and all their networks as one ensemble.
 
-The runs are folders of `reproduce.mnist` or `reproduce.cifar` on one data set and target, in
-one precision. Each gives as many networks as its report has. Prints a table of the test images in
-Markdown.
+The runs are folders of `reproduce.mnist` or `reproduce.cifar` on one data set, in one precision;
+targets may differ, since predictions are put together. Each gives as many networks as its report
+has. Prints a table of the test images in Markdown.
 
     python -m benchmarks.joint_ensemble runs/mixture "runs/mixture-seed=1" --data_dir DIR
 """
@@ -11,8 +11,10 @@ import argparse
 import pathlib
 
 import keras
+import numpy as np
 
-import hypernet_tf as hn
+from hypernet_tf.ensembles.evaluation import evaluate
+from hypernet_tf.ensembles.examples import Chunk
 from hypernet_tf.metrics import MEASURES
 from reproduce.reports.tables import markdown_table
 from reproduce.runs import experiment
@@ -37,21 +39,21 @@ def main():
     configs = [finished_run(folder) for folder in given.runs]
     first = configs[0]
     for config in configs:
-        for name in ("dataset", "target", "precision"):
+        for name in ("dataset", "precision"):
             if (value := getattr(config, name)) != getattr(first, name):
                 parser.error(f"runs have --{name}={getattr(first, name)} and {value}: name one")
     keras.config.set_dtype_policy(first.precision)
-    dataset = experiment.load(first, given.data_dir)
-    ensembles = {}
+    log_p = {}
     for folder, config in zip(given.runs, configs, strict=True):
-        sampler = finished_sampler(folder, config)
-        ensembles[str(folder)] = sampler.sample(config.num_networks, seed=1)
-    if len(ensembles) > 1:
-        ensembles["together"] = hn.Ensemble.concatenate(list(ensembles.values()))
+        test = experiment.load(config, given.data_dir).test
+        ensemble = finished_sampler(folder, config).sample(config.num_networks, seed=1)
+        log_p[str(folder)] = ensemble.log_probabilities(test.x, verbose=1)
+    if len(log_p) > 1:
+        log_p["together"] = np.concatenate(list(log_p.values()))
     rows = []
-    for name, ensemble in ensembles.items():
-        numbers = ensemble.evaluate(dataset.test.x, dataset.test.y, verbose=1).summary()
-        rows.append([name, str(len(ensemble)), *(MEASURES[k].text(numbers[k]) for k in KEYS)])
+    for name, values in log_p.items():
+        numbers = evaluate([(values, Chunk(None, test.y))], values.shape[-1]).summary()
+        rows.append([name, str(len(values)), *(MEASURES[k].text(numbers[k]) for k in KEYS)])
     titles = [MEASURES[key].heading for key in KEYS]
     print(markdown_table(["", "networks", *titles], rows))
 
