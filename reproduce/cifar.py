@@ -21,7 +21,6 @@ from absl import flags
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 from reproduce.cli import run_flags
-from reproduce.configs import EXPERIMENTS
 
 for _module in (run_flags, *run_flags.FLAG_MODULES):
     flags.adopt_module_key_flags(_module)
@@ -33,5 +32,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("dataset", EXPERIMENTS["cifar"].dataset)
+    run_flags.use_data_of("cifar")
     command.run(main)

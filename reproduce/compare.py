@@ -590,6 +590,7 @@ def from_flags() -> Comparison:
     workers.refuse()
     target = run_flags.target()
     experiment = TARGETS[target].experiment
+    run_flags.use_data_of(experiment)
     known = methods_of(experiment)
     with_preset = [name for name in known if values.preset in presets_of(experiment, name)]
     methods = methods_flag.methods(known, with_preset)

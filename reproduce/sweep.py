@@ -331,7 +331,9 @@ def from_flags() -> Sweep:
 
 def _config() -> RunConfig:
     """The configuration of a trial, except its lam, in the experiment of its target."""
-    config = run_flags.config_from_flags(TARGETS[run_flags.target()].experiment)
+    experiment = TARGETS[run_flags.target()].experiment
+    run_flags.use_data_of(experiment)
+    config = run_flags.config_from_flags(experiment)
     if "lam" not in METHODS[config.method].flags:
         raise UsageError(f"--method={config.method} has no lam: choose a hypernetwork or a mixture")
     return config

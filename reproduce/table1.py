@@ -439,5 +439,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("dataset", EXPERIMENTS["cifar"].dataset)
+    run_flags.use_data_of("cifar")
     command.run(main)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import os
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -509,7 +510,7 @@ class WeightSampler(keras.Model, abc.ABC):
             metrics = before["metrics"] if metrics is None else metrics
             if weighted_metrics is None:
                 weighted_metrics = before["weighted_metrics"]
-        self._compiled_with = {
+        given_now = {
             "loss": loss,
             "metrics": metrics,
             "loss_weights": loss_weights,
@@ -536,6 +537,8 @@ class WeightSampler(keras.Model, abc.ABC):
         }
         # Keras would ask the sampler's own layers whether XLA can compile them, not the target's.
         super().compile(optimizer=optimizer, **compiled, **{"jit_compile": False} | kwargs)
+        # No dict: Keras would track the metrics in it, and report those of an earlier compilation.
+        self._compiled_with = types.MappingProxyType(given_now)
         self._evaluation = EvaluationState(self.output_names, **compiled)
         self.build_terms()
         averaged = any(getattr(one, "use_ema", False) for one in plain_optimizers(self.optimizer))

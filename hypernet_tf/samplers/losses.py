@@ -13,6 +13,7 @@ from hypernet_tf.targets import Target
 from hypernet_tf.targets.outputs import (
     Outputs,
     ends_in_probabilities,
+    ends_linear,
     infer_outputs,
     num_columns,
 )
@@ -71,9 +72,9 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
     Raises:
         ValueError: A loss of logits on outputs that are probabilities, or the reverse.
     """
-    if isinstance(loss, dict):
+    if isinstance(loss, dict) and loss.keys() <= {*output_names(target)}:
         return _check_losses(_by_output(loss, target), target)
-    if isinstance(loss, (list, tuple)):
+    if isinstance(loss, (list, tuple, dict)):
         return _check_losses(keras.tree.flatten(loss), target)
     loss = _known(loss)
     several = len(keras.tree.flatten(target.plan.outputs))
@@ -126,18 +127,18 @@ def _check_losses(losses: list, target: Target) -> Outputs | None:
         takes_logits = bool(getattr(loss, "from_logits", False))
         of_logits.append(is_classes and takes_logits and (single or not binary))
         ends = ends_in_probabilities(target.plan, ref)
-        if is_classes and takes_logits and (ends or target.outputs == "probabilities"):
+        if is_classes and takes_logits and ends:
             raise ValueError(
                 f"The loss of the output '{name}' takes logits (from_logits=True), but the target "
                 "ends in probabilities there: drop the softmax or sigmoid, or from_logits."
             )
-        columns = target.plan.shapes[ref][-1:]
-        may_be_numbers = binary and columns != (1,)
-        says_so = ends or target.outputs == "probabilities" or may_be_numbers
-        if is_classes and not takes_logits and not says_so:
+        may_be_numbers = binary and target.plan.shapes[ref][-1:] != (1,)
+        unlike = ends_linear(target.plan, ref) and target.outputs != "probabilities"
+        if is_classes and not takes_logits and unlike and not may_be_numbers:
             raise ValueError(
                 f"The loss of the output '{name}' takes probabilities, but the target does not end "
-                "in a softmax or sigmoid there: give the loss from_logits=True."
+                "in a softmax or sigmoid there: give the loss from_logits=True, or say "
+                "Target(model, outputs='probabilities') if they are some."
             )
     return "logits" if all(of_logits) else None
 
@@ -207,7 +208,7 @@ def output_names(target: Target) -> list[str]:
     """The names by which a dict of losses or labels goes, in the order of the outputs."""
     outputs = target.plan.outputs
     is_flat = isinstance(outputs, dict) and not any(map(keras.tree.is_nested, outputs.values()))
-    return keras.tree.flatten({name: name for name in outputs}) if is_flat else target.output_names
+    return sorted(outputs) if is_flat else target.output_names
 
 
 def _by_output(values: Any, target: Target) -> list:

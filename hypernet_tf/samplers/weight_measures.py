@@ -23,11 +23,12 @@ def weight_measures(ensemble: Ensemble, sampler: WeightSampler) -> dict[str, flo
         ensemble: Networks of the sampler.
         sampler: The sampler.
     """
-    return {
-        m.key: m.compute(ensemble, sampler) if len(ensemble) >= m.least_networks else None
-        for m in of_weights()
-        if m.compute is not None
-    }
+    values: dict[str, float | None] = {}
+    for measure in of_weights():
+        enough = measure.compute is not None and len(ensemble) >= measure.least_networks
+        value = measure.compute(ensemble, sampler) if enough else None  # type: ignore[misc]
+        values[measure.key] = None if value is None else float(value)
+    return values
 
 
 def ensemble_entropy(ensemble: Ensemble, sampler: WeightSampler) -> float | None:

@@ -32,6 +32,11 @@ def ends_in_probabilities(plan: Plan, ref: Ref) -> bool:
     return is_softmax(_operation(plan, ref)) or _is_sigmoid(plan, ref)
 
 
+def ends_linear(plan: Plan, ref: Ref) -> bool:
+    """Whether an output ends in a layer of Keras's without a function: it is no probabilities."""
+    return last_activation(_operation(plan, ref)) is keras.activations.linear
+
+
 def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
     """Check that the outputs of a model may be what the user says.
 
@@ -112,7 +117,8 @@ def last_layer(plan: Plan, ref: Ref) -> Any:
 def linear(layer: Any) -> keras.Layer:
     """A layer like one of `last_layer`, without its softmax or sigmoid."""
     if type(layer) is keras.layers.Softmax:
-        return keras.layers.Identity()
+        config = layer.get_config()
+        return keras.layers.Identity.from_config({key: config[key] for key in ("name", "dtype")})
     return type(layer).from_config(layer.get_config() | {"activation": "linear"})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
@@ -180,10 +181,14 @@ class Target:
         ends = [last_layer(self.plan, ref) for ref in keras.tree.flatten(self.plan.outputs)]
         if not any(ends):
             return self, [None] * len(ends)
-        replacements = {id(layer): (layer, linear(layer)) for layer in filter(None, ends)}
-        with tf.init_scope():  # an attack may run in a graph
-            model = copied(self._template, replacements=[*replacements.values()])
-            target = Target(model, outputs="values", convolutions=self._convolutions)
+        state = random.getstate()  # Keras draws seeds from it, on which first weights depend
+        try:
+            replacements = {id(layer): (layer, linear(layer)) for layer in filter(None, ends)}
+            with tf.init_scope():  # an attack may run in a graph
+                model = copied(self._template, replacements=[*replacements.values()])
+                target = Target(model, outputs="values", convolutions=self._convolutions)
+        finally:
+            random.setstate(state)
         softmax, sigmoid = keras.activations.softmax, keras.activations.sigmoid
         return target, [end and (softmax if is_softmax(end) else sigmoid) for end in ends]
 

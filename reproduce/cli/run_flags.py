@@ -149,6 +149,15 @@ def target(experiment: str | None = None) -> str:
     return FLAGS.target
 
 
+def use_data_of(experiment: str) -> None:
+    """Make an experiment's data set the default of `--dataset`.
+
+    Args:
+        experiment: Name of the experiment.
+    """
+    FLAGS.set_default("dataset", EXPERIMENTS[experiment].dataset)
+
+
 def check_preset(experiment: str, method: str, name: str) -> None:
     """Check that a method has a preset.
 

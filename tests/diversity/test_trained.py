@@ -74,6 +74,9 @@ class TestPriorDiscriminator:
             make = term.attach if isinstance(term, TrainedTerm) else term
             with pytest.raises(ValueError, match="makes no codes"):
                 make(step._replace(codes=None))
+        alone = step._replace(codes=[code[:1] for code in step.codes])
+        with pytest.raises(ValueError, match="One network has no covariance"):
+            PriorMoments()(alone)
         several = [step.codes[0], step.codes[1][..., :2]]
         with pytest.raises(ValueError, match=r"codes of several sizes \(2, 3\)"):
             PriorDiscriminator().attach(step._replace(codes=several))

@@ -1231,6 +1231,30 @@ def test_compiled_again_without_a_loss_the_one_before_stays(blobs):
     assert {"accuracy", "val_member_accuracy", "val_ensemble_loss"} <= history.keys()
 
 
+@pytest.mark.usefixtures("eager_fits")
+def test_metrics_of_an_earlier_compilation_are_forgotten(blobs):
+    sampler = deep_ensemble(num_networks=2)
+    sampler.compile("sgd", LOGITS, [keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
+    sampler.fit(*blobs, verbose=0)
+    sampler.compile("sgd", LOGITS, ["accuracy"])
+    accuracy = sampler.fit(*blobs, verbose=0).history["accuracy"][0]
+    assert accuracy > 0
+    assert [metric.name for metric in sampler.metrics].count("accuracy") <= 1
+    with pytest.raises(ValueError, match="takes probabilities"):
+        sampler.compile("sgd", "sparse_categorical_crossentropy")
+    sampler.compile("adam")  # with the loss that was not refused
+    assert sampler.fit(*blobs, verbose=0).history["accuracy"][0] > 0
+
+
+def test_first_weights_depend_on_the_seed_and_not_on_the_target():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3, activation="softmax")])
+    target, theta = hn.Target(model), []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        theta.append(hn.Hypernetwork(target).sample(2).theta())
+    np.testing.assert_array_equal(*theta)
+
+
 def test_a_call_without_state_uses_the_values_that_it_is_given(blobs):
     sampler = deep_ensemble(num_networks=2)
     sampler.compile("sgd", LOGITS)

@@ -328,6 +328,24 @@ def test_a_loss_that_does_not_fit_one_of_several_outputs(ends, losses, words):
     assert "\n" not in str(error.value)
 
 
+def test_losses_go_by_the_names_of_outputs_in_any_order():
+    inputs = keras.Input((2,))
+    size, kind = layers.Dense(1)(inputs), layers.Dense(3, "softmax")(inputs)
+    losses = {"kind": "sparse_categorical_crossentropy", "size": "mse"}
+    sampler = hn.DeepEnsemble(keras.Model(inputs, {"size": size, "kind": kind}), num_networks=2)
+    sampler.compile("sgd", losses, run_eagerly=True)
+    sampler.fit(np.ones((4, 2)), {"kind": np.arange(4) % 3, "size": np.ones((4, 1))}, verbose=0)
+
+
+def test_probabilities_of_another_kind_may_stand_beside_logits():
+    inputs = keras.Input((2,))
+    kind = layers.Reshape((3,))(layers.Dense(3, "softmax")(inputs))
+    model = keras.Model(inputs, {"kind": kind, "other": layers.Dense(3)(inputs)})
+    sampler = hn.DeepEnsemble(model, num_networks=2)
+    sampler.compile("sgd", {"kind": "sparse_categorical_crossentropy", "other": LOGITS})
+    assert sampler.target.outputs == "values"
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

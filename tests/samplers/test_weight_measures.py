@@ -55,7 +55,7 @@ def test_one_entry_adds_a_measure_of_weights(blobs):
         "diversity",
         better="lower",
         kind="weights",
-        compute=lambda ensemble, sampler: float(np.abs(ensemble.theta()).max()),
+        compute=lambda ensemble, sampler: np.abs(ensemble.theta()).max(),
         is_main=True,
     )
     try:
@@ -64,6 +64,7 @@ def test_one_entry_adds_a_measure_of_weights(blobs):
         ensemble = sampler.sample(3)
         values = weight_measures(ensemble, sampler)
         assert values["largest_weight"] == np.abs(ensemble.theta()).max()
+        assert type(values["largest_weight"]) is float  # which JSON takes
         assert "largest_weight" in main_measures()
         assert objective("largest_weight").direction == "min"
         result = ensemble.evaluate(*blobs)
