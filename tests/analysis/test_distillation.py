@@ -96,7 +96,8 @@ def test_the_average_needs_its_own_batch_statistics(x):
 
     average = ensemble.polyak_average(x, batch_size=40)
     hidden, norm, _ = average.to_keras().layers
-    parts = [hidden(x[first : first + 40]).numpy() for first in (0, 40, 80)]
+    order = np.random.default_rng(0).permutation(len(x))  # that of arrays
+    parts = [hidden(x[order[first : first + 40]]).numpy() for first in (0, 40, 80)]
     sizes = [len(part) for part in parts]
     for variable, statistic in ((norm.moving_mean, np.mean), (norm.moving_variance, np.var)):
         exact = np.average([statistic(part, 0) for part in parts], 0, weights=sizes)

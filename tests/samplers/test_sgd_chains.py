@@ -120,13 +120,12 @@ def test_langevin_dynamics_sample_the_posterior():
     np.testing.assert_allclose(theta.std(), deviation, rtol=0.14)
 
 
-@pytest.mark.usefixtures("eager_fits")
 def test_langevin_dynamics_learn_with_their_default_optimizer(blobs):
     sampler = hn.SGLD(classifier(), lam=len(blobs[0]), num_chains=4, num_snapshots=5)
     sampler.compile(loss=LOGITS)
     assert float(sampler.optimizer.learning_rate) == pytest.approx(0.01 / len(blobs[0]))
     before = sampler.evaluate(*blobs, verbose=0, return_dict=True)["member_loss"]
-    sampler.fit(*blobs, batch_size=96, epochs=150, verbose=0)
+    sampler.fit(*blobs, batch_size=96, epochs=100, verbose=0)
     after = sampler.evaluate(*blobs, verbose=0, return_dict=True)["member_loss"]
     assert after < 0.9 * before
 
