@@ -1,4 +1,4 @@
-"""The shape of the package: imports point one way, files stay small, nothing heavy at the start."""
+"""The shape of the package: imports point one way, nothing heavy at the start."""
 
 import ast
 import os
