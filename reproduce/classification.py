@@ -34,6 +34,7 @@ from reproduce.cli import (
 )
 from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.methods import methods_of
+from reproduce.configs.targets import experiment_of
 from reproduce.runs.folder import UsageError, folder_name
 from reproduce.studies.study import Column, RunResult, Study, StudyRun
 
@@ -154,16 +155,6 @@ class Classification(Study):
         ]
 
 
-def experiment_of(dataset: str) -> str:
-    """The experiment whose networks take the images of a data set.
-
-    Args:
-        dataset: Name of the data set.
-    """
-    name = hn.data.Selection.parse(dataset).name
-    return "cifar" if name in hn.data.COLOUR_NAMES else "mnist"
-
-
 def from_flags() -> Classification:
     """The study that the flags ask for.
 
@@ -178,7 +169,7 @@ def from_flags() -> Classification:
         raise UsageError(f"a study of classification has no preset '{values.preset}': choose quick")
     others = [name for name in methods_of("mnist") if not METHODS[name].matches]
     methods = methods_flag.methods([*dict.fromkeys([*METHODS_SHOWN, *others])], METHODS_SHOWN)
-    known = (*hn.data.NAMES[1:], *hn.data.COLOUR_NAMES)
+    known = [name for name, option in hn.data.DATASETS.items() if option.trains]
     if command.FLAGS["datasets"].present and not values.datasets:
         raise UsageError("--datasets is empty: name at least one")
     datasets = []

@@ -48,7 +48,7 @@ from reproduce.cli import (
     shared_flags,
     trials_flag,
 )
-from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, preset
+from reproduce.configs import METHODS, TARGETS, RunConfig, preset
 from reproduce.configs.methods import methods_of, presets_of
 from reproduce.runs import experiment
 from reproduce.runs.command import DivergedError
@@ -601,7 +601,7 @@ def from_flags() -> Comparison:
             raise UsageError(f"{name} needs the networks of {other}: add {other} to --methods")
     return Comparison(
         target,
-        shared_flags.dataset(EXPERIMENTS[experiment].datasets),
+        shared_flags.dataset(TARGETS[target].image_shape),
         values.preset,
         values.passes or usual_passes(target, values.preset),
         methods,

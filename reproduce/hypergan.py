@@ -25,7 +25,7 @@ from hypernet_tf import plots
 from hypernet_tf.metrics import Measure
 from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, seeds_flag, shared_flags
-from reproduce.configs import RunConfig, preset
+from reproduce.configs import TARGETS, RunConfig, preset
 from reproduce.configs.methods import ABLATIONS
 from reproduce.reports import history
 from reproduce.studies.study import (
@@ -241,7 +241,7 @@ def from_flags() -> Ablations:
         "mnist",
         "hypergan",
         values.preset,
-        dataset=shared_flags.dataset(hn.data.NAMES),
+        dataset=shared_flags.dataset(TARGETS["mnist"].image_shape),
         steps=values.steps,
     )
     seeds = tuple(sorted(map(int, values.seeds)))

@@ -33,7 +33,7 @@ from hypernet_tf.metrics import MEASURES
 from hypernet_tf.metrics.measures import main_measures
 from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
-from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, preset, published
+from reproduce.configs import METHODS, TARGETS, RunConfig, preset, published
 from reproduce.configs.methods import DIVERSITY, lam_of, methods_of, presets_of
 from reproduce.reports import history
 from reproduce.runs.folder import UsageError
@@ -237,7 +237,7 @@ class Table1(Study):
             "at the end of the training, and the best of it and of all validations, chosen on the "
             "test images themselves, which is what the paper prints. Published numbers are those "
             "of CIFAR-10; for its column with entropy it is not clear which entropy was meant.",
-            *(copies if self._dataset_name == "cifar10_jpeg" else ()),
+            *(copies if hn.data.Selection.parse(self.dataset).option.copy_of else ()),
             "Whether a training has flattened: what its networks gained in its last quarter. Where "
             "the learning rate falls to nearly 0, a small gain does not say that a longer training "
             "would bring nothing.",
@@ -314,7 +314,8 @@ class Table1(Study):
 
     def _published_table(self) -> Mapping[str, tuple[float | None, float | None]]:
         """The published numbers where target and data set are the paper's."""
-        fits = self._dataset_name in ("cifar10", "cifar10_jpeg")
+        option = hn.data.DATASETS.get(self._dataset_name)  # of all classes and usual images
+        fits = option is not None and option.original == "cifar10"
         return published.TABLE_1.get(self.target, {}) if fits else {}
 
 
@@ -406,10 +407,11 @@ def from_flags() -> Table1:
     """
     values = command.FLAGS
     shared_flags.accept_only(SHARED_FLAGS, "the table", others=(run_flags, device_flags))
+    target = run_flags.target("cifar")
     table = Table1(
         (),
-        shared_flags.dataset(EXPERIMENTS["cifar"].datasets),
-        run_flags.target("cifar"),
+        shared_flags.dataset(TARGETS[target].image_shape),
+        target,
         values.preset,
         values.seed,
         values.lam,

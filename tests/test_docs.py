@@ -23,11 +23,11 @@ def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     code = "\n".join(map(textwrap.dedent, blocks))  # those of lists are indented
-    tables = [hn.metrics.MEASURES, TARGETS]
+    tables = [hn.metrics.MEASURES, TARGETS, hn.data.DATASETS]
     known = [dict(table) for table in tables]
     try:
         exec(compile(code, page.name, "exec"), {"__name__": page.stem})
-    finally:  # a page may register a measure or a target
+    finally:  # a page may register a measure, a target or a data set
         for table, entries in zip(tables, known, strict=True):
             table.clear()
             table.update(entries)

@@ -10,16 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hypernet_tf.data.errors import DataError
+from hypernet_tf.data.registry import DatasetOption, option_of
 from hypernet_tf.data.splits import Dataset, Split
 
-NAMES = ("auto", "mnist", "mnist_5k", "fashion_mnist")  # to train on: 28 x 28 x 1
-# To train on: 32 x 32 x 3.
-COLOUR_NAMES = ("cifar10", "cifar100", "svhn_cropped", "cifar10_jpeg")
-TEST_NAMES = ("glyphs", "notmnist")  # test images only
 FEWEST_VALIDATION_IMAGES = 500  # that stay where training takes some of them
-
-_NUM_CLASSES = dict.fromkeys(NAMES + COLOUR_NAMES + TEST_NAMES, 10) | {"cifar100": 100}
-_TITLES = {"cifar10_jpeg": "CIFAR-10 (JPEG)"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +27,7 @@ class Selection:
     `mnist:0-2`, and that of all classes is the name.
 
     Args:
-        name: Name of the data set, one of `NAMES`, `COLOUR_NAMES` or `TEST_NAMES`.
+        name: Name of the data set, a key of `DATASETS`, or `auto`.
         classes: Numbers of the classes, increasing; () for all.
         num_train: Number of training images; None for all.
 
@@ -79,8 +73,7 @@ class Selection:
             DataError: The name or a class is unknown, or the text has another form.
         """
         name, colon, part = text.partition(":")
-        if name not in _NUM_CLASSES:
-            raise DataError(f"Unknown data set {name!r}: choose one of {', '.join(_NUM_CLASSES)}.")
+        option = option_of(name)
         if not colon:
             return cls(name)
         if not re.fullmatch(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*", part, re.ASCII):
@@ -88,9 +81,9 @@ class Selection:
                 f"Cannot read {text!r}: give classes, as {name}:0-4 or {name}:0,3,7, or a number "
                 f"of training images, as {name}:5000."
             )
-        total = _NUM_CLASSES[name]
+        total = option.num_classes
         if part.isdigit() and int(part) >= total:
-            if name in TEST_NAMES:
+            if not option.trains:
                 raise DataError(
                     f"Cannot select training images: {name} has none. Its classes are 0 to "
                     f"{total - 1}."
@@ -111,11 +104,16 @@ class Selection:
         part = self.num_train or _ranges(self.classes)
         return f"{self.name}:{part}" if part else self.name
 
+    @property
+    def option(self) -> DatasetOption:
+        """The entry of the whole data set."""
+        return option_of(self.name)
+
     def others(self) -> Selection | None:
         """The other classes of the data set; None if all are selected."""
         if not self.classes:
             return None
-        others = set(range(_NUM_CLASSES[self.name])).difference(self.classes)
+        others = set(range(self.option.num_classes)).difference(self.classes)
         return Selection(self.name, tuple(sorted(others)))
 
     def apply(self, dataset: Dataset) -> Dataset:
@@ -177,7 +175,7 @@ def title(name: str) -> str:
         selection = Selection.parse(name)
     except DataError:
         return name
-    text = _TITLES.get(selection.name, selection.name)
+    text = selection.option.title or selection.name
     if selection.num_train:
         return f"{text}, {selection.num_train:,} training images"
     return f"{text}, classes {_ranges(selection.classes)}" if selection.classes else text

@@ -20,23 +20,6 @@ from reproduce.runs.folder import UsageError
 
 _NOISE_IMAGES = 1_000
 _MOST_SETS = 5  # which one figure can tell apart
-_OF_DIGITS = ("fashion_mnist", "notmnist", "glyphs", "noise")
-_OF_PHOTOGRAPHS = ("svhn_cropped", "glyphs", "noise")
-OOD_NAMES = {
-    "mnist": _OF_DIGITS,
-    "mnist_5k": _OF_DIGITS,
-    "fashion_mnist": ("mnist_5k", "notmnist", "glyphs", "noise"),
-    "cifar10": _OF_PHOTOGRAPHS,
-    "cifar100": _OF_PHOTOGRAPHS,
-    "svhn_cropped": ("cifar10", "glyphs", "noise"),
-    "cifar10_jpeg": _OF_PHOTOGRAPHS,
-}
-"""Data set of the training -> data sets that are out of distribution, without --ood.
-
-For networks that are trained on some of its classes, its other classes come first.
-"""
-_ORIGINALS = {"mnist_5k": "mnist", "cifar10_jpeg": "cifar10"}
-"""Data set -> data set whose images it has."""
 _REPORTED: dict[str, tuple[str, Literal["higher", "lower"]]] = {
     "auroc": ("area under ROC", "higher"),
     "aupr_out": ("average precision", "higher"),
@@ -56,11 +39,11 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
         UsageError: A name is unknown, has classes of the training or a number of training images,
             or has images that the networks cannot take; or there are too many names.
     """
-    known = (*hn.data.NAMES[1:], *hn.data.COLOUR_NAMES, *hn.data.TEST_NAMES, "noise")
+    known = (*hn.data.DATASETS, "noise")
     trained = hn.data.Selection.parse(dataset)
     if not names:
         others = trained.others()
-        return [*([str(others)] if others else ()), *OOD_NAMES[trained.name]]
+        return [*([str(others)] if others else ()), *trained.option.ood]
     selected = []
     for name in hn.data.Selection.join(names):
         if name.partition(":")[0] not in known:
@@ -81,7 +64,7 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
             raise UsageError(
                 f"--ood={name} is in distribution for networks trained on {dataset}: choose another"
             )
-        if channels == 1 and selection.name in hn.data.COLOUR_NAMES:
+        if channels == 1 and selection.option.image_shape[2] > 1:
             raise UsageError(
                 f"--ood={name} has colour images, and the networks take grey ones: choose another"
             )
@@ -93,9 +76,9 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
 
 def _share_classes(one: hn.data.Selection, other: hn.data.Selection) -> bool:
     """Whether two data sets show images of the same classes."""
-    names = [_ORIGINALS.get(name, name) for name in (one.name, other.name)]
     whole = not (one.classes and other.classes)
-    return names[0] == names[1] and (whole or bool({*one.classes} & {*other.classes}))
+    same = one.option.original == other.option.original
+    return same and (whole or bool({*one.classes} & {*other.classes}))
 
 
 def _checked(value: Sequence[str], limits: Limits) -> list[str]:
@@ -112,7 +95,7 @@ OOD = Setting(
     "ood",
     (),
     f"Up to {_MOST_SETS} data sets that are out of distribution. Default for networks trained on "
-    + "; ".join(f"{dataset}: {', '.join(names)}" for dataset, names in OOD_NAMES.items())
+    + "; ".join(f"{o.name}: {', '.join(o.ood)}" for o in hn.data.DATASETS.values() if o.trains)
     + ". For networks trained on some classes, the other classes come first. NAME:5-9 are some "
     "classes of a data set.",
     kind="list",

@@ -206,12 +206,13 @@ def config_from_flags(experiment: str) -> RunConfig:
             )
         )
     check_preset(experiment, method.name, FLAGS.preset)
+    name = target(experiment)
     config = preset(
         experiment,
         FLAGS.method,
         FLAGS.preset,
-        target=target(experiment),
-        dataset=shared_flags.dataset(EXPERIMENTS[experiment].datasets),
+        target=name,
+        dataset=shared_flags.dataset(TARGETS[name].image_shape),
         steps=FLAGS.steps,
     )
     if FLAGS["num_networks"].present and config.num_networks == 1:

@@ -7,11 +7,12 @@ from types import ModuleType
 
 from absl import flags
 
-from hypernet_tf.data import COLOUR_NAMES, NAMES, DataError, Selection, resolve
+from hypernet_tf.data import DATASETS, DataError, Selection, names_for, resolve
 from reproduce.configs.run_config import PRESETS
 from reproduce.runs.folder import UsageError
 
 FLAGS = flags.FLAGS
+_GREY, _COLOUR = (28, 28, 1), (32, 32, 3)
 LARGEST = 3e38  # of float32
 
 flags.DEFINE_float(
@@ -23,8 +24,9 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "dataset",
     "auto",
-    f"One of {', '.join(NAMES)}; for networks that take colour images also "
-    f"{', '.join(COLOUR_NAMES)}. auto is full mnist where it is prepared or can be downloaded, "
+    f"One of {', '.join(names_for(_GREY))}; for networks that take colour images also "
+    f"{', '.join(name for name in names_for(_COLOUR) if name not in names_for(_GREY))}; or one "
+    "that an --extension registers. auto is full mnist where it is prepared or can be downloaded, "
     "otherwise mnist_5k, 5,000 real digits that need no download. NAME:0-4 and NAME:0,3,7 are some "
     "of its classes, NAME:5000 are 5,000 of its training images; above their number, the others "
     "are taken from the validation images.",
@@ -64,8 +66,8 @@ flags.DEFINE_enum(
 flags.DEFINE_list(
     "extension",
     [],
-    "Modules or files, separated by commas, that register methods, targets, analyses, measures or "
-    "diversity terms; see docs/guides/your_method.md.",
+    "Modules or files, separated by commas, that register methods, targets, data sets, analyses, "
+    "measures or diversity terms; see docs/guides/your_method.md.",
 )
 flags.register_validator(
     "lam",
@@ -76,12 +78,13 @@ flags.register_validator(
 
 @flags.validator("dataset")
 def _is_known(value: str) -> bool:
-    if value.partition(":")[0] not in NAMES + COLOUR_NAMES:
-        raise flags.ValidationError(f"the data sets are {', '.join(NAMES + COLOUR_NAMES)}")
     try:
         selection = Selection.parse(value)
     except DataError as error:
         raise flags.ValidationError(str(error)) from error
+    if not selection.option.trains:
+        trains = ", ".join(["auto", *(name for name in DATASETS if DATASETS[name].trains)])
+        raise flags.ValidationError(f"{selection.name} has no training images: choose {trains}")
     if len(selection.classes) == 1:
         raise flags.ValidationError(f"a network needs at least 2 classes: {value} is one")
     return True
@@ -100,16 +103,17 @@ flags.register_validator(
 )
 
 
-def dataset(names: Sequence[str]) -> str:
+def dataset(image_shape: tuple[int, int, int]) -> str:
     """The shortest name of the data set that is asked for; says on stdout what `auto` became.
 
     Args:
-        names: Names of the data sets that the experiment takes.
+        image_shape: Shape of the images that the networks take; smaller ones are padded.
 
     Raises:
         UsageError: Another one was given.
         DataError: The folder of data sets cannot be read.
     """
+    names = names_for(image_shape)
     if Selection.parse(FLAGS.dataset).name not in names:
         raise UsageError(f"{FLAGS.dataset} does not fit the network: choose {', '.join(names)}")
     name, notice = resolve(FLAGS.dataset, FLAGS.data_dir)

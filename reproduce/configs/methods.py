@@ -218,7 +218,7 @@ def preset(
         target=target,
         dataset=dataset,
         steps=steps or row.steps,
-        augment=hn.data.Selection.parse(dataset).name in EXPERIMENTS[experiment].augmented,
+        augment=hn.data.Selection.parse(dataset).option.augment != "",
     )
 
 

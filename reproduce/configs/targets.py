@@ -21,7 +21,8 @@ class TargetOption:
         help: What it is, in the words of `--help`.
         experiment: Name of the experiment whose command trains it, on whose data sets.
         make: Function (image shape, number of classes) -> Keras model that returns logits.
-        image_shape: Shape of the images that it takes; smaller ones are padded.
+        image_shape: Shape of the images that it takes; smaller ones are padded, and grey ones
+            become colour images where it takes those.
         like: Name of the target whose presets it takes where methods have none for it; "" for the
             experiment's first target.
         hypernetwork: Arguments of the `Hypernetwork` that is published for it.
@@ -77,6 +78,24 @@ def targets_of(experiment: str) -> list[str]:
         experiment: Name of the experiment.
     """
     return [name for name, target in TARGETS.items() if target.experiment == experiment]
+
+
+def experiment_of(dataset: str) -> str:
+    """The experiment whose first target takes the images of a data set: the first such one.
+
+    Args:
+        dataset: Name of a data set for training, or of a part of it.
+
+    Raises:
+        DataError: The name is unknown, or no experiment has such images.
+    """
+    name = hn.data.Selection.parse(dataset).name
+    for experiment in EXPERIMENTS:
+        if name in hn.data.names_for(TARGETS[targets_of(experiment)[0]].image_shape):
+            return experiment
+    raise hn.data.DataError(
+        f"No experiment trains on the images of {name}: choose another data set"
+    )
 
 
 def targets_help() -> str:

@@ -69,11 +69,11 @@ def check_step(
 
 
 def augmentation(config: RunConfig) -> Callable[..., tf.Tensor] | None:
-    """What changes training images at random; a digit in a mirror is another one, or none."""
+    """What changes training images at random, as the entry of the data set says."""
     if not config.augment:
         return None
-    digits = hn.data.Selection.parse(config.dataset).name == "svhn_cropped"
-    return functools.partial(flip_and_crop, margin=config.crop_margin, flip=not digits)
+    mirrors = hn.data.Selection.parse(config.dataset).option.augment == "shift_and_mirror"
+    return functools.partial(flip_and_crop, margin=config.crop_margin, flip=mirrors)
 
 
 def run(

@@ -16,26 +16,27 @@ LEARNED_NETWORKS = 1_000
 
 
 def finished_run(folder: pathlib.Path) -> RunConfig:
-    """The configuration of a finished run, whose method is known.
+    """The configuration of a finished run, whose method, target and data set are known.
 
     Args:
         folder: Run folder.
 
     Raises:
-        RunError: There is no finished run, or its method or target is that of an
+        RunError: There is no finished run, or its method, target or data set is that of an
             extension.
     """
     config, _ = folders.finished(folder, RunConfig)
-    if config.method not in METHODS:
-        raise folders.RunError(
-            f"the run in {folder} is of the method '{config.method}', which is not known: name its "
-            "module with --extension"
-        )
-    if config.target not in TARGETS:
-        raise folders.RunError(
-            f"the run in {folder} is of the target '{config.target}', which is not known: name its "
-            "module with --extension"
-        )
+    data_set, *_ = config.dataset.partition(":")
+    for kind, name, known in (
+        ("method", config.method, METHODS),
+        ("target", config.target, TARGETS),
+        ("data set", data_set, hn.data.DATASETS),
+    ):
+        if name not in known:
+            raise folders.RunError(
+                f"the run in {folder} is of the {kind} '{name}', which is not known: name its "
+                "module with --extension"
+            )
     return config
 
 

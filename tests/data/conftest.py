@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hypernet_tf import data
-from hypernet_tf.data import originals
+from hypernet_tf.data import originals, prepared
 
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path_factory):
     """No server answers, nothing is installed, and no temporary file is left behind."""
-    monkeypatch.setattr(data, "_is_reachable", lambda url: False)
+    monkeypatch.setattr(prepared, "_is_reachable", lambda url: False)
     monkeypatch.setattr(originals, "DEBIAN_FASHION_MNIST", Path("/nowhere"))
     scratch = tmp_path_factory.mktemp("scratch")
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))

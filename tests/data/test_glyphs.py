@@ -25,7 +25,7 @@ def test_glyphs_are_test_images_only(letters):
     }
     assert letters.source.startswith("letters drawn in 22 fonts of matplotlib ")
     assert letters.classes == tuple("ABCDEFGHIJ")
-    assert "glyphs" not in data.NAMES
+    assert not data.DATASETS["glyphs"].trains
     assert letters.train.x.shape == letters.validation.x.shape == (0, 28, 28, 1)
     split = letters.test
     assert split.images.shape == (2_200, 28, 28, 1)

@@ -13,10 +13,11 @@ import pytest
 from data_cases import PARTS, data_error, listing
 
 from hypernet_tf import data
+from hypernet_tf.data import prepared
 
 
 def test_prepared_mnist_is_split_and_needs_no_server(prepared_mnist, monkeypatch):
-    monkeypatch.setattr(data, "_is_reachable", lambda url: pytest.fail("asked a server"))
+    monkeypatch.setattr(prepared, "_is_reachable", lambda url: pytest.fail("asked a server"))
     before = listing(prepared_mnist)
     dataset = data.load("mnist", str(prepared_mnist))
     assert dataset.summary() == {
@@ -40,7 +41,7 @@ def test_prepared_mnist_is_split_and_needs_no_server(prepared_mnist, monkeypatch
 
 
 def test_auto_is_mnist_where_it_is_prepared(prepared_mnist, monkeypatch):
-    monkeypatch.setattr(data, "_is_reachable", lambda url: pytest.fail("asked a server"))
+    monkeypatch.setattr(prepared, "_is_reachable", lambda url: pytest.fail("asked a server"))
     assert data.resolve("auto", prepared_mnist) == ("mnist", None)
     assert data.load("auto", prepared_mnist).name == "mnist"
 
@@ -82,7 +83,7 @@ def test_damaged_files_are_errors(harm, why, prepared_mnist, tmp_path, offline, 
 
 def test_damaged_folder_is_named_where_a_server_answers(prepared_mnist, tmp_path, monkeypatch):
     """TFDS takes a folder that exists for a prepared one, and downloads nothing."""
-    monkeypatch.setattr(data, "_is_reachable", lambda url: True)
+    monkeypatch.setattr(prepared, "_is_reachable", lambda url: True)
     shutil.copytree(prepared_mnist / "mnist", tmp_path / "mnist")
     no_info(tmp_path / "mnist" / "3.0.1")
     with data_error(tmp_path / "mnist" / "3.0.1", "cannot be read: remove it"):
@@ -102,7 +103,7 @@ def test_auto_falls_back_with_a_notice(tmp_path, offline, caplog, mnist_5k):
 
 def test_auto_is_mnist_where_a_server_answers(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(data, "_is_reachable", lambda url: asked.append(url) or True)
+    monkeypatch.setattr(prepared, "_is_reachable", lambda url: asked.append(url) or True)
     assert data.resolve("auto", tmp_path) == ("mnist", None)
     assert len(asked) == 1 and asked[0].endswith("-ubyte.gz")
 
@@ -121,7 +122,7 @@ def test_without_network_the_answer_comes_soon(tmp_path):
     """The real probe, under 10 s."""
     import tensorflow_datasets as tfds
 
-    if data._is_reachable(next(iter(tfds.builder_cls("mnist").url_infos))):
+    if prepared._is_reachable(next(iter(tfds.builder_cls("mnist").url_infos))):
         pytest.skip("this machine has a network")
     start = time.monotonic()
     with data_error("mnist is neither prepared"):
@@ -132,10 +133,10 @@ def test_without_network_the_answer_comes_soon(tmp_path):
 
 def test_probe_does_not_wait_for_a_name_server(monkeypatch):
     release = threading.Event()
-    monkeypatch.setattr(data, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(prepared, "PROBE_SECONDS", 0.2)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: release.wait(30) and [])
     start = time.monotonic()
-    reachable = data._is_reachable("http://server.invalid/file")
+    reachable = prepared._is_reachable("http://server.invalid/file")
     seconds = time.monotonic() - start
     release.set()
     assert not reachable
@@ -157,7 +158,7 @@ def test_probe_needs_an_answer_that_has_the_file(status, reachable, monkeypatch)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
-            assert data._is_reachable(f"http://127.0.0.1:{server.server_port}/") is reachable
+            assert prepared._is_reachable(f"http://127.0.0.1:{server.server_port}/") is reachable
         finally:
             server.shutdown()
             thread.join()
@@ -169,7 +170,7 @@ def test_download_that_breaks_leaves_nothing(tmp_path, offline, monkeypatch, cap
     def get(self, url, **kwargs):
         raise requests.ConnectionError("the line\nis dead")
 
-    monkeypatch.setattr(data, "_is_reachable", lambda url: True)
+    monkeypatch.setattr(prepared, "_is_reachable", lambda url: True)
     monkeypatch.setattr(requests.Session, "get", get)
     with data_error("cannot prepare", tmp_path / "mnist", "the line is dead", "try again"):
         data.load("mnist", tmp_path)
@@ -184,7 +185,7 @@ def test_another_process_may_prepare_the_data(prepared_mnist, tmp_path, offline,
         shutil.copytree(prepared_mnist / "mnist", tmp_path / "mnist")
         raise OSError("Directory not empty")
 
-    monkeypatch.setattr(data, "_is_reachable", lambda url: True)
+    monkeypatch.setattr(prepared, "_is_reachable", lambda url: True)
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", overtaken)
     assert len(data.load("mnist", tmp_path).test) == 30
 
@@ -196,14 +197,14 @@ def test_an_unknown_name_is_an_error_with_all_names(name):
             ask(name)
 
 
-@pytest.mark.parametrize("name", data.NAMES + data.TEST_NAMES)
+@pytest.mark.parametrize("name", ("auto", *data.DATASETS))
 def test_every_name_except_auto_stands_for_itself(name, tmp_path, offline):
     resolved, notice = data.resolve(name, tmp_path)
     assert resolved == ("mnist_5k" if name == "auto" else name)
     assert (notice is None) == (name != "auto")
 
 
-@pytest.mark.parametrize("name", data.NAMES + data.TEST_NAMES)
+@pytest.mark.parametrize("name", ("auto", *data.DATASETS))
 def test_data_dir_must_be_a_folder(name, tmp_path, offline):
     file = tmp_path / "file"
     file.touch()

@@ -43,7 +43,7 @@ def test_notmnist_is_read_from_its_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     check(data.load("notmnist"))
     assert listing(tmp_path) == before
-    assert "notmnist" in data.TEST_NAMES and "notmnist" not in data.NAMES
+    assert not data.DATASETS["notmnist"].trains
 
 
 def test_files_of_another_folder_are_not_notmnist(tmp_path):

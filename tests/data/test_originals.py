@@ -24,7 +24,7 @@ from data_cases import (
 )
 
 from hypernet_tf import data
-from hypernet_tf.data import originals
+from hypernet_tf.data import originals, prepared
 
 
 @contextlib.contextmanager
@@ -52,7 +52,7 @@ def fashion(tmp_path_factory):
         seconds = time.monotonic() - start
         assert wanted == []
         # The recorder does record: a probe is seen.
-        assert not data._is_reachable("http://server.invalid/file")
+        assert not prepared._is_reachable("http://server.invalid/file")
         assert len(wanted) == 1
     return folder, dataset, seconds
 
@@ -105,7 +105,7 @@ def test_prepared_fashion_mnist_comes_before_idx_files(fashion, offline, tmp_pat
     folder, dataset, _ = fashion
     (tmp_path / "fashion_mnist").symlink_to(folder / "fashion_mnist")
     (tmp_path / IDX_FILES[0]).write_bytes(b"no idx file")
-    monkeypatch.setattr(data, "TFDS_SPLITS", ("train[:20]", "train[-5000:-4980]", "test[:20]"))
+    monkeypatch.setattr(prepared, "TFDS_SPLITS", ("train[:20]", "train[-5000:-4980]", "test[:20]"))
     again = data.load("fashion_mnist", tmp_path)
     for part in PARTS:
         few, all_ = getattr(again, part), getattr(dataset, part)

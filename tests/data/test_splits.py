@@ -4,8 +4,7 @@ import doctest
 
 import numpy as np
 
-from hypernet_tf import data
-from hypernet_tf.data import noise, splits
+from hypernet_tf.data import loading, noise, splits
 
 
 def test_x_is_the_fraction_of_white(mnist_5k):
@@ -17,6 +16,6 @@ def test_x_is_the_fraction_of_white(mnist_5k):
 
 
 def test_examples_of_the_docstrings():
-    results = [doctest.testmod(module) for module in (data, noise, splits)]
+    results = [doctest.testmod(module) for module in (loading, noise, splits)]
     assert [result.attempted for result in results] == [3, 2, 2]
     assert all(result.failed == 0 for result in results)

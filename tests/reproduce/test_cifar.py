@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from small_experiments import command_line, python, tiny
 
+from hypernet_tf.data import names_for
 from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce.analyses.out_of_distribution import ood_datasets, ood_names
 from reproduce.analyses.subject import Subject
 from reproduce.cli.run_flags import config_from_flags, default_folder
-from reproduce.configs import EXPERIMENTS, RunConfig, preset
+from reproduce.configs import RunConfig, preset
 from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import UsageError
@@ -144,7 +145,7 @@ def test_images_out_of_distribution_have_the_shape_of_the_images():
     datasets, _ = ood_datasets(Subject(None, dataset, settings))
     for name in ("mnist_5k", "noise"):
         assert datasets[name].test.images.shape[1:] == (32, 32, 3)
-    for name in EXPERIMENTS["cifar"].datasets[1:]:
+    for name in names_for((32, 32, 3))[1:]:
         assert "noise" in ood_names((), name)
 
 

@@ -10,7 +10,7 @@ from small_experiments import tiny
 import hypernet_tf as hn
 from hypernet_tf.metrics import SCORES, ood_metrics
 from reproduce.analyses import ANALYSES
-from reproduce.analyses.out_of_distribution import OOD_NAMES, ood_names
+from reproduce.analyses.out_of_distribution import ood_names
 from reproduce.runs import experiment
 from reproduce.runs.folder import UsageError
 
@@ -101,17 +101,18 @@ def test_data_sets_that_do_not_fit_are_one_line(names, dataset, channels, words)
 
 
 def test_other_classes_are_out_of_distribution():
-    rest = list(OOD_NAMES["mnist_5k"])
+    rest = ["fashion_mnist", "notmnist", "glyphs", "noise"]
     assert ood_names([], "mnist_5k:0-4", 1) == ["mnist_5k:5-9", *rest]
     assert ood_names([], "mnist_5k:1000", 1) == rest
     given = ["mnist:5", "6", "7", "9", "noise", "glyphs:0", "3-4"]  # a flag divided at commas
     assert ood_names(given, "mnist:0-4", 1) == ["mnist:5-7,9", "noise", "glyphs:0,3-4"]
 
 
-def test_every_data_set_has_default_ones():
-    for dataset, names in OOD_NAMES.items():
-        channels = 3 if dataset in hn.data.COLOUR_NAMES else 1
-        assert ood_names([], dataset, channels) == list(names)
+def test_the_default_ones_of_every_data_set_fit_it():
+    for name in hn.data.names_for((32, 32, 3))[1:]:
+        option = hn.data.DATASETS[name]
+        names = ood_names([], name, option.image_shape[2])
+        assert names == list(option.ood) == ood_names(names, name, option.image_shape[2])
 
 
 def test_they_are_checked_before_anything_is_trained(tmp_path):

@@ -34,15 +34,15 @@ class TestSharedFlags:
     def test_auto_says_which_data_set_it_became(self, monkeypatch, capsys):
         monkeypatch.setattr(shared_flags, "resolve", lambda name, folder: ("mnist_5k", "a notice"))
         with command_line():
-            assert shared_flags.dataset(("auto", "mnist_5k")) == "mnist_5k"
+            assert shared_flags.dataset((28, 28, 1)) == "mnist_5k"
         assert capsys.readouterr().out == "a notice\n"
 
     def test_a_data_set_that_does_not_fit(self):
         with (
             command_line("--dataset=cifar10"),
-            pytest.raises(UsageError, match="cifar10 does not fit the network: choose mnist"),
+            pytest.raises(UsageError, match="cifar10 does not fit the network: choose auto, mnist"),
         ):
-            shared_flags.dataset(("mnist",))
+            shared_flags.dataset((28, 28, 1))
 
     @pytest.mark.parametrize(
         ("value", "name"),
@@ -54,19 +54,17 @@ class TestSharedFlags:
     )
     def test_part_of_a_data_set(self, value, name):
         with command_line(f"--dataset={value}"):
-            assert shared_flags.dataset(("mnist_5k",)) == name
-            with pytest.raises(UsageError, match="does not fit the network: choose mnist"):
-                shared_flags.dataset(("mnist",))
+            assert shared_flags.dataset((32, 32, 3)) == name
 
     @pytest.mark.parametrize(
         ("value", "words"),
         [
-            ("cats:0-4", "the data sets are auto, mnist"),
+            ("cats:0-4", "Unknown data set 'cats': choose one of auto, mnist"),
             ("mnist:0-12", "Unknown classes '0-12' of mnist: its classes are 0 to 9"),
             ("mnist:x", "Cannot read 'mnist:x'"),
             ("mnist:7", "a network needs at least 2 classes"),
-            ("notmnist", "the data sets are auto, mnist"),
-            ("glyphs:0-4", "the data sets are auto, mnist"),
+            ("notmnist", "notmnist has no training images: choose auto, mnist, mnist_5k"),
+            ("glyphs:0-4", "glyphs has no training images: choose auto, mnist, mnist_5k"),
         ],
     )
     def test_a_data_set_that_networks_cannot_be_trained_on(self, value, words):

@@ -9,7 +9,6 @@ import pytest
 import hypernet_tf as hn
 from reproduce import table1
 from reproduce.configs import (
-    EXPERIMENTS,
     METHODS,
     TARGETS,
     RunConfig,
@@ -130,8 +129,8 @@ class TestPresets:
         row = preset("cifar", "sgd", "quick", dataset="mnist_5k", steps=7)
         assert (row.dataset, row.steps, row.augment) == ("mnist_5k", 7, False)
         assert row.decay_per_step**7 == pytest.approx(0.01)  # the rate follows the steps
-        for name in EXPERIMENTS["cifar"].datasets:
-            colour = name in hn.data.COLOUR_NAMES
+        for name in hn.data.names_for((32, 32, 3)):
+            colour = name not in hn.data.names_for((28, 28, 1))
             for part in ("", ":0-4", ":5000"):
                 assert preset("cifar", "sgd", "quick", dataset=name + part).augment == colour
         assert not preset("mnist", "sgd", "quick").augment

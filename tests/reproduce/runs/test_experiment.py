@@ -20,7 +20,7 @@ from hypernet_tf.training.augmentation import flip_and_crop
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 from reproduce.analyses import ANALYSES
-from reproduce.configs import EXPERIMENTS, METHODS, preset
+from reproduce.configs import METHODS, preset
 from reproduce.configs.methods import DIVERSITY, build_sampler
 from reproduce.reports import run_page
 from reproduce.runs import experiment
@@ -257,12 +257,12 @@ def test_colour_images_are_shifted_and_all_but_digits_mirrored(monkeypatch, tmp_
     monkeypatch.setattr(experiment, "train", lambda *_, **given: options.append(given))
     dataset = experiment.load(tiny("sgd", "cifar"), None)
     images = tf.random.stateless_uniform([64, 32, 32, 3], [0, 1])
-    for name in EXPERIMENTS["cifar"].datasets[1:]:
+    for name in hn.data.names_for((32, 32, 3))[1:]:
         config = preset("cifar", "sgd", "quick", dataset=f"{name}:0-4")
         experiment.trained(config, dataset, tmp_path, None)
         assert options[-1]["watch_test"]
         augment = options[-1]["augment"]
-        assert (augment is not None) == (name in hn.data.COLOUR_NAMES)
+        assert (augment is not None) == (name not in hn.data.names_for((28, 28, 1)))
         if augment is not None:
             expected = flip_and_crop(images, [2, 3], flip=name != "svhn_cropped")
             np.testing.assert_array_equal(augment(images, [2, 3]), expected)

@@ -166,10 +166,13 @@ def test_networks_that_are_equal_cannot_be_matched(small_run, monkeypatch, tmp_p
     assert not (tmp_path / "noise" / "metrics.json").exists()
 
 
-def test_a_run_of_an_unknown_method_asks_for_its_module(small_run, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "kind"), [("method", "method"), ("target", "target"), ("dataset", "data set")]
+)
+def test_a_run_of_what_is_not_known_asks_for_its_module(key, kind, small_run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(small_run, folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"method": "jitter"}))
-    with pytest.raises(RunError, match=r"of the method 'jitter', which is not known: name its mod"):
+    (folder / "config.json").write_text(json.dumps(config | {key: "jitter"}))
+    with pytest.raises(RunError, match=rf"{kind} 'jitter', which is not known: name its mod"):
         finished_run(folder)
