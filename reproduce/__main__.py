@@ -25,7 +25,7 @@ COMMANDS = (
     Command(
         "mnist",
         "trains one sampler for the MNIST target; figures, metrics.json, report.html",
-        "40 minutes; 2 minutes with --preset=quick",
+        "40 minutes for the hypernetwork, hours for some methods; 2 minutes with --preset=quick",
     ),
     Command(
         "cifar",

@@ -1,4 +1,4 @@
-"""LeNet and ResNet-32 on small colour images: weights of deeper networks, generated.
+"""LeNet and ResNet-32 on small colour images: train a sampler of their weights, and evaluate it.
 
 Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019) for LeNet (62,006 weights) or ResNet-32
 (465,290), or another sampler of weights, and writes a run folder as `reproduce.mnist` does.

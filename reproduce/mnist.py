@@ -1,4 +1,4 @@
-"""The MNIST experiments: networks whose 20,018 weights are generated, and everything asked of them.
+"""The MNIST experiments: train a sampler of networks with 20,018 weights, evaluate, analyse them.
 
 Trains the hypernetwork of Deutsch, Nijkamp, Yang (2019), or another sampler of weights, evaluates
 an ensemble of its networks on the test images and writes a run folder with figures (and the numbers

@@ -53,9 +53,9 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "match",
     None,
-    "For --method=noise, noise_by_layer and apd: the folder of a finished run. The noise is as "
-    "strong as it takes for networks to be as far from their nearest neighbours as the networks of "
-    "that run; apd learns the distribution of these networks.",
+    "For --method=noise, noise_by_layer and apd: the folder of a finished run. The noise is scaled "
+    "until networks are as far from their nearest neighbours as those of that run; apd learns the "
+    "distribution of that run's networks.",
 )
 flags.DEFINE_float(
     "learning_rate",

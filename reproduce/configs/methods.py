@@ -302,7 +302,7 @@ def register_diversity(option: DiversityOption) -> DiversityOption:
 def diversity_help() -> str:
     """The help of `--diversity`: all diversities and what they are."""
     options = "; ".join(f"{name}: {option.help}" for name, option in DIVERSITY.items())
-    return f"For --method=hypernetwork and mixture: what networks are to differ in. {options}."
+    return f"For --method=hypernetwork and mixture: the diversity term. {options}."
 
 
 # Entropy of the outputs costs accuracy directly, entropy of the weights only where the outputs
@@ -324,7 +324,7 @@ register_diversity(
         lambda: [hn.diversity.NegativeOutputEntropy()],
     )
 )
-register_diversity(DiversityOption("none", "no term; the networks may become one", None, list))
+register_diversity(DiversityOption("none", "no diversity term; the networks may collapse to one", None, list))
 
 
 def lam_of(config: RunConfig, diversity: str) -> float:
