@@ -20,8 +20,8 @@ import numpy as np
 
 from hypernet_tf.data.originals import DEBIAN_FASHION_MNIST
 from reproduce.configs import preset
-from reproduce.runs import experiment
 from reproduce.runs import folder as folders
+from reproduce.studies import experiment
 
 STEPS = (2_000, 4_000)
 PUBLISHED = {2_000: (85.3, 87.4), 4_000: (87.2, 88.7)}

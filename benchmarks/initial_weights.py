@@ -16,7 +16,7 @@ import tensorflow as tf
 import hypernet_tf as hn
 from hypernet_tf.training.stream import batches
 from reproduce.configs import TARGETS, build_sampler, preset
-from reproduce.runs.experiment import load
+from reproduce.studies.experiment import load
 
 
 def main():

@@ -17,8 +17,8 @@ from hypernet_tf.ensembles.evaluation import evaluate
 from hypernet_tf.ensembles.examples import Chunk
 from hypernet_tf.metrics import MEASURES
 from reproduce.reports.tables import markdown_table
-from reproduce.runs import experiment
 from reproduce.runs.match import finished_run, finished_sampler
+from reproduce.studies import experiment
 
 KEYS = (
     "member_accuracy",

@@ -45,8 +45,8 @@ def measure(size: Size) -> tuple[float, float]:
     """
     from benchmarks.step_time import configure
     from reproduce.configs import build_sampler
-    from reproduce.runs.experiment import load
     from reproduce.runs.memory import peak_memory
+    from reproduce.studies.experiment import load
 
     config = configure(size.target, "hypernetwork", "paper")
     sampler = build_sampler(config, 55_000)

@@ -20,7 +20,7 @@ from benchmarks.step_time import configure, step_of
 from hypernet_tf.diversity import StepRecord
 from hypernet_tf.samplers.base import WeightSampler
 from reproduce.configs import METHODS, TARGETS, RunConfig, build_sampler
-from reproduce.runs.experiment import load
+from reproduce.studies.experiment import load
 
 # HyperGAN's term needs codes, and APD networks to learn.
 METHODS_OF_PARTS = [name for name in METHODS if name not in ("hypergan", "apd")]

@@ -53,7 +53,7 @@ def measure_evaluation(target: str, networks: int, images: int, rounds: int) -> 
     import hypernet_tf as hn
     from benchmarks.step_time import configure
     from reproduce.configs import TARGETS, build_sampler
-    from reproduce.runs.experiment import load
+    from reproduce.studies.experiment import load
 
     config = configure(target, "hypernetwork", "paper")
     x = load(config, None).train.x[:images]

@@ -32,7 +32,7 @@ from hypernet_tf.diversity import StepRecord
 from reproduce.configs import METHODS, TARGETS, RunConfig, build_sampler, preset
 from reproduce.configs.methods import presets_of
 from reproduce.runs import memory
-from reproduce.runs.experiment import load
+from reproduce.studies.experiment import load
 
 # APD needs networks to learn.
 TRAINED_ALONE = [name for name, method in METHODS.items() if not method.learns_match]

@@ -22,7 +22,7 @@ from hypernet_tf.training.callbacks import Validation
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 from reproduce.configs import preset
-from reproduce.runs.experiment import trained
+from reproduce.studies.experiment import trained
 
 
 def main():

@@ -50,10 +50,9 @@ from reproduce.cli import (
 )
 from reproduce.configs import METHODS, TARGETS, RunConfig, preset
 from reproduce.configs.methods import methods_of, presets_of
-from reproduce.runs import experiment
 from reproduce.runs.command import DivergedError
 from reproduce.runs.folder import RunError, UsageError, folder_name
-from reproduce.studies import tuning, workers
+from reproduce.studies import experiment, tuning, workers
 from reproduce.studies.correlation import spearman
 from reproduce.studies.study import (
     Column,

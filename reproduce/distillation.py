@@ -29,10 +29,10 @@ import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
 from reproduce.reports.tables import markdown_table
-from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import UsageError
 from reproduce.runs.match import finished_run, finished_sampler
+from reproduce.studies import experiment
 
 # Of the flags of runs only these mean something here.
 SHARED_FLAGS = ("data_dir", "run_dir", "num_networks", "learning_rate", "seed", "extension")

@@ -56,11 +56,10 @@ from hypernet_tf.training.tuning import objective as tuner_objective
 from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, trials_flag
 from reproduce.configs import METHODS, TARGETS, RunConfig, preset
-from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.command import command_line
 from reproduce.runs.folder import RunError, UsageError
-from reproduce.studies import trials, workers
+from reproduce.studies import experiment, trials, workers
 from reproduce.studies.study import (
     Column,
     Numbers,

@@ -70,6 +70,26 @@ def test_imports_point_one_way(path):
             assert ORDER.index(own) <= ORDER.index(other), f"{own} imports {name}"
 
 
+# The parts of `reproduce`, each of which may import those after it; commands, the modules beside
+# them, may import all.
+PARTS_OF_REPRODUCE = ("cli", "studies", "reports", "analyses", "runs", "configs")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if part(path) == "reproduce"],
+    ids=lambda p: "/".join(p.parts[-2:]),
+)
+def test_imports_of_the_commands_point_one_way(path):
+    order, own = PARTS_OF_REPRODUCE, path.relative_to(PACKAGES[1]).parts[0]
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "reproduce":
+            other = rest.split(".")[0]
+            assert other in order, f"{own} imports the command {name}"
+            assert own not in order or order.index(own) <= order.index(other), name
+
+
 def test_the_package_needs_no_flags_and_no_pytest():
     for path in FILES:
         if part(path) != "reproduce":

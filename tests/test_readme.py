@@ -12,8 +12,8 @@ from small_experiments import SmallStudy, command_line, python
 
 from reproduce import compare
 from reproduce.configs import METHODS, extensions
-from reproduce.runs import experiment
 from reproduce.runs.match import finished_sampler
+from reproduce.studies import experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"

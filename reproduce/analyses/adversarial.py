@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from hypernet_tf import plots
 from hypernet_tf.analysis.attacks import NothingToAttackError, adversarial_success
-from reproduce.analyses.base import Analysis, Findings, Limits, Setting, count, percent
+from reproduce.analyses.base import Analysis, Findings, Limits, Row, Setting, count, percent
 from reproduce.analyses.subject import Subject
-from reproduce.reports.tables import Row
 
 SEED = 100_000  # and above: each attacked image takes new networks
 _REPORTED_SIZES = (8, 16, 32)

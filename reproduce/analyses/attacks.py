@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from hypernet_tf import plots
 from hypernet_tf.analysis import NothingToAttackError, attack_detection
 from hypernet_tf.metrics import SCORES
-from reproduce.analyses.base import Analysis, Drawing, Findings, Setting, count, percent
+from reproduce.analyses.base import Analysis, Drawing, Findings, Row, Setting, count, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
-from reproduce.reports.tables import Row
 from reproduce.runs.folder import UsageError
 
 SEED = 1_000_000  # and above: networks that are sampled anew in each step

@@ -6,8 +6,7 @@ Example:
     >>> import numpy as np
     >>> from hypernet_tf import plots
     >>> from hypernet_tf.metrics import Measure
-    >>> from reproduce.analyses.base import Analysis, Findings, Setting
-    >>> from reproduce.reports.tables import Row
+    >>> from reproduce.analyses.base import Analysis, Findings, Row, Setting
     >>> COUNT = Setting("norm_networks", 100, "Number of networks whose norm is taken.")
     >>> class Norms(Analysis):
     ...     name = "norms"
@@ -44,7 +43,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hypernet_tf.metrics import Measure
-from reproduce.reports.tables import Row
 
 if TYPE_CHECKING:
     from reproduce.analyses.subject import Subject
@@ -112,6 +110,18 @@ class Setting:
     resolve: Callable[[Any, Limits], Any] = _unchanged
     basic: Any = None
     load: Callable[[Any, str | None], Any] | None = None
+
+
+class Row(NamedTuple):
+    """A number of a run.
+
+    Attributes:
+        measure: What the number is; its key is unique among the rows of a run.
+        value: The number as it is stored (fractions, nats); None where it is not defined.
+    """
+
+    measure: Measure
+    value: float | None
 
 
 class Findings(NamedTuple):

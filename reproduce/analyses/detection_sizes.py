@@ -13,11 +13,10 @@ from hypernet_tf import plots
 from hypernet_tf.analysis import projected_gradient
 from hypernet_tf.metrics import SCORES, ood_metrics
 from reproduce.analyses import attacks
-from reproduce.analyses.base import Analysis, Findings, count, percent
+from reproduce.analyses.base import Analysis, Findings, Row, count, percent
 from reproduce.analyses.ensemble_sizes import SIZES
 from reproduce.analyses.out_of_distribution import IMAGES, OOD, ood_datasets
 from reproduce.analyses.subject import Subject
-from reproduce.reports.tables import Row
 
 SEED = 10_007
 _SCORES = ("entropy", "mutual_information")

@@ -15,9 +15,8 @@ from hypernet_tf.metrics import (
     mean_log_probabilities,
     negative_log_likelihood,
 )
-from reproduce.analyses.base import Analysis, Findings, Limits, Setting, percent
+from reproduce.analyses.base import Analysis, Findings, Limits, Row, Setting, percent
 from reproduce.analyses.subject import Subject
-from reproduce.reports.tables import Row
 from reproduce.runs.folder import UsageError
 
 SEED = 10_006

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES, Measure
-from reproduce.analyses.base import Analysis, Findings, count, percent
+from reproduce.analyses.base import Analysis, Findings, Row, count, percent
 from reproduce.analyses.subject import ENSEMBLES, NUM_NETWORKS, Subject
-from reproduce.reports.tables import Row
 
 _KINDS = ("majority_vote", "mean_probability", "most_confident")
 """Ways in which an ensemble chooses a class."""

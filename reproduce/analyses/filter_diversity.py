@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from hypernet_tf import plots
 from hypernet_tf.analysis.filters import filter_diversity
 from hypernet_tf.metrics import Measure
-from reproduce.analyses.base import Analysis, Findings
+from reproduce.analyses.base import Analysis, Findings, Row
 from reproduce.analyses.subject import Subject
-from reproduce.reports.tables import Row
 
 SEED = 10_004
 _MOST_NETWORKS = 200

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import SCORES, ood_metrics, roc_curve
-from reproduce.analyses.base import Analysis, Findings, Limits, Setting, count, percent
+from reproduce.analyses.base import Analysis, Findings, Limits, Row, Setting, count, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.analyses.uncertainty import curve_arrays, curves_of
-from reproduce.reports.tables import Row
 from reproduce.runs.folder import UsageError
 
 _NOISE_IMAGES = 1_000

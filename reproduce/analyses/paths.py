@@ -12,9 +12,8 @@ import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.analysis.paths import direct_path, interpolated_path
 from hypernet_tf.samplers.latent import LatentSampler
-from reproduce.analyses.base import Analysis, Findings, Limits, Setting, count, percent
+from reproduce.analyses.base import Analysis, Findings, Limits, Row, Setting, count, percent
 from reproduce.analyses.subject import Subject
-from reproduce.reports.tables import Row
 
 SEED = 10_003
 

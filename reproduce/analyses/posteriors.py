@@ -13,9 +13,8 @@ from hypernet_tf import plots
 from hypernet_tf.analysis.posteriors import single_weights
 from hypernet_tf.metrics import MEASURES
 from hypernet_tf.samplers.base import NORM_NETWORKS
-from reproduce.analyses.base import Analysis, Findings, Setting, at_most_available, count
+from reproduce.analyses.base import Analysis, Findings, Row, Setting, at_most_available, count
 from reproduce.analyses.subject import Subject
-from reproduce.reports.tables import Row
 
 SEED = 10_005
 _WEIGHTS_PER_LAYER = 3

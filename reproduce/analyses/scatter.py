@@ -12,9 +12,16 @@ from tqdm import tqdm
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.analysis.pca import principal_components, weight_views
-from reproduce.analyses.base import Analysis, Findings, Setting, at_most_available, count, percent
+from reproduce.analyses.base import (
+    Analysis,
+    Findings,
+    Row,
+    Setting,
+    at_most_available,
+    count,
+    percent,
+)
 from reproduce.analyses.subject import Subject
-from reproduce.reports.tables import Row
 
 SEED = 10_002
 _COLOUR_IMAGES = 1_000

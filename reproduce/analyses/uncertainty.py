@@ -23,9 +23,8 @@ from hypernet_tf.metrics import (
     risk_coverage,
     similarity,
 )
-from reproduce.analyses.base import Analysis, Findings, count, percent
+from reproduce.analyses.base import Analysis, Findings, Row, count, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
-from reproduce.reports.tables import Row
 
 # Networks are compared in pairs on the first test images only: the time grows with N².
 _PAIR_IMAGES = 1_000

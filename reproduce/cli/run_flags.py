@@ -26,9 +26,9 @@ from reproduce.configs.methods import (
 from reproduce.configs.run_config import TRAINING_SETTINGS
 from reproduce.configs.targets import TARGETS, targets_help, targets_of
 from reproduce.runs import folder as folders
-from reproduce.runs.experiment import run
 from reproduce.runs.folder import UsageError
 from reproduce.runs.match import finished_run
+from reproduce.studies.experiment import run
 
 FLAGS = flags.FLAGS
 

@@ -19,7 +19,8 @@ flags.DEFINE_float(
     "lam",
     None,
     "Balance of accuracy and diversity: the loss is lam * accuracy loss - entropy. A larger lam "
-    "usually makes the networks more accurate, and more alike. Default: the preset's, or the diversity's.",
+    "usually makes the networks more accurate, and more alike. Default: the preset's, or that of "
+    "the diversity.",
 )
 flags.DEFINE_string(
     "dataset",

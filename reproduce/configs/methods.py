@@ -324,7 +324,9 @@ register_diversity(
         lambda: [hn.diversity.NegativeOutputEntropy()],
     )
 )
-register_diversity(DiversityOption("none", "no diversity term; the networks may collapse to one", None, list))
+register_diversity(
+    DiversityOption("none", "no diversity term; the networks may collapse to one", None, list)
+)
 
 
 def lam_of(config: RunConfig, diversity: str) -> float:

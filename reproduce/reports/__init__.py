@@ -1,1 +1,1 @@
-"""Tables and pages."""
+"""What a run says of itself: numbers, tables and pages."""

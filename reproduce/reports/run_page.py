@@ -13,10 +13,10 @@ import hypernet_tf as hn
 from hypernet_tf.metrics import MEASURES, Measure
 from hypernet_tf.metrics.measures import main_measures
 from reproduce.analyses import ANALYSES
-from reproduce.analyses.base import Analysis
+from reproduce.analyses.base import Analysis, Row
 from reproduce.configs import published
 from reproduce.reports import page as pages
-from reproduce.reports.tables import Row, html_table
+from reproduce.reports.tables import html_table
 from reproduce.runs.folder import RunError
 
 GROUPS = ("run", "networks", "ensemble", "diversity", "seconds")

@@ -1,24 +1,9 @@
-"""The one writer of tables, in Markdown and in HTML, and the rows that analyses report."""
+"""The one writer of tables, in Markdown and in HTML."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import NamedTuple
-
-from hypernet_tf.metrics import Measure
-
-
-class Row(NamedTuple):
-    """A number of a run.
-
-    Attributes:
-        measure: What the number is; its key is unique among the rows of a run.
-        value: The number as it is stored (fractions, nats); None where it is not defined.
-    """
-
-    measure: Measure
-    value: float | None
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,1 +1,1 @@
-"""One run: its folder, its training, its evaluation."""
+"""The folder of a run, and a run as a command line."""

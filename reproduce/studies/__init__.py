@@ -1,1 +1,1 @@
-"""Studies of several runs."""
+"""A run from training to analyses, and studies of several runs."""

@@ -21,15 +21,15 @@ import numpy as np
 
 from hypernet_tf.metrics import Measure
 from hypernet_tf.metrics.measures import main_measures
-from reproduce.analyses import ANALYSES, Drawing, Limits, perform
+from reproduce.analyses import ANALYSES, Drawing, Limits, Row, perform
 from reproduce.configs import METHODS, TARGETS, RunConfig
 from reproduce.reports import page as pages
 from reproduce.reports import run_page
-from reproduce.reports.tables import Row, html_table, markdown_table
-from reproduce.runs import experiment
+from reproduce.reports.summary import missing_measures
+from reproduce.reports.tables import html_table, markdown_table
 from reproduce.runs import folder as folders
 from reproduce.runs.command import DivergedError, command_line, run_child
-from reproduce.runs.summary import missing_measures
+from reproduce.studies import experiment
 
 
 class StudyRun(NamedTuple):

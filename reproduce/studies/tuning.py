@@ -13,10 +13,9 @@ from scipy.stats import qmc
 
 import hypernet_tf as hn
 from reproduce.configs import METHODS, RunConfig
-from reproduce.runs import experiment
 from reproduce.runs.command import DivergedError
 from reproduce.runs.folder import folder_name
-from reproduce.studies import trials
+from reproduce.studies import experiment, trials
 from reproduce.studies.study import Progress
 
 OBJECTIVE = "negative_log_likelihood"

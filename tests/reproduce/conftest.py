@@ -40,7 +40,7 @@ def as_bent(monkeypatch):
     """Training goes on with the sampler of `bent_run`."""
     import analysed_runs
 
-    from reproduce.runs import experiment
+    from reproduce.studies import experiment
 
     monkeypatch.setattr(experiment, "build_sampler", analysed_runs.bent)
     monkeypatch.setattr(experiment, "check_step", lambda *_: None)  # its networks share images
@@ -51,7 +51,7 @@ def bent_run(once, with_few_digits, undrawn):
     """The folder of a finished run of a sampler for which no analysis was written."""
     import analysed_runs
 
-    from reproduce.runs import experiment
+    from reproduce.studies import experiment
 
     def make(folder):
         not_drawn = {"accuracy_histogram", "training_curves"}
@@ -68,7 +68,7 @@ def analyse(bent_run, tmp_path_factory, with_few_digits, undrawn):
     """A function that analyses a copy of `bent_run`: names -> folder, contents of metrics.json."""
     import analysed_runs
 
-    from reproduce.runs import experiment
+    from reproduce.studies import experiment
 
     def function(*names, not_drawn=(), **settings):
         folder = shutil.copytree(bent_run, tmp_path_factory.mktemp("runs") / "analysed")
@@ -99,8 +99,8 @@ def single(once, with_few_digits, undrawn):
     import analysed_runs
 
     from reproduce.configs import preset
-    from reproduce.runs import experiment
     from reproduce.runs import folder as folders
+    from reproduce.studies import experiment
 
     config = dataclasses.replace(
         preset("mnist", "sgd", "quick"),
@@ -122,7 +122,7 @@ def single(once, with_few_digits, undrawn):
 @pytest.fixture(scope="session")
 def tiny_run(once, with_few_digits, undrawn):
     """A function config -> folder of its finished run, which is run once and not drawn."""
-    from reproduce.runs import experiment
+    from reproduce.studies import experiment
 
     def function(config):
         def make(folder):

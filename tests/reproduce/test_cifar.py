@@ -13,10 +13,10 @@ from reproduce.analyses.out_of_distribution import ood_datasets, ood_names
 from reproduce.analyses.subject import Subject
 from reproduce.cli.run_flags import config_from_flags, default_folder
 from reproduce.configs import RunConfig, preset
-from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import UsageError
 from reproduce.runs.match import finished_sampler
+from reproduce.studies import experiment
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

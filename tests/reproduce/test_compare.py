@@ -25,13 +25,12 @@ from reproduce.analyses import ANALYSES
 from reproduce.cli.run_flags import config_from_flags
 from reproduce.compare import Comparison
 from reproduce.configs.methods import METHODS, methods_of
-from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.command import DivergedError
 from reproduce.runs.command import command_line as run_command_line
 from reproduce.runs.folder import RunError, UsageError
+from reproduce.studies import experiment, tuning
 from reproduce.studies import study as studies
-from reproduce.studies import tuning
 from reproduce.studies.study import Number
 from reproduce.studies.tuning import Tuning
 

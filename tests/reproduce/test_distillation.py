@@ -11,10 +11,10 @@ from small_experiments import command_line, modification_times, tiny
 import hypernet_tf as hn
 from reproduce import distillation
 from reproduce.configs import RunConfig
-from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError
 from reproduce.runs.match import finished_sampler
+from reproduce.studies import experiment
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -12,7 +12,7 @@ import pytest
 from small_experiments import TINY, command_line, modification_times, python
 
 from reproduce import sweep
-from reproduce.reports.tables import Row
+from reproduce.analyses import Row
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, UsageError
 from reproduce.studies import workers

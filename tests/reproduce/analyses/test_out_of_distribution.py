@@ -11,8 +11,8 @@ import hypernet_tf as hn
 from hypernet_tf.metrics import SCORES, ood_metrics
 from reproduce.analyses import ANALYSES
 from reproduce.analyses.out_of_distribution import ood_names
-from reproduce.runs import experiment
 from reproduce.runs.folder import UsageError
+from reproduce.studies import experiment
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -13,9 +13,9 @@ from reproduce import report
 from reproduce.analyses import ANALYSES, perform
 from reproduce.analyses.base import Findings
 from reproduce.configs import RunConfig
-from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, UsageError
+from reproduce.studies import experiment
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

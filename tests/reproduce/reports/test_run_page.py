@@ -131,8 +131,8 @@ def test_a_browser_shows_all_pictures_and_nothing_overflows(width, analyse, tmp_
 
 
 def test_numbers_of_other_settings_stand_in_rows_of_their_own():
+    from reproduce.analyses import Row
     from reproduce.analyses.base import percent
-    from reproduce.reports.tables import Row
 
     columns = [
         [Row(percent("misled", f"misled at eps = {size}", "lower"), value)]

@@ -12,10 +12,10 @@ import hypernet_tf as hn
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
 from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce.configs import RunConfig
-from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError
 from reproduce.runs.match import ensemble_to_match, finished_run, finished_sampler
+from reproduce.studies import experiment
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

@@ -12,10 +12,10 @@ from small_experiments import SmallStudy, modification_times, tiny_of_study
 
 from hypernet_tf.metrics import MEASURES, Measure
 from reproduce.reports import run_page
-from reproduce.runs import experiment
 from reproduce.runs import folder as folders
 from reproduce.runs.command import DIVERGED, DivergedError, run_child
 from reproduce.runs.folder import RunError, UsageError
+from reproduce.studies import experiment
 from reproduce.studies import study as studies
 from reproduce.studies.study import Column, Number
 

@@ -77,7 +77,7 @@ import hypernet_tf as hn
 from reproduce import sweep
 from reproduce.cli import command
 from reproduce.configs import METHODS
-from reproduce.runs import experiment
+from reproduce.studies import experiment
 real = hn.data.load
 @functools.cache
 def load(name, data_dir=None):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reproduce.runs.summary import late_gain
+from reproduce.reports.summary import late_gain
 
 
 def history(*accuracies):

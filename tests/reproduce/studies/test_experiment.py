@@ -23,9 +23,9 @@ from reproduce.analyses import ANALYSES
 from reproduce.configs import METHODS, preset
 from reproduce.configs.methods import DIVERSITY, build_sampler
 from reproduce.reports import run_page
-from reproduce.runs import experiment
 from reproduce.runs.folder import RunError, UsageError
 from reproduce.runs.match import finished_sampler
+from reproduce.studies import experiment
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 

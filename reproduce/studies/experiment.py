@@ -23,15 +23,15 @@ from reproduce.analyses import ANALYSES, Limits, perform
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, build_sampler
 from reproduce.reports import history, run_page
-from reproduce.runs import folder as folders
-from reproduce.runs.match import ensemble_to_match, finished_sampler, match
-from reproduce.runs.memory import peak_memory, reset_peak_memory
-from reproduce.runs.summary import (
+from reproduce.reports.summary import (
     add_missing_measures,
     missing_measures,
     seconds_to_sample,
     summarise,
 )
+from reproduce.runs import folder as folders
+from reproduce.runs.match import ensemble_to_match, finished_sampler, match
+from reproduce.runs.memory import peak_memory, reset_peak_memory
 
 
 def load(config: RunConfig, data_dir: str | None) -> hn.data.Dataset:
