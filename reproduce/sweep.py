@@ -55,6 +55,7 @@ from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.tuning import objective as tuner_objective
 from reproduce.analyses import Drawing
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags, trials_flag
+from reproduce.cli.shared_flags import LARGEST, SMALLEST
 from reproduce.configs import METHODS, TARGETS, RunConfig, preset
 from reproduce.runs import folder as folders
 from reproduce.runs.command import command_line
@@ -319,7 +320,7 @@ def from_flags() -> Sweep:
         lams = _lams(values.lams)
         return Sweep(_config(), lams=lams, **chosen)
     low, high = (trials.rounded(values[name].value) for name in ("lam_min", "lam_max"))
-    if not 0 < low < high < math.inf:
+    if not SMALLEST <= low < high < LARGEST:
         raise UsageError(f"--lam_min and --lam_max are 0 < min < max, not {low:g}, {high:g}")
     if values.trials == 0:
         raise UsageError("--trials=0 searches nothing: give at least 1")
@@ -343,8 +344,8 @@ def _lams(texts: list[str]) -> tuple[float, ...]:
         lams = [trials.rounded(float(text)) for text in texts]
     except ValueError as error:
         raise UsageError(f"--lams are numbers, separated by commas: {error}") from error
-    if not lams or not all(0 < lam < math.inf for lam in lams):
-        raise UsageError("--lams are finite numbers above 0, at least one")
+    if not lams or not all(SMALLEST <= lam < LARGEST for lam in lams):
+        raise UsageError(f"--lams are numbers from {SMALLEST:g} to {LARGEST:g}, at least one")
     if len(set(lams)) < len(lams):
         raise UsageError("--lams names a lam twice (six digits of each count)")
     return tuple(lams)

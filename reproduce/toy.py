@@ -274,9 +274,12 @@ def run(config: Config, folder: pathlib.Path) -> dict:
     Raises:
         RunError: The folder cannot be used.
     """
-    if folders.check(folder, config) == config.steps:
+    if folders.check(folder, config) == config.steps and (folder / "report.html").exists():
+        metrics = folders.read_metrics(folder)
+        if not isinstance(metrics.get("mean"), dict):
+            raise folders.damaged(folder / "metrics.json")
         print(f"complete: {folder / 'report.html'}")
-        return folders.read_metrics(folder)
+        return metrics
     with folders.occupy(folder, config):
         tf.config.experimental.enable_op_determinism()  # reruns are bit-identical
         mixture = published_mixture()

@@ -114,10 +114,12 @@ def _prepare(builder: Any, folder: Path | None) -> None:
 
     target = Path(builder.data_dir)
     try:
-        # Downloads go to the temporary folder too, so that a broken one leaves nothing behind.
+        # Downloads go to a temporary folder too, so that a broken one leaves nothing behind; it is
+        # on the disk of the data sets, since some are too large for that of temporary files.
+        root = next(parent for parent in target.parents if parent.exists())
         with (
             guard(f"cannot prepare {target}: try again or give another data_dir"),
-            tempfile.TemporaryDirectory(prefix="hypernet_tf-") as scratch,
+            tempfile.TemporaryDirectory(prefix=".hypernet_tf-", dir=root) as scratch,
         ):
             if folder is not None:
                 originals.hand_over(builder, folder, Path(scratch))

@@ -44,7 +44,7 @@ def write(
         if isinstance(layer, keras.Layer):
             archive.track(layer)  # its tables of words, which are no variables
     archive.add_endpoint("serve", serve, input_signature=[target.input_spec])
-    _write_aside(archive, pathlib.Path(path))
+    _write_aside(archive, pathlib.Path(os.path.realpath(path)))  # a link leads to it as before
 
 
 def _write_aside(archive: keras.export.ExportArchive, path: pathlib.Path) -> None:

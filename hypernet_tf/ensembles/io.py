@@ -26,7 +26,7 @@ def write_aside(path: str | os.PathLike, save: Callable[[pathlib.Path], Any]) ->
     Example:
         >>> write_aside("table.md", lambda aside: aside.write_text(text))
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.realpath(path))  # a link goes on leading to the file
     aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

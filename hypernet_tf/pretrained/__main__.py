@@ -14,6 +14,7 @@ import hashlib
 import json
 import pathlib
 
+from hypernet_tf.ensembles.io import write_aside
 from hypernet_tf.pretrained import _FOLDER
 from hypernet_tf.training.checkpoints import Checkpoints
 
@@ -24,18 +25,20 @@ def main() -> None:
     parser.add_argument("run", type=pathlib.Path, help="folder of a finished run")
     parser.add_argument("name", help="name for load_pretrained")
     arguments = parser.parse_args()
-    trained, _ = Checkpoints(arguments.run / "checkpoints").load()
+    config, metrics = (
+        json.loads((arguments.run / name).read_text()) for name in ("config.json", "metrics.json")
+    )
+    checkpoints = Checkpoints(arguments.run / "checkpoints")
+    if not config["steps"] == metrics["steps"] == checkpoints.latest_step():
+        parser.error(f"the run in {arguments.run} is not finished: repeat its command first")
+    trained, _ = checkpoints.load()
     sampler = type(trained).from_config(trained.get_config())  # without an optimizer
     sampler.set_weights(trained.get_weights())
-    aside = _FOLDER / f".{arguments.name}.keras"
-    sampler.save(aside)
-    record = {
-        "sha256": hashlib.sha256(aside.read_bytes()).hexdigest(),
-        "config": json.loads((arguments.run / "config.json").read_text()),
-    }
     path = _FOLDER / f"{arguments.name}.keras"
-    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    aside.replace(path)
+    write_aside(path, sampler.save)
+    record = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "config": config}
+    text = json.dumps(record, indent=2) + "\n"
+    write_aside(path.with_suffix(".json"), lambda aside: aside.write_text(text))
     print(f"{path}: {path.stat().st_size:,} bytes")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -204,8 +205,6 @@ class Recorder(keras.callbacks.Callback):
             entry["validation"] = validation_entry(validated.result, validated.of_weights)
             if validated.watched:
                 entry["test"] = validation_entry(validated.watched, validated.of_weights)
-            if self.verbose:
-                self._bar.write(progress_line(entry))
         self._bar.set_postfix(
             loss=f"{entry['loss']:.4g}", accuracy_loss=f"{entry['accuracy_loss']:.4g}"
         )
@@ -215,6 +214,9 @@ class Recorder(keras.callbacks.Callback):
         self.record["history"].append(entry)
         self.record["seconds"] = time.monotonic() - self._start
         self.checkpoints.save(self.model, step, self.record)
+        if validated and self.verbose:
+            with contextlib.suppress(OSError):  # of a terminal that was closed
+                self._bar.write(progress_line(entry))
         self.model.reset_metrics()
         self._recorded = step, time.monotonic()
 

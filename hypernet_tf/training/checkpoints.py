@@ -50,8 +50,9 @@ class Checkpoints:
         """
         name = f"step-{step:08d}"
         aside = self.folder / f".{name}.part"
-        for remains in self.folder.glob(".*"):
-            shutil.rmtree(remains, ignore_errors=True)
+        for pattern in (".step-*.part", ".step-*.old"):
+            for remains in self.folder.glob(pattern):
+                shutil.rmtree(remains, ignore_errors=True)
         aside.mkdir(parents=True)
         model.save(aside / _MODEL)
         contents = {"step": step, "sha256": _digest(aside / _MODEL), "record": record}
@@ -96,7 +97,7 @@ class Checkpoints:
             raise CheckpointError(advice)
         try:
             return keras.saving.load_model(newest / _MODEL), record
-        except (TypeError, ValueError) as error:  # whole, but its classes are others by now
+        except Exception as error:  # whole, but its classes are others by now
             cause = str(error).strip() or type(error).__name__
             raise CheckpointError(
                 f"Checkpoint {newest} cannot be loaded ({cause.splitlines()[0]}): if it is "

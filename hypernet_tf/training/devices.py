@@ -231,7 +231,7 @@ def cluster() -> dict[str, list[str]] | None:
         workers, task = config.get("cluster", {}), config.get("task", {})
         addresses = [address for group in workers.values() for address in group]
         kind, index = task.get("type", "worker"), task.get("index", 0)
-        valid = all(isinstance(a, str) and a.rpartition(":")[2].isdigit() for a in addresses)
+        valid = all(isinstance(a, str) and _is_port(a.rpartition(":")[2]) for a in addresses)
     except (AttributeError, TypeError, ValueError) as error:
         raise DeviceError(f"Cannot read TF_CONFIG: write it like {example}.") from error
     if not valid or not isinstance(index, int) or not isinstance(workers, dict):
@@ -253,6 +253,10 @@ def cluster() -> dict[str, list[str]] | None:
     if _multi_worker.cache_info().currsize == 0:  # afterwards the port is our own
         _check_free(workers[kind][index])
     return workers
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _check_free(address: str) -> None:

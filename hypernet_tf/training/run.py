@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.data import Dataset
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.checks import check_count, plain_optimizers
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, TrainingStoppedError, Validation
-from hypernet_tf.training.checkpoints import Checkpoints
+from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 from hypernet_tf.training.devices import Execution, check_batch, detect_lost_workers
 from hypernet_tf.training.loop import loop
 from hypernet_tf.training.stream import distributed
@@ -69,12 +71,14 @@ def train(
         verbose: Whether to show progress.
 
     Returns:
-        The trained sampler, and the record of the run: {"history": [...], "seconds": s}.
+        The trained sampler, and the record of the run: {"history": [...], "seconds": s, "begun":
+        what it began with}.
 
     Raises:
         ValueError: There are no validation images, a number is below 1, or the optimizer averages
             weights that only `fit` would use (use_ema).
-        CheckpointError: The newest checkpoint is damaged, or of another version.
+        CheckpointError: The newest checkpoint is damaged or of another version, or the run began
+            with other images, another seed or another number of images.
         TrainingDivergedError: The loss is not finite; the last good checkpoint stays.
         DeviceError: A batch cannot be shared among the devices.
         WorkerLostError: Another machine has ended; the last checkpoint stays.
@@ -99,11 +103,19 @@ def train(
             sampler.initialize(some, verbose=int(verbose and execution.chief))
         else:
             sampler, record = checkpoints.load()
+    begun = {"data": _digest(dataset), "seed": seed, "images": images}
+    if record is None:
+        record = {"history": [], "seconds": 0.0, "begun": begun}
+    others = [name for name, value in record.get("begun", begun).items() if value != begun[name]]
+    if others:
+        raise CheckpointError(
+            f"The run in {folder} began with other {' and '.join(others)}: continue it with the "
+            "same, or train in another folder."
+        )
     if sampler.target.statistics and sampler.batch_norm_data is None:
         sampler.batch_norm_data = some
     done = int(sampler.step.numpy())
     if done >= steps:
-        assert record is not None
         return sampler, record
     for one in plain_optimizers(sampler.optimizer):
         if one.use_ema and not one.ema_overwrite_frequency:
@@ -162,6 +174,16 @@ def train(
         finally:
             recorder.close_bar()
         return sampler, recorder.record
+
+
+def _digest(dataset: Dataset) -> str:
+    """What tells whether training and validation images are still those that a run began with."""
+    digest = hashlib.sha256()
+    for split in (dataset.train, dataset.validation):
+        for array in (split.images, split.labels):
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _stopped(step: int, checkpoints: Checkpoints) -> str:

@@ -40,7 +40,10 @@ USER_ERRORS = (
 )
 
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG),
+)
 STOPPED = "stopped; what is finished is kept: run the same command again to go on"
 
 
@@ -112,7 +115,15 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
         except OSError as error:
             if error.errno not in _DISK_ERRORS:
                 raise
-            _fail(f"cannot write {error.filename or 'a file'}: {error.strerror}", 1)
+            _fail(f"cannot use {error.filename or 'a file'}: {error.strerror}", 1)
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            if any(os.strerror(code) in str(error) for code in _DISK_ERRORS):
+                _fail(f"cannot write a file: {' '.join(str(error).split())}", 1)
+            _fail(
+                "not enough memory: choose a smaller --num_networks, --networks_per_step or "
+                "--images_per_network",
+                1,
+            )
         except tf.errors.OpError as error:  # of TensorBoard's files, which TensorFlow writes
             if not any(os.strerror(code) in error.message for code in _DISK_ERRORS):
                 raise
@@ -143,6 +154,8 @@ def run_study(study: Study) -> None:
     Args:
         study: The study.
     """
+    if os.environ.get("TF_CONFIG"):
+        raise UsageError("a study runs on one machine: unset TF_CONFIG, or run its runs one by one")
     end_together()
     folder = pathlib.Path(FLAGS.run_dir) if FLAGS.run_dir else study.default_folder()
     study.execute(folder, FLAGS.data_dir)

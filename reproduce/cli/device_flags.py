@@ -37,7 +37,7 @@ flags.DEFINE_enum(
 )
 flags.register_validator(
     "devices",
-    lambda value: value == "all" or (value.isdigit() and int(value) > 0),
+    lambda value: value == "all" or (value.isascii() and value.isdecimal() and int(value) > 0),
     "a number of devices, at least 1, or all",
 )
 

@@ -10,7 +10,7 @@ from absl import flags
 
 from reproduce.analyses import perform
 from reproduce.cli import analysis_flags, device_flags, shared_flags
-from reproduce.cli.shared_flags import LARGEST
+from reproduce.cli.shared_flags import LARGEST, SMALLEST
 from reproduce.configs import EXPERIMENTS, METHODS, RunConfig, preset
 from reproduce.configs.methods import (
     ABLATIONS,
@@ -105,8 +105,8 @@ flags.DEFINE_integer(
 )
 flags.register_validator(
     "learning_rate",
-    lambda value: value is None or 0 < value < LARGEST,
-    "the learning rate is a finite number above 0",
+    lambda value: value is None or SMALLEST <= value < LARGEST,
+    f"the learning rate is a number from {SMALLEST:g} to {LARGEST:g}",
 )
 flags.register_validator(
     "learning_rate_left",

@@ -13,7 +13,7 @@ from reproduce.runs.folder import UsageError
 
 FLAGS = flags.FLAGS
 _GREY, _COLOUR = (28, 28, 1), (32, 32, 3)
-LARGEST = 3e38  # of float32
+SMALLEST, LARGEST = 1.2e-38, 3e38  # of float32
 
 flags.DEFINE_float(
     "lam",
@@ -72,8 +72,8 @@ flags.DEFINE_list(
 )
 flags.register_validator(
     "lam",
-    lambda value: value is None or 0 < value < LARGEST,
-    "lam is a finite number above 0",
+    lambda value: value is None or SMALLEST <= value < LARGEST,
+    f"lam is a number from {SMALLEST:g} to {LARGEST:g}",
 )
 
 

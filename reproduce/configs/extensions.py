@@ -30,7 +30,7 @@ def load_extensions(arguments: Sequence[str]) -> None:
         if name != "extension" or not argument.startswith("-"):
             continue
         value = value if equals else following
-        for extension in filter(None, value.split(",")):
+        for extension in filter(None, map(str.strip, value.split(","))):
             if extension not in _LOADED:
                 _import(extension)
                 _LOADED.append(extension)

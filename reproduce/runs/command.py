@@ -115,5 +115,9 @@ def run_child(arguments: Sequence[str], what: str) -> None:
             raise
     if code == DIVERGED:
         raise DivergedError(f"the training of {what} diverged")
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = ": there may be too little memory" if code == -signal.SIGKILL else ""
+        raise RunError(f"{what} was ended by {name}{hint}: run the same command again to go on")
     if code:
         raise RunError(f"{what} failed")

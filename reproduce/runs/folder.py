@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hypernet_tf.ensembles.io import write_aside
+from hypernet_tf.training.checkpoints import Checkpoints
 
 
 class RunError(Exception):
@@ -72,7 +73,7 @@ def check(folder: pathlib.Path, config: Config) -> int:
         The number of steps that a finished run in it has done; 0 where none is finished.
 
     Raises:
-        RunError: The folder holds something else.
+        RunError: The folder holds something else, or its metrics.json cannot be read.
     """
     try:
         if folder.exists() and not folder.is_dir():
@@ -80,7 +81,7 @@ def check(folder: pathlib.Path, config: Config) -> int:
         empty = not folder.exists() or not contents(folder)
     except OSError as error:
         raise RunError(f"the run folder {folder} cannot be read: {error.strerror}") from error
-    if empty:
+    if empty or _is_untrained(folder):
         return 0
     if not (folder / "config.json").exists():
         raise RunError(f"{folder} is not empty and not a run folder: choose another --run_dir")
@@ -92,20 +93,41 @@ def check(folder: pathlib.Path, config: Config) -> int:
                 f"the run in {folder} has {name}={saved.get(name)}, not {wanted.get(name)}: "
                 "choose another --run_dir"
             )
-    if wanted["steps"] < saved["steps"]:
+    # A run of more steps that was stopped at once has done nothing that fewer steps would not have.
+    done = Checkpoints(folder / "checkpoints").latest_step()
+    shortens = done is not None and done <= wanted["steps"] and not _follows_steps(config)
+    if wanted["steps"] < saved["steps"] and not shortens:
         raise RunError(
             f"the run in {folder} goes to {saved['steps']} steps, not {wanted['steps']}: "
             "ask for more steps or choose another --run_dir"
         )
-    if wanted["steps"] > saved["steps"] and getattr(config, "follows_steps", False):
+    if wanted["steps"] > saved["steps"] and _follows_steps(config):
         raise RunError(
             f"the run in {folder} spreads its learning rate or its snapshots over "
             f"{saved['steps']} steps, not {wanted['steps']}: choose another --run_dir"
         )
-    try:
-        return read_metrics(folder)["steps"]
-    except RunError:
-        return 0
+    return read_metrics(folder)["steps"] if (folder / "metrics.json").exists() else 0
+
+
+def _is_untrained(folder: pathlib.Path) -> bool:
+    """Whether nothing has been trained in a folder, whatever its configuration says."""
+    return contents(folder) <= {"config.json", "tensorboard"} and "config.json" in contents(folder)
+
+
+def _follows_steps(config: Config) -> bool:
+    """Whether a run of more or fewer steps is another one from its beginning."""
+    return getattr(config, "follows_steps", False)
+
+
+def saved_steps(folder: pathlib.Path) -> int | None:
+    """The number of steps in config.json of a run folder; None if it cannot be read.
+
+    Args:
+        folder: Run folder.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads((folder / "config.json").read_text())["steps"]
+    return None
 
 
 def _saved_fields(folder: pathlib.Path, kind: type) -> dict[str, Any]:

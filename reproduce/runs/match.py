@@ -46,9 +46,21 @@ def finished_sampler(folder: pathlib.Path, config: RunConfig) -> hn.WeightSample
     Args:
         folder: Run folder.
         config: Configuration of the run.
+
+    Raises:
+        RunError: The last checkpoint is gone.
+        CheckpointError: It is damaged, or of another version.
     """
     is_matched = config.match and not METHODS[config.method].learns_match
-    return Checkpoints(folder / ("matched" if is_matched else "checkpoints")).load()[0]
+    checkpoints = Checkpoints(folder / ("matched" if is_matched else "checkpoints"))
+    newest = checkpoints.latest_step()
+    if newest != config.steps:
+        there = "there is none" if newest is None else f"the newest is of step {newest:,}"
+        raise folders.RunError(
+            f"the checkpoint of step {config.steps:,} is not in {checkpoints.folder} ({there}): "
+            f"delete {folder / 'metrics.json'} and train again with the same command"
+        )
+    return checkpoints.load()[0]
 
 
 def ensemble_to_match(folder: pathlib.Path, config: RunConfig) -> hn.Ensemble:

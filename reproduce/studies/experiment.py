@@ -104,6 +104,7 @@ def run(
     """
     execution = execution or Execution()
     if not execution.chief:
+        folders.check(folder, config)  # where the chief's folder is seen from here
         _prepare(config)
         learned = ensemble_to_match(folder, config) if METHODS[config.method].learns_match else None
         trained(config, load(config, data_dir), folder, execution, learned)
@@ -120,8 +121,13 @@ def run(
     page = folder / "report.html"
     lacks = finished and missing_measures(metrics)  # of extensions, or a newer version's
     if finished and not analyses and not lacks and page.exists():
+        if folders.saved_steps(folder) != config.steps:  # of more, which were never trained
+            with folders.occupy(folder, config):
+                pass
         print(f"complete: {page}")
         return metrics
+    if not finished and (folder / "metrics.json").exists():
+        _check_checkpoint(folder)
     # Errors in what is asked for are raised before anything is trained.
     dataset = load(config, data_dir)
     available = METHODS[config.method].num_available(config)
@@ -135,6 +141,13 @@ def run(
         perform.load(names, settings or {}, data_dir)
         check_step(config, dataset)
     with folders.occupy(folder, config):
+        # What another process did since then, and has finished with.
+        if (folders.check(folder, config) == config.steps) != finished:
+            raise folders.OccupiedError(
+                f"another process has just finished the run in {folder}: run the same command again"
+            )
+        if finished:
+            metrics = folders.read_metrics(folder)
         _prepare(config)
         if finished:
             sampler = finished_sampler(folder, config)
@@ -187,6 +200,15 @@ def run(
         text = run_page.page(title, [run_page.Run(folder.name, folder, metrics)])
         folders.write_text(page, text)  # last: the run is complete
     return metrics
+
+
+def _check_checkpoint(folder: pathlib.Path) -> None:
+    """Check that a finished run can go on from a checkpoint."""
+    if Checkpoints(folder / "checkpoints").latest_step() is None:
+        raise folders.RunError(
+            f"the run in {folder} was finished, and its checkpoints are gone: delete "
+            f"{folder / 'metrics.json'} to train anew"
+        )
 
 
 def trial(config: RunConfig, dataset: hn.data.Dataset, folder: pathlib.Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def compiled(sampler):
     return sampler
 
 
-def run(folder, steps, make=make, **kwargs):
+def run(folder, steps, make=make, dataset=DATASET, **kwargs):
     options = {
         "images": 4,
         "num_networks": 5,
@@ -78,7 +78,7 @@ def run(folder, steps, make=make, **kwargs):
         "checkpoint_every": 2,
         "seed": 0,
     }
-    return train(make, DATASET, folder, steps=steps, verbose=False, **options | kwargs)
+    return train(make, dataset, folder, steps=steps, verbose=False, **options | kwargs)
 
 
 def same_state(one, other):

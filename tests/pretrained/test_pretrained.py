@@ -2,12 +2,16 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
+import small_training_runs
 
 import hypernet_tf as hn
 from hypernet_tf import pretrained
+from hypernet_tf.pretrained import __main__ as pretrained_command
+from hypernet_tf.training.checkpoints import Checkpoints
 
 
 def test_a_thousand_good_networks_are_at_hand():
@@ -41,3 +45,24 @@ def test_a_damaged_file_is_an_error(tmp_path, monkeypatch):
     (folder / "mnist.keras").unlink()
     with pytest.raises(ValueError, match=r"mnist\.keras is missing or damaged: install"):
         hn.load_pretrained("mnist")
+
+
+def test_the_command_makes_both_files_of_a_finished_run(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    sampler = small_training_runs.make()
+    Checkpoints(run / "checkpoints").save(sampler, 2, {})
+    for name, steps in (("config", 2), ("metrics", 1)):
+        (run / f"{name}.json").write_text(json.dumps({"steps": steps}))
+    for module in (pretrained, pretrained_command):
+        monkeypatch.setattr(module, "_FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pretrained", str(run), "mnist"])
+    with pytest.raises(SystemExit):
+        pretrained_command.main()
+    assert "is not finished: repeat its command first" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    (run / "metrics.json").write_text('{"steps": 2}')
+    pretrained_command.main()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mnist.json", "mnist.keras", "run"]
+    loaded = hn.load_pretrained("mnist")
+    assert not loaded.compiled
+    np.testing.assert_array_equal(loaded.sample(2).theta(), sampler.sample(2).theta())

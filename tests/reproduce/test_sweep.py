@@ -27,9 +27,9 @@ class TestFlags:
         ("arguments", "words"),
         [
             (["--lams=1,x"], "--lams are numbers, separated by commas: .*'x'"),
-            (["--lams=1,-1"], "--lams are finite numbers above 0"),
-            (["--lams=1,inf"], "--lams are finite numbers above 0"),
-            (["--lams="], "--lams are finite numbers above 0, at least one"),
+            (["--lams=1,-1"], "--lams are numbers from 1.2e-38"),
+            (["--lams=1,1e39"], "--lams are numbers from 1.2e-38"),
+            (["--lams="], "--lams are numbers from 1.2e-38 to 3e[+]38, at least one"),
             (["--lams=10,1e1"], "--lams names a lam twice"),
             (["--trials=3"], "--trials is not used by --search=grid: remove it"),
             (["--search=bayesian", "--lams=1,2"], "--lams is not used by --search=bayesian"),

@@ -36,11 +36,13 @@ def test_what_a_kill_left_is_removed(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(make(), 2, {})
     shutil.copytree(tmp_path / "step-00000002", tmp_path / ".step-00000004.part")
+    (tmp_path / ".git").mkdir()  # not of checkpoints
     again = Checkpoints(tmp_path)  # a reader leaves what another process may be writing
     assert again.latest_step() == 2
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
     again.save(make(), 6, {})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000006"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == [".git", "step-00000002", "step-00000006"]
 
 
 def test_a_folder_put_aside_is_no_checkpoint(tmp_path):
@@ -51,12 +53,13 @@ def test_a_folder_put_aside_is_no_checkpoint(tmp_path):
     assert checkpoints.load()[1] == {}
 
 
-def test_one_of_another_version_is_one_line(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [TypeError, KeyError])
+def test_one_of_another_version_is_one_line(kind, tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(make(), 2, {})
 
     def from_config(config):
-        raise TypeError("an argument that is not known\nin several lines")
+        raise kind("an argument that is not known\nin several lines")
 
     monkeypatch.setattr(hn.Hypernetwork, "from_config", from_config)
     with pytest.raises(CheckpointError) as error:

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 import hypernet_tf as hn
 from hypernet_tf.data import Split
 from hypernet_tf.training.callbacks import HaltOnNaN, TrainingStoppedError
-from hypernet_tf.training.checkpoints import Checkpoints
+from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 from hypernet_tf.training.run import train
 
 
@@ -59,6 +59,20 @@ def test_a_finished_run_is_only_loaded(four_steps):
     same_state(first, second)
     assert (folder / "checkpoints" / "step-00000004" / "model.keras").stat() == before
     assert record["history"][-1]["step"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"seed": 8}, "other seed"), ({"images": 3}, "other images"), ({}, "other data")],
+)
+def test_a_run_goes_on_with_what_it_began_with(changes, words, four_steps, tmp_path):
+    folder = shutil.copytree(four_steps[0], tmp_path / "four")
+    labels = DATASET.validation.labels[::-1]
+    validation = Split(DATASET.validation.images, labels if not changes else labels[::-1])
+    dataset = dataclasses.replace(DATASET, validation=validation)
+    with pytest.raises(CheckpointError, match=f"began with {words}: continue") as error:
+        run(folder, 7, dataset=dataset, **changes)
+    assert "\n" not in str(error.value)
 
 
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(four_steps, tmp_path, monkeypatch):

@@ -68,6 +68,16 @@ def test_a_child_that_fails_is_one_line(capfd):
     assert said.err == "because\n"
 
 
+def test_a_child_that_is_killed_is_one_line():
+    kill = "import os, signal; os.kill(os.getpid(), signal.{})"
+    for name, words in (
+        ("SIGKILL", "SIGKILL: there may be too little memory"),
+        ("SIGTERM", "TERM"),
+    ):
+        with pytest.raises(RunError, match=f"^the run was ended by .*{words}: run the same"):
+            run_child(["-c", kill.format(name)], "the run")
+
+
 def test_at_ctrl_c_a_child_says_itself_what_is_kept(capfd):
     """The terminal sends SIGINT to both, this process here by the child."""
     script = "import os, signal; os.kill(os.getppid(), signal.SIGINT); print('kept')"

@@ -58,6 +58,29 @@ class TestWhoseFolderItIs:
         with pytest.raises(RunError, match="goes to 2 steps, not 1: ask for more steps"):
             folders.check(finished, dataclasses.replace(TINY, steps=1))
 
+    def test_more_steps_that_were_never_trained_bind_nothing(self, finished):
+        """As of a run whose --steps was mistyped and that was stopped at once."""
+        (finished / "checkpoints" / "step-00000002").mkdir(parents=True)
+        edit(finished / "config.json", steps=99)
+        assert folders.check(finished, TINY) == 2
+        assert folders.saved_steps(finished) == 99
+        with folders.occupy(finished, TINY):
+            pass
+        assert folders.finished(finished, RunConfig) == (TINY, METRICS)
+        (finished / "checkpoints" / "step-00000003").mkdir()
+        edit(finished / "config.json", steps=99)
+        with pytest.raises(RunError, match="goes to 99 steps, not 2"):
+            folders.check(finished, TINY)
+
+    def test_a_configuration_of_which_nothing_was_trained_binds_nothing(self, finished):
+        (finished / "metrics.json").unlink()
+        (finished / "tensorboard").mkdir()
+        other = dataclasses.replace(TINY, lam=7.0, steps=1)
+        assert folders.check(finished, other) == 0
+        (finished / "checkpoints").mkdir()
+        with pytest.raises(RunError, match="has lam"):
+            folders.check(finished, other)
+
     def test_a_folder_of_something_else(self, tmp_path):
         (tmp_path / "letter.txt").write_text("dear")
         with pytest.raises(RunError, match="is not empty and not a run folder"):
@@ -121,6 +144,9 @@ class TestMetrics:
         (finished / "metrics.json").write_text(text)
         with pytest.raises(RunError, match=r"metrics\.json is damaged: delete it"):
             folders.read_metrics(finished)
+        with pytest.raises(RunError, match=r"metrics\.json is damaged: delete it"):
+            folders.check(finished, TINY)
+        (finished / "metrics.json").unlink()
         assert folders.check(finished, TINY) == 0  # it is evaluated again
 
     def test_a_study(self, finished):

@@ -18,12 +18,12 @@ from hypernet_tf.diversity import kozachenko_leonenko_entropy
 from hypernet_tf.metrics import MEASURES
 from hypernet_tf.training.augmentation import flip_and_crop
 from hypernet_tf.training.callbacks import TrainingDivergedError
-from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
+from hypernet_tf.training.checkpoints import CheckpointError
 from reproduce.analyses import ANALYSES
 from reproduce.configs import METHODS, preset
 from reproduce.configs.methods import DIVERSITY, build_sampler
 from reproduce.reports import run_page
-from reproduce.runs.folder import RunError, UsageError
+from reproduce.runs.folder import OccupiedError, RunError, UsageError
 from reproduce.runs.match import finished_sampler
 from reproduce.studies import experiment
 
@@ -189,9 +189,44 @@ class TestFolder:
         model.write_bytes(model.read_bytes()[:1000])
         with pytest.raises(CheckpointError, match="step-00000002 is damaged"):
             experiment.run(dataclasses.replace(TINY, steps=3), folder)
-        with pytest.raises(CheckpointError, match="no checkpoint"):
-            shutil.rmtree(folder / "checkpoints")
-            Checkpoints(folder / "checkpoints").load()
+        shutil.rmtree(model.parent)
+        for steps, words in ((2, "of step 2 is not in .*there is none"), (3, "are gone: delete")):
+            config = dataclasses.replace(TINY, steps=steps)
+            with pytest.raises(RunError, match=words) as error:
+                experiment.run(config, folder, analyses=["accuracies"])
+            assert "\n" not in str(error.value)
+
+    def test_results_of_another_process_are_kept(self, finished, tmp_path, monkeypatch):
+        """It finishes while this one waits for its data."""
+        folder = shutil.copytree(finished[0], tmp_path / "run")
+        real = experiment.load
+
+        def load(config, data_dir):
+            metrics = json.loads((folder / "metrics.json").read_text())
+            metrics["analyses"]["paths"] = {"of": "another process"}
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+            return real(config, data_dir)
+
+        monkeypatch.setattr(experiment, "load", load)
+        experiment.run(TINY, folder, analyses=["accuracies"])
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["analyses"]["paths"] == {"of": "another process"}
+        assert "accuracies" in metrics["analyses"]
+
+    def test_a_run_that_another_process_finished_is_not_done_again(
+        self, finished, tmp_path, monkeypatch
+    ):
+        folder = tmp_path / "run"
+        real = experiment.load
+
+        def load(config, data_dir):
+            shutil.copytree(finished[0], folder)
+            return real(config, data_dir)
+
+        monkeypatch.setattr(experiment, "load", load)
+        with pytest.raises(OccupiedError, match="has just finished the run in"):
+            experiment.run(TINY, folder)
+        assert (folder / "metrics.json").exists()
 
 
 class TestBeforeTraining:
