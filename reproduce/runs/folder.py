@@ -93,9 +93,10 @@ def check(folder: pathlib.Path, config: Config) -> int:
                 f"the run in {folder} has {name}={saved.get(name)}, not {wanted.get(name)}: "
                 "choose another --run_dir"
             )
+    finished = read_metrics(folder)["steps"] if (folder / "metrics.json").exists() else 0
     # A run of more steps that was stopped at once has done nothing that fewer steps would not have.
-    done = Checkpoints(folder / "checkpoints").latest_step()
-    shortens = done is not None and done <= wanted["steps"] and not _follows_steps(config)
+    done = max(finished, Checkpoints(folder / "checkpoints").latest_step() or 0)
+    shortens = 0 < done <= wanted["steps"] and not _follows_steps(config)
     if wanted["steps"] < saved["steps"] and not shortens:
         raise RunError(
             f"the run in {folder} goes to {saved['steps']} steps, not {wanted['steps']}: "
@@ -106,7 +107,7 @@ def check(folder: pathlib.Path, config: Config) -> int:
             f"the run in {folder} spreads its learning rate or its snapshots over "
             f"{saved['steps']} steps, not {wanted['steps']}: choose another --run_dir"
         )
-    return read_metrics(folder)["steps"] if (folder / "metrics.json").exists() else 0
+    return finished
 
 
 def _is_untrained(folder: pathlib.Path) -> bool:

@@ -29,6 +29,16 @@ def test_a_loaded_ensemble_equals_the_saved_one(case, x, tmp_path):
     assert len(arrays) == 1 + len(case.ensemble.weights.trainable)
 
 
+def test_a_link_goes_on_leading_to_the_file(x, tmp_path):
+    ensemble = ensemble_of(convolutional(layers.Dense(3)), "logits")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.npz").symlink_to(tmp_path / "folder" / "e.npz")
+    ensemble.save(tmp_path / "link.npz")
+    assert (tmp_path / "link.npz").is_symlink()
+    loaded = hn.Ensemble.load(tmp_path / "folder" / "e.npz")
+    np.testing.assert_array_equal(loaded.theta(), ensemble.theta())
+
+
 def test_frozen_layers_and_seeds_are_saved(x, tmp_path):
     model = convolutional(layers.Dropout(0.5), layers.Dense(6), layers.Dense(3))
     model.layers[-2].trainable = False

@@ -26,10 +26,10 @@ class TestParsing:
     @pytest.mark.parametrize(
         ("flag", "expected"),
         [
-            ("--dataset=imagenet", "the data sets are auto, mnist, mnist_5k, fashion_mnist"),
-            ("--lam=-1", "lam is a finite number above 0"),
-            ("--lam=nan", "lam is a finite number above 0"),
-            ("--lam=inf", "lam is a finite number above 0"),
+            ("--dataset=imagenet", "choose one of auto, mnist, mnist_5k, fashion_mnist"),
+            ("--lam=-1", "lam is a number from 1.2e-38"),
+            ("--lam=nan", "lam is a number from 1.2e-38"),
+            ("--lam=inf", "lam is a number from 1.2e-38"),
             ("--lam=much", "much"),
             ("--steps=0", "at least 1 training step"),
             ("--num_networks=1", "at least 2 networks"),

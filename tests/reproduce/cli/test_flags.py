@@ -173,8 +173,8 @@ class TestRunFlags:
         [
             ("--learning_rate_left=nan", "the fraction that is left is from 0 to 1"),
             ("--learning_rate_left=1.5", "the fraction that is left is from 0 to 1"),
-            ("--learning_rate=1e39", "the learning rate is a finite number above 0"),
-            ("--lam=1e39", "lam is a finite number above 0"),
+            ("--learning_rate=1e39", "the learning rate is a number from 1.2e-38"),
+            ("--lam=1e39", "lam is a number from 1.2e-38"),
             ("--crop_margin=32", "31"),
         ],
     )

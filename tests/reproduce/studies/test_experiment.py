@@ -203,14 +203,14 @@ class TestFolder:
 
         def load(config, data_dir):
             metrics = json.loads((folder / "metrics.json").read_text())
-            metrics["analyses"]["paths"] = {"of": "another process"}
+            metrics["mark"] = "of another process"
             (folder / "metrics.json").write_text(json.dumps(metrics))
             return real(config, data_dir)
 
         monkeypatch.setattr(experiment, "load", load)
         experiment.run(TINY, folder, analyses=["accuracies"])
         metrics = json.loads((folder / "metrics.json").read_text())
-        assert metrics["analyses"]["paths"] == {"of": "another process"}
+        assert metrics["mark"] == "of another process"
         assert "accuracies" in metrics["analyses"]
 
     def test_a_run_that_another_process_finished_is_not_done_again(
