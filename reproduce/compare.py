@@ -301,9 +301,9 @@ class Comparison(Study):
             "over seeds. An ensemble of N networks that share a budget gives each 1/N of it. "
             "Votes, likelihoods and detection gain from more networks, and methods have "
             "other numbers of them.",
-            "Entropy is minus the diversity term of samplers with a latent space, whose dimension "
-            "it multiplies: it compares seeds, not methods. The distance to the nearest of ten "
-            "networks compares methods.",
+            "Entropy is that of the gauged weights of samplers with a latent space, and grows with "
+            "the dimension of that space: it compares seeds, not methods. The distance to the "
+            "nearest of ten networks compares methods.",
             *self._tuning_paragraphs(),
             *(
                 f"{method} learns the networks of {METHODS[method].matches}, not from images: its "

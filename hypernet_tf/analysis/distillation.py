@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble
+from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
 from hypernet_tf.ensembles.examples import Examples
+from hypernet_tf.metrics.accuracy import mean_log_probabilities
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
 from hypernet_tf.targets.graph import functional
@@ -103,6 +104,9 @@ def distill(
         if not soft_targets:
             votes = ensemble.majority_vote(inputs, verbose=verbose)
             return tf.one_hot(votes, ensemble.target.classes).numpy()
+        if target.classes == 2 and temperature != 1:  # of p near 1, log(1 - p) would be lost
+            log_p = mean_log_probabilities(ensemble.log_probabilities(inputs, verbose=verbose))
+            return tf.nn.softmax(log_p / temperature).numpy()
         (predicted,) = keras.tree.flatten(ensemble.predict(inputs, verbose=verbose))
         if target.classes is None:
             return predicted
@@ -267,6 +271,8 @@ def _student(student: Any, ensemble: Ensemble, seed: int) -> tuple[Target, keras
             raise ValueError(f"A student is 1 network, not {len(student)}: use student[0].")
         target, weights = student.target, student.weights
     else:
+        if student is None:
+            require_weights_only(ensemble, "make a student like")
         target = ensemble.target if student is None else student
         if not isinstance(target, Target):
             target = Target(target)

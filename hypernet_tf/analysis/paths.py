@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble
+from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
 from hypernet_tf.targets import Target, WeightSet
 
 
@@ -39,6 +39,7 @@ def direct_path(starts: Ensemble, ends: Ensemble, points: int = 40) -> Ensemble:
         require_ensemble(one, "A path between weights")
     if len(starts) != len(ends):
         raise ValueError(f"{len(starts)} starts for {len(ends)} ends: give as many of both.")
+    require_weights_only(starts, "draw lines between")
     t = _positions(points)
 
     def line(first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:

@@ -56,10 +56,12 @@ def principal_components(vectors: np.ndarray, components: int = 6, *, seed: int 
     if not vectors.any():  # equal networks, which have no variance to explain
         nothing = np.full(components, np.nan)
         return Components(np.zeros([len(vectors), components]), nothing, nothing)
-    pca = PCA(components, random_state=seed)
+    # A random solver would underestimate the variances of shuffled vectors, which are alike.
+    solver = "arpack" if components < min(vectors.shape) else "full"
+    pca = PCA(components, svd_solver=solver, random_state=seed)
     coordinates = pca.fit_transform(vectors)
     shuffled = np.random.default_rng(seed).permuted(vectors, axis=0)
-    independent = PCA(components, random_state=seed).fit(shuffled)
+    independent = PCA(components, svd_solver=solver, random_state=seed).fit(shuffled)
     return Components(
         coordinates, pca.explained_variance_ratio_, independent.explained_variance_ratio_
     )

@@ -110,7 +110,8 @@ class NegativeEntropy(DiversityTerm):
             lie (its latent dimension, or D if that is smaller), or the number of coordinates if it
             has no z.
         subset: Number of weights, chosen once at random, from which distances are computed; None is
-            all.
+            all. The value changes by about d·log(subset / D) for L1, half of it for L2; gradients
+            do not.
         weight: Factor on the term.
 
     Raises:
@@ -222,7 +223,9 @@ class NegativeLogPrior(DiversityTerm):
 
     The term of variational inference: with lam = |data set|,
     `NegativeEntropy(distance="l2", constants=True, epsilon=0.0)` and no gauge, the loss is the
-    negative evidence lower bound, |data set| · E[-log p(y|x, theta)] - H(theta) - E log p(theta).
+    negative evidence lower bound, |data set| · E[-log p(y|x, theta)] - H(theta) - E log p(theta),
+    if z has at least as many dimensions as theta. With fewer, networks lie on a surface; the
+    entropy is that on the surface, and the loss is no bound.
 
     Args:
         scale: Standard deviation of the prior.

@@ -550,6 +550,9 @@ class Ensemble:
         Returns:
             An ensemble of one.
 
+        Raises:
+            ValueError: The networks differ in dropout masks that are no part of their weights.
+
         Example:
             >>> average = ensemble.polyak_average(x_train)
             >>> average.evaluate(x_test, y_test).member_accuracy
@@ -558,6 +561,7 @@ class Ensemble:
         Reference: Polyak and Juditsky 1992, "Acceleration of Stochastic Approximation by
         Averaging", over ancestral samples as in Deutsch, Nijkamp, Yang (2019).
         """
+        require_weights_only(self, "average")
         gauged = (gauge or Gauge(self.target))(self.weights)
         # In float64 the mean of equal networks is that network.
         mean = [
@@ -732,6 +736,23 @@ class Ensemble:
             WeightSet(tensors("trainable"), tensors("state")),
             batch_norm_updated=bool(config.get("batch_norm_updated")),
             temperature=config.get("temperature", 1.0),
+        )
+
+
+def require_weights_only(ensemble: Ensemble, what: str) -> None:
+    """Check that networks are what their weights say.
+
+    Args:
+        ensemble: The networks.
+        what: What cannot be done with others, for the error.
+
+    Raises:
+        ValueError: Masks of dropout, one for each network, are no part of the weights.
+    """
+    if any(getattr(one, "masks_networks", False) for one in ensemble.target.plan.operations):
+        raise ValueError(
+            f"Cannot {what} networks that differ in dropout masks which are no part of their "
+            "weights: give networks of another sampler."
         )
 
 

@@ -62,6 +62,14 @@ def check_log_probabilities(log_probabilities: ArrayLike, *ranks: int) -> np.nda
             f"These are no log-probabilities, the largest is {largest:.3g}: give their logarithm, "
             "or ensemble.log_probabilities(x)."
         )
+    some = array.reshape(-1, array.shape[-1])[:1_000] if array.size else array
+    total = np.exp(some.astype(np.float64)).sum(-1)
+    if array.size and (np.abs(total - 1.0) > 0.1).any():  # NaN is not
+        worst = total[np.nanargmax(np.abs(total - 1.0))]
+        raise ValueError(
+            f"These are no log-probabilities, the probabilities of an example sum to {worst:.3g}: "
+            "give tf.nn.log_softmax(logits), or ensemble.log_probabilities(x)."
+        )
     return array
 
 

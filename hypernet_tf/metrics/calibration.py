@@ -106,7 +106,9 @@ def reliability_of(sums: np.ndarray) -> Reliability:
 
 
 def error_of_bins(diagram: Reliability) -> float:
-    """The `expected_calibration_error` of a reliability diagram."""
+    """The `expected_calibration_error` of a reliability diagram; NaN without examples."""
+    if np.isnan(diagram.share).all():
+        return float("nan")
     return float(np.nansum(diagram.share * np.abs(diagram.accuracy - diagram.confidence)))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import entr
 
-from hypernet_tf.metrics.accuracy import votes
+from hypernet_tf.metrics.accuracy import check_log_probabilities, votes
 
 
 def pairwise_disagreement(log_probabilities: np.ndarray) -> np.ndarray:
@@ -20,8 +20,9 @@ def pairwise_disagreement(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C], N >= 2.
 
     Raises:
-        ValueError: There is one network only.
+        ValueError: There is one network only, or these are no log-probabilities.
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     num_networks = _num_networks(log_probabilities, "pairwise disagreement")
     counts = votes(log_probabilities.argmax(-1), log_probabilities.shape[-1]).astype(np.float64)
     return 1.0 - (counts * (counts - 1)).sum(-1) / (num_networks * (num_networks - 1))
@@ -38,11 +39,12 @@ def pairwise_kl_divergence(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C], N >= 2.
 
     Raises:
-        ValueError: There is one network only.
+        ValueError: There is one network only, or these are no log-probabilities.
 
     Source: Malinin 2019, "Uncertainty Estimation in Deep Learning", as expected pairwise
     Kullback-Leibler divergence.
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     num_networks = _num_networks(log_probabilities, "pairwise KL divergence")
     log_p = log_probabilities.astype(np.float64)
     p = np.exp(log_p)
@@ -61,10 +63,11 @@ def pairwise_js_divergence(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C], N >= 2.
 
     Raises:
-        ValueError: There is one network only.
+        ValueError: There is one network only, or these are no log-probabilities.
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy".
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     num_networks = _num_networks(log_probabilities, "pairwise Jensen-Shannon divergence")
     p = np.exp(log_probabilities, dtype=np.float64)
     total = np.zeros(p.shape[1])

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble
+from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
 from hypernet_tf.samplers.batching import Share
 from hypernet_tf.samplers.checks import (
     check_count,
@@ -20,7 +20,6 @@ from hypernet_tf.samplers.checks import (
 )
 from hypernet_tf.samplers.draws import TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
-from hypernet_tf.samplers.mc_dropout import NetworkDropout
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
 
@@ -151,11 +150,7 @@ class APD(LatentSampler):
         require_ensemble(ensemble, "APD")
         if not self.target.has_weights_of(ensemble.target):
             raise ValueError("Cannot learn networks of another target: give networks of this one.")
-        if any(isinstance(one, NetworkDropout) for one in ensemble.target.plan.operations):
-            raise ValueError(
-                "Cannot learn networks that differ in dropout masks which are no part of their "
-                "weights: give networks of another sampler."
-            )
+        require_weights_only(ensemble, "learn")
         if len(ensemble) < max(2, self.num_networks):
             raise ValueError(
                 f"Cannot learn from {len(ensemble)} networks: a step draws {self.num_networks}, so "

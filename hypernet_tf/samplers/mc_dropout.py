@@ -166,6 +166,8 @@ class NetworkDropout(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
+    masks_networks = True  # see `require_weights_only`
+
     def __init__(self, rate: float, *, noise_shape: Sequence[int | None] | None, **kwargs: Any):
         super().__init__(**kwargs)
         self.rate, self.noise_shape = rate, noise_shape and tuple(noise_shape)
@@ -265,6 +267,7 @@ def read_dropout(
             is_layer = isinstance(operation, keras.layers.Layer)
             inside = operation._flatten_layers(include_self=False) if is_layer else ()
             drops = is_layer and is_keras and _drops(operation.get_config())
+            drops = drops or (isinstance(operation, _ALL_DROPOUTS) and operation.rate)
             if drops or any(isinstance(one, _ALL_DROPOUTS) and one.rate for one in inside):
                 raise ValueError(
                     f"The layer '{operation.name}' ({type(operation).__name__}) drops numbers in a "

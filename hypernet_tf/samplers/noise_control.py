@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
-from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble
+from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
@@ -133,6 +133,7 @@ class NoiseControl(LatentSampler):
             raise ValueError("Cannot match networks of another target: give networks of this one.")
         if len(ensemble) < 2:
             raise ValueError("Cannot match one network, which has no distance: give at least 2.")
+        require_weights_only(ensemble, "match")
         # Distances between theta_0 + scale · z are those between z, scaled.
         other = self._log_distances(self.target.flatten(super().gauge(ensemble.weights)))
         scale = np.exp(other - self._log_distances(self.sample_latent(len(ensemble))))

@@ -77,7 +77,8 @@ register_measure(
         format="{:,.1f}",
         kind="weights",
         compute=ensemble_entropy,
-        description="Entropy of the sampled networks' weights, which the diversity term estimates.",
+        description="Entropy of the sampled networks' gauged weights, as the diversity term "
+        "estimates it; comparable where the latent space has the same dimension.",
     )
 )
 register_measure(

@@ -217,6 +217,11 @@ def _check_supported(operation: Any) -> None:
             "remove it."
         )
     is_norm = isinstance(operation, keras.layers.BatchNormalization)
+    if is_norm and operation.momentum >= 1:
+        raise ValueError(
+            f"Layer '{operation.name}' has momentum={operation.momentum:g}, with which its "
+            "statistics never follow the data: give one below 1."
+        )
     if is_norm and operation.renorm and operation.trainable:
         raise ValueError(
             f"Layer '{operation.name}' has renorm=True, which normalises by statistics of training "

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.data import Dataset
+from hypernet_tf.data import Dataset, Split
+from hypernet_tf.ensembles.examples import some_inputs
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.checks import check_count, plain_optimizers
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, TrainingStoppedError, Validation
@@ -96,7 +97,8 @@ def train(
         raise ValueError("There are no images for validation: give the data set some.")
     execution = execution or Execution()
     checkpoints = Checkpoints(folder / "checkpoints")
-    some = dataset.train[:SOME_IMAGES].x
+    chosen = some_inputs(dataset.train.images, SOME_IMAGES)
+    some = Split(chosen, dataset.train.labels[: len(chosen)]).x
     with detect_lost_workers(execution), execution.scope():
         if checkpoints.latest_step() is None:
             sampler, record = make(), None

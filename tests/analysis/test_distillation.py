@@ -350,6 +350,21 @@ def test_a_certain_teacher_at_a_temperature():
     np.testing.assert_allclose(zero, [[0, 1], [0.75, 0.25]], atol=1e-30)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_a_certain_teacher_of_two_classes_is_as_exact_on_both_sides(activation, x, monkeypatch):
+    """A probability near 1 rounds to 1 in float32, and 1 minus it to 0."""
+    outputs = None if activation else "logits"
+    teacher = ensemble_of(dense(1, activation), outputs, num_networks=1)
+    zeros, bias = [tf.zeros_like(t) for t in teacher.weights.trainable[:-1]], tf.ones([1, 1])
+    batches = []
+    monkeypatch.setattr(keras.Model, "fit", lambda self, data, **_: batches.extend(data.take(1)))
+    for sign in (-1.0, 1.0):
+        sure = hn.WeightSet([*zeros, sign * 20 * bias], teacher.weights.state)
+        hn.distill(hn.Ensemble(teacher.target, sure), x, epochs=1, temperature=4.0)
+        q = np.sort(batches.pop()[1], -1)
+        np.testing.assert_allclose(q, softmax([[-5.0, 0.0]], -1).repeat(len(q), 0), rtol=1e-5)
+
+
 # ---- mistakes -------------------------------------------------------------------------------
 
 MISTAKES = {

@@ -60,10 +60,10 @@ def test_mean_log_probabilities_keep_small_ones():
 
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
 def test_a_class_of_probability_zero(dtype):
-    log_p = np.log([[[0.5, 0.5, 1e-30]], [[0.25, 0.75, 1e-30]]]).astype(dtype)
+    log_p = np.log([[[0.5, 1.0, 1e-30]], [[0.25, 0.75, 1e-30]]]).astype(dtype)
     log_p[0, 0, 0] = log_p[:, 0, 2] = -np.inf
     mean = accuracy.mean_log_probabilities(log_p)
-    np.testing.assert_allclose(mean, [[math.log(0.125), math.log(0.625), -np.inf]], rtol=1e-6)
+    np.testing.assert_allclose(mean, [[math.log(0.125), math.log(0.875), -np.inf]], rtol=1e-6)
     assert accuracy.negative_log_likelihood(mean, np.array([2])) == np.inf
 
 
@@ -185,7 +185,10 @@ def test_probabilities_and_other_shapes_are_refused():
     words = r"the shape \[2, 2\]: give \[networks, examples, classes\]; one network is log_prob"
     with pytest.raises(ValueError, match=words):
         accuracy.check_log_probabilities(np.log(p), 3)
-    rounded = np.log(np.array([[1.003, 0.1]], "float32"))  # as half precision rounds
+    for logits, total in (([[-5.0, -1.0]], "0.375"), (np.full([3, 200], np.log(1e-3)), "0.2")):
+        with pytest.raises(ValueError, match=rf"probabilities of an example sum to {total}: give"):
+            accuracy.negative_log_likelihood(np.array(logits), np.zeros(len(logits), int))
+    rounded = np.log(np.array([[1.003, 0.05]], "float32"))  # as half precision rounds
     assert accuracy.check_log_probabilities(rounded, 2) is rounded
 
 

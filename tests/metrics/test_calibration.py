@@ -224,6 +224,10 @@ def test_errors_of_predictions_that_are_no_numbers_are_nan():
         assert np.isnan(error(log_p, np.array([0, 1])))
 
 
+def test_the_error_of_no_examples_is_none():
+    assert np.isnan(calibration.expected_calibration_error(np.empty((0, 3)), np.empty(0, int)))
+
+
 def test_many_sure_examples_are_added_in_double_precision():
     p = np.full(60_000, 0.999, np.float32)
     log_p = np.log(np.stack([p, 1 - p], 1))

@@ -51,6 +51,7 @@ def test_disagreement_by_hand():
     log_p = np.log(np.full([3, 4, 3], 0.2))
     for network, classes in enumerate([[0, 0, 0], [0, 0, 1], [0, 1, 2]]):
         log_p[network, range(3), classes] = math.log(0.6)
+    log_p[:, 3] = math.log(1 / 3)
     np.testing.assert_allclose(similarity.pairwise_disagreement(log_p), [0, 2 / 3, 1, 0])
 
 
@@ -128,6 +129,17 @@ def test_rotation_scale_and_shift_have_no_effect_on_cka():
     assert similarity.linear_cka(1e200 * np.stack([x, x])) == pytest.approx(1.0)
     unrelated = np.array([[[1.0], [-1.0], [1.0], [-1.0]], [[1.0], [1.0], [-1.0], [-1.0]]])
     assert similarity.linear_cka(unrelated) == pytest.approx(0.0)
+
+
+def test_probabilities_are_refused():
+    p = np.full([2, 3, 4], 0.25)
+    for measure in (
+        similarity.pairwise_disagreement,
+        similarity.pairwise_kl_divergence,
+        similarity.pairwise_js_divergence,
+    ):
+        with pytest.raises(ValueError, match="no log-probabilities"):
+            measure(p)
 
 
 def test_outputs_without_a_similarity_raise():

@@ -162,6 +162,22 @@ class TestWhereMasksAct:
         [(_, new)] = replacements
         assert [isinstance(new, NetworkDropout), len(masks)] == [not on_kernels, on_kernels]
 
+    def test_masks_that_are_no_weights_are_lost_by_what_reads_weights_alone(self):
+        grouped = layers.Conv1D(4, 2, groups=2)
+        model = sequential((6, 4), layers.Dropout(0.5), grouped, layers.Flatten())
+        ensemble = hn.MCDropout(hn.Target(model, outputs="values"), num_data=10).sample(4)
+        control = hn.NoiseControl(ensemble.target)
+        x = np.zeros([5, 6, 4], "float32")
+        for what, use in (
+            ("average", ensemble.polyak_average),
+            ("make a student like", lambda: hn.distill(ensemble, x, epochs=1)),
+            ("draw lines between", lambda: hn.analysis.direct_path(ensemble, ensemble, 3)),
+            ("match", lambda: control.match(ensemble)),
+        ):
+            words = f"^Cannot {what} networks that differ in dropout masks which are no part"
+            with pytest.raises(ValueError, match=words):
+                use()
+
     def test_a_layer_that_is_called_at_two_widths(self):
         inputs, dropout = keras.Input((6,)), layers.Dropout(0.5)
         hidden = dropout(layers.Dense(20, activation="relu")(inputs))
@@ -292,10 +308,16 @@ class Block(layers.Layer):
         return self.dropout(inputs)
 
 
+@keras.saving.register_keras_serializable(package="test_mc_dropout")
+class Mine(layers.Dropout):
+    """Dropout of one's own."""
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         Block(),
+        Mine(0.5),
         layers.GaussianDropout(0.5),
         layers.AlphaDropout(0.5),
         layers.MultiHeadAttention(2, 3, dropout=0.5),
