@@ -338,9 +338,29 @@ def _each(function: Callable[[np.ndarray], Any], values: Any) -> Any:
     return None if values is None else keras.tree.map_structure(function, values)
 
 
+class SomeBatches:
+    """Batches of a generator, or the first ones of a data set, to be read once.
+
+    The first is kept, because the shapes of data sets are looked at before they run.
+
+    Args:
+        source: Generator of batches, or a data set.
+        count: Number of batches; None for all.
+    """
+
+    def __init__(self, source: Any, count: int | None = None):
+        source = batches(source) if is_data_set(source) else source
+        self._rest = itertools.islice(source, count)
+        self._first = [*itertools.islice(self._rest, 1)]
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._first
+        yield from self._rest
+
+
 def is_data_set(x: Any) -> bool:
     """Whether x is a data set of batches, rather than arrays."""
-    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset, SomeBatches))
 
 
 def check_end(data_set: Any) -> None:
@@ -355,7 +375,7 @@ def check_end(data_set: Any) -> None:
     if isinstance(data_set, tf.data.Dataset):
         if data_set.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise ValueError("The data set has no end: use data_set.take(number of batches).")
-    elif data_set.num_batches is None:
+    elif not isinstance(data_set, SomeBatches) and data_set.num_batches is None:
         raise ValueError("The data set has no end: its num_batches must be a number.")
 
 
@@ -367,6 +387,9 @@ def batches(data_set: Any) -> Iterator[Any]:
     """
     if isinstance(data_set, tf.data.Dataset):
         yield from data_set.as_numpy_iterator()
+        return
+    if isinstance(data_set, SomeBatches):
+        yield from data_set
         return
     size = data_set.num_batches
     for index in itertools.count() if size is None else range(size):

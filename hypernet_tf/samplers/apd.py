@@ -13,6 +13,7 @@ from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_w
 from hypernet_tf.samplers.batching import Share
 from hypernet_tf.samplers.checks import (
     check_count,
+    check_fixed,
     check_number,
     check_sizes,
     plain_optimizer,
@@ -96,6 +97,7 @@ class APD(LatentSampler):
         critic_steps = check_count("critic_steps", critic_steps)
         check_number("penalty", penalty)
         check_number("critic_rate", critic_rate)
+        check_fixed(self, kwargs, diversity=[], prior_scale=None)
         super().__init__(
             target, num_networks=num_networks, diversity=[], prior_scale=None, **kwargs
         )
@@ -202,18 +204,19 @@ class APD(LatentSampler):
 
     # ---- training -------------------------------------------------------------------------
 
-    def compile(self, optimizer="adam", loss=None, metrics=None, **kwargs):
+    def compile(self, optimizer="adam", *args, **kwargs):
         """As `WeightSampler.compile`; the critic gets an optimizer with the same settings.
 
         Raises:
             ValueError: The optimizer has use_ema, which Keras would do to the critic as well.
         """
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-        if any(getattr(one, "use_ema", False) for one in plain_optimizers(self.optimizer)):
+        optimizer = keras.optimizers.get(optimizer)
+        if any(getattr(one, "use_ema", False) for one in plain_optimizers(optimizer)):
             raise ValueError(
                 "use_ema averages the generator's variables, and Keras would take those of the "
                 "critic for them: compile without use_ema."
             )
+        super().compile(optimizer, *args, **kwargs)
         self.optimizer = keras.saving.deserialize_keras_object(
             keras.saving.serialize_keras_object(self.optimizer)
         )

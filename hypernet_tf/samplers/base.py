@@ -24,6 +24,7 @@ from hypernet_tf.diversity import (
 )
 from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.ensembles.examples import (
+    SomeBatches,
     arguments_of_fit,
     is_data_set,
     some_inputs,
@@ -44,6 +45,7 @@ from hypernet_tf.samplers.losses import (
     check_class_axis,
     check_labels,
     check_loss,
+    check_per_example,
     check_reduction,
     some_labels,
     with_accuracy,
@@ -205,6 +207,12 @@ class WeightSampler(keras.Model, abc.ABC):
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             # A network that has a replica to itself has all its images there.
             target = target.with_batch_norm(synchronized=num_networks == 1)
+        for name, dtype in target.output_dtypes.items():
+            if not keras.backend.is_float_dtype(dtype):
+                raise ValueError(
+                    f"The output '{name}' is {dtype}, and predictions are means over "
+                    "networks: leave it out of the model."
+                )
         if diversity is None:
             diversity = [NegativeEntropy()]
         self.target, self.num_networks, self.lam_growth = target, num_networks, lam_growth
@@ -483,33 +491,52 @@ class WeightSampler(keras.Model, abc.ABC):
         norms = np.linalg.norm(self.target.flatten(weights), axis=-1)
         return float(norms.std() / norms.mean())
 
+    @property
+    def compute_dtype(self):
+        """That of variables: the layers of the networks have precisions of their own."""
+        return self.variable_dtype
+
     # ---- training -------------------------------------------------------------------------
 
     def compile(
         self,
         optimizer="adam",
         loss=None,
-        metrics=None,
-        *,
         loss_weights=None,
+        metrics=None,
         weighted_metrics=None,
-        **kwargs,
+        run_eagerly=False,
+        steps_per_execution=1,
+        jit_compile=False,
+        auto_scale_loss=True,
     ):
         """As `keras.Model.compile`; the loss also tells what the target's outputs mean.
 
-        Metrics come third. Without a loss, those of the compilation before stay. XLA compiles steps
+        Without a loss, that of the compilation before stays, and so do metrics. XLA compiles steps
         if `jit_compile=True`.
 
         Raises:
             ValueError: A classification loss of logits on outputs that are probabilities, or the
-                reverse; or a loss that is a sum over examples.
+                reverse; a loss that is a sum over examples, or compares those of a batch; or an
+                optimizer that cannot train the sampler. An earlier compilation then stays.
         """
-        if loss is None and self._compiled_with is not None:  # as Keras keeps them
-            before = self._compiled_with
+        if any(w is not None and not is_number(w) for w in keras.tree.flatten(loss_weights)):
+            raise ValueError("loss_weights are numbers and come third: say metrics=[...].")
+        optimizer = keras.optimizers.get(optimizer)
+        averaged = any(getattr(one, "use_ema", False) for one in plain_optimizers(optimizer))
+        if self.trained_terms and averaged:
+            raise ValueError(
+                "use_ema averages the variables of the networks' loss, and Keras would take those "
+                "of a term with variables of its own for them: compile without use_ema."
+            )
+        before = self._compiled_with  # what Keras keeps of it
+        if before is not None and loss is None:
             loss, loss_weights = before["loss"], loss_weights or before["loss_weights"]
             metrics = before["metrics"] if metrics is None else metrics
             if weighted_metrics is None:
                 weighted_metrics = before["weighted_metrics"]
+        elif before is not None and metrics is None and weighted_metrics is None:
+            metrics, weighted_metrics = before["metrics"], before["weighted_metrics"]
         given_now = {
             "loss": loss,
             "metrics": metrics,
@@ -517,6 +544,8 @@ class WeightSampler(keras.Model, abc.ABC):
             "weighted_metrics": weighted_metrics,
         }
         check_reduction(loss)
+        if not (self.trains_networks and self.num_networks == 1):
+            check_per_example(loss)
         check_class_axis(loss, self._given_target)
         given = self._given_target
         meaning = check_loss(loss, given)
@@ -536,17 +565,18 @@ class WeightSampler(keras.Model, abc.ABC):
             "weighted_metrics": with_accuracy(weighted_metrics, wanted),
         }
         # Keras would ask the sampler's own layers whether XLA can compile them, not the target's.
-        super().compile(optimizer=optimizer, **compiled, **{"jit_compile": False} | kwargs)
+        super().compile(
+            optimizer=optimizer,
+            **compiled,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
         # No dict: Keras would track the metrics in it, and report those of an earlier compilation.
         self._compiled_with = types.MappingProxyType(given_now)
         self._evaluation = EvaluationState(self.output_names, **compiled)
         self.build_terms()
-        averaged = any(getattr(one, "use_ema", False) for one in plain_optimizers(self.optimizer))
-        if self.trained_terms and averaged:
-            raise ValueError(
-                "use_ema averages the variables of the networks' loss, and Keras would take those "
-                "of a term with variables of its own for them: compile without use_ema."
-            )
         # Made here rather than in the first step, which would then be traced twice.
         if self.optimizer is not None and not self.optimizer.built:  # None: evaluation only
             self.optimizer.build(self.generating_variables)
@@ -845,7 +875,10 @@ class WeightSampler(keras.Model, abc.ABC):
             )
 
     def call(self, inputs, training=False):
-        """The mean prediction of the networks of `prediction_networks`; see `predict`."""
+        """The mean prediction of the networks of `prediction_networks`; see `predict`.
+
+        `training` has no effect: for dropout in predictions use `hn.MCDropout`.
+        """
         self._check_batch_norm_data()
         # Batch norm's statistics are computed eagerly; a graph keeps those of when it was traced.
         with tf.init_scope() if self.target.statistics else contextlib.nullcontext():
@@ -862,6 +895,8 @@ class WeightSampler(keras.Model, abc.ABC):
         x: Any,
         batch_size: int | None = None,
         verbose: int | str = 0,
+        steps: int | None = None,
+        callbacks: Any = None,
         *,
         num_networks: int | None = None,
         seed: int = 0,
@@ -869,10 +904,12 @@ class WeightSampler(keras.Model, abc.ABC):
         """The mean prediction of an ensemble: `sample(num_networks, seed=seed).predict(x)`.
 
         Args:
-            x: Inputs [M, ...]; or a `tf.data.Dataset` or a `keras.utils.PyDataset`, of whose
-                batches x, (x,), (x, y) or (x, y, sample_weight) the inputs are used.
+            x: Inputs [M, ...]; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator, of
+                whose batches x, (x,), (x, y) or (x, y, sample_weight) the inputs are used.
             batch_size: Number of images run at once; None chooses.
             verbose: 1 shows a progress bar.
+            steps: Number of batches; None for all.
+            callbacks: Keras callbacks, for which a prediction is one batch.
             num_networks: Number of networks; None for 10, or all of a finite sampler.
             seed: Seed of the draw.
 
@@ -880,8 +917,19 @@ class WeightSampler(keras.Model, abc.ABC):
             Mean probabilities [M, ...], or mean values.
         """
         shown = int(verbose == 1)
+        if isinstance(x, types.GeneratorType) or (steps is not None and is_data_set(x)):
+            x = SomeBatches(x, steps)
+        elif steps is not None and batch_size is not None:  # as in Keras
+            x = keras.tree.map_structure(lambda t: t[: steps * batch_size], x)
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = keras.callbacks.CallbackList(callbacks, model=self)
+        callbacks.on_predict_begin()  # which may take averaged weights
         ensemble = self._ensemble(num_networks, seed, shown)
-        return ensemble.predict(x, batch_size=batch_size, verbose=shown)
+        callbacks.on_predict_batch_begin(0)
+        outputs = ensemble.predict(x, batch_size=batch_size, verbose=shown)
+        callbacks.on_predict_batch_end(0, {"outputs": outputs})
+        callbacks.on_predict_end()
+        return outputs
 
     def _ensemble(self, num_networks: int | None, seed: int, verbose: int = 0) -> Ensemble:
         """Networks for predictions; None for 10, or all of a finite sampler."""
@@ -892,20 +940,22 @@ class WeightSampler(keras.Model, abc.ABC):
 
     def export(
         self,
-        path: str | os.PathLike,
+        filepath: str | os.PathLike,
         format: str = "tf_saved_model",
+        verbose: int | None = None,
         *,
         num_networks: int | None = None,
         seed: int = 0,
     ) -> None:
-        """Write an ensemble as a SavedModel: `sample(num_networks, seed=seed).export(path)`.
+        """Write an ensemble as a SavedModel: `sample(num_networks, seed=seed).export(filepath)`.
 
         It returns mean probabilities and scores of uncertainty, see `Ensemble.export`. Files of
         other formats hold one network: `sample(1).to_keras().export(path, format="litert")`.
 
         Args:
-            path: Folder of the SavedModel; what it holds is replaced.
+            filepath: Folder of the SavedModel; what it holds is replaced.
             format: "tf_saved_model".
+            verbose: Has no effect.
             num_networks: Number of networks; None for 10, or all of a finite sampler.
             seed: Seed of the draw.
 
@@ -921,7 +971,7 @@ class WeightSampler(keras.Model, abc.ABC):
                 f"An ensemble is no {format!r} file: write one network, "
                 f"sample(1).to_keras().export(path, format={format!r})."
             )
-        self._ensemble(num_networks, seed).export(path)
+        self._ensemble(num_networks, seed).export(filepath)
 
     def predict_on_batch(self, x: Any) -> Any:
         """As `predict(x)`."""
@@ -940,7 +990,18 @@ class WeightSampler(keras.Model, abc.ABC):
         finally:
             self._evaluating = False
 
-    def evaluate(self, x=None, y=None, *args, return_dict=False, **kwargs):
+    def evaluate(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        verbose="auto",
+        sample_weight=None,
+        steps=None,
+        callbacks=None,
+        return_dict=False,
+        **kwargs,
+    ):
         """As `keras.Model.evaluate`; see the class for what it returns.
 
         Returns:
@@ -948,13 +1009,25 @@ class WeightSampler(keras.Model, abc.ABC):
             a dict by these names.
 
         Raises:
-            ValueError: The inputs do not have the shape that the target takes, or the loss does
-                not take the labels.
+            ValueError: The inputs do not have the shape that the target takes, the loss does not
+                take the labels, or there are no examples.
         """
         self._check_inputs(x)
         self._check_labels(x, y)
         with self._evaluation_mode():
-            results = super().evaluate(x, y, *args, return_dict=True, **kwargs)
+            results = super().evaluate(
+                x,
+                y,
+                batch_size,
+                verbose,
+                sample_weight,
+                steps,
+                callbacks,
+                return_dict=True,
+                **kwargs,
+            )
+        if not results:
+            raise ValueError("There are no examples to evaluate.")
         return results if return_dict else [results[name] for name in self._evaluation.results()]
 
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hypernet_tf.ensembles.examples import arguments_of_fit, some_inputs, trained_inputs
 from hypernet_tf.ensembles.inference import examples_at_once
-from hypernet_tf.samplers.checks import check_count, check_num_data, check_number
+from hypernet_tf.samplers.checks import check_count, check_fixed, check_num_data, check_number
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
@@ -103,6 +103,7 @@ class BHN(LatentSampler):
             raise ValueError(f"flow is {flow!r}: choose {known}.")
         num_steps, hidden = check_count("num_steps", num_steps, 0), check_count("hidden", hidden)
         check_number("precision", precision)
+        check_fixed(self, kwargs, diversity=[], prior_scale=None)
         super().__init__(target, diversity=[], prior_scale=None, **kwargs)
         self.num_data, self.flow, self.num_steps = num_data, flow, num_steps
         self.hidden, self.precision = hidden, precision

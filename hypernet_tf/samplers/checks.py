@@ -65,6 +65,23 @@ def check_sizes(name: str, value: Any) -> tuple[int, ...]:
     return tuple(map(int, value))
 
 
+def check_fixed(sampler: Any, options: dict[str, Any], **values: Any) -> None:
+    """Take options that a kind of sampler sets itself out of those that the user gave.
+
+    Args:
+        sampler: The sampler.
+        options: What the user gave, by name.
+        values: What the sampler sets, by name.
+
+    Raises:
+        TypeError: The user gave one another value.
+    """
+    for name, value in values.items():
+        given = options.pop(name, value)
+        if (list(given) if isinstance(given, tuple) else given) != value:
+            raise TypeError(f"{type(sampler).__name__} sets {name}={value!r} itself: leave it out.")
+
+
 def check_num_data(num_data: Any) -> int:
     """The number of training examples as an int, checked.
 

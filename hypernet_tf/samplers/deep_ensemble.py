@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.samplers.checks import plain_optimizers
+from hypernet_tf.samplers.checks import check_fixed, plain_optimizers
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import Target
 from hypernet_tf.targets.filters import seeded
@@ -64,27 +64,28 @@ class DeepEnsemble(WeightSampler):
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
+        check_fixed(self, kwargs, diversity=[])
         super().__init__(target, num_networks=num_networks, diversity=[], **kwargs)
         self.initializers = dict(initializers or {})
         self.theta = trained_weights(self, num_networks, self.initializers)
         self.built = True
 
-    def compile(self, optimizer="adam", *args, **kwargs):
+    def compile(self, optimizer="adam", loss=None, *args, **kwargs):
         """As `WeightSampler.compile`.
 
         Raises:
             ValueError: The optimizer takes norms or means over a whole variable, which holds the
                 weights of all networks; or the loss divides by all sample weights.
         """
-        super().compile(optimizer, *args, **kwargs)
-        plain = plain_optimizers(self.optimizer) if self.num_networks > 1 else []
+        optimizer = keras.optimizers.get(optimizer)
+        plain = plain_optimizers(optimizer) if self.num_networks > 1 else []
         if mixing := [one for one in plain if isinstance(one, _OF_WHOLE_VARIABLES)]:
             raise ValueError(
                 f"{type(mixing[0]).__name__} computes norms or means of a variable, which holds "
                 "the weights of all networks, so that they would not train as each alone: use "
                 "another optimizer, such as Adam."
             )
-        reductions = [getattr(one, "reduction", None) for one in keras.tree.flatten(self.loss)]
+        reductions = [getattr(one, "reduction", None) for one in keras.tree.flatten(loss)]
         if plain and "mean_with_sample_weight" in reductions:
             raise ValueError(
                 "reduction='mean_with_sample_weight' divides by the weights of all networks' "
@@ -97,6 +98,7 @@ class DeepEnsemble(WeightSampler):
                     f"{name} is a norm of all networks' gradients together, so that they would not "
                     "train as each alone: use clipvalue, or none."
                 )
+        super().compile(optimizer, loss, *args, **kwargs)
 
     @property
     def num_available(self) -> int:
@@ -149,7 +151,7 @@ def trained_weights(
     given = {name: keras.initializers.get(value) for name, value in initializers.items()}
     return [
         sampler.add_weight(
-            name=f"weights_{slot.index}",
+            name=f"{slot.name}_{slot.index}",  # optimizers leave variables out by their names
             shape=(num_networks, *slot.shape),
             initializer=_Stacked(given.get(slot.name, slot.initializer), sampler.seed, slot.index),
         )

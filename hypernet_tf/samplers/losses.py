@@ -34,6 +34,10 @@ class _Losses(NamedTuple):
         return isinstance(loss, self.classes) or any(loss is one for one in self.functions)
 
 
+_OVERLAPS = _Losses(
+    (keras.losses.Dice, keras.losses.Tversky), (keras.losses.dice, keras.losses.tversky)
+)
+_OF_PAIRS = _Losses((keras.losses.Circle,), (keras.losses.circle,))
 _BINARY = _Losses(
     (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy),
     (keras.losses.binary_crossentropy, keras.losses.binary_focal_crossentropy),
@@ -158,6 +162,30 @@ def check_reduction(loss: Any) -> None:
             raise ValueError(
                 f"The loss has reduction={reduction!r}, but networks average theirs: use "
                 "'sum_over_batch_size', and lam as a factor."
+            )
+
+
+def check_per_example(loss: Any) -> None:
+    """Check that a loss has a value for each example: a batch holds those of all networks.
+
+    Args:
+        loss: Loss, or losses of several outputs, that `compile` was given.
+
+    Raises:
+        ValueError: A loss sums over the examples of a batch, or compares them.
+    """
+    for one in map(_known, keras.tree.flatten(loss)):
+        axis = getattr(one, "axis", None)
+        axes = [axis] if isinstance(axis, int) else axis
+        if one in _OVERLAPS and (axes is None or 0 in axes):
+            raise ValueError(
+                "The loss is one number for a batch, which holds the examples of all networks: "
+                "give it the axes of an example, such as keras.losses.Dice(axis=(1, 2, 3))."
+            )
+        if one in _OF_PAIRS:
+            raise ValueError(
+                "The loss compares the examples of a batch, which are those of several networks: "
+                "use a loss of single examples."
             )
 
 

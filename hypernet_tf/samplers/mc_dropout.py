@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.batching import Part, Share
-from hypernet_tf.samplers.checks import check_num_data, check_number, is_number
+from hypernet_tf.samplers.checks import check_fixed, check_num_data, check_number, is_number
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import Target
@@ -97,6 +97,7 @@ class MCDropout(WeightSampler):
             raise ValueError(f"rates is {rates!r}: give a dict of layers' names and their rates.")
         target = target if isinstance(target, Target) else Target(target)
         masks, layers = read_dropout(target, rates or {})
+        check_fixed(self, kwargs, diversity=[], prior_scale=None)
         super().__init__(target.with_layers(layers), diversity=[], prior_scale=None, **kwargs)
         self._target_with_dropout = target
         self.num_data, self.length_scale, self.precision = num_data, length_scale, precision

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
 from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
+from hypernet_tf.samplers.checks import check_fixed
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
@@ -69,6 +70,7 @@ class NoiseControl(LatentSampler):
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
+        check_fixed(self, kwargs, diversity=[], num_networks=1)
         super().__init__(target, num_networks=1, diversity=[], **kwargs)
         values = np.array(scale, "float64")
         if not (np.isfinite(values) & (values > 0)).all():

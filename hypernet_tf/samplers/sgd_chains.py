@@ -64,6 +64,8 @@ class SGDChains(DeepEnsemble):
         snapshot_every: int = 1,
         **kwargs: Any,
     ):
+        if "num_networks" in kwargs:
+            raise TypeError(f"{type(self).__name__} has num_chains in place of num_networks.")
         num_chains = check_count("num_chains", num_chains)
         num_snapshots = check_count("num_snapshots", num_snapshots)
         snapshot_every = check_count("snapshot_every", snapshot_every)
@@ -173,7 +175,7 @@ class SGLD(SGDChains):
             raise ValueError(f"lam is {lam!r}: give the number of training examples.")
         super().__init__(target, lam=lam, prior_scale=prior_scale, **kwargs)
 
-    def compile(self, optimizer=None, loss=None, metrics=None, **kwargs):
+    def compile(self, optimizer=None, *args, **kwargs):
         """As `WeightSampler.compile`, with `keras.optimizers.SGD`.
 
         Its default rate is 0.01 / lam: that of the mean loss is 0.01, as in Keras.
@@ -185,7 +187,7 @@ class SGLD(SGDChains):
             raise ValueError("Langevin dynamics follow SGD: compile with keras.optimizers.SGD.")
         if options := [name for name in _NO_LANGEVIN if getattr(plain, name)]:
             raise ValueError(f"Langevin dynamics follow plain SGD: compile without {options[0]}.")
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+        super().compile(optimizer, *args, **kwargs)
 
     def _move(self, data: Any) -> dict:
         """A step of each chain, and the noise."""

@@ -204,6 +204,11 @@ def _check_supported(operation: Any) -> None:
             f"Layer '{operation.name}' keeps its state between batches, which networks that are "
             "drawn anew do not: use stateful=False."
         )
+    if getattr(operation, "metrics", None):
+        raise ValueError(
+            f"Layer '{operation.name}' has metrics, which are not reported: remove them, or return "
+            "what they measure as an output."
+        )
     variables = getattr(operation, "trainable_variables", [])
     regularizers = [getattr(v, "regularizer", None) for v in variables]
     if any(regularizers) or getattr(operation, "activity_regularizer", None):

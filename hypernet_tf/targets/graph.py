@@ -292,6 +292,11 @@ def in_order(tensors: Any, expected: Any, names: list[str]) -> list[Any]:
             )
         chosen = {key: tensors[key] for key in keys}
         tensors = chosen if isinstance(expected, dict) else list(chosen.values())
+    elif isinstance(expected, dict) and list(expected) != sorted(expected):
+        raise ValueError(
+            "The model names its inputs, and a list of them has no order: give a dict of "
+            f"{', '.join(expected)}."
+        )
     flat = keras.tree.flatten(tensors)
     if len(flat) != len(names):
         raise ValueError(

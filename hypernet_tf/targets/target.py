@@ -37,6 +37,10 @@ ExampleSharing = Literal["shared", "one_each"]
 _SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
+# What a model of Keras may take, and networks that run together do not.
+_NOT_DENSE = (tf.SparseTensor, tf.SparseTensorSpec, tf.RaggedTensor, tf.RaggedTensorSpec)
+
+
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class Target:
     """The network whose weights are generated: a template that runs with any N weight sets.
@@ -89,6 +93,7 @@ class Target:
         if convolutions not in get_args(Convolutions):
             known = ", ".join(map(repr, get_args(Convolutions)))
             raise ValueError(f"Unknown convolutions={convolutions!r}: choose one of {known}.")
+        _check_training(model)
         self._template = template = copied(model)
         self.plan = record(template)
         self._convolutions = convolutions
@@ -323,6 +328,12 @@ class Target:
         return list(self._template.output_names)
 
     @property
+    def output_dtypes(self) -> dict[str, str]:
+        """Name of each output of the model -> its type, such as "float32"."""
+        types = [keras.backend.standardize_dtype(t.dtype) for t in self._template.outputs]
+        return dict(zip(self.output_names, types, strict=True))
+
+    @property
     def classes(self) -> int | None:
         """The number of classes; None for values and for several outputs.
 
@@ -530,6 +541,11 @@ class Target:
         """
         refs = keras.tree.flatten(self.plan.inputs)
         for tensor, ref in zip(self.inputs_in_order(inputs), refs, strict=True):
+            if isinstance(tensor, _NOT_DENSE) or hasattr(tensor, "tocsr"):
+                raise ValueError(
+                    "Inputs are sparse or ragged, and networks run on dense ones: give "
+                    "x.toarray(), tf.sparse.to_dense(x) or x.to_tensor()."
+                )
             given, expected = tf.TensorShape(tensor.shape), self.plan.shapes[ref]
             if given.rank is None:
                 raise ValueError(
@@ -792,6 +808,17 @@ def _is_seed(variable: Any) -> bool:
     return variable.name == "seed_generator_state"
 
 
+def _check_training(model: Any) -> None:
+    """Check that a model has no training of its own, which a sampler would leave out."""
+    for name in ("train_step", "compute_loss", "compute_metrics"):
+        own = getattr(type(model), name, None)
+        if isinstance(model, keras.Model) and own is not getattr(keras.Model, name):
+            raise ValueError(
+                f"The model '{model.name}' has a {name} of its own, and a sampler trains its "
+                "networks: give keras.Model(model.inputs, model.outputs)."
+            )
+
+
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class TargetLayer(keras.layers.Layer):
     """A `Target` as a Keras layer: weights and inputs in, outputs out.
@@ -834,6 +861,11 @@ class TargetLayer(keras.layers.Layer):
             raise ValueError(f"Unknown examples={examples!r}: choose one of {known}.")
         self.target = target if isinstance(target, Target) else Target(target)
         self.examples = examples
+
+    @property
+    def compute_dtype(self):
+        """That of variables: the layers of the networks have precisions of their own."""
+        return self.variable_dtype
 
     def call(self, inputs, training=False):
         """Run the networks; see `Target.run`."""

@@ -1221,7 +1221,7 @@ def test_a_new_lam_is_that_of_the_next_step(blobs):
 @pytest.mark.usefixtures("eager_fits")
 def test_compiled_again_without_a_loss_the_one_before_stays(blobs):
     sampler = deep_ensemble(num_networks=2)
-    sampler.compile("sgd", LOGITS, ["accuracy"])
+    sampler.compile("sgd", LOGITS, metrics=["accuracy"])
     sampler.fit(*blobs, verbose=0)
     probabilities = sampler.predict(blobs[0])
     sampler.compile(keras.optimizers.Adam(1e-4))
@@ -1234,9 +1234,11 @@ def test_compiled_again_without_a_loss_the_one_before_stays(blobs):
 @pytest.mark.usefixtures("eager_fits")
 def test_metrics_of_an_earlier_compilation_are_forgotten(blobs):
     sampler = deep_ensemble(num_networks=2)
-    sampler.compile("sgd", LOGITS, [keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
+    sampler.compile(
+        "sgd", LOGITS, metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+    )
     sampler.fit(*blobs, verbose=0)
-    sampler.compile("sgd", LOGITS, ["accuracy"])
+    sampler.compile("sgd", LOGITS, metrics=["accuracy"])
     accuracy = sampler.fit(*blobs, verbose=0).history["accuracy"][0]
     assert accuracy > 0
     assert [metric.name for metric in sampler.metrics].count("accuracy") <= 1
