@@ -21,9 +21,11 @@ GUIDE = ROOT / "docs" / "guides" / "your_method.md"
 
 
 @pytest.mark.parametrize("short", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_the_example_runs(short, with_few_digits, tmp_path, monkeypatch, capsys):
+def test_the_example_runs(short, with_few_digits, tmp_path, monkeypatch, capsys, request):
     """Exactly its lines, or the same with one epoch, ten networks and eighty digits."""
     monkeypatch.chdir(tmp_path)
+    if short:
+        request.getfixturevalue("eager_fits")
     [code] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert sum(bool(line) for line in code.splitlines()) <= 12
     if short:

@@ -13,7 +13,7 @@ from small_samplers import LOGITS
 import hypernet_tf as hn
 
 layers = keras.layers
-RANDOM_GRAPHS = settings(max_examples=6, deadline=None, derandomize=True)
+RANDOM_GRAPHS = settings(max_examples=4, deadline=None, derandomize=True)
 MANY_RANDOM_GRAPHS = settings(max_examples=40, deadline=None, derandomize=True)
 
 

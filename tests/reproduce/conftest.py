@@ -74,7 +74,11 @@ def analyse(bent_run, tmp_path_factory, with_few_digits, undrawn):
         folder = shutil.copytree(bent_run, tmp_path_factory.mktemp("runs") / "analysed")
         checkpoint = folder / "checkpoints" / "step-00000060" / "model.keras"
         before = checkpoint.stat().st_mtime_ns
-        with with_few_digits(), undrawn(not_drawn):
+        with with_few_digits(), undrawn(not_drawn), pytest.MonkeyPatch.context() as patch:
+            # The sampler of the same file, whose graphs are traced already.
+            patch.setattr(
+                experiment, "finished_sampler", lambda folder, _: analysed_runs.sampler_of(folder)
+            )
             settings = analysed_runs.SMALL | settings
             metrics = experiment.run(analysed_runs.TINY, folder, analyses=names, settings=settings)
         assert checkpoint.stat().st_mtime_ns == before  # nothing was trained

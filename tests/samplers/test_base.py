@@ -936,6 +936,7 @@ def test_a_prior_acts_on_the_weights_that_are_trained(make, blobs):
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_the_entropy_of_an_evaluation_has_the_dimension_of_training(blobs):
     """Nine weights, of 64 random numbers, lie in nine dimensions."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])

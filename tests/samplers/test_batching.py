@@ -181,6 +181,7 @@ class TestSharedInputs:
         for a, b in zip(variables, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_fit_takes_batches_of_any_size(self, blobs):
         sampler = hypernetwork(shared_inputs=True)
         sampler.compile("sgd", LOGITS)

@@ -231,15 +231,15 @@ class TestConfidentMistakes:
 
     X = np.array([[1.0, 0.5], [-2.0, 1.0], [0.5, -1.0], [1.0, 1.0]], "float32")
 
-    def networks(self, model, loss):
+    def networks(self, model, loss, eagerly=True):
         """A sampler of one network, and a Keras model with its weights."""
         keras.utils.set_random_seed(0)
         sampler = hn.DeepEnsemble(model, num_networks=1, gauge=False, lam=1.0)
         for variable in sampler.theta:
             variable.assign(90.0 * tf.random.stateless_normal(variable.shape, [0, 1]))
         alone = sampler.sample(1).to_keras()
-        for one in (sampler, alone):
-            one.compile(keras.optimizers.SGD(1.0), loss)
+        sampler.compile(keras.optimizers.SGD(1.0), loss, run_eagerly=eagerly)
+        alone.compile(keras.optimizers.SGD(1.0), loss)  # in a graph, where Keras finds the logits
         return sampler, alone
 
     @pytest.mark.parametrize(
@@ -253,7 +253,8 @@ class TestConfidentMistakes:
         ],
     )
     def test_one_output(self, end, columns, loss):
-        sampler, alone = self.networks(sure(end, columns), loss)
+        graph = (end, columns) == ("softmax", 3)  # one of both ways
+        sampler, alone = self.networks(sure(end, columns), loss, eagerly=not graph)
         y = np.array([0, 1, 2, 0])
         if end == "sigmoid":
             y = (np.arange(4 * columns).reshape(4, columns) % 2).astype("float32")

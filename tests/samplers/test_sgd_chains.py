@@ -38,6 +38,7 @@ def test_independent_chains_are_a_deep_ensemble_at_constant_rate(blobs):
     np.testing.assert_allclose(by_first_weight(chosen), by_first_weight(networks), atol=1e-6)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_snapshots_of_one_chain_are_the_newest(blobs):
     chain = chains(num_chains=1, num_snapshots=3, snapshot_every=2, gauge=False)
     visited = []

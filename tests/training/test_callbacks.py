@@ -68,6 +68,7 @@ def test_the_progress_line_has_the_titles_of_the_table(learned):
     assert "majority vote" not in progress_line(entry)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     def poison(self, drawn):
         return tf.where(self.step >= 4, float("nan"), 0.0)
@@ -79,6 +80,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
     assert Checkpoints(tmp_path / "checkpoints").latest_step() == 4
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_weights_that_are_not_finite_are_never_kept(tmp_path, monkeypatch):
     real = hn.Hypernetwork.train_step
 

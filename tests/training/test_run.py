@@ -20,12 +20,14 @@ import hypernet_tf as hn
 from hypernet_tf.data import Split
 from hypernet_tf.training.callbacks import HaltOnNaN, TrainingStoppedError
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
+from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.run import train
 
 
 @pytest.fixture(scope="module")
 def four_steps(tmp_path_factory):
     """A run of four steps: its folder, what it returned, how often a step was traced."""
+    tf.config.experimental.enable_op_determinism()
     folder = tmp_path_factory.mktemp("runs") / "four"
     traces = []
     real = hn.Hypernetwork.train_step
@@ -111,6 +113,34 @@ def test_watched_images_are_those_of_the_test(four_steps):
     assert entry["test"] != entry["validation"]
 
 
+@pytest.mark.usefixtures("eager_fits")
+def test_a_run_goes_on_bit_for_bit_after_a_kill(tmp_path):
+    """A checkpoint of which a kill left a half is made again, and events are not repeated."""
+    tf.config.experimental.enable_op_determinism()
+    options = {"checkpoint_every": 2, "validate_every": 4}
+    whole, record = run(tmp_path / "whole", 6, **options)
+    run(tmp_path / "parts", 4, **options)
+    folder = tmp_path / "parts" / "checkpoints"
+    shutil.copytree(folder / "step-00000004", folder / ".step-00000006.part")
+    (folder / ".step-00000006.part" / "model.keras").write_bytes(b"half")
+    resumed, resumed_record = run(tmp_path / "parts", 6, **options)
+    same_state(whole, resumed)
+    assert record["history"] == resumed_record["history"]
+    assert [entry["step"] for entry in record["history"]] == [2, 4, 6]
+    events = EventAccumulator(str(tmp_path / "parts" / "tensorboard"), {"tensors": 0}).Reload()
+    assert [event.step for event in events.Tensors("training/loss")] == [2, 4, 6]
+
+
+def test_several_steps_in_one_execution_change_nothing(four_steps, tmp_path):
+    """An execution ends where a checkpoint is written."""
+    _, one, record, _ = four_steps
+    execution = Execution(steps_per_execution=3)
+    repeated, other = run(tmp_path, 4, watch_test=True, execution=execution)
+    same_state(one, repeated)
+    for ours, theirs in zip(record["history"], other["history"], strict=True):
+        assert (ours["step"], ours["loss"]) == (theirs["step"], theirs["loss"])
+
+
 KILLED = textwrap.dedent(
     """
     import importlib.util, pathlib, sys
@@ -128,7 +158,7 @@ KILLED = textwrap.dedent(
 @pytest.mark.parametrize(
     "moments",
     [
-        pytest.param((".step-00000003.part",), id="once"),
+        pytest.param((".step-00000003.part",), id="once", marks=pytest.mark.slow),
         pytest.param((".step-00000003.part", "step-00000008"), id="twice", marks=pytest.mark.slow),
     ],
 )
@@ -212,6 +242,7 @@ def test_what_cannot_be_validated_is_noticed_before_training(options, message, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_new_run_prepares_its_sampler_and_a_resumed_one_does_not(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
