@@ -467,7 +467,7 @@ def main() -> None:
     part = workers.part()
     sweep, values = from_flags(), command.FLAGS
     folder = pathlib.Path(values.run_dir) if values.run_dir else sweep.default_folder()
-    execution = device_flags.execution()
+    execution = device_flags.execution(sweep.config.jit_compile)
     if execution.workers > 1:
         raise UsageError("a trial runs on one machine: unset TF_CONFIG")
     metrics = run(sweep, folder, values.data_dir, part, execution)

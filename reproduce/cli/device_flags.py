@@ -42,8 +42,11 @@ flags.register_validator(
 )
 
 
-def execution() -> Execution:
+def execution(jit_compile: bool) -> Execution:
     """The execution that the flags ask for; call it before anything is computed.
+
+    Args:
+        jit_compile: Whether XLA compiles steps, which a run's configuration says.
 
     Raises:
         DeviceError: The machine has no such devices.
@@ -51,7 +54,7 @@ def execution() -> Execution:
     if FLAGS.logical_cpus > 1:
         split_cpu(FLAGS.logical_cpus)
     count = None if FLAGS.devices == "all" else int(FLAGS.devices)
-    return Execution(strategy(count), FLAGS.steps_per_execution, FLAGS.jit_compile)
+    return Execution(strategy(count), FLAGS.steps_per_execution, jit_compile)
 
 
 def refuse(where: str) -> None:

@@ -23,7 +23,7 @@ from reproduce.configs.methods import (
     methods_of,
     presets_of,
 )
-from reproduce.configs.run_config import TRAINING_SETTINGS
+from reproduce.configs.run_config import FLAG_FIELDS
 from reproduce.configs.targets import TARGETS, targets_help, targets_of
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import UsageError
@@ -112,21 +112,6 @@ flags.register_validator(
     "learning_rate_left",
     lambda value: value is None or 0 <= value <= 1,  # NaN is neither
     "the fraction that is left is from 0 to 1",
-)
-# Flags that describe a training; without any of them, analyses are those of a finished run.
-_TRAINING = (
-    "dataset",
-    "method",
-    "diversity",
-    "ablation",
-    "match",
-    "lam",
-    "steps",
-    "seed",
-    "preset",
-    "precision",
-    "target",
-    *TRAINING_SETTINGS,
 )
 FLAG_MODULES = (shared_flags, analysis_flags, device_flags)
 
@@ -222,19 +207,14 @@ def config_from_flags(experiment: str) -> RunConfig:
     step = {name: FLAGS[name].value for name in ("networks_per_step", "images_per_network")}
     if any(step.values()):
         config = config.with_step_of(**{k: v or getattr(config, k) for k, v in step.items()})
-    settings = {"num_networks", "precision", *TRAINING_SETTINGS} - step.keys()
-    given = {name: FLAGS[name].value for name in settings}
-    names = [name for name in ("match", "diversity", "ablation") if name in method.flags]
-    given |= {name: FLAGS[name].value for name in names if FLAGS[name].present}
-    if "lam" in method.flags:
-        if FLAGS.lam is not None:
-            given["lam"] = FLAGS.lam
-        elif given.get("diversity", config.diversity) != config.diversity:
-            given["lam"] = lam_of(config, given["diversity"])
-    given = {name: value for name, value in given.items() if value is not None}
+    of_row = {"dataset", "method", "preset", "target", *step}
+    given = {n: FLAGS[n].value for n in FLAG_FIELDS if FLAGS[n].present and n not in of_row}
+    diversity = given.get("diversity", config.diversity)
+    if "lam" in method.flags and "lam" not in given and diversity != config.diversity:
+        given["lam"] = lam_of(config, diversity)
     if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
         given["restart_every"] = 0
-    config = dataclasses.replace(config, seed=FLAGS.seed, **given)
+    config = dataclasses.replace(config, **given)
     if FLAGS["crop_margin"].present and not config.augment:
         raise UsageError(
             f"--crop_margin is not used with --dataset={config.dataset}, whose images are not "
@@ -266,12 +246,7 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     plain = preset(
         config.experiment, config.method, config.preset, target=config.target, steps=config.steps
     )
-    names = (
-        *("dataset", "method", "lam", "seed", "num_networks"),
-        *("preset", "match", "precision", "target", "diversity", "ablation"),
-        *TRAINING_SETTINGS,
-        "restart_every",
-    )
+    names = (*FLAG_FIELDS, "restart_every")
     settings = {name: getattr(config, name) for name in names}
     settings["match"] = pathlib.Path(config.match).name  # no slashes
     defaults = {name: getattr(plain, name) for name in names}
@@ -291,7 +266,9 @@ def main(experiment: str) -> None:
         experiment: Name of the experiment.
     """
     analyses = analysis_flags.requested()
-    described = any(name in FLAGS and FLAGS[name].present for name in _TRAINING)
+    # Flags that describe a training; without any of them, analyses are those of a finished run.
+    training = {"steps", *FLAG_FIELDS} - {"num_networks"}
+    described = any(FLAGS[name].present for name in training)
     trains = described or not (analyses and FLAGS.run_dir)
     if trains:
         config = config_from_flags(experiment)
@@ -303,7 +280,7 @@ def main(experiment: str) -> None:
         config = finished_run(folder)
         device_flags.refuse("the analysis of a finished run")
     settings = analysis_flags.settings(perform.names_of(analyses), trains=trains)
-    execution = device_flags.execution()
+    execution = device_flags.execution(config.jit_compile)
     metrics = run(
         config, folder, FLAGS.data_dir, analyses=analyses, settings=settings, execution=execution
     )

@@ -15,6 +15,13 @@ TRAINING_SETTINGS = (
     "images_per_network",
     "crop_margin",
 )
+# Fields that flags of the same names set, in the order of a folder's name; and `steps`, which it
+# leaves out.
+FLAG_FIELDS = (
+    *("dataset", "method", "lam", "seed", "num_networks"),
+    *("preset", "match", "precision", "jit_compile", "target", "diversity", "ablation"),
+    *TRAINING_SETTINGS,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +64,7 @@ class RunConfig:
         match: Path, from the run's folder, of the run whose distances a noise control has, or whose
             networks a method learns; "" for other methods.
         precision: Keras dtype policy of the layers' computations.
+        jit_compile: Whether XLA compiles the training step, which then draws other random numbers.
         seed: Seed of weights, latent vectors and the order of the data.
     """
 
@@ -88,6 +96,7 @@ class RunConfig:
     ablation: str = "nothing"
     match: str = ""
     precision: str = "float32"
+    jit_compile: bool = False
     seed: int = 0
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.extensions import loaded_extensions
-from reproduce.configs.run_config import TRAINING_SETTINGS
+from reproduce.configs.run_config import FLAG_FIELDS
 from reproduce.configs.targets import targets_of
 from reproduce.runs.folder import RunError
 
@@ -41,45 +42,35 @@ def command_line(
         analyses: Names of analyses.
         settings: Name of a setting of these analyses -> value, where it is not the default.
     """
-    default = targets_of(config.experiment)[0]
-    flags: dict[str, object] = {
-        "extension": ",".join(loaded_extensions()),
-        "dataset": config.dataset,
-        "target": "" if config.target == default else config.target,
-        "method": config.method,
-        "preset": config.preset,
-        "steps": config.steps,
-        "num_networks": config.num_networks if config.num_networks > 1 else "",
-        "seed": config.seed,
-        "precision": config.precision if config.precision != RunConfig.precision else "",
-        **_training_settings(config),
+    method = METHODS[config.method]
+    row = preset(config.experiment, config.method, config.preset, target=config.target)
+    row = dataclasses.replace(row, target=targets_of(config.experiment)[0])
+    # lam is always given: its default depends on the diversity.
+    always = {"dataset", "method", "preset", "steps", "seed", *method.flags} - {"networks_per_step"}
+    values = {
+        name: getattr(config, name)
+        for name in ("steps", *FLAG_FIELDS)
+        if name in always or getattr(config, name) != getattr(row, name)
+    }
+    if config.match:
+        values["match"] = os.path.relpath(folder / config.match)
+    flags = {
+        "extension": loaded_extensions(),
+        **values,
         "data_dir": data_dir or "",
         "run_dir": folder,
-        "analyses": ",".join(analyses),
-        **{name: _text(value) for name, value in (settings or {}).items()},
+        "analyses": analyses,
+        **(settings or {}),
     }
-    optional = {
-        "lam": f"{config.lam:.17g}",
-        "diversity": config.diversity,
-        "ablation": config.ablation,
-        "match": os.path.relpath(folder / config.match) if config.match else "",
-    }
-    flags |= {name: optional[name] for name in METHODS[config.method].flags if name in optional}
-    words = [f"--{name}={value}" for name, value in flags.items() if value != ""]
+    words = [f"--{name}={text}" for name, value in flags.items() if (text := _text(value)) != ""]
     return ["-m", f"reproduce.{config.experiment}", *words]
 
 
 def _text(value: Any) -> str:
-    """A value of a setting as its flag takes it."""
+    """A value as its flag takes it; a float with all its digits."""
+    if isinstance(value, float):
+        return f"{value:.17g}"
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _training_settings(config: RunConfig) -> dict[str, object]:
-    """Learning rate and size of a step, where they are not the preset's."""
-    row = preset(config.experiment, config.method, config.preset, target=config.target)
-    values = {name: getattr(config, name) for name in TRAINING_SETTINGS}
-    different = {n: value for n, value in values.items() if value != getattr(row, n)}
-    return {n: f"{v:.17g}" if isinstance(v, float) else v for n, v in different.items()}
 
 
 class DivergedError(RunError):

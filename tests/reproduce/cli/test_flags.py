@@ -74,8 +74,8 @@ class TestSharedFlags:
 
 class TestDeviceFlags:
     def test_one_device_is_the_default(self):
-        with command_line("--steps_per_execution=3", "--jit_compile"):
-            execution = device_flags.execution()
+        with command_line("--steps_per_execution=3"):
+            execution = device_flags.execution(jit_compile=True)
         assert execution.strategy is None
         assert (execution.steps_per_execution, execution.jit_compile) == (3, True)
 

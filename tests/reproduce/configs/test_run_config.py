@@ -10,6 +10,7 @@ from small_experiments import TINY
 
 import reproduce
 from reproduce.configs import METHODS, RunConfig
+from reproduce.configs.run_config import FLAG_FIELDS
 from reproduce.runs import folder as folders
 
 ROWS = [row for method in METHODS.values() for row in method.presets]
@@ -27,6 +28,15 @@ def test_every_field_is_read():
     for field in dataclasses.fields(RunConfig):
         read = re.search(rf"\b(config|row)\.{field.name}\b", others)
         assert read or re.search(rf"\bself\.{field.name}\b", properties), field.name
+
+
+def test_every_field_is_a_flag_or_of_the_preset_alone():
+    alone = {
+        *("experiment", "learning_rate_decay", "restart_every", "optimizer", "momentum"),
+        *("validate_every", "checkpoint_every", "snapshot_every", "augment", "architecture"),
+    }
+    fields = {field.name for field in dataclasses.fields(RunConfig)}
+    assert fields == alone | {"steps", *FLAG_FIELDS}
 
 
 def test_fields_are_json_values_of_a_stated_type():
@@ -77,7 +87,7 @@ def test_a_run_whose_rate_follows_its_steps_is_not_continued_with_more(tmp_path)
     )
     for number, (row, fits) in enumerate(cases):
         folder = tmp_path / str(number)
-        folder.mkdir()
+        (folder / "checkpoints").mkdir(parents=True)  # something has been trained
         folders.write_json(folder / "config.json", dataclasses.asdict(row))
         assert row.follows_steps is not fits
         more = dataclasses.replace(row, steps=row.steps + 1)
