@@ -169,7 +169,7 @@ def from_flags() -> Classification:
         raise UsageError(f"a study of classification has no preset '{values.preset}': choose quick")
     others = [name for name in methods_of("mnist") if not METHODS[name].matches]
     methods = methods_flag.methods([*dict.fromkeys([*METHODS_SHOWN, *others])], METHODS_SHOWN)
-    known = [name for name, option in hn.data.DATASETS.items() if option.trains]
+    known = hn.data.names_for()[1:]
     if command.FLAGS["datasets"].present and not values.datasets:
         raise UsageError("--datasets is empty: name at least one")
     datasets = []

@@ -507,21 +507,10 @@ def from_flags() -> tuple[Config, tuple[str, ...]]:
     return Config(seed=values.seed, steps=values.steps or Config.steps), methods
 
 
-def default_folder(config: Config) -> pathlib.Path:
-    """Return the folder, named after what differs from the defaults, except the steps.
-
-    Args:
-        config: Configuration of the run.
-    """
-    settings, defaults = (dataclasses.asdict(one) for one in (config, Config()))
-    del settings["steps"], defaults["steps"]
-    return pathlib.Path("runs", folders.folder_name("regression", settings, defaults))
-
-
 def main() -> None:
     """Run `python -m reproduce.regression`."""
     config, methods = from_flags()
-    folder = pathlib.Path(command.FLAGS.run_dir or default_folder(config))
+    folder = pathlib.Path(command.FLAGS.run_dir or folders.default_folder("regression", config))
     run(config, methods, folder)
     print((folder / "table.md").read_text().rstrip())
     print(f"report: {folder / 'report.html'}")

@@ -18,10 +18,11 @@ from absl import flags
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 from reproduce.cli import shared_flags
-from reproduce.configs import EXPERIMENTS, METHODS, RunConfig
+from reproduce.configs import EXPERIMENTS, METHODS
 from reproduce.reports import history, run_page
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, UsageError
+from reproduce.runs.match import finished_run
 
 flags.declare_key_flag("extension")
 flags.DEFINE_string("output", "runs/report.html", "The page to write.")
@@ -46,10 +47,8 @@ def write(run_folders: Sequence[pathlib.Path], output: pathlib.Path) -> None:
         if metrics.get("experiment") not in EXPERIMENTS:
             names = " or ".join(f"reproduce.{name}" for name in EXPERIMENTS)
             raise RunError(f"{folder} is not a run of {names}: name such a run")
-        config, _ = folders.finished(folder, RunConfig)
+        config = finished_run(folder)
         runs.append(run_page.Run(label, folder, metrics))
-        if config.method not in METHODS:
-            raise RunError(f"{folder} is of the method {config.method}: give its --extension")
         # A noise control is validated before it has its noise: its curves are those of one network.
         if not config.match or METHODS[config.method].learns_match:
             costs[label] = folder, config.passes_per_step

@@ -67,24 +67,14 @@ class ColumnOf(NamedTuple):
     recipe: str = ""
 
 
-# Columns of the published table, and others beside them.
-COLUMNS = {
-    "sgd": ColumnOf("sgd", "weights", "one network, its rate decaying"),
-    "sgd_chains": ColumnOf("sgd_chains", "weights", "ten independent chains at a constant rate"),
-    "sgd_snapshots": ColumnOf("sgd_snapshots", "weights", "ten snapshots of one such chain"),
-    "hypernetwork-none": ColumnOf("hypernetwork", "none", "no entropy"),
-    "hypernetwork-weights": ColumnOf("hypernetwork", "weights", "entropy of the weights"),
-    "hypernetwork-outputs": ColumnOf("hypernetwork", "outputs", "entropy of the outputs"),
-    "hypernetwork-published": ColumnOf(
-        "hypernetwork", "weights", "entropy of the weights, recipe of the preset paper", "paper"
-    ),
-    "hypernetwork-fast": ColumnOf(
-        "hypernetwork", "weights", "entropy of the weights, recipe of the preset fast", "fast"
-    ),
-    "mixture": ColumnOf("mixture", "weights", "four hypernetworks, their rates along a cosine"),
-    "deep_ensemble": ColumnOf("deep_ensemble", "weights", "ten networks, their rates decaying"),
-    "hypergan": ColumnOf("hypergan", "weights", "HyperGAN"),
-}
+# Columns of the published table, and others beside them; methods and diversities that are not here
+# have columns by their names.
+COLUMNS = (
+    *("sgd", "sgd_chains", "sgd_snapshots"),
+    *("hypernetwork-none", "hypernetwork-weights", "hypernetwork-outputs"),
+    *("hypernetwork-published", "hypernetwork-fast", "mixture", "deep_ensemble", "hypergan"),
+)
+_RECIPES = {"published": "paper", "fast": "fast"}  # hypernetwork-NAME -> preset of its settings
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = (
     *("dataset", "target", "data_dir", "run_dir", "preset", "steps", "seed", "lam", "extension"),
@@ -110,14 +100,8 @@ def known_columns() -> list[str]:
     """
     others = [name for name in methods_of("cifar") if not METHODS[name].matches]
     others.remove("hypernetwork")
-    return list(dict.fromkeys([*COLUMNS, *_columns_of_diversity(), *others]))
-
-
-def _columns_of_diversity() -> dict[str, ColumnOf]:
-    return {
-        f"hypernetwork-{name}": ColumnOf("hypernetwork", name, option.help)
-        for name, option in DIVERSITY.items()
-    }
+    of_diversity = [f"hypernetwork-{name}" for name in DIVERSITY]
+    return list(dict.fromkeys([*COLUMNS, *of_diversity, *others]))
 
 
 def column_of(name: str) -> ColumnOf:
@@ -126,8 +110,13 @@ def column_of(name: str) -> ColumnOf:
     Args:
         name: Name of a column, or of a method.
     """
-    known = _columns_of_diversity() | COLUMNS
-    return known[name] if name in known else ColumnOf(name, "", METHODS[name].help)
+    if name in METHODS:
+        return ColumnOf(name, "", METHODS[name].help)
+    method, _, variant = name.partition("-")
+    if variant in _RECIPES:
+        recipe = _RECIPES[variant]
+        return ColumnOf(method, "", f"recipe of the preset {recipe}", recipe)
+    return ColumnOf(method, variant, DIVERSITY[variant].help)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,8 +167,8 @@ class Table1(Study):
         """The named columns, without a recipe that is that of another column with this preset."""
         named = [
             name
-            for name, column in COLUMNS.items()
-            if self.preset in presets_of("cifar", column.method)
+            for name in COLUMNS
+            if self.preset in presets_of("cifar", column_of(name).method)
             and (_is_lenet(self.target) or name not in ("mixture", "hypergan"))
         ]
         trained: dict[RunConfig, str] = {}
@@ -374,7 +363,7 @@ def claims_of(numbers: Numbers, target: str, num_images: int) -> list[dict[str, 
             passes = [numbers["image_passes"][column or entry].mean or 0 for _, column in compared]
             claims.append(
                 {
-                    "claim": f"{column_of(entry).help}: {claim}",
+                    "claim": f"{entry}: {claim}",
                     "holds": higher > lower if abs(higher - lower) > error else None,
                     "numbers": f"{higher:.2%} after {passes[0]:,.0f} image passes, and {lower:.2%} "
                     f"after {passes[1]:,.0f}; two standard errors of the difference are "

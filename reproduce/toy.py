@@ -316,24 +316,13 @@ def run(config: Config, folder: pathlib.Path) -> dict:
     return metrics
 
 
-def default_folder(config: Config) -> pathlib.Path:
-    """Return the folder, named after what differs from the defaults, except the steps.
-
-    Args:
-        config: Configuration of the run.
-    """
-    settings, defaults = (dataclasses.asdict(one) for one in (config, Config()))
-    del settings["steps"], defaults["steps"]
-    return pathlib.Path("runs", folders.folder_name("toy", settings, defaults))
-
-
 def main() -> None:
     """Run `python -m reproduce.toy`."""
     shared_flags.accept_only(SHARED_FLAGS, "the toy problem")
     values = command.FLAGS
     seeds = ",".join(str(int(seed)) for seed in values.seeds)
     config = Config(seeds=seeds, steps=values.steps or Config.steps)
-    folder = pathlib.Path(values.run_dir) if values.run_dir else default_folder(config)
+    folder = pathlib.Path(values.run_dir or folders.default_folder("toy", config))
     mean = run(config, folder)["mean"]
     print(
         f"mean of seeds {seeds}: {mean['components_visited']:.3g} components visited, "

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from hypernet_tf.data.errors import DataError
+from hypernet_tf.data.registry import fits
 from hypernet_tf.data.splits import Dataset, Split
 
 
@@ -38,7 +39,7 @@ def pad_to(dataset: Dataset, shape: tuple[int, int, int]) -> Dataset:
         return dataset
     old_text, new_text = (" x ".join(map(str, sizes)) for sizes in (old_shape, shape))
     missing = [new - old for new, old in zip(shape, old_shape, strict=True)]
-    if min(missing[:2]) < 0 or old_shape[2] not in (1, shape[2]):
+    if not fits(old_shape, shape):
         raise DataError(
             f"Images of {dataset.name} are {old_text}, which does not fit into {new_text}: use "
             "another data set, or a network for such images."

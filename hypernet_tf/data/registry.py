@@ -105,24 +105,31 @@ def option_of(name: str) -> DatasetOption:
     return DATASETS[key]
 
 
-def names_for(image_shape: tuple[int, int, int]) -> tuple[str, ...]:
+def fits(images: tuple[int, ...], networks: tuple[int, ...]) -> bool:
+    """Whether `pad_to` makes images of one shape into images of another.
+
+    Args:
+        images: Shape of the images [height, width, channels].
+        networks: Shape of the networks' images. Smaller images are padded, and grey ones become
+            colour images.
+    """
+    return images[0] <= networks[0] and images[1] <= networks[1] and images[2] in (1, networks[2])
+
+
+def names_for(image_shape: tuple[int, int, int] | None = None) -> tuple[str, ...]:
     """Names of the data sets on which networks can be trained, `auto` first where it fits.
 
     Args:
-        image_shape: Shape of the networks' images [height, width, channels]. Smaller images are
-            padded, and grey ones become colour images.
+        image_shape: Shape of the networks' images [height, width, channels]; None for all data
+            sets. Smaller images are padded, and grey ones become colour images.
 
     Example:
         >>> names_for((28, 28, 1))
         ('auto', 'mnist', 'mnist_5k', 'fashion_mnist')
     """
-    height, width, channels = image_shape
     fitting = [
         name
         for name, option in DATASETS.items()
-        if option.trains
-        and option.image_shape[0] <= height
-        and option.image_shape[1] <= width
-        and option.image_shape[2] in (1, channels)
+        if option.trains and (image_shape is None or fits(option.image_shape, image_shape))
     ]
     return (*([AUTO] if "mnist" in fitting else ()), *fitting)

@@ -20,7 +20,7 @@ from hypernet_tf.training.devices import DeviceError, WorkerLostError
 from reproduce.cli import help as command_help
 from reproduce.configs.extensions import ExtensionError, load_extensions
 from reproduce.configs.methods import diversity_help, methods_help
-from reproduce.configs.targets import targets_help
+from reproduce.configs.targets import datasets_help, targets_help
 from reproduce.runs.command import DIVERGED, end_together
 from reproduce.runs.folder import RunError, UsageError
 
@@ -63,12 +63,14 @@ def parse(arguments: list[str]) -> list[str]:
     """
     try:
         load_extensions(arguments)
-        if "method" in FLAGS:
-            FLAGS["method"].help = f"The method that makes the weights. {methods_help()}."
-        if "diversity" in FLAGS:
-            FLAGS["diversity"].help = diversity_help()
-        if "target" in FLAGS:
-            FLAGS["target"].help = targets_help()
+        for name, help_of in (
+            ("method", methods_help),
+            ("diversity", diversity_help),
+            ("target", targets_help),
+            ("dataset", datasets_help),
+        ):
+            if name in FLAGS:
+                FLAGS[name].help = help_of()
         if "analyses" in FLAGS:
             from reproduce.cli import analysis_flags  # its flags are defined where it is imported
 

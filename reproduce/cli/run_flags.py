@@ -35,7 +35,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "method",
     "hypernetwork",
-    f"The method that makes the weights. {methods_help()}.",
+    methods_help(),
 )
 flags.DEFINE_string(
     "diversity",

@@ -7,12 +7,12 @@ from types import ModuleType
 
 from absl import flags
 
-from hypernet_tf.data import DATASETS, DataError, Selection, names_for, resolve
+from hypernet_tf.data import DataError, Selection, names_for, resolve
 from reproduce.configs.run_config import PRESETS
+from reproduce.configs.targets import datasets_help
 from reproduce.runs.folder import UsageError
 
 FLAGS = flags.FLAGS
-_GREY, _COLOUR = (28, 28, 1), (32, 32, 3)
 SMALLEST, LARGEST = 1.2e-38, 3e38  # of float32
 
 flags.DEFINE_float(
@@ -25,12 +25,7 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "dataset",
     "auto",
-    f"One of {', '.join(names_for(_GREY))}; for networks that take colour images also "
-    f"{', '.join(name for name in names_for(_COLOUR) if name not in names_for(_GREY))}; or one "
-    "that an --extension registers. auto is full mnist where it is prepared or can be downloaded, "
-    "otherwise mnist_5k, 5,000 real digits that need no download. NAME:0-4 and NAME:0,3,7 are some "
-    "of its classes, NAME:5000 are 5,000 of its training images; above their number, the others "
-    "are taken from the validation images.",
+    datasets_help(),
 )
 flags.DEFINE_string(
     "data_dir",
@@ -84,8 +79,9 @@ def _is_known(value: str) -> bool:
     except DataError as error:
         raise flags.ValidationError(str(error)) from error
     if not selection.option.trains:
-        trains = ", ".join(["auto", *(name for name in DATASETS if DATASETS[name].trains)])
-        raise flags.ValidationError(f"{selection.name} has no training images: choose {trains}")
+        raise flags.ValidationError(
+            f"{selection.name} has no training images: choose {', '.join(names_for())}"
+        )
     if len(selection.classes) == 1:
         raise flags.ValidationError(f"a network needs at least 2 classes: {value} is one")
     return True

@@ -176,8 +176,9 @@ def presets_of(experiment: str, method: str) -> list[str]:
 
 
 def methods_help() -> str:
-    """All methods and what they are, for `--help`."""
-    return "; ".join(f"{name}: {method.help}" for name, method in METHODS.items())
+    """The help of `--method`: all methods and what they are."""
+    methods = "; ".join(f"{name}: {method.help}" for name, method in METHODS.items())
+    return f"The method that makes the weights. {methods}."
 
 
 def preset(

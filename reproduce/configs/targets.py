@@ -98,6 +98,17 @@ def experiment_of(dataset: str) -> str:
     )
 
 
+def datasets_help() -> str:
+    """The help of `--dataset`: all data sets on which networks can be trained."""
+    return (
+        f"One of {', '.join(hn.data.names_for())}, as far as the networks take its images. auto is "
+        "full mnist where it is prepared or can be downloaded, otherwise mnist_5k, 5,000 real "
+        "digits that need no download. NAME:0-4 and NAME:0,3,7 are some of its classes, NAME:5000 "
+        "are 5,000 of its training images; above their number, the others are taken from the "
+        "validation images."
+    )
+
+
 def targets_help() -> str:
     """The help of `--target`: all targets and what they are."""
     options = "; ".join(f"{name}: {target.help}" for name, target in TARGETS.items())

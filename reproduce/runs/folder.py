@@ -244,6 +244,18 @@ def folder_name(experiment: str, settings: Mapping[str, Any], defaults: Mapping[
     return "-".join([experiment, *(f"{name}={short(v)}" for name, v in different.items())])
 
 
+def default_folder(experiment: str, config: Any) -> pathlib.Path:
+    """The folder of a run, named after what differs from the defaults, except the steps.
+
+    Args:
+        experiment: Name of the experiment.
+        config: Configuration, a dataclass with a default for each field.
+    """
+    settings, defaults = (dataclasses.asdict(one) for one in (config, type(config)()))
+    del settings["steps"], defaults["steps"]
+    return pathlib.Path("runs", folder_name(experiment, settings, defaults))
+
+
 # ---- who writes in it ---------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ import reproduce.configs.regression
 from reproduce import regression
 from reproduce.cli import command
 from reproduce.configs.regression import METHODS, Config
+from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, UsageError
 
 # Much noise, so that two leapfrog steps are accepted.
@@ -232,7 +233,7 @@ class TestCommand:
         with command_line("--methods=sgld,mnf", "--seed=3", "--steps=9"):
             config, methods = regression.from_flags()
         assert (config, methods) == (Config(seed=3, steps=9), ("mnf", "sgld"))
-        assert str(regression.default_folder(config)) == "runs/regression-seed=3"
+        assert str(folders.default_folder("regression", config)) == "runs/regression-seed=3"
         with command_line():
             assert regression.from_flags() == (Config(), tuple(METHODS))
 

@@ -112,7 +112,7 @@ class TestTable:
         assert "lossy copies" in " ".join(copies.paragraphs({}))
         assert "lossy" not in " ".join(of_cifar.paragraphs({}))
         for target in published.TABLE_1:
-            assert published.TABLE_1[target].keys() <= table1.COLUMNS.keys()
+            assert published.TABLE_1[target].keys() <= {*table1.COLUMNS}
 
     def test_what_is_finished_is_not_trained_again(self, table, capsys, quick_pictures):
         folder, metrics = table

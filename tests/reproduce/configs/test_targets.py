@@ -18,7 +18,7 @@ from reproduce.configs import (
     preset,
     register_target,
 )
-from reproduce.configs.targets import targets_help, targets_of
+from reproduce.configs.targets import datasets_help, experiment_of, targets_help, targets_of
 from reproduce.runs.folder import UsageError
 
 EXTENSION = """
@@ -64,6 +64,19 @@ def test_every_experiment_has_a_target():
         "mnist": "mnist",
         "cifar": "lenet",
     }
+
+
+def test_a_data_set_is_trained_on_by_the_first_target_that_it_fits():
+    assert {name: experiment_of(name) for name in hn.data.names_for()} == {
+        name: "mnist" if name in hn.data.names_for((28, 28, 1)) else "cifar"
+        for name in hn.data.names_for()
+    }
+    assert all(name in datasets_help() for name in hn.data.names_for())
+    large = hn.data.DatasetOption("large", lambda root: None, (64, 64, 3), num_classes=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(hn.data.DATASETS, "large", large)
+        with pytest.raises(hn.data.DataError, match="No experiment trains on the images of large"):
+            experiment_of("large")
 
 
 @pytest.mark.usefixtures("known_targets", "few_digits")
