@@ -26,6 +26,7 @@ ORDER = (
     "metrics",
     "gauge",
     "targets",
+    "checks",
 )
 ALONE = ("plots", "data")  # import nothing of ours
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from hypernet_tf.checks import check_count
 from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_numbers
 from hypernet_tf.ensembles.evaluation import integer_labels
 from hypernet_tf.ensembles.examples import Examples, check_inputs
@@ -206,8 +206,8 @@ def adversarial_success(
     wrong_classes = (y + rng.integers(1, num_classes, len(y))) % num_classes
     epsilons = _checked_sizes("epsilons", epsilons, _pixel_range(clip or (0.0, 1.0)))
     sizes = epsilons.astype(np.float32)
-    _check_whole("batch_size", batch_size)
-    _check_whole("num_networks", num_networks, least=0)
+    check_count("batch_size", batch_size)
+    check_count("num_networks", num_networks, least=0)
 
     @tf.function(autograph=False)
     def attack(
@@ -314,9 +314,9 @@ def projected_gradient(
     Reference: "Towards Deep Learning Models Resistant to Adversarial Attacks", arXiv 1706.06083;
     Ratzlaff and Fuxin (2019), adversarial experiments.
     """
-    _check_whole("steps", steps)
+    check_count("steps", steps)
     if batch_size is not None:
-        _check_whole("batch_size", batch_size)
+        check_count("batch_size", batch_size)
     if step_size is not None and not 0 <= step_size < float("inf"):
         raise ValueError(f"step_size is {step_size}: give a number of at least 0, or None.")
     sign = 1.0 if targeted else -1.0
@@ -397,11 +397,6 @@ def _checked_sizes(name: str, sizes: Any, most: float, ndim: int = 1) -> np.ndar
 
 def _pixel_range(clip: tuple[float, float] | None) -> float:
     return np.inf if clip is None else clip[1] - clip[0]
-
-
-def _check_whole(name: str, value: Any, least: int = 1) -> None:
-    if not isinstance(value, numbers.Integral) or int(value) < least:
-        raise ValueError(f"{name} is {value!r}: give a whole number, at least {least}.")
 
 
 class AttackDetection(NamedTuple):

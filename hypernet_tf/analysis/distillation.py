@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.checks import check_count, check_number
 from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
 from hypernet_tf.ensembles.examples import Examples
 from hypernet_tf.metrics.accuracy import mean_log_probabilities
@@ -249,11 +249,8 @@ def _of_losses(sample_weight: np.ndarray, target: Target) -> np.ndarray:
 
 def _check(target: Target, soft_targets: bool, temperature: float, **settings: int) -> None:
     for name, value in settings.items():
-        least = 0 if name == "seed" else 1
-        if not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"{name} must be at least {least}, a whole number, not {value}.")
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be a number above 0, not {temperature}.")
+        check_count(name, value, 0 if name == "seed" else 1)
+    check_number("temperature", temperature)
     if len(keras.tree.flatten(target.plan.outputs)) != 1:
         raise ValueError("Distillation needs a target with one output.")
     if target.classes is None and not soft_targets:

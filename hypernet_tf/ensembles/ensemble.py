@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.checks import check_number
 from hypernet_tf.ensembles import export, inference, io
 from hypernet_tf.ensembles.evaluation import (
     Evaluation,
@@ -78,8 +79,7 @@ class Ensemble:
         batch_norm_updated: bool = False,
         temperature: float = 1.0,
     ):
-        if not 0.0 < temperature < float("inf"):
-            raise ValueError(f"The temperature must be a number above 0, not {temperature}.")
+        check_number("temperature", temperature)
         if temperature != 1.0:
             target.require_choices("a temperature")
         self.target = target

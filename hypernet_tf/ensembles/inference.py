@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from hypernet_tf.checks import check_count
 from hypernet_tf.ensembles.examples import Chunk, Examples, alike, check_inputs, joined, part
 from hypernet_tf.targets import Target, WeightSet
 
@@ -20,16 +20,6 @@ _NETWORKS_AT_ONCE = 32
 # Few networks on this many examples keep the cores busier than many networks on a few, and are
 # traced sooner: ten ResNet-32 in pairs on 50 or 60 images, not all on 12.
 _EXAMPLES_AT_ONCE = 48
-
-
-def check_batch_size(batch_size: Any) -> None:
-    """Check that a batch has a whole number of examples.
-
-    Raises:
-        ValueError: batch_size is not a whole number, or is below 1.
-    """
-    if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, a whole number, not {batch_size}.")
 
 
 def plan(
@@ -50,7 +40,7 @@ def plan(
         ValueError: batch_size is not a whole number, or below 1.
     """
     if batch_size is not None:
-        check_batch_size(batch_size)
+        check_count("batch_size", batch_size)
     budget = examples_at_once(activations, 1)  # networks x examples
     least = batch_size or _EXAMPLES_AT_ONCE
     least = least if num_examples is None else min(least, num_examples)
@@ -146,7 +136,7 @@ def batch_statistics(
     Raises:
         ValueError: Inputs have NaN or infinity.
     """
-    check_batch_size(batch_size)
+    check_count("batch_size", batch_size)
     num_networks, _ = _plan_of(target, weights, examples, batch_size)
     parts = _parts(weights, num_networks)
     for _, some in parts:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-from typing import Literal, get_args
+from typing import Literal
 
 import keras
 
+from hypernet_tf.checks import check_choice
 from hypernet_tf.samplers.hypernetwork.hypernetwork import Hypernetwork
 
 Name = Literal["mnist"]
@@ -36,9 +37,7 @@ def load_pretrained(name: Name = "mnist") -> Hypernetwork:
 
     Reference: the file is made by `python -m hypernet_tf.pretrained` (see BUILD.md).
     """
-    if name not in get_args(Name):
-        choices = " or ".join(map(repr, get_args(Name)))
-        raise ValueError(f"There is no pretrained sampler {name!r}: choose {choices}.")
+    check_choice("name", name, Name)
     path = _FOLDER / f"{name}.keras"
     digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:

@@ -9,18 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.checks import check_count, check_fixed, check_number, check_sizes
 from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
 from hypernet_tf.samplers.batching import Share
-from hypernet_tf.samplers.checks import (
-    check_count,
-    check_fixed,
-    check_number,
-    check_sizes,
-    plain_optimizer,
-    plain_optimizers,
-)
 from hypernet_tf.samplers.draws import TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
+from hypernet_tf.samplers.optimizers import plain_optimizer, plain_optimizers
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
 

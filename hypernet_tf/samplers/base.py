@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.checks import check_count, check_number, is_number, is_whole
 from hypernet_tf.diversity import (
     DiversityTerm,
     NegativeEntropy,
@@ -32,13 +33,6 @@ from hypernet_tf.ensembles.examples import (
 )
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.samplers.batching import Dealt, Part, Share, map_tensors, widened, with_masks
-from hypernet_tf.samplers.checks import (
-    check_count,
-    check_number,
-    is_number,
-    is_whole,
-    plain_optimizers,
-)
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.samplers.losses import (
@@ -50,6 +44,7 @@ from hypernet_tf.samplers.losses import (
     some_labels,
     with_accuracy,
 )
+from hypernet_tf.samplers.optimizers import plain_optimizers
 from hypernet_tf.targets import Target, WeightSet
 
 # Networks behind `predict`, `evaluate` and a call of a sampler without a limit.

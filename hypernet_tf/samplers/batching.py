@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.checks import plain_optimizers
+from hypernet_tf.samplers.optimizers import plain_optimizers
 from hypernet_tf.targets import Target
 
 

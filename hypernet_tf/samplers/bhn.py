@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.checks import check_choice, check_count, check_fixed, check_num_data, check_number
 from hypernet_tf.ensembles.examples import arguments_of_fit, some_inputs, trained_inputs
 from hypernet_tf.ensembles.inference import examples_at_once
-from hypernet_tf.samplers.checks import check_count, check_fixed, check_num_data, check_number
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler
@@ -98,9 +98,7 @@ class BHN(LatentSampler):
         **kwargs: Any,
     ):
         num_data = check_num_data(num_data)
-        if flow not in get_args(FlowKind):
-            known = " or ".join(map(repr, get_args(FlowKind)))
-            raise ValueError(f"flow is {flow!r}: choose {known}.")
+        check_choice("flow", flow, FlowKind)
         num_steps, hidden = check_count("num_steps", num_steps, 0), check_count("hidden", hidden)
         check_number("precision", precision)
         check_fixed(self, kwargs, diversity=[], prior_scale=None)

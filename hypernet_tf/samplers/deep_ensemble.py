@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hypernet_tf.checks import check_fixed
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.samplers.checks import check_fixed, plain_optimizers
 from hypernet_tf.samplers.draws import Draw
+from hypernet_tf.samplers.optimizers import plain_optimizers
 from hypernet_tf.targets import Target
 from hypernet_tf.targets.filters import seeded
 

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hypernet_tf.checks import check_fixed, check_num_data, check_number, is_number
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.batching import Part, Share
-from hypernet_tf.samplers.checks import check_fixed, check_num_data, check_number, is_number
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import Target

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.checks import check_fixed
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
 from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
-from hypernet_tf.samplers.checks import check_fixed
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.latent import LatentSampler

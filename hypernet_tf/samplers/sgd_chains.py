@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.checks import check_count, is_number, plain_optimizer
+from hypernet_tf.checks import check_count, is_number
 from hypernet_tf.samplers.deep_ensemble import DeepEnsemble
 from hypernet_tf.samplers.draws import LANGEVIN, Draw, stream_seed
+from hypernet_tf.samplers.optimizers import plain_optimizer
 from hypernet_tf.targets import Target
 
 SGD_RATE = 1e-2  # Keras's default

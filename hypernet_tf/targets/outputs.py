@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import keras
 
+from hypernet_tf.checks import check_choice
 from hypernet_tf.targets.graph import Call, Plan, Ref
 
 # Unnormalised log-probabilities of the classes, or their probabilities; the logit or probability of
@@ -49,9 +50,7 @@ def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
         ValueError: `outputs` is no `Outputs`; or the outputs have no axis of classes or of labels,
             or are probabilities and called logits.
     """
-    if outputs not in get_args(Outputs):
-        known = ", ".join(map(repr, get_args(Outputs)))
-        raise ValueError(f"Unknown outputs={outputs!r}: choose one of {known}.")
+    check_choice("outputs", outputs, Outputs)
     refs = keras.tree.flatten(plan.outputs)
     if outputs != "values" and any(not plan.shapes[ref] for ref in refs):
         raise ValueError(

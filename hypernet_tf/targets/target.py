@@ -8,12 +8,13 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.checks import check_choice
 from hypernet_tf.targets.execution import input_value, run_plan
 from hypernet_tf.targets.filters import channel_units, describe_layers
 from hypernet_tf.targets.graph import copied, in_order, record, replay
@@ -90,9 +91,7 @@ class Target:
         outputs: Outputs | None = None,
         convolutions: Convolutions = "auto",
     ):
-        if convolutions not in get_args(Convolutions):
-            known = ", ".join(map(repr, get_args(Convolutions)))
-            raise ValueError(f"Unknown convolutions={convolutions!r}: choose one of {known}.")
+        check_choice("convolutions", convolutions, Convolutions)
         _check_training(model)
         self._template = template = copied(model)
         self.plan = record(template)
@@ -856,9 +855,7 @@ class TargetLayer(keras.layers.Layer):
 
     def __init__(self, target: Target, *, examples: ExampleSharing = "shared", **kwargs: Any):
         super().__init__(**kwargs)
-        if examples not in get_args(ExampleSharing):
-            known = ", ".join(map(repr, get_args(ExampleSharing)))
-            raise ValueError(f"Unknown examples={examples!r}: choose one of {known}.")
+        check_choice("examples", examples, ExampleSharing)
         self.target = target if isinstance(target, Target) else Target(target)
         self.examples = examples
 

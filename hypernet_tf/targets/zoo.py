@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import keras
+
+from hypernet_tf.checks import check_choice
 
 # How the residual blocks of a ResNet reach the next resolution, see `resnet32`.
 Shortcuts = Literal["A", "B"]
@@ -168,8 +170,7 @@ def resnet32(
     Raises:
         ValueError: Unknown shortcuts.
     """
-    if shortcuts not in get_args(Shortcuts):
-        raise ValueError(f"Unknown shortcuts={shortcuts!r}: choose 'A' or 'B'.")
+    check_choice("shortcuts", shortcuts, Shortcuts)
     images = keras.Input(input_shape)
     x = keras.layers.ReLU()(_normalised_convolution(images, 16, 3))
     for channels in (16, 32, 64):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from hypernet_tf.data import Split
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, NotFiniteError
 from hypernet_tf.metrics.measures import MEASURES, main_measures
-from hypernet_tf.samplers.checks import plain_optimizers
+from hypernet_tf.samplers.optimizers import plain_optimizers
 from hypernet_tf.samplers.weight_measures import weight_measures
 from hypernet_tf.training.checkpoints import Checkpoints
 from hypernet_tf.training.tensorboard import TensorBoardWriter

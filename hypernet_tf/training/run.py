@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
+from hypernet_tf.checks import check_count
 from hypernet_tf.data import Dataset, Split
 from hypernet_tf.ensembles.examples import some_inputs
 from hypernet_tf.samplers.base import WeightSampler
-from hypernet_tf.samplers.checks import check_count, plain_optimizers
+from hypernet_tf.samplers.optimizers import plain_optimizers
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, TrainingStoppedError, Validation
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 from hypernet_tf.training.devices import Execution, check_batch, detect_lost_workers

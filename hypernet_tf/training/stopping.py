@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from hypernet_tf.checks import check_count
 from hypernet_tf.samplers.base import NORM_NETWORKS, WeightSampler
-from hypernet_tf.samplers.checks import check_count
 
 
 class DiversityStopping(keras.callbacks.Callback):

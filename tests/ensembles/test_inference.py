@@ -90,7 +90,7 @@ def test_a_batch_without_examples_raises(cases, x):
     for size in (0, -1, 1e3):
         with pytest.raises(ValueError) as error:
             cases["logits"].ensemble.predict(x, batch_size=size)
-        assert one_line(error) == f"batch_size must be at least 1, a whole number, not {size}."
+        assert one_line(error) == (f"batch_size is {size!r}: give a whole number, at least 1.")
 
 
 def test_progress_is_shown_if_verbose(cases, x, capsys):

@@ -31,7 +31,7 @@ def test_the_file_is_small_and_says_how_it_was_made():
 
 
 def test_an_unknown_name_is_an_error():
-    with pytest.raises(ValueError, match=r"^There is no pretrained sampler 'cats': choose 'mnist'"):
+    with pytest.raises(ValueError, match=r"^Unknown name='cats': choose 'mnist'"):
         hn.load_pretrained("cats")
 
 

@@ -253,7 +253,7 @@ def test_seeds_share_no_first_weights_of_the_flow():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="flow is 'nvp': choose 'realnvp' or 'iaf'"):
+    with pytest.raises(ValueError, match="Unknown flow='nvp': choose 'realnvp' or 'iaf'"):
         bhn(flow="nvp")
     with pytest.raises(ValueError, match="num_data is 0: give the number"):
         bhn(num_data=0)

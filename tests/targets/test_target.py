@@ -263,7 +263,9 @@ def test_with_outputs_raises_for_outputs_that_the_model_cannot_have():
     target = hn.Target(CASES["dense_softmax"]())
     with one_line_error("ends in a softmax", "not 'logits'"):
         target.with_outputs("logits")
-    with one_line_error("Unknown outputs='classes'", "'logits', 'probabilities', 'label_logits'"):
+    with one_line_error(
+        "Unknown outputs='classes'", "'logits' or 'probabilities' or 'label_logits'"
+    ):
         target.with_outputs("classes")
 
 
@@ -296,9 +298,9 @@ def test_with_batch_norm_of_a_model_without_any_is_the_target():
 
 def test_unknown_options_raise():
     model = CASES["dense"]()
-    with one_line_error("Unknown outputs='foo'", "'logits', 'probabilities', 'label_logits'"):
+    with one_line_error("Unknown outputs='foo'", "'logits' or 'probabilities' or 'label_logits'"):
         hn.Target(model, outputs="foo")
-    with one_line_error("Unknown convolutions='foo'", "'auto', 'unrolled', 'grouped'"):
+    with one_line_error("Unknown convolutions='foo'", "'auto' or 'unrolled' or 'grouped'"):
         hn.Target(model, convolutions="foo")
 
 

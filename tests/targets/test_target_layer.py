@@ -111,7 +111,7 @@ def test_shared_examples_of_networks_whose_number_is_unknown():
 def test_mistakes_raise_in_one_line():
     model = CASES["dense"]()
     target = hn.Target(model)
-    with one_line_error("Unknown examples='each'", "'shared', 'one_each'"):
+    with one_line_error("Unknown examples='each'", "'shared' or 'one_each'"):
         hn.TargetLayer(target, examples="each")
     layer = hn.TargetLayer(model, examples="one_each")
     with pytest.raises(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 from tqdm import tqdm
 
+from hypernet_tf.checks import check_choice, check_count, check_number, check_sizes, is_whole
 from hypernet_tf.diversity import DiversityTerm, PriorDiscriminator, moment_error
 from hypernet_tf.diversity.prior import half_squares
-from hypernet_tf.samplers.checks import check_count, check_number, check_sizes, is_whole
 from hypernet_tf.samplers.draws import PRETRAIN, Draw, stream_seed
 from hypernet_tf.samplers.hypergan.layers import LayerGenerator, Mixer
 from hypernet_tf.samplers.latent import LatentSampler
@@ -122,13 +122,8 @@ class HyperGAN(LatentSampler):
         diversity: DiversityTerm | list[DiversityTerm] | None = None,
         **kwargs: Any,
     ):
-        for name, value, known in (
-            ("codes", codes, get_args(Codes)),
-            ("initialization", initialization, get_args(Initialization)),
-        ):
-            if value not in known:
-                choices = " or ".join(map(repr, known))
-                raise ValueError(f"Unknown {name} {value!r}: choose {choices}.")
+        check_choice("codes", codes, Codes)
+        check_choice("initialization", initialization, Initialization)
         if diversity is None:
             diversity = [PriorDiscriminator()] if codes == "mixed" else []
         super().__init__(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.samplers.checks import check_count, check_sizes, is_whole
+from hypernet_tf.checks import check_choice, check_count, check_sizes, is_whole
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.layers import Extractor, WeightGenerator
 from hypernet_tf.samplers.latent import LatentSampler
@@ -94,13 +94,8 @@ class Hypernetwork(LatentSampler):
         super().__init__(target, num_networks=num_networks, lam=lam, **kwargs)
         latent_dim = check_count("latent_dim", latent_dim)
         extractor_hidden = check_sizes("extractor_hidden", extractor_hidden)
-        for name, value, known in (
-            ("latent_distribution", latent_distribution, get_args(LatentDistribution)),
-            ("initialization", initialization, get_args(Initialization)),
-        ):
-            if value not in known:
-                choices = " or ".join(map(repr, known))
-                raise ValueError(f"Unknown {name} {value!r}: choose {choices}.")
+        check_choice("latent_distribution", latent_distribution, LatentDistribution)
+        check_choice("initialization", initialization, Initialization)
         units = self.target.units
         code_dims = self._per_layer("code_dim", code_dim, is_whole(code_dim))
         code_dims = list(check_sizes("code_dim", code_dims))

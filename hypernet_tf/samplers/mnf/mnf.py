@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.samplers.checks import check_num_data, check_number
+from hypernet_tf.checks import check_num_data, check_number
 from hypernet_tf.samplers.draws import MASK, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.posteriors import (

@@ -289,9 +289,9 @@ class TestArguments:
             ({"noise_dim": 2.5}, "noise_dim is 2.5: give a whole number, at least 1"),
             ({"mixer_noise": -1.0}, "mixer_noise is -1.0: give a finite number"),
             ({"l2": float("nan")}, "l2 is nan: give a finite number"),
-            ({"codes": "none"}, "Unknown codes 'none': choose 'mixed' or 'independent'"),
+            ({"codes": "none"}, "Unknown codes='none': choose 'mixed' or 'independent'"),
             ({"scatter": 0.0}, "scatter is 0.0: give a number above 0, at most 1"),
-            ({"initialization": "he"}, "Unknown initialization 'he'"),
+            ({"initialization": "he"}, "Unknown initialization='he'"),
             ({"generator_hidden": [(8,)]}, "generator_hidden has 1 entries: give one for each of"),
         ],
     )

@@ -246,7 +246,7 @@ class TestStart:
     def test_an_unknown_one_is_one_line(self):
         with pytest.raises(
             ValueError,
-            match=r"^Unknown initialization 'he': choose 'scaled' or 'model' or 'published'\.$",
+            match=r"^Unknown initialization='he': choose 'scaled' or 'model' or 'published'\.$",
         ):
             hypernetwork(initialization="he")
 

@@ -1,11 +1,9 @@
-"""Checks of what samplers are given: sizes, counts and optimizers."""
+"""Checks of what users give: counts, numbers, sizes and choices."""
 
 from __future__ import annotations
 
 import numbers
-from typing import Any
-
-import keras
+from typing import Any, get_args
 
 
 def is_whole(value: Any) -> bool:
@@ -50,6 +48,22 @@ def check_number(name: str, value: Any, *, above_zero: bool = True) -> None:
         raise ValueError(f"{name} is {value!r}: give a finite number {wanted}.")
 
 
+def check_choice(name: str, value: Any, kind: Any) -> None:
+    """Check that a value is one of those of a `Literal` type.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What the user gave.
+        kind: The type.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    known = get_args(kind)
+    if value not in known:
+        raise ValueError(f"Unknown {name}={value!r}: choose {' or '.join(map(repr, known))}.")
+
+
 def check_sizes(name: str, value: Any) -> tuple[int, ...]:
     """Numbers of hidden units, checked.
 
@@ -91,14 +105,3 @@ def check_num_data(num_data: Any) -> int:
     if not is_whole(num_data) or num_data < 1:
         raise ValueError(f"num_data is {num_data!r}: give the number of training examples.")
     return int(num_data)
-
-
-def plain_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """The optimizers that make the steps: one, or those of a `keras.optimizers.MultiOptimizer`."""
-    plain = plain_optimizer(optimizer)
-    return list(getattr(plain, "optimizers", [plain]))
-
-
-def plain_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """The optimizer that makes the steps: that inside one which scales the loss, or the same."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
