@@ -79,6 +79,44 @@ def check_sizes(name: str, value: Any) -> tuple[int, ...]:
     return tuple(map(int, value))
 
 
+def per_layer(name: str, value: Any, layers: list[str], *, same: bool) -> list:
+    """The values of an argument for each layer.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What the user gave.
+        layers: Names of the layers.
+        same: Whether all layers have this value, rather than one each of a list.
+
+    Raises:
+        ValueError: It is no list, or has other than one entry for each layer.
+    """
+    if not same and not isinstance(value, list | tuple):
+        raise ValueError(f"{name} is {value!r}: give whole numbers, or a list for each layer.")
+    values = [value] * len(layers) if same else list(value)
+    if len(values) != len(layers):
+        raise ValueError(
+            f"{name} has {len(values)} entries: give one for each of the {len(layers)} weighted "
+            f"layers {', '.join(layers)}."
+        )
+    return values
+
+
+def check_sizes_per_layer(name: str, value: Any, layers: list[str]) -> list[tuple[int, ...]]:
+    """Numbers of hidden units for each layer, checked: one list for all, or a list of lists.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What the user gave.
+        layers: Names of the layers.
+
+    Raises:
+        ValueError: It is neither, or has other than one list for each layer.
+    """
+    nested = isinstance(value, list | tuple) and not all(map(is_whole, value))
+    return [check_sizes(name, sizes) for sizes in per_layer(name, value, layers, same=not nested)]
+
+
 def check_fixed(sampler: Any, options: dict[str, Any], **values: Any) -> None:
     """Take options that a kind of sampler sets itself out of those that the user gave.
 

@@ -151,7 +151,7 @@ def train(
         stops=(config.steps,),
         execution=Execution(steps_per_execution=STEPS_PER_CALL),
     )
-    count = min(config.many, sampler.num_available or config.many)
+    count = sampler.at_most(config.many)
     ensemble = sampler.sample(count, seed=config.seed)
     return {
         "outputs": _curves(ensemble),

@@ -350,6 +350,14 @@ class WeightSampler(keras.Model, abc.ABC):
         """The smallest number of a step's networks on a device; 0 if devices may share one."""
         return 0
 
+    def at_most(self, count: int) -> int:
+        """A number of networks, or that of all which the sampler holds if that is smaller.
+
+        Args:
+            count: The number.
+        """
+        return min(count, self.num_available or count)
+
     def num_available_after(self, steps: int) -> int | None:
         """What `num_available` is after a number of training steps."""
         return self.num_available
@@ -476,7 +484,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
         Reference: Ratzlaff and Fuxin (2019), diversity of the generated weights.
         """
-        count = min(count, self.num_available or count)
+        count = self.at_most(count)
         if count < 2:
             return None
         # Without a graph of its own: it is drawn now and then, and a graph takes longer to build.
@@ -573,8 +581,20 @@ class WeightSampler(keras.Model, abc.ABC):
         self._evaluation = EvaluationState(self.output_names, **compiled)
         self.build_terms()
         # Made here rather than in the first step, which would then be traced twice.
+        plain = plain_optimizers(self.optimizer)
+        if not any(isinstance(one, keras.optimizers.ScheduleFreeAdamW) for one in plain):
+            self.build_optimizer()  # that one starts from the weights that it is built with
+
+    def build_optimizer(self) -> None:
+        """Make the variables of the optimizer, where this has not been done."""
         if self.optimizer is not None and not self.optimizer.built:  # None: evaluation only
-            self.optimizer.build(self.generating_variables)
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.generating_variables)
+
+    def make_train_function(self, force=False):
+        """As Keras's."""
+        self.build_optimizer()
+        super().make_train_function(force)
 
     @property
     def output_names(self) -> list[str]:
@@ -599,6 +619,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def compile_from_config(self, config):
         """As Keras's own, which does nothing if `compile` is overridden."""
         self.compile(**keras.saving.deserialize_keras_object(config))
+        self.build_optimizer()  # whose state is in the file
 
     @property
     def trained_terms(self) -> list[TrainedTerm]:

@@ -471,6 +471,18 @@ class Target:
                 weights[slot.index] = tensor
         return weights
 
+    def assemble_units(self, rows: list[tf.Tensor]) -> list[tf.Tensor]:
+        """As `assemble`, from rows [N, F, R] of each unit: those of its layers side by side.
+
+        Args:
+            rows: One tensor [N, F, R] or [N, 1, R] for each of `units`.
+        """
+        parts: dict[int, tf.Tensor] = {}
+        for unit, of_unit in zip(self.units, rows, strict=True):
+            sizes = [layer.size // of_unit.shape[1] for layer in unit]
+            parts |= zip(map(id, unit), tf.split(of_unit, sizes, axis=2), strict=True)
+        return self.assemble([parts[id(layer)] for layer in self.layers])
+
     def rows(self, trainable: list[tf.Tensor]) -> list[tf.Tensor]:
         """Weights as rows, one tensor [N, F, row_size] per layer: the inverse of `assemble`."""
         return [layer.rows([trainable[s.index] for s in layer.slots]) for layer in self.layers]

@@ -120,7 +120,7 @@ class Validation(keras.callbacks.Callback):
 
     def _validated(self) -> Validated:
         start = time.monotonic()
-        count = min(self.num_networks, self.model.num_available or self.num_networks)
+        count = self.model.at_most(self.num_networks)
         ensemble = self.model.sample(count, seed=0, verbose=self.verbose)
         result = ensemble.evaluate(self.split.x, self.split.y, verbose=self.verbose)
         of_weights = weight_measures(ensemble, self.model)

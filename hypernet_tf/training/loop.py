@@ -40,6 +40,7 @@ def loop(
     strategy = execution.strategy or tf.distribute.get_strategy()
     with execution.scope():
         sampler.build_metrics(labels)
+    sampler.build_optimizer()
     step = sampler.train_step
     if execution.jit_compile:
         step = tf.function(step, jit_compile=True, autograph=False)

@@ -128,7 +128,7 @@ class SamplerHyperModel(keras_tuner.HyperModel):
                 "The target has batch normalisation, whose statistics need inputs: give "
                 "SamplerHyperModel(batch_norm_data=x_train[:1000])."
             )
-        count = min(self.num_networks, model.num_available or self.num_networks)
+        count = model.at_most(self.num_networks)
         ensemble = model.sample(count, seed=self.seed)
         x, labels = self.validation
         result = ensemble.evaluate(x, **labels)

@@ -96,7 +96,7 @@ def ensemble_to_match(folder: pathlib.Path, config: RunConfig) -> hn.Ensemble:
         ensemble = sampler.sample(count)
         _check_unchanged(folder, ensemble, other_folder)
         return ensemble
-    count = min(config.num_networks, sampler.num_available or config.num_networks)
+    count = sampler.at_most(config.num_networks)
     if count < 2:
         raise folders.RunError(
             f"the run in {other_folder} has one network, and so no distances to match"

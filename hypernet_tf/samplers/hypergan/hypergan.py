@@ -9,7 +9,13 @@ import keras
 import tensorflow as tf
 from tqdm import tqdm
 
-from hypernet_tf.checks import check_choice, check_count, check_number, check_sizes, is_whole
+from hypernet_tf.checks import (
+    check_choice,
+    check_count,
+    check_number,
+    check_sizes,
+    check_sizes_per_layer,
+)
 from hypernet_tf.diversity import DiversityTerm, PriorDiscriminator, moment_error
 from hypernet_tf.diversity.prior import half_squares
 from hypernet_tf.samplers.draws import PRETRAIN, Draw, stream_seed
@@ -148,14 +154,8 @@ class HyperGAN(LatentSampler):
             raise ValueError(f"scatter is {scatter}: give a number above 0, at most 1.")
         units = self.target.units
         mixer_hidden = check_sizes("mixer_hidden", mixer_hidden)
-        nested = not is_whole(generator_hidden) and not all(map(is_whole, generator_hidden))
-        hidden: list[Any] = list(generator_hidden) if nested else [generator_hidden] * len(units)
-        hidden = [check_sizes("generator_hidden", sizes) for sizes in hidden]
-        if len(hidden) != len(units):
-            raise ValueError(
-                f"generator_hidden has {len(hidden)} entries: give one for each of the "
-                f"{len(units)} weighted layers {', '.join(unit[0].name for unit in units)}."
-            )
+        names = [unit[0].name for unit in units]
+        hidden = check_sizes_per_layer("generator_hidden", generator_hidden, names)
         noise_dim, code_dim = int(noise_dim), int(code_dim)
         self.noise_dim, self.code_dim = noise_dim, code_dim
         self.mixer_noise, self.generator_noise, self.l2 = mixer_noise, generator_noise, l2
@@ -252,16 +252,16 @@ class HyperGAN(LatentSampler):
         if self._parts["generator_noise"]:
             noise = tf.cast(tf.reshape(code_noise, shape), codes.dtype)
             inputs = codes + self.generator_noise * noise
-        rows = {}
-        for index, (generator, unit) in enumerate(zip(self.generators, units, strict=True)):
-            row = generator(inputs[:, index], training=training)
-            # In mixed precision, gauge and diversity are computed in the precision of variables.
-            row = tf.cast(row, self.variable_dtype)[:, None]
-            sizes = [layer.size for layer in unit]
-            for layer, part in zip(unit, tf.split(row, sizes, axis=2), strict=True):
-                rows[id(layer)] = part
-        trainable = self.target.assemble([rows[id(layer)] for layer in self.target.layers])
-        return Draw(trainable, z, [code[:, None] for code in tf.unstack(codes, axis=1)])
+        # In mixed precision, gauge and diversity are computed in the precision of variables.
+        rows = [
+            tf.cast(generator(inputs[:, index], training=training), self.variable_dtype)[:, None]
+            for index, generator in enumerate(self.generators)
+        ]
+        return Draw(
+            self.target.assemble_units(rows),
+            z,
+            [code[:, None] for code in tf.unstack(codes, axis=1)],
+        )
 
     def _mixed(self, noise: tf.Tensor, more: tf.Tensor, *, training: bool) -> tf.Tensor:
         """The mixer's codes [N, layers, code_dim] of s and of the noise on its input."""

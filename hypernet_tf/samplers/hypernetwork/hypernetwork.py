@@ -9,7 +9,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.checks import check_choice, check_count, check_sizes, is_whole
+from hypernet_tf.checks import (
+    check_choice,
+    check_count,
+    check_sizes,
+    check_sizes_per_layer,
+    is_whole,
+    per_layer,
+)
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.hypernetwork.layers import Extractor, WeightGenerator
 from hypernet_tf.samplers.latent import LatentSampler
@@ -97,12 +104,10 @@ class Hypernetwork(LatentSampler):
         check_choice("latent_distribution", latent_distribution, LatentDistribution)
         check_choice("initialization", initialization, Initialization)
         units = self.target.units
-        code_dims = self._per_layer("code_dim", code_dim, is_whole(code_dim))
+        names = [unit[0].name for unit in units]
+        code_dims = per_layer("code_dim", code_dim, names, same=is_whole(code_dim))
         code_dims = list(check_sizes("code_dim", code_dims))
-        of_sizes = isinstance(generator_hidden, list | tuple)
-        nested = of_sizes and not all(map(is_whole, generator_hidden))
-        hidden = self._per_layer("generator_hidden", generator_hidden, not nested)
-        hidden = [check_sizes("generator_hidden", sizes) for sizes in hidden]
+        hidden = check_sizes_per_layer("generator_hidden", generator_hidden, names)
         if not isinstance(whole_layers, list | tuple) or any(
             not is_whole(index) or not -len(units) <= index < len(units) for index in whole_layers
         ):
@@ -162,19 +167,6 @@ class Hypernetwork(LatentSampler):
             self.generators.append(generator)
         self.built = True
 
-    def _per_layer(self, name: str, value: Any, same: bool) -> list:
-        """The values of an argument for each layer, which may all be the same."""
-        units = self.target.units
-        if not same and not isinstance(value, list | tuple):
-            raise ValueError(f"{name} is {value!r}: give whole numbers, or a list for each layer.")
-        values = [value] * len(units) if same else list(value)
-        if len(values) != len(units):
-            raise ValueError(
-                f"{name} has {len(values)} entries: give one for each of the {len(units)} weighted "
-                f"layers {', '.join(unit[0].name for unit in units)}."
-            )
-        return values
-
     def latent_vectors(self, seed: tf.Tensor, count: int) -> tf.Tensor:
         """Draw latent vectors z [N, d], uniform in [-1, 1] or standard normal."""
         if self.latent_distribution == "normal":
@@ -193,20 +185,15 @@ class Hypernetwork(LatentSampler):
             A `Draw` with `z` and `codes`.
         """
         codes = self.extractor(z, training=training)
-        rows = {}
+        rows: dict[int, tf.Tensor] = {}
         for generator, indices in zip(self.generators, self._unit_groups, strict=True):
             group_codes = [codes[index] for index in indices]
             group_rows = generator(tf.concat(group_codes, 1), training=training)
             # In mixed precision, gauge and entropy are computed in the precision of variables.
             group_rows = tf.cast(group_rows, self.variable_dtype)
             counts = [code.shape[1] for code in group_codes]
-            for index, unit_rows in zip(indices, tf.split(group_rows, counts, axis=1), strict=True):
-                unit = self.target.units[index]
-                sizes = [layer.size // unit_rows.shape[1] for layer in unit]
-                for layer, layer_rows in zip(unit, tf.split(unit_rows, sizes, axis=2), strict=True):
-                    rows[id(layer)] = layer_rows
-        ordered = [rows[id(layer)] for layer in self.target.layers]
-        return Draw(self.target.assemble(ordered), z, codes)
+            rows |= zip(indices, tf.split(group_rows, counts, axis=1), strict=True)
+        return Draw(self.target.assemble_units([rows[i] for i in range(len(rows))]), z, codes)
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
