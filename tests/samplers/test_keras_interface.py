@@ -105,6 +105,21 @@ def test_variables_are_left_out_of_weight_decay_by_name(blobs):
         close(variable, 1.0 if "bias" in variable.name else 0.95)
 
 
+def test_an_optimizer_starts_from_the_weights_of_its_first_step(blobs, tmp_path):
+    """As BHN's `initialize` or HyperGAN's pretraining set them, after `compile`."""
+    sampler = deep_ensemble(num_networks=2, lam=0.0)
+    sampler.compile(keras.optimizers.ScheduleFreeAdamW(0.01), LOGITS, run_eagerly=True)
+    weights = [np.full_like(w, 2.0) for w in sampler.get_weights()]
+    sampler.set_weights(weights)
+    sampler.train_on_batch(*blobs)
+    for variable in sampler.theta:
+        close(variable, 2.0, atol=0.1)
+    sampler.save(tmp_path / "sampler.keras")
+    loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+    for one, other in zip(loaded.optimizer.variables, sampler.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 # ---- predictions ------------------------------------------------------------------------------
 
 
