@@ -115,8 +115,9 @@ class WeightSampler(keras.Model, abc.ABC):
         target: The target as the sampler runs it; the one that was given never changes.
         batch_norm_data: Inputs on which `sample` computes the moving statistics of batch
             normalisation; of a data set the first 1,000 are kept. Unless they are set, each `fit`
-            keeps 1,000 of its training inputs if the target has batch normalisation. They are saved
-            with the sampler, unless they are words.
+            keeps 1,000 of its training inputs if the target has batch normalisation; one on a
+            generator leaves those of before. They are saved with the sampler, unless they are
+            words.
 
     Raises:
         ValueError: An argument is out of range.

@@ -142,3 +142,32 @@ def test_a_run_of_an_extensions_target(tmp_path):
     unknown = python(*("-m", "reproduce.mnist", "--run_dir=run", "--analyses=paths"), cwd=tmp_path)
     assert unknown.returncode == 1
     assert "is of the target 'linear', which is not known: name its module" in unknown.stderr
+
+
+DATA_EXTENSION = """
+import numpy as np
+import hypernet_tf as hn
+
+def read(root):
+    labels = np.arange(1_200) % 2
+    images = np.random.default_rng(0).integers(0, 128, (1_200, 8, 8, 3))
+    images += 127 * labels[:, None, None, None]
+    split = hn.data.Split(images.astype("uint8"), labels)
+    parts = split[:1_000], split[1_000:1_100], split[1_100:]
+    return hn.data.Dataset("read", "drawn", ("dark", "bright"), *parts)
+
+hn.data.register_dataset(hn.data.DatasetOption("brightness", read, (8, 8, 3), num_classes=2))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_on_an_extensions_data_set(tmp_path):
+    (tmp_path / "mine.py").write_text(DATA_EXTENSION)
+    words = ("--extension=mine.py", "--dataset=brightness", "--method=sgd", "--preset=quick")
+    python("-m", "reproduce.cifar", *words, "--steps=30", "--run_dir=run", cwd=tmp_path)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["dataset"]["train"] == 1_000
+    assert metrics["networks"]["member_accuracy"] > 0.9
+    unknown = python(*("-m", "reproduce.mnist", *words[1:]), cwd=tmp_path)
+    assert unknown.returncode == 2
+    assert "Unknown data set 'brightness'" in unknown.stderr
