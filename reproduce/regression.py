@@ -396,6 +396,8 @@ def _load(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as file:
             return dict(file)
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged archive raises
         raise folders.damaged(path) from error
 

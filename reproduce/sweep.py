@@ -321,7 +321,10 @@ def from_flags() -> Sweep:
         return Sweep(_config(), lams=lams, **chosen)
     low, high = (trials.rounded(values[name].value) for name in ("lam_min", "lam_max"))
     if not SMALLEST <= low < high < LARGEST:
-        raise UsageError(f"--lam_min and --lam_max are 0 < min < max, not {low:g}, {high:g}")
+        raise UsageError(
+            f"--lam_min and --lam_max are numbers from {SMALLEST:g} to {LARGEST:g}, the first of "
+            f"them smaller, not {low:g}, {high:g}"
+        )
     if values.trials == 0:
         raise UsageError("--trials=0 searches nothing: give at least 1")
     config = _config()

@@ -116,7 +116,8 @@ def column_of(name: str) -> ColumnOf:
     if variant in _RECIPES:
         recipe = _RECIPES[variant]
         return ColumnOf(method, "", f"recipe of the preset {recipe}", recipe)
-    return ColumnOf(method, variant, DIVERSITY[variant].help)
+    option = DIVERSITY[variant]
+    return ColumnOf(method, variant, option.title or option.help)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +227,7 @@ class Table1(Study):
             "at the end of the training, and the best of it and of all validations, chosen on the "
             "test images themselves, which is what the paper prints. Published numbers are those "
             "of CIFAR-10; for its column with entropy it is not clear which entropy was meant.",
-            *(copies if hn.data.Selection.parse(self.dataset).option.copy_of else ()),
+            *(copies if self._published_table() and self._dataset_name != "cifar10" else ()),
             "Whether a training has flattened: what its networks gained in its last quarter. Where "
             "the learning rate falls to nearly 0, a small gain does not say that a longer training "
             "would bring nothing.",

@@ -182,7 +182,7 @@ def eager_fits(monkeypatch):
     real = owner.compile
 
     def compile_eagerly(self, *args, **kwargs):
-        return real(self, *args, **{"run_eagerly": True} | kwargs)
+        return real(self, *args, **kwargs | {"run_eagerly": True})
 
     monkeypatch.setattr(owner, "compile", compile_eagerly)
     tf.config.run_functions_eagerly(True)

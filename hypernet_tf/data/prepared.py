@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hypernet_tf.data import originals
 from hypernet_tf.data.errors import DataError, guard
 from hypernet_tf.data.splits import VALIDATION_IMAGES, Dataset, Split
 
+_SCRATCH = ".hypernet_tf-"  # prefix of temporary folders
 PROBE_SECONDS = 3.0  # in which a server has to answer, name look-up included
 # Training, validation, test.
 TFDS_SPLITS = (f"train[:-{VALIDATION_IMAGES}]", f"train[-{VALIDATION_IMAGES}:]", "test")
@@ -117,9 +119,11 @@ def _prepare(builder: Any, folder: Path | None) -> None:
         # Downloads go to a temporary folder too, so that a broken one leaves nothing behind; it is
         # on the disk of the data sets, since some are too large for that of temporary files.
         root = next(parent for parent in target.parents if parent.exists())
+        for left in root.glob(f"{_SCRATCH}{builder.name}-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         with (
             guard(f"cannot prepare {target}: try again or give another data_dir"),
-            tempfile.TemporaryDirectory(prefix=".hypernet_tf-", dir=root) as scratch,
+            tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{builder.name}-", dir=root) as scratch,
         ):
             if folder is not None:
                 originals.hand_over(builder, folder, Path(scratch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -73,7 +74,7 @@ def register_dataset(option: DatasetOption) -> DatasetOption:
     """
     if option.name in (AUTO, "noise", *DATASETS):
         raise ValueError(f"Cannot register the data set '{option.name}' twice: choose another name")
-    if not option.name.replace("_", "").replace("-", "").isalnum() or option.name[0].isdigit():
+    if not re.fullmatch(r"[A-Za-z][\w-]*", option.name, re.ASCII):
         raise ValueError(
             f"Cannot register a data set named '{option.name}': use letters, digits, - and _, and "
             "begin with a letter"

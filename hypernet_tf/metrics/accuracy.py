@@ -68,7 +68,7 @@ def check_log_probabilities(log_probabilities: ArrayLike, *ranks: int) -> np.nda
         worst = total[np.nanargmax(np.abs(total - 1.0))]
         raise ValueError(
             f"These are no log-probabilities, the probabilities of an example sum to {worst:.3g}: "
-            "give tf.nn.log_softmax(logits), or ensemble.log_probabilities(x)."
+            "give tf.nn.log_softmax(logits), or a model that ends in a softmax or sigmoid."
         )
     return array
 

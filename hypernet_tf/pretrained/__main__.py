@@ -25,11 +25,10 @@ def main() -> None:
     parser.add_argument("run", type=pathlib.Path, help="folder of a finished run")
     parser.add_argument("name", help="name for load_pretrained")
     arguments = parser.parse_args()
-    config, metrics = (
-        json.loads((arguments.run / name).read_text()) for name in ("config.json", "metrics.json")
-    )
     checkpoints = Checkpoints(arguments.run / "checkpoints")
-    if not config["steps"] == metrics["steps"] == checkpoints.latest_step():
+    paths = [arguments.run / name for name in ("config.json", "metrics.json")]
+    config, metrics = (json.loads(p.read_text()) if p.is_file() else {} for p in paths)
+    if not metrics or not config["steps"] == metrics["steps"] == checkpoints.latest_step():
         parser.error(f"the run in {arguments.run} is not finished: repeat its command first")
     trained, _ = checkpoints.load()
     sampler = type(trained).from_config(trained.get_config())  # without an optimizer

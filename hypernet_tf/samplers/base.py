@@ -936,8 +936,8 @@ class WeightSampler(keras.Model, abc.ABC):
         shown = int(verbose == 1)
         if isinstance(x, types.GeneratorType) or (steps is not None and is_data_set(x)):
             x = SomeBatches(x, steps)
-        elif steps is not None and batch_size is not None:  # as in Keras
-            x = keras.tree.map_structure(lambda t: t[: steps * batch_size], x)
+        elif steps is not None:  # as in Keras, whose batches have 32 examples
+            x = keras.tree.map_structure(lambda t: t[: steps * (batch_size or 32)], x)
         if not isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = keras.callbacks.CallbackList(callbacks, model=self)
         callbacks.on_predict_begin()  # which may take averaged weights
@@ -1043,7 +1043,7 @@ class WeightSampler(keras.Model, abc.ABC):
                 return_dict=True,
                 **kwargs,
             )
-        if not results:
+        if not results and "_use_cached_eval_dataset" not in kwargs:  # where `fit` asks, it goes on
             raise ValueError("There are no examples to evaluate.")
         return results if return_dict else [results[name] for name in self._evaluation.results()]
 

@@ -45,8 +45,9 @@ class MCDropout(WeightSampler):
         lam · accuracy loss + sum over weights of p · length_scale² / (2 · precision · num_data) K²
 
     where p is the probability that an input is kept, and 1 for weights without a mask or behind one
-    that is a layer (eq. 7, as the authors' program applies it, to K). A step masks N networks, so that many small networks
-    average over many masks. Training steps run on the weights as they are; samples are gauge-fixed.
+    that is a layer (eq. 7, as the authors' program applies it, to K). A step masks N networks, so
+    that many small networks average over many masks. Training steps run on the weights as they are;
+    samples are gauge-fixed.
 
     Args:
         target: The `Target`, or a Keras model.

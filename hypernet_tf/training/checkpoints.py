@@ -10,6 +10,7 @@ import shutil
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 _MODEL, _RECORD = "model.keras", "checkpoint.json"
 
@@ -97,6 +98,8 @@ class Checkpoints:
             raise CheckpointError(advice)
         try:
             return keras.saving.load_model(newest / _MODEL), record
+        except (MemoryError, tf.errors.ResourceExhaustedError):
+            raise
         except Exception as error:  # whole, but its classes are others by now
             cause = str(error).strip() or type(error).__name__
             raise CheckpointError(

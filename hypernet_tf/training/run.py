@@ -106,10 +106,11 @@ def train(
             sampler.initialize(some, verbose=int(verbose and execution.chief))
         else:
             sampler, record = checkpoints.load()
-    begun = {"data": _digest(dataset), "seed": seed, "images": images}
+    begun = {"images": _digest(dataset), "seed": int(seed), "images per network": int(images)}
     if record is None:
-        record = {"history": [], "seconds": 0.0, "begun": begun}
-    others = [name for name, value in record.get("begun", begun).items() if value != begun[name]]
+        record = {"history": [], "seconds": 0.0}
+    before = record.setdefault("begun", begun)
+    others = [name for name, value in begun.items() if value != before.get(name)]
     if others:
         raise CheckpointError(
             f"The run in {folder} began with other {' and '.join(others)}: continue it with the "

@@ -121,11 +121,10 @@ def _guarded(main: Callable[[list[str]], None], parser: Callable[[list[str]], li
         except (MemoryError, tf.errors.ResourceExhaustedError) as error:
             if any(os.strerror(code) in str(error) for code in _DISK_ERRORS):
                 _fail(f"cannot write a file: {' '.join(str(error).split())}", 1)
-            _fail(
-                "not enough memory: choose a smaller --num_networks, --networks_per_step or "
-                "--images_per_network",
-                1,
-            )
+            names = ("num_networks", "networks_per_step", "images_per_network")
+            known = {flag.name for flag in FLAGS.get_key_flags_for_module(sys.argv[0])}
+            smaller = " or ".join(f"--{name}" for name in names if name in known)
+            _fail("not enough memory" + (f": choose a smaller {smaller}" if smaller else ""), 1)
         except tf.errors.OpError as error:  # of TensorBoard's files, which TensorFlow writes
             if not any(os.strerror(code) in error.message for code in _DISK_ERRORS):
                 raise

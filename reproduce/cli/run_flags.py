@@ -99,7 +99,7 @@ flags.DEFINE_integer(
     "crop_margin",
     None,
     "Largest shift of a training image in pixels, for data sets whose images are changed at random "
-    "(CIFAR and SVHN). Default: 4, as in He et al. (2016).",
+    "(such as CIFAR). Default: 4, as in He et al. (2016).",
     lower_bound=0,
     upper_bound=31,  # of 32: something of the image stays
 )
@@ -267,7 +267,7 @@ def main(experiment: str) -> None:
     """
     analyses = analysis_flags.requested()
     # Flags that describe a training; without any of them, analyses are those of a finished run.
-    training = {"steps", *FLAG_FIELDS} - {"num_networks"}
+    training = {"steps", *FLAG_FIELDS} - {"num_networks", "jit_compile"}
     described = any(FLAGS[name].present for name in training)
     trains = described or not (analyses and FLAGS.run_dir)
     if trains:

@@ -263,12 +263,14 @@ class DiversityOption:
         help: What it is, in the words of `--help`.
         lam: Default of `--lam`; None for that of the preset.
         terms: Function () -> diversity terms of the sampler.
+        title: What tables call it; "" for the words of `--help`.
     """
 
     name: str
     help: str
     lam: float | None
     terms: Callable[[], Sequence[hn.diversity.DiversityTerm]]
+    title: str = ""
 
     @property
     def passes(self) -> int:
@@ -315,6 +317,7 @@ register_diversity(
         "the entropy of the weights, as in the paper's MNIST experiments",
         None,
         lambda: [hn.diversity.NegativeEntropy()],
+        title="entropy of the weights",
     )
 )
 register_diversity(
@@ -323,10 +326,17 @@ register_diversity(
         "the entropy of the outputs; --lam is 1e4 by default",
         1e4,
         lambda: [hn.diversity.NegativeOutputEntropy()],
+        title="entropy of the outputs",
     )
 )
 register_diversity(
-    DiversityOption("none", "no diversity term; the networks may collapse to one", None, list)
+    DiversityOption(
+        "none",
+        "no diversity term; the networks may collapse to one",
+        None,
+        list,
+        title="no entropy",
+    )
 )
 
 

@@ -53,7 +53,7 @@ class RunConfig:
         checkpoint_every: Number of steps between checkpoints.
         snapshot_every: Number of steps between snapshots of a chain; 0 for a twentieth of the run.
         dataset: Name of the data set.
-        augment: Whether training images are shifted and, except digits, mirrored.
+        augment: Whether training images are changed at random, as their data set says.
         crop_margin: Largest shift of a training image, in pixels, where they are shifted.
         lam: Factor on the accuracy loss, for methods that balance it against diversity.
         architecture: Sizes and initialization of a hypernetwork: "published" for the target, or

@@ -19,7 +19,7 @@ class TargetOption:
     Attributes:
         name: Value of `--target`.
         help: What it is, in the words of `--help`.
-        experiment: Name of the experiment whose command trains it, on whose data sets.
+        experiment: Name of the experiment whose command trains it.
         make: Function (image shape, number of classes) -> Keras model that returns logits.
         image_shape: Shape of the images that it takes; smaller ones are padded, and grey ones
             become colour images where it takes those.

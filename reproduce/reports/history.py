@@ -106,6 +106,8 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path) as numbers:
             return dict(numbers)
+    except MemoryError:
+        raise
     except Exception as error:  # whatever a damaged archive raises
         raise folders.RunError(
             f"{path} is missing or damaged: delete {folder / 'metrics.json'} and run the same "

@@ -81,12 +81,14 @@ def check(folder: pathlib.Path, config: Config) -> int:
         empty = not folder.exists() or not contents(folder)
     except OSError as error:
         raise RunError(f"the run folder {folder} cannot be read: {error.strerror}") from error
-    if empty or _is_untrained(folder):
+    if empty:
         return 0
     if not (folder / "config.json").exists():
         raise RunError(f"{folder} is not empty and not a run folder: choose another --run_dir")
     wanted = dataclasses.asdict(config)
     saved = _saved_fields(folder, type(config))
+    if contents(folder) <= {"config.json", "tensorboard"}:  # nothing has been trained
+        return 0
     for name in wanted | saved:  # in the order of the fields, so that the same one is named
         if name != "steps" and wanted.get(name) != saved.get(name):
             raise RunError(
@@ -108,11 +110,6 @@ def check(folder: pathlib.Path, config: Config) -> int:
             f"{saved['steps']} steps, not {wanted['steps']}: choose another --run_dir"
         )
     return finished
-
-
-def _is_untrained(folder: pathlib.Path) -> bool:
-    """Whether nothing has been trained in a folder, whatever its configuration says."""
-    return contents(folder) <= {"config.json", "tensorboard"} and "config.json" in contents(folder)
 
 
 def _follows_steps(config: Config) -> bool:

@@ -17,7 +17,7 @@ def offline(monkeypatch, tmp_path_factory):
     scratch = tmp_path_factory.mktemp("scratch")
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     yield scratch
-    assert not list(scratch.rglob("hypernet_tf-*"))
+    assert not list(scratch.rglob("*hypernet_tf-*"))
 
 
 @pytest.fixture(scope="session")

@@ -127,7 +127,7 @@ def test_idx_files_are_found_and_their_headers_restored(
         for path in Path(download_config.manual_dir).iterdir():
             given[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
         assert not download_config.try_download_gcs
-        assert Path(download_config.manual_dir).parent == offline  # which checks that it goes
+        assert Path(download_config.manual_dir).parent == tmp_path
         raise RuntimeError("seen enough")
 
     folder = tmp_path / sub_folder
@@ -140,6 +140,7 @@ def test_idx_files_are_found_and_their_headers_restored(
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", look)
     with data_error("seen enough"):
         data.load("fashion_mnist", tmp_path)
+    assert not list(tmp_path.glob(".hypernet_tf-*"))
     registered = tfds.builder_cls("fashion_mnist").url_infos.values()
     assert given == {info.filename: info.checksum for info in registered}
 

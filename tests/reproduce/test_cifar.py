@@ -73,13 +73,16 @@ class TestFlags:
     def test_the_command_has_a_default_data_set_and_ends_in_one_line(self, tmp_path):
         config = preset("cifar", "hypernetwork", "paper", dataset="mnist_5k")
         folders.write_json(tmp_path / "run" / "config.json", dataclasses.asdict(config))
+        (tmp_path / "run" / "checkpoints").mkdir()  # something has been trained
         done = python("-m", "reproduce.cifar", "--run_dir=run", cwd=tmp_path)
         assert done.returncode == 1
         assert done.stderr == (
             "reproduce.cifar: the run in run has dataset=mnist_5k, not cifar10: "
             "choose another --run_dir\n"
         )
-        assert [path.name for path in tmp_path.rglob("*")] == ["run", "config.json"]
+        assert sorted(path.name for path in tmp_path.rglob("*")) == [
+            *("checkpoints", "config.json", "run")
+        ]
 
 
 def history(folder):

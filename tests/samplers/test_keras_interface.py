@@ -136,6 +136,7 @@ def test_predict_takes_what_keras_takes(blobs):
     close(sampler.predict(Endless(x), steps=2), full[:5])  # batches of 4 and 1
     close(sampler.predict(sliced(x).repeat(), steps=2), full[:12])
     close(sampler.predict(x, 10, steps=2), full[:20])
+    close(sampler.predict(x, steps=2), full[:64])
     with one_line_error("has no end"):
         sampler.predict(Endless(x))
 

@@ -64,14 +64,14 @@ def test_a_finished_run_is_only_loaded(four_steps):
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"seed": 8}, "other seed"), ({"images": 3}, "other images"), ({}, "other data")],
+    [({"seed": 8}, "seed"), ({"images": 3}, "images per network"), ({}, "images")],
 )
 def test_a_run_goes_on_with_what_it_began_with(changes, words, four_steps, tmp_path):
     folder = shutil.copytree(four_steps[0], tmp_path / "four")
     labels = DATASET.validation.labels[::-1]
     validation = Split(DATASET.validation.images, labels if not changes else labels[::-1])
     dataset = dataclasses.replace(DATASET, validation=validation)
-    with pytest.raises(CheckpointError, match=f"began with {words}: continue") as error:
+    with pytest.raises(CheckpointError, match=f"began with other {words}: continue") as error:
         run(folder, 7, dataset=dataset, **changes)
     assert "\n" not in str(error.value)
 

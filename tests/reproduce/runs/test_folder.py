@@ -80,6 +80,10 @@ class TestWhoseFolderItIs:
         (finished / "checkpoints").mkdir()
         with pytest.raises(RunError, match="has lam"):
             folders.check(finished, other)
+        (finished / "checkpoints").rmdir()
+        (finished / "config.json").write_text('{"of": "another program"}')
+        with pytest.raises(RunError, match="was written by another version or experiment"):
+            folders.check(finished, other)
 
     def test_a_folder_of_something_else(self, tmp_path):
         (tmp_path / "letter.txt").write_text("dear")

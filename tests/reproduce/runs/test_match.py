@@ -113,7 +113,7 @@ def test_a_generator_does_not_go_on_with_other_networks(ensemble_run, tmp_path):
     sampler, record = checkpoints.load()
     for variable in sampler.trainable_variables:
         variable.assign(2 * variable)
-    checkpoints.save(sampler, checkpoints.latest_step() + 1, record)
+    checkpoints.save(sampler, checkpoints.latest_step(), record)
     longer = dataclasses.replace(config, match=str(tmp_path / "longer"))
     with pytest.raises(RunError, match=r"has other networks than those that .* began to learn"):
         ensemble_to_match(tmp_path / "apd", longer)
