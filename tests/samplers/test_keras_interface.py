@@ -1,4 +1,4 @@
-"""Samplers beside Keras models: names and order of arguments, what is taken, what is refused."""
+"""Samplers beside Keras models: names and order of arguments, what is taken, what is an error."""
 
 import functools
 import inspect
@@ -181,7 +181,7 @@ def test_a_call_is_a_prediction_in_every_precision(dtype, blobs):
     close(layer((theta, blobs[0])), target(target.unflatten(theta), blobs[0]))
 
 
-# ---- what is refused --------------------------------------------------------------------------
+# ---- what is an error -------------------------------------------------------------------------
 
 
 def test_outputs_are_floats():
