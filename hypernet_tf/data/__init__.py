@@ -13,7 +13,7 @@ from hypernet_tf.data.folders import from_folder
 from hypernet_tf.data.loading import load, resolve
 from hypernet_tf.data.noise import uniform_noise
 from hypernet_tf.data.padding import pad_to
-from hypernet_tf.data.registry import DATASETS, DatasetOption, names_for, register_dataset
+from hypernet_tf.data.registry import DATASETS, DatasetOption, fits, names_for, register_dataset
 from hypernet_tf.data.selection import Selection, title
 from hypernet_tf.data.splits import Dataset, Split
 
@@ -25,6 +25,7 @@ __all__ = [
     "Selection",
     "Split",
     "cubic",
+    "fits",
     "from_folder",
     "load",
     "names_for",

@@ -56,14 +56,14 @@ class Limits:
         num_networks: Number of networks of an ensemble.
         num_available: Number of networks that the sampler holds; None if it makes any number.
         num_images: Number of test images.
-        channels: Number of channels of an image.
+        image_shape: Shape of an image [height, width, channels].
         dataset: Name of the data set on which the networks are trained.
     """
 
     num_networks: int
     num_available: int | None
     num_images: int
-    channels: int
+    image_shape: tuple[int, ...]
     dataset: str
 
 

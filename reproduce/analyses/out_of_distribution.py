@@ -26,13 +26,15 @@ _REPORTED: dict[str, tuple[str, Literal["higher", "lower"]]] = {
 }
 
 
-def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str]:
+def ood_names(
+    names: Sequence[str], dataset: str, image_shape: tuple[int, ...] = (32, 32, 3)
+) -> list[str]:
     """Return the data sets that are out of distribution.
 
     Args:
         names: Names of the data sets; none for the default ones.
         dataset: Data set on which the networks are trained.
-        channels: Number of channels of the networks' images.
+        image_shape: Shape of the networks' images [height, width, channels].
 
     Raises:
         UsageError: A name is unknown, has classes of the training or a number of training images,
@@ -63,9 +65,12 @@ def ood_names(names: Sequence[str], dataset: str, channels: int = 3) -> list[str
             raise UsageError(
                 f"--ood={name} is in distribution for networks trained on {dataset}: choose another"
             )
-        if channels == 1 and selection.option.image_shape[2] > 1:
+        shape = selection.option.image_shape
+        if not hn.data.fits(shape, image_shape):
+            sizes = [" x ".join(map(str, sizes)) for sizes in (shape, image_shape)]
             raise UsageError(
-                f"--ood={name} has colour images, and the networks take grey ones: choose another"
+                f"--ood={name} has images of {sizes[0]}, and the networks take {sizes[1]}: choose "
+                "another"
             )
         selected.append(str(selection))
     if len(selected) > _MOST_SETS or len(set(selected)) < len(selected):
@@ -81,7 +86,7 @@ def _share_classes(one: hn.data.Selection, other: hn.data.Selection) -> bool:
 
 
 def _checked(value: Sequence[str], limits: Limits) -> list[str]:
-    return ood_names(value, limits.dataset, limits.channels) if value else []
+    return ood_names(value, limits.dataset, limits.image_shape) if value else []
 
 
 def _load(names: Sequence[str], data_dir: str | None) -> None:
@@ -232,7 +237,7 @@ def ood_datasets(subject: Subject) -> tuple[dict[str, hn.data.Dataset], list[str
     named = subject.settings[OOD.name]
     shape = subject.test.images.shape[1:]
     datasets, left_out = {}, []
-    for name in ood_names(named, subject.dataset.name, shape[-1]):
+    for name in ood_names(named, subject.dataset.name, shape):
         try:
             datasets[name] = (
                 hn.data.uniform_noise(_NOISE_IMAGES, shape)

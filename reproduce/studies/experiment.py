@@ -134,8 +134,8 @@ def run(
     names = perform.possible(analyses, available)
     matched = ensemble_to_match(folder, config) if config.match and not finished else None
     values = {"num_networks": config.num_networks} | dict(settings or {})
-    channels = dataset.test.images.shape[-1]
-    limits = Limits(values["num_networks"], available, len(dataset.test), channels, dataset.name)
+    shape = dataset.test.images.shape[1:]
+    limits = Limits(values["num_networks"], available, len(dataset.test), shape, dataset.name)
     resolved = perform.resolved_settings(names, values, limits)
     if not finished:
         perform.load(names, settings or {}, data_dir)

@@ -480,7 +480,7 @@ class Study(abc.ABC):
             config.num_networks,
             METHODS[config.method].num_available(config),
             num_images,
-            TARGETS[config.target].image_shape[-1],
+            TARGETS[config.target].image_shape,
             config.dataset,
         )
         return perform.resolved_settings(self._analyses(config), self.settings, limits)

@@ -51,7 +51,7 @@ def test_a_run_without_an_image_to_attack_has_no_figure(analyse, monkeypatch, ca
 
 @pytest.mark.parametrize(("num_available", "expected"), [(None, 100), (10, 10), (1, 0)])
 def test_a_finite_sampler_has_no_larger_ensemble(num_available, expected):
-    limits = Limits(1, num_available, 500, 1, "mnist_5k")
+    limits = Limits(1, num_available, 500, (28, 28, 1), "mnist_5k")
     assert adversarial.NETWORKS.resolve(100, limits) == expected
     assert adversarial.IMAGES.resolve(1_000, limits) == 500
 

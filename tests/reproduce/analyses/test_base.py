@@ -109,7 +109,7 @@ def test_a_dense_target_without_scale_symmetry_goes_through_all_analyses():
     values = SMALL | {"ensembles": None}
     # As many as there are: these networks are not trained, and are right about few.
     values |= {"adversarial_images": 80, "attack_images": 80}
-    settings = resolved_settings(list(ANALYSES), values, Limits(8, 8, 80, 1, "mnist_5k"))
+    settings = resolved_settings(list(ANALYSES), values, Limits(8, 8, 80, (28, 28, 1), "mnist_5k"))
     subject = Subject(sampler, dataset, settings)
     for name, analysis in ANALYSES.items():
         restricted = subject.restricted_to(analysis.settings)

@@ -12,7 +12,7 @@ from reproduce.runs.folder import UsageError
 
 pytestmark = pytest.mark.usefixtures("few_digits")
 
-LIMITS = Limits(200, None, 80, 1, "mnist_5k")
+LIMITS = Limits(200, None, 80, (28, 28, 1), "mnist_5k")
 
 
 @pytest.fixture(scope="module")

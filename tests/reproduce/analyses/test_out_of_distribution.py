@@ -78,14 +78,24 @@ def test_one_network_on_fewer_images(analyse):
         (["letters"], "cifar10", 3, "no data set 'letters': --ood takes mnist, mnist_5k"),
         (["cifar10"], "cifar10", 3, "is in distribution for networks trained on cifar10"),
         (["mnist"], "mnist_5k", 1, "is in distribution for networks trained on mnist_5k"),
-        (["cifar10"], "mnist_5k", 1, "has colour images, and the networks take grey ones"),
+        (
+            ["cifar10"],
+            "mnist_5k",
+            1,
+            "has images of 32 x 32 x 3, and the networks take 28 x 28 x 1",
+        ),
         (["cifar10_jpeg"], "cifar10:0-4", 3, "is in distribution for networks trained on cifar10"),
         (["mnist:4-5"], "mnist_5k:0-4", 1, "is in distribution for networks trained on mnist_5k"),
         (["mnist"], "mnist:5000", 1, "is in distribution for networks trained on mnist:5000"),
         (["mnist:5000"], "cifar10", 3, "--ood=mnist:5000 names a number of training images"),
         (["mnist:5-12"], "cifar10", 3, "Unknown classes '5-12' of mnist"),
         (["noise:3"], "cifar10", 3, "Unknown data set 'noise'"),
-        (["cifar10:5-9"], "mnist_5k", 1, "has colour images, and the networks take grey ones"),
+        (
+            ["cifar10:5-9"],
+            "mnist_5k",
+            1,
+            "has images of 32 x 32 x 3, and the networks take 28 x 28 x 1",
+        ),
         (["mnist:0-1", "mnist:1", "0"], "cifar10", 3, "up to 5 different data sets"),
         (["noise", "noise"], "cifar10", 3, "up to 5 different data sets"),
         (
@@ -96,23 +106,23 @@ def test_one_network_on_fewer_images(analyse):
 )
 def test_data_sets_that_do_not_fit_are_one_line(names, dataset, channels, words):
     with pytest.raises(UsageError, match=words) as error:
-        ood_names(names, dataset, channels)
+        ood_names(names, dataset, (28, 28, 1) if channels == 1 else (32, 32, 3))
     assert "\n" not in str(error.value)
 
 
 def test_other_classes_are_out_of_distribution():
     rest = ["fashion_mnist", "notmnist", "glyphs", "noise"]
-    assert ood_names([], "mnist_5k:0-4", 1) == ["mnist_5k:5-9", *rest]
-    assert ood_names([], "mnist_5k:1000", 1) == rest
+    assert ood_names([], "mnist_5k:0-4", (28, 28, 1)) == ["mnist_5k:5-9", *rest]
+    assert ood_names([], "mnist_5k:1000", (28, 28, 1)) == rest
     given = ["mnist:5", "6", "7", "9", "noise", "glyphs:0", "3-4"]  # a flag divided at commas
-    assert ood_names(given, "mnist:0-4", 1) == ["mnist:5-7,9", "noise", "glyphs:0,3-4"]
+    assert ood_names(given, "mnist:0-4", (28, 28, 1)) == ["mnist:5-7,9", "noise", "glyphs:0,3-4"]
 
 
 def test_the_default_ones_of_every_data_set_fit_it():
     for name in hn.data.names_for((32, 32, 3))[1:]:
         option = hn.data.DATASETS[name]
-        names = ood_names([], name, option.image_shape[2])
-        assert names == list(option.ood) == ood_names(names, name, option.image_shape[2])
+        names = ood_names([], name, option.image_shape)
+        assert names == list(option.ood) == ood_names(names, name, option.image_shape)
 
 
 def test_they_are_checked_before_anything_is_trained(tmp_path):

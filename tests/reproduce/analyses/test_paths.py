@@ -75,7 +75,7 @@ def test_both_ends_of_a_path_are_networks_of_one_sampler_of_a_mixture(parts, pai
 
 @pytest.mark.parametrize(("num_available", "expected"), [(None, 10), (10, 5), (3, 1)])
 def test_a_finite_sampler_has_no_more_pairs(num_available, expected):
-    limits = Limits(3, num_available, 500, 1, "mnist_5k")
+    limits = Limits(3, num_available, 500, (28, 28, 1), "mnist_5k")
     assert paths.PAIRS.resolve(10, limits) == expected
     assert paths.IMAGES.resolve(2_000, limits) == 500
 

@@ -44,7 +44,7 @@ def test_colour_on_request(analyse):
 
 def test_a_finite_sampler_has_no_more_networks():
     for num_available, expected in ((None, 3_000), (10, 10)):
-        limits = Limits(3, num_available, 500, 1, "mnist_5k")
+        limits = Limits(3, num_available, 500, (28, 28, 1), "mnist_5k")
         assert scatter.NETWORKS.resolve(3_000, limits) == expected
 
 

@@ -8,7 +8,7 @@ from reproduce.runs.folder import UsageError
 
 
 def limits(num_networks=200, num_available=None, num_images=500):
-    return Limits(num_networks, num_available, num_images, 1, "mnist_5k")
+    return Limits(num_networks, num_available, num_images, (28, 28, 1), "mnist_5k")
 
 
 def test_fewer_ensembles_where_the_published_number_takes_too_long():
