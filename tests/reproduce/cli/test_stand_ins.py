@@ -30,7 +30,8 @@ def test_no_command_needs_them_for_its_help(name, tmp_path):
     done = python("-m", f"reproduce.{name}", "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--run_dir" in done.stdout or "--output" in done.stdout
-    assert "loaded" in python("-m", f"reproduce.{name}", "--helpless", cwd=tmp_path).stderr
+    if name == "mnist":  # one shows that they cannot be loaded
+        assert "loaded" in python("-m", "reproduce.mnist", "--helpless", cwd=tmp_path).stderr
 
 
 @pytest.mark.parametrize("name", some_fast("mnist"))

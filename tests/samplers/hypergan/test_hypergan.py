@@ -210,6 +210,7 @@ class TestPretraining:
         assert error <= 0.1
         assert gan.pretrain_mixer(error=0.1)[0] < steps  # it goes on from there
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_it_stops_after_its_steps(self, capfd):
         assert hypergan().pretrain_mixer(error=0.0, max_steps=3, verbose=1)[0] == 3
         assert "pretraining: 100%" in capfd.readouterr().err
@@ -225,6 +226,7 @@ class TestPretraining:
         gan.pretrain_mixer(error=0.05, max_steps=500)
         assert error(gan) < 0.2 * before
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_the_first_fit_does_it_once(self, blobs, tmp_path):
         counts = []
 
@@ -252,6 +254,7 @@ class TestPretraining:
         fit(other, *blobs)
         assert len(counts) == 1
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_it_is_a_function_of_the_seed(self):
         def codes(seed):
             keras.utils.set_random_seed(0)
