@@ -43,9 +43,9 @@ def four_steps(tmp_path_factory):
 
 @pytest.mark.slow
 def test_resumed_equals_uninterrupted(four_steps, tmp_path):
-    whole, record = run(tmp_path / "whole", 7)
+    whole, record = run(tmp_path / "whole", 7, watch_test=True)
     shutil.copytree(four_steps[0], tmp_path / "parts")
-    resumed, resumed_record = run(tmp_path / "parts", 7)
+    resumed, resumed_record = run(tmp_path / "parts", 7, watch_test=True)
     assert int(whole.step.numpy()) == 7
     same_state(whole, resumed)
     assert record["history"] == resumed_record["history"]
