@@ -103,6 +103,12 @@ flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=31,  # of 32: something of the image stays
 )
+flags.DEFINE_float(
+    "l2",
+    None,
+    "For --method=sgd, deep_ensemble, sgd_chains, sgd_snapshots and hypergan: factor of L2 in the "
+    "gradient, often called weight decay; He et al. (2016) take 1e-4. Default: the preset's.",
+)
 flags.register_validator(
     "learning_rate",
     lambda value: value is None or SMALLEST <= value < LARGEST,
@@ -112,6 +118,9 @@ flags.register_validator(
     "learning_rate_left",
     lambda value: value is None or 0 <= value <= 1,  # NaN is neither
     "the fraction that is left is from 0 to 1",
+)
+flags.register_validator(
+    "l2", lambda value: value is None or 0 <= value < LARGEST, f"l2 is from 0 to {LARGEST:g}"
 )
 FLAG_MODULES = (shared_flags, analysis_flags, device_flags)
 

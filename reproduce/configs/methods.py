@@ -75,7 +75,7 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 # Flags that only some methods have; see `Method.flags`.
-METHOD_FLAGS = ("lam", "diversity", "ablation", "match", "networks_per_step")
+METHOD_FLAGS = ("lam", "diversity", "ablation", "match", "networks_per_step", "l2")
 SCHEDULES: dict[str, Callable[[float, RunConfig], Any]] = {
     "exponential": lambda rate, config: keras.optimizers.schedules.ExponentialDecay(
         rate, 1, config.decay_per_step
@@ -617,10 +617,10 @@ register_method(
 # ---- HyperGAN ---------------------------------------------------------------------------------
 
 
-# Published: independent first weights, unscaled outputs, L2 in the gradient. Few steps learn more
-# from networks that start around a common draw.
+# Published: independent first weights, unscaled outputs. Few steps learn more from networks that
+# start around a common draw.
 _HYPERGAN: dict[str, dict[str, Any]] = {
-    "paper": {"initialization": "model", "scatter": 1.0, "l2": 5e-4},
+    "paper": {"initialization": "model", "scatter": 1.0},
     "quick": {},
 }
 
@@ -639,6 +639,7 @@ def _hypergan(target: hn.Target, config: RunConfig, _: int) -> hn.HyperGAN:
         target,
         num_networks=config.networks_per_step,
         seed=config.seed,
+        l2=config.l2,
         **TARGETS[config.target].hypergan,
         **_HYPERGAN[config.preset],
         **ABLATIONS[config.ablation],
@@ -651,13 +652,13 @@ register_method(
         help="HyperGAN: a mixer, a generator for each layer, and a discriminator on their codes",
         build=_hypergan,
         shares_images=True,
-        flags=("ablation",),
+        flags=("ablation", "l2"),
         presets=(
             # 10 epochs, until the first restart; the published number of epochs is not known.
             RunConfig(
                 "mnist", "hypergan", "paper", "mnist",
                 steps=5_500, num_networks=100, networks_per_step=100, images_per_network=100,
-                learning_rate=1e-4, restart_every=5_500, validate_every=550,
+                learning_rate=1e-4, restart_every=5_500, l2=5e-4, validate_every=550,
             ),
             RunConfig(
                 "mnist", "hypergan", "quick", "mnist",
@@ -669,7 +670,7 @@ register_method(
             RunConfig(
                 "cifar", "hypergan", "paper", "lenet", dataset="cifar10",
                 steps=4_500, num_networks=10, networks_per_step=100, images_per_network=100,
-                learning_rate=1e-4, restart_every=4_500,
+                learning_rate=1e-4, restart_every=4_500, l2=5e-4,
             ),
             RunConfig(
                 "cifar", "hypergan", "quick", "lenet", dataset="cifar10",
@@ -689,7 +690,9 @@ def _trained(config: RunConfig) -> dict[str, Any]:
 
 
 def _deep_ensemble(target: hn.Target, config: RunConfig, _: int) -> hn.DeepEnsemble:
-    return hn.DeepEnsemble(target, num_networks=config.networks_per_step, **_trained(config))
+    return hn.DeepEnsemble(
+        target, num_networks=config.networks_per_step, l2=config.l2, **_trained(config)
+    )
 
 
 def _all_of_a_step(config: RunConfig) -> int:
@@ -701,6 +704,7 @@ register_method(
         name="deep_ensemble",
         help="10 networks trained side by side",
         build=_deep_ensemble,
+        flags=("l2",),
         num_available=_all_of_a_step,
         presets=(
             RunConfig(
@@ -732,6 +736,7 @@ register_method(
         name="sgd",
         help="one network, trained in the ordinary way",
         build=_deep_ensemble,  # an ensemble of one
+        flags=("l2",),
         num_available=_all_of_a_step,
         presets=(
             # How long the single network was trained is not published: 10,000 steps, after which
@@ -778,7 +783,9 @@ _LANGEVIN_SNAPSHOTS = 10  # of each chain
 
 
 def _sgd_chains(target: hn.Target, config: RunConfig, _: int) -> hn.SGDChains:
-    return hn.SGDChains(target, num_chains=config.networks_per_step, **_trained(config))
+    return hn.SGDChains(
+        target, num_chains=config.networks_per_step, l2=config.l2, **_trained(config)
+    )
 
 
 def _sgd_snapshots(target: hn.Target, config: RunConfig, _: int) -> hn.SGDChains:
@@ -788,6 +795,7 @@ def _sgd_snapshots(target: hn.Target, config: RunConfig, _: int) -> hn.SGDChains
         num_chains=1,
         num_snapshots=config.num_networks,
         snapshot_every=config.steps_between_snapshots,
+        l2=config.l2,
         **_trained(config),
     )
 
@@ -812,6 +820,7 @@ register_method(
         name="sgd_chains",
         help="10 independent chains of SGD at a constant rate",
         build=_sgd_chains,
+        flags=("l2",),
         num_available=_all_of_a_step,
         presets=(
             RunConfig(
@@ -842,6 +851,7 @@ register_method(
         name="sgd_snapshots",
         help="10 snapshots of one such chain",
         build=_sgd_snapshots,
+        flags=("l2",),
         takes_snapshots=True,
         num_available=lambda config: _snapshots_taken(config, config.num_networks),
         presets=(

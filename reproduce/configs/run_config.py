@@ -14,6 +14,7 @@ TRAINING_SETTINGS = (
     "networks_per_step",
     "images_per_network",
     "crop_margin",
+    "l2",
 )
 # Fields that flags of the same names set, in the order of a folder's name; and `steps`, which it
 # leaves out.
@@ -55,6 +56,7 @@ class RunConfig:
         dataset: Name of the data set.
         augment: Whether training images are changed at random, as their data set says.
         crop_margin: Largest shift of a training image, in pixels, where they are shifted.
+        l2: Factor of L2 in the gradient of what is trained, which others call weight decay.
         lam: Factor on the accuracy loss, for methods that balance it against diversity.
         architecture: Sizes and initialization of a hypernetwork: "published" for the target, or
             "default", those of `hypernet_tf.Hypernetwork`.
@@ -90,6 +92,7 @@ class RunConfig:
     dataset: str = "mnist"
     augment: bool = False
     crop_margin: int = 4
+    l2: float = 0.0
     lam: float = 1.0
     architecture: str = "published"
     diversity: str = "weights"

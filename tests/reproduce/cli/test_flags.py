@@ -10,7 +10,7 @@ from small_experiments import command_line, modification_times, tiny
 from reproduce import mnist
 from reproduce.cli import device_flags, run_flags, shared_flags
 from reproduce.cli.command import FLAGS
-from reproduce.configs import METHODS, TARGETS
+from reproduce.configs import METHODS, TARGETS, build_sampler
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import RunError, UsageError
 
@@ -176,6 +176,8 @@ class TestRunFlags:
             ("--learning_rate=1e39", "the learning rate is a number from 1.2e-38"),
             ("--lam=1e39", "lam is a number from 1.2e-38"),
             ("--crop_margin=32", "31"),
+            ("--l2=nan", "l2 is from 0 to"),
+            ("--l2=-1e-4", "l2 is from 0 to"),
         ],
     )
     def test_numbers_out_of_their_range(self, flag, words):
@@ -195,6 +197,14 @@ class TestRunFlags:
         words = ("--dataset=fashion_mnist", "--crop_margin=2")
         with command_line(*words), pytest.raises(UsageError, match=r"^--crop_margin is not used"):
             run_flags.config_from_flags("cifar")
+
+    def test_l2_of_networks_trained_in_the_ordinary_way(self):
+        with command_line("--dataset=cifar10_jpeg", "--method=sgd", "--l2=1e-4"):
+            config = run_flags.config_from_flags("cifar")
+        assert build_sampler(config, num_data=10).l2 == config.l2 == 1e-4
+        assert run_flags.default_folder(config).name.endswith("-l2=0.0001")
+        with command_line("--l2=1e-4"), pytest.raises(UsageError, match=r"^--l2 is not used by"):
+            run_flags.config_from_flags("mnist")
 
     def test_restarts_that_were_taken_away_have_a_folder_of_their_own(self):
         words = ("--method=hypergan", "--preset=paper", "--dataset=mnist_5k")
