@@ -214,7 +214,7 @@ def _check_supported(operation: Any) -> None:
     if any(regularizers) or getattr(operation, "activity_regularizer", None):
         raise ValueError(
             f"Layer '{operation.name}' has a regularizer, which acts on trained weights: remove "
-            "it, and give the sampler a prior_scale instead."
+            "it, and give the sampler a prior_scale, or a DeepEnsemble l2, instead."
         )
     if any(getattr(v, "constraint", None) for v in variables):
         raise ValueError(
