@@ -143,7 +143,8 @@ class Classification(Study):
         costs = {
             "paper": "Each method trained as its preset says, so that costs differ.",
             "quick": f"Each method trained for {QUICK_PASSES:,} image passes (an image forward "
-            "and backward through one target network) or the next whole step.",
+            "and backward through one target network) or the next whole step. Presets were not "
+            "tuned alike: the hypernetwork's was found for short trainings.",
         }
         return [
             f"{costs[self.preset]} Seeds {', '.join(map(str, self.seeds))}; numbers are mean ± "
@@ -184,6 +185,9 @@ def from_flags() -> Classification:
     for dataset in datasets:
         for method in methods:
             run_flags.check_preset(experiment_of(dataset), method, values.preset)
+    if values[SIZES.name].present:
+        sizes = ", ".join(map(str, SIZES.default))
+        raise UsageError(f"the table has ensembles of {sizes} networks: remove --{SIZES.name}")
     seeds = tuple(sorted(map(int, values.seeds)))
     analyses = analysis_flags.of_study(Classification.shown_analyses)
     return Classification(tuple(datasets), methods, values.preset, seeds, **analyses)

@@ -432,13 +432,14 @@ def _write(
     titles = {name: METHODS[name].title for name in results}
     ensembles = {REFERENCE: Curves(*(reference[key] for key in ("mean", "std", "outputs")))}
     ensembles |= {titles[name]: Curves.of(result["outputs"]) for name, result in results.items()}
+    few = min([config.few, *(len(curves.networks) for curves in ensembles.values())])
     sizes = {
         f"{title}, {count} networks": Curves.of(curves.networks[:count])
         for title, curves in ensembles.items()
-        for count in (config.few, len(curves.networks))
+        for count in dict.fromkeys((few, len(curves.networks)))
     }
     for name, panels, columns in (("predictions", ensembles, 3), ("few_and_many", sizes, 2)):
-        _draw(folder, name, panels, points, columns=columns, lines=config.few)
+        _draw(folder, name, panels, points, columns=columns, lines=few)
     numbers = {
         title: measure(curves.mean, curves.std, reference, config.noise_std)
         for title, curves in ensembles.items()
@@ -514,7 +515,7 @@ def main() -> None:
     config, methods = from_flags()
     folder = pathlib.Path(command.FLAGS.run_dir or folders.default_folder("regression", config))
     run(config, methods, folder)
-    print((folder / "table.md").read_text().rstrip())
+    print((folder / "table.md").read_text(encoding="utf-8").rstrip())
     print(f"report: {folder / 'report.html'}")
 
 

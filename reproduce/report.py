@@ -3,8 +3,8 @@
   python -m reproduce.report runs/mnist "runs/mnist-lam=100000" --output=runs/lam.html
 
 The runs are folders of finished `reproduce.mnist` or `reproduce.cifar` runs, of any method and data
-set. The published numbers are those of MNIST, so that a page with other runs has none. The learning
-curves of several runs, except noise controls, are in figures/ beside the page:
+set. The published numbers are those of MNIST: a page with runs of `reproduce.cifar` has none. The
+learning curves of several runs, except noise controls, are in figures/ beside the page:
 runs/figures/lam-learning.png of runs/lam.html.
 """
 

@@ -477,7 +477,7 @@ def main() -> None:
     if metrics is None:
         print("no trial is left; the chief writes the frontier")
         return
-    print((folder / "table.md").read_text().rstrip())
+    print((folder / "table.md").read_text(encoding="utf-8").rstrip())
     for lam in metrics["failed"]:
         print(f"lam {lam:g} is not in the table: its training diverged")
     print(

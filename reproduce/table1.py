@@ -221,16 +221,36 @@ class Table1(Study):
             f"The numbers of this project are from {hn.data.title(self.dataset)}, lossy copies of "
             "the images; the published numbers are from the original."
         ]
+        counts = {entry: self.config(entry).num_networks for entry in self.columns_shown}
+        others = ", ".join(f"{entry}: {count}" for entry, count in counts.items() if count != 10)
+        changed = [
+            *([] if self.preset == "paper" else [f"the preset {self.preset}"]),
+            *([f"{self.steps:,} steps"] if self.steps else []),
+            *([f"lam {self.lam:g}"] if self.lam else []),
+        ]
+        settings = [
+            f"Published numbers are those of CIFAR-10 after full trainings; these have "
+            f"{', '.join(changed) or 'the preset paper'}. For the published column with entropy it "
+            "is not clear which entropy was meant."
+        ]
         return [
-            "Accuracies on the test images in percent, of ten networks (of the mixture twelve, "
-            "three of each hypernetwork) and of their majority vote: "
-            "at the end of the training, and the best of it and of all validations, chosen on the "
-            "test images themselves, which is what the paper prints. Published numbers are those "
-            "of CIFAR-10; for its column with entropy it is not clear which entropy was meant.",
+            "Accuracies on the test images in percent, of ten networks "
+            + (f"({others}) " if others else "")
+            + "and of their majority vote: at the end of the training, and the best of it and of "
+            "all validations, chosen on the test images themselves, as the paper prints it.",
+            *(settings if self._published_table() else ()),
             *(copies if self._published_table() and self._dataset_name != "cifar10" else ()),
             "Whether a training has flattened: what its networks gained in its last quarter. Where "
             "the learning rate falls to nearly 0, a small gain does not say that a longer training "
             "would bring nothing.",
+            *(
+                [
+                    "Each column is one training with one seed. The errors below are those of the "
+                    "test images alone: other seeds may differ by more."
+                ]
+                if metrics.get("claims")
+                else []
+            ),
             *claim_paragraphs(metrics.get("claims", [])),
         ]
 
@@ -293,7 +313,8 @@ class Table1(Study):
         figure = plots.comparison(entries, [panel | {"log": False} for panel in panels])
         arrays = {name: values for panel in panels for name, (values, _) in panel["series"].items()}
         names = {"columns": np.array(entries)}
-        return Drawing("columns", "At the end of the training", figure, names | arrays)
+        caption = "At the end of the training; published numbers are the best of a training"
+        return Drawing("columns", caption, figure, names | arrays)
 
     @property
     def _dataset_name(self) -> str:

@@ -14,7 +14,7 @@ class DataError(ValueError):
 
 @contextlib.contextmanager
 def guard(problem: str) -> Iterator[None]:
-    """Turn any error into the one line of a DataError, and keep TFDS off the terminal.
+    """Turn errors, except a lack of memory, into one line, and keep TFDS off the terminal.
 
     Args:
         problem: Beginning of the line; the error's own text follows in brackets.
@@ -27,7 +27,7 @@ def guard(problem: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
-    except DataError:
+    except (DataError, MemoryError):
         raise
     except Exception as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__

@@ -23,6 +23,7 @@ from hypernet_tf.data.selection import stratified
 from hypernet_tf.data.splits import Dataset, Split
 
 PROGRESS_AFTER = 3.0  # seconds of reading
+_LARGEST = 2**28  # bytes of a file in a zip file
 
 _CIFAR10_SIZES = {"train": 50_000, "test": 10_000}
 _CIFAR10_CLASSES = (
@@ -88,11 +89,12 @@ def from_folder(
             "give fractions below 1, and test_split above 0."
         )
     path = Path(path).expanduser()
-    parts = {
-        part: source
-        for part in ("train", "validation", "test")
-        if (source := _folder_or_zip(path / part))
-    }
+    with guard(f"{path} cannot be read: give a folder of class folders, or a zip file of them"):
+        parts = {
+            part: source
+            for part in ("train", "validation", "test")
+            if (source := _folder_or_zip(path / part))
+        }
     for part in ("train", "test") if parts else ():
         if part not in parts:
             raise DataError(f"{path} has a folder {next(iter(parts))} but no {part}: add it")
@@ -224,10 +226,17 @@ def _files_of_zip(archive: zipfile.ZipFile, top: str) -> dict[str, _Read]:
     names = [name for name in listed if "/" in name and not name.startswith(("__MACOSX/", "."))]
     skipped = len(top) + 1 if all(name.startswith(f"{top}/") for name in names) else 0
     return {
-        name[skipped:]: functools.partial(archive.read, name)
+        name[skipped:]: functools.partial(_read_member, archive, name)
         for name in names
         if len(name) > skipped
     }
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file of a zip file, which few bytes may claim to be huge."""
+    if archive.getinfo(name).file_size > _LARGEST:
+        raise ValueError(f"more than {_LARGEST:,} bytes")
+    return archive.read(name)
 
 
 def _by_class(path: Path, files: Iterable[str]) -> dict[str, list[str]]:
@@ -262,6 +271,8 @@ def _decode(raw: bytes, image_shape: tuple[int, int, int] | None) -> np.ndarray:
         image: Image.Image = Image.open(io.BytesIO(raw))
     except UnidentifiedImageError:
         raise ValueError("unknown format") from None
+    if image.format == "EPS":  # Pillow has Ghostscript execute it
+        raise ValueError("PostScript, which is a program")
     ImageOps.exif_transpose(image, in_place=True)  # upright, as viewers show a photograph
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"pixels of mode {image.mode}, not of 8 bits")

@@ -7,6 +7,8 @@ import zlib
 
 import numpy as np
 
+_LARGEST = 2**30  # bytes; the largest file of MNIST has 47 million
+
 
 def decode(raw: bytes, rank: int) -> np.ndarray:
     """Read a gzip file that holds an idx file of unsigned bytes.
@@ -19,10 +21,12 @@ def decode(raw: bytes, rank: int) -> np.ndarray:
         The array, uint8.
 
     Raises:
-        ValueError, zlib.error: The content is truncated, damaged or of another kind.
+        ValueError, zlib.error: The content is truncated, damaged, huge or of another kind.
     """
     stream = zlib.decompressobj(wbits=31)  # gzip, its checksum included
-    body = stream.decompress(raw)
+    body = stream.decompress(raw, _LARGEST + 1)
+    if len(body) > _LARGEST:
+        raise ValueError(f"more than {_LARGEST:,} bytes")
     if not stream.eof:
         raise ValueError("truncated")
     magic, *shape = (int.from_bytes(body[4 * i : 4 * i + 4], "big") for i in range(1 + rank))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,11 @@ def hand_over(builder: Any, folder: Path, manual_dir: Path) -> None:
             Path(manual_dir, info.filename).write_bytes(content)
         else:
             check(path, builder)
-            Path(manual_dir, info.filename).symlink_to(path.resolve())
+            link = Path(manual_dir, info.filename)
+            try:
+                link.symlink_to(path.resolve())
+            except OSError:  # some systems have no links, or not for everyone
+                shutil.copyfile(path, link)
 
 
 def check(path: Path, builder: Any) -> None:

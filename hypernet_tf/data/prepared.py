@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hypernet_tf.data.errors import DataError, guard
 from hypernet_tf.data.splits import VALIDATION_IMAGES, Dataset, Split
 
 _SCRATCH = ".hypernet_tf-"  # prefix of temporary folders
+_ABANDONED = 86_400.0  # seconds after which a temporary folder is nobody's
 PROBE_SECONDS = 3.0  # in which a server has to answer, name look-up included
 # Training, validation, test.
 TFDS_SPLITS = (f"train[:-{VALIDATION_IMAGES}]", f"train[-{VALIDATION_IMAGES}:]", "test")
@@ -119,8 +121,11 @@ def _prepare(builder: Any, folder: Path | None) -> None:
         # Downloads go to a temporary folder too, so that a broken one leaves nothing behind; it is
         # on the disk of the data sets, since some are too large for that of temporary files.
         root = next(parent for parent in target.parents if parent.exists())
-        for left in root.glob(f"{_SCRATCH}{builder.name}-*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for left in root.glob(f"{_SCRATCH}{builder.name}-*"):
+            with contextlib.suppress(OSError):  # another process removes it too
+                # That of a process which was killed, rather than of one that is preparing.
+                if time.time() - left.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(left, ignore_errors=True)
         with (
             guard(f"cannot prepare {target}: try again or give another data_dir"),
             tempfile.TemporaryDirectory(prefix=f"{_SCRATCH}{builder.name}-", dir=root) as scratch,

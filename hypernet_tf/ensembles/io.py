@@ -89,6 +89,8 @@ def unpack(file: BinaryIO, name: str) -> tuple[dict[str, np.ndarray], dict[str, 
         config = json.loads(arrays.pop(_CONFIG).tobytes())
         if not isinstance(config, dict):
             raise TypeError("its configuration is not a dict")
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged file raises errors of many kinds
         reason = " ".join(str(error).split())
         raise ValueError(f"{name} is not a saved ensemble, or is damaged: {reason}") from error

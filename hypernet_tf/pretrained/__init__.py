@@ -29,7 +29,7 @@ def load_pretrained(name: Name = "mnist") -> Hypernetwork:
         name: Name of a file in the package.
 
     Raises:
-        ValueError: The name is unknown, or the file is damaged.
+        ValueError: The name is unknown, or the file is missing or damaged.
 
     Example:
         >>> ensemble = load_pretrained("mnist").sample(1_000)
@@ -39,7 +39,11 @@ def load_pretrained(name: Name = "mnist") -> Hypernetwork:
     """
     check_choice("name", name, Name)
     path = _FOLDER / f"{name}.keras"
-    digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+    try:
+        digest = json.loads(path.with_suffix(".json").read_text())["sha256"]
+        whole = hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    except (OSError, ValueError, KeyError):
+        whole = False
+    if not whole:
         raise ValueError(f"{path} is missing or damaged: install the package again.")
     return keras.saving.load_model(path)

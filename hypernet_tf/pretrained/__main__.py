@@ -16,7 +16,7 @@ import pathlib
 
 from hypernet_tf.ensembles.io import write_aside
 from hypernet_tf.pretrained import _FOLDER
-from hypernet_tf.training.checkpoints import Checkpoints
+from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 
 
 def main() -> None:
@@ -28,9 +28,13 @@ def main() -> None:
     checkpoints = Checkpoints(arguments.run / "checkpoints")
     paths = [arguments.run / name for name in ("config.json", "metrics.json")]
     config, metrics = (json.loads(p.read_text()) if p.is_file() else {} for p in paths)
-    if not metrics or not config["steps"] == metrics["steps"] == checkpoints.latest_step():
+    steps = config.get("steps")
+    if steps is None or not steps == metrics.get("steps") == checkpoints.latest_step():
         parser.error(f"the run in {arguments.run} is not finished: repeat its command first")
-    trained, _ = checkpoints.load()
+    try:
+        trained, _ = checkpoints.load()
+    except CheckpointError as error:
+        parser.error(str(error))
     sampler = type(trained).from_config(trained.get_config())  # without an optimizer
     sampler.set_weights(trained.get_weights())
     path = _FOLDER / f"{arguments.name}.keras"

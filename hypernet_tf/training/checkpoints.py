@@ -80,8 +80,8 @@ class Checkpoints:
         """The model of the newest checkpoint, and its record.
 
         Raises:
-            CheckpointError: There is none, or the newest is damaged or of another version; an older
-                one is never used silently.
+            CheckpointError: There is none, or the newest is damaged, of another version, or cannot
+                be read; an older one is never used silently.
         """
         folders = self._all()
         if not folders:
@@ -92,8 +92,12 @@ class Checkpoints:
             contents = json.loads((newest / _RECORD).read_text())
             whole = contents["sha256"] == _digest(newest / _MODEL)
             record = contents["record"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(advice) from error
+        except OSError as error:
+            raise CheckpointError(
+                f"Checkpoint {newest} cannot be read: {error.strerror}"
+            ) from error
         if not whole:
             raise CheckpointError(advice)
         try:

@@ -231,10 +231,13 @@ def cluster() -> dict[str, list[str]] | None:
         workers, task = config.get("cluster", {}), config.get("task", {})
         addresses = [address for group in workers.values() for address in group]
         kind, index = task.get("type", "worker"), task.get("index", 0)
-        valid = all(isinstance(a, str) and _is_port(a.rpartition(":")[2]) for a in addresses)
+        lists = all(isinstance(group, list) for group in workers.values())
+        valid = lists and all(
+            isinstance(a, str) and _is_port(a.rpartition(":")[2]) for a in addresses
+        )
     except (AttributeError, TypeError, ValueError) as error:
         raise DeviceError(f"Cannot read TF_CONFIG: write it like {example}.") from error
-    if not valid or not isinstance(index, int) or not isinstance(workers, dict):
+    if not valid or not isinstance(index, int) or not isinstance(kind, str):
         raise DeviceError(f"Cannot read TF_CONFIG: write it like {example}.")
     if len(addresses) < 2:
         return None
@@ -272,6 +275,6 @@ def _check_free(address: str) -> None:
             listener.bind(("", port))
         except (OSError, OverflowError) as error:
             raise DeviceError(
-                f"Port {port} of {address}, this worker's address in TF_CONFIG, is in use: choose "
-                "another."
+                f"Port {port} of {address}, this worker's address in TF_CONFIG, is in use or not "
+                "allowed: choose another."
             ) from error

@@ -113,7 +113,10 @@ class Adversarial(Analysis):
                 numbers["num_attacked"],
             ),
             Row(
-                count("adversarial_num_networks", "networks in the ensemble under attack"),
+                count(
+                    "adversarial_num_networks",
+                    "networks in the ensemble that votes on attacked images",
+                ),
                 numbers["num_networks"],
             ),
         ]

@@ -136,7 +136,8 @@ class Attacks(Analysis):
             return None
         caption = (
             f"PGD on the mean of {_MEMBERS} networks, or of all where there are fewer: attacked "
-            "images that mislead the whole ensemble, and their detection"
+            "images that mislead the whole ensemble, of which the attack does not know the other "
+            "networks, and their detection"
         )
         figure = plots.attack_curves(arrays["sizes"], curves)
         return Drawing("attacks", caption, figure, arrays)

@@ -35,7 +35,7 @@ class DetectionSizes(Analysis):
     """
 
     name = "detection_sizes"
-    title = "detection of unknown and attacked images by ensembles of 1, 5, 10 and 100 networks"
+    title = "detection of unknown and attacked images by ensembles of several sizes"
     reading = "Whether a larger ensemble detects more: curves that rise to the right."
     order = 92
     num_highlights = 13  # of four sets

@@ -47,7 +47,7 @@ class EnsembleSizes(Analysis):
     """
 
     name = "ensemble_sizes"
-    title = "accuracy of ensembles of 1, 5, 10 and 100 networks"
+    title = "accuracy of ensembles of several sizes"
     reading = "What a larger ensemble gains; each mark is one ensemble."
     order = 25
     settings = (SIZES,)

@@ -24,7 +24,7 @@ class Filters(Analysis):
     """
 
     name = "filters"
-    title = "pictures of the same filter in 25 networks"
+    title = "pictures of the same filter in up to 25 networks"
     reading = (
         "Panels that differ show diversity that can be seen. Diversity in filters that the "
         "next layer ignores would be worth nothing: see the diversity of filters."

@@ -16,6 +16,7 @@ from hypernet_tf.metrics import (
     MEASURES,
     SCORES,
     Measure,
+    Score,
     area_under_risk_coverage,
     mean_log_probabilities,
     measure_uncertainty,
@@ -98,7 +99,7 @@ class Uncertainty(Analysis):
         curves = {
             SCORES[score].name: risk_coverage(values, wrong)
             for score, values in scores.items()
-            if SCORES[score].is_drawn
+            if SCORES[score].is_drawn and len(log_p) >= SCORES[score].least_networks
         }
         arrays = {
             "reliability": dataclasses.asdict(reliability(mean, labels)),
@@ -148,6 +149,10 @@ class Uncertainty(Analysis):
         rows += _scaling_rows(numbers.get("temperature_scaling"))
         # A run from before a score was added, or without logits, does not have all of them.
         scores = [score for score in SCORES.values() if score.key in numbers]
+
+        def has(score: Score) -> bool:
+            return numbers["num_networks"] >= score.least_networks
+
         for score in scores:
             for kind, images in (
                 ("correct", "correctly classified images"),
@@ -159,7 +164,8 @@ class Uncertainty(Analysis):
                     "analysis",
                     unit=score.unit,
                 )
-                rows.append(Row(part, numbers[score.key][f"mean_of_{kind}"]))
+                mean = numbers[score.key][f"mean_of_{kind}"]
+                rows.append(Row(part, mean if has(score) else None))
         for key, (title, unit) in _PAIRS.items():
             pair = Measure(f"uncertainty_{key}", title, "analysis", unit=unit)
             rows.append(Row(pair, numbers["pairs"][key]))
@@ -171,7 +177,7 @@ class Uncertainty(Analysis):
                     f"errors, mean over coverages, by {score.name}",
                     "lower",
                 )
-                rows.append(Row(area, areas[score.key]))
+                rows.append(Row(area, areas[score.key] if has(score) else None))
         networks = count("uncertainty_num_networks", "networks of the uncertainty and calibration")
         rows.append(Row(networks, numbers["num_networks"]))
         return rows

@@ -16,7 +16,7 @@ from hypernet_tf.data import DataError
 from hypernet_tf.ensembles.ensemble import NotFiniteError
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError
-from hypernet_tf.training.devices import DeviceError, WorkerLostError
+from hypernet_tf.training.devices import DeviceError, WorkerLostError, cluster
 from reproduce.cli import help as command_help
 from reproduce.configs.extensions import ExtensionError, load_extensions
 from reproduce.configs.methods import diversity_help, methods_help
@@ -155,10 +155,10 @@ def run_study(study: Study) -> None:
     Args:
         study: The study.
     """
-    if os.environ.get("TF_CONFIG"):
+    if cluster():
         raise UsageError("a study runs on one machine: unset TF_CONFIG, or run its runs one by one")
     end_together()
     folder = pathlib.Path(FLAGS.run_dir) if FLAGS.run_dir else study.default_folder()
     study.execute(folder, FLAGS.data_dir)
-    print((folder / "table.md").read_text().rstrip())
+    print((folder / "table.md").read_text(encoding="utf-8").rstrip())
     print(f"report: {folder / 'report.html'}")

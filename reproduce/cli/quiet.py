@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 
 def load_tensorflow_quietly() -> None:
-    """Load TensorFlow and let it look for GPUs without its notes on stderr.
+    """Load TensorFlow and let it look for GPUs, whose memory it takes bit by bit, quietly.
 
     Its native code writes notes about CPUs and missing GPUs that no log level stops.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # A study shares a GPU with the runs that it starts, which inherit this.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     with _held_back():
         import tensorflow
 

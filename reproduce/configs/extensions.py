@@ -42,7 +42,7 @@ def loaded_extensions() -> list[str]:
 
 
 def _import(extension: str) -> None:
-    path = pathlib.Path(extension)
+    path = pathlib.Path(extension).expanduser()
     if path.suffix == ".py" and not path.is_file():
         raise ExtensionError(f"cannot load --extension={extension}: there is no such file")
     folder = str(path.parent.resolve() if path.suffix == ".py" else pathlib.Path.cwd())
@@ -51,7 +51,7 @@ def _import(extension: str) -> None:
     try:
         module = importlib.import_module(path.stem if path.suffix == ".py" else extension)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ExtensionError(f"cannot load --extension={extension}: {reason}") from error
     file = pathlib.Path(getattr(module, "__file__", None) or "")
     if path.suffix == ".py" and not (file.is_file() and file.samefile(path)):

@@ -23,13 +23,14 @@ GROUPS = ("run", "networks", "ensemble", "diversity", "seconds")
 """Groups of measures that metrics.json holds, in the order of the table."""
 _PUBLISHED = (
     "Published numbers are those of the hypernetwork on MNIST. They are comparable only if the "
-    "data set is mnist and the preset is paper."
+    "method is hypernetwork, the target and the data set are mnist, and the preset is paper."
 )
 _LEARNING = "Accuracy on the validation images, by the images that went through target networks."
 _SMALLER = ("ensembles_num_ensembles", "paths_num_images", "adversarial_num_images")
 _SMALLER_NUMBERS = (
-    "Some analyses take fewer ensembles or images than published, because these take too long on "
-    "two cores: --ensembles, --path_images and --adversarial_images raise them."
+    "Some analyses take fewer ensembles or images than published: what two cores do in minutes, or "
+    "all that the sampler and the data set have. --ensembles, --path_images and "
+    "--adversarial_images raise them up to that."
 )
 
 
@@ -226,8 +227,13 @@ def _files(runs: list[Run], figure_name: str, *, labelled: bool) -> dict[str, pa
 def _sentence(metrics: Mapping[str, Any]) -> str:
     """What a run is."""
     data, count = metrics["dataset"], metrics["networks"]["num_networks"]
+    config = metrics["config"]
+    ablation, diversity = config.get("ablation", "nothing"), config.get("diversity", "weights")
+    kind = metrics["method"]
+    kind += f" without {ablation}" if ablation != "nothing" else ""
+    kind += f" (diversity: {diversity})" if diversity != "weights" else ""
     return (
-        f"{count} network{'' if count == 1 else 's'} of {metrics['method']} after "
+        f"{count} network{'' if count == 1 else 's'} of {kind} after "
         f"{metrics['steps']:,} training steps, evaluated on {data['test']:,} test images of "
         f"{hn.data.title(data['name'])} ({data['source']}; trained on {data['train']:,}, "
         f"validated on {data['validation']:,})."

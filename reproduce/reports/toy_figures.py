@@ -152,8 +152,8 @@ def page(metrics: dict, figures: pathlib.Path) -> str:
     return pages.page(
         "Hypernetwork on the toy problem",
         [
-            "One hypernetwork for each seed bends the line z in [-1, 1] through the peaks of a "
-            f"score of {metrics['components']} components on the plane.",
+            "One hypernetwork for each seed is trained to bend the line z in [-1, 1] through the "
+            f"peaks of a score of {metrics['components']} components on the plane.",
             "The publication shows figures without numbers. Its number of steps is not known.",
             f"A curve is measured at {metrics['config']['points']} equally spaced z. The rank "
             "correlation is negative if the curve is sparser at low scores.",

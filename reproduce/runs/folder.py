@@ -310,7 +310,7 @@ def write(path: pathlib.Path, save: Callable[[pathlib.Path], Any]) -> None:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Write a text file, aside and then into place."""
-    write(path, lambda aside: aside.write_text(text))
+    write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: pathlib.Path, contents: Any) -> None:

@@ -104,10 +104,13 @@ def run(
     """
     execution = execution or Execution()
     if not execution.chief:
-        folders.check(folder, config)  # where the chief's folder is seen from here
+        # Where the chief's folder is seen from here; of a finished run the chief trains nothing.
+        if folders.check(folder, config) == config.steps:
+            return {}
+        dataset = load(config, data_dir)  # before seeding: TFDS draws names of temporary folders
         _prepare(config)
         learned = ensemble_to_match(folder, config) if METHODS[config.method].learns_match else None
-        trained(config, load(config, data_dir), folder, execution, learned)
+        trained(config, dataset, folder, execution, learned)
         return {}
     finished = folders.check(folder, config) == config.steps
     metrics = folders.read_metrics(folder) if finished else {}

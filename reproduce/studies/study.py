@@ -527,15 +527,19 @@ class Study(abc.ABC):
         header, cells = self._cells(columns, numbers, metrics)
         folders.write_text(folder / "table.md", markdown_table(header, cells) + "\n")
         configs = {result.run.folder: result.metrics["config"] for result in results}
+        others = self._others(folder)
         text = pages.page(
             self.title(),
-            [*self.paragraphs(metrics), _sampling_error(results)],
+            [
+                *self.paragraphs(metrics),
+                *_left_out(others, folder),
+                _sampling_error(results),
+            ],
             [html_table(header, cells)],
             pictures,
             json.dumps(configs, indent=2),
         )
         folders.write_text(folder / "report.html", text)
-        others = self._others(folder)
         if others:
             print(f"not in this table: {', '.join(others)}, which {folder} holds too")
         return metrics
@@ -603,6 +607,13 @@ class Study(abc.ABC):
             for path in folder.glob("*/config.json")
             if path.parent.name not in names
         )
+
+
+def _left_out(names: Sequence[str], folder: pathlib.Path) -> list[str]:
+    """What a page says of runs that are not in its table because they did not end."""
+    ended = {name for name in names if (folder / name / "metrics.json").exists()}
+    left_out = ", ".join(name for name in names if name not in ended)
+    return [f"Not in the table: {left_out}, which diverged or were stopped."] if left_out else []
 
 
 def _sampling_error(results: Sequence[RunResult]) -> str:

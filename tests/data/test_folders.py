@@ -236,6 +236,13 @@ def no_image(path):
     return path, (path / "dog" / "notes.txt", "remove or replace it (unknown format)")
 
 
+def a_program(path):
+    write(path)
+    file = path / "dog" / "013.png"
+    Image.new("RGB", (5, 6)).save(file, "EPS")
+    return path, (file, "PostScript, which is a program")
+
+
 def cut_image(path):
     write(path)
     file = path / "dog" / "013.png"
@@ -280,7 +287,7 @@ def too_few(path):
     "make",
     [
         *(no_folder, a_file, only_files, empty_class, empty_class_in_zip, folder_in_class),
-        *(splits_in_zip, no_image, cut_image, damaged_in_zip, cut_zip, deep_pixels),
+        *(splits_in_zip, no_image, a_program, cut_image, damaged_in_zip, cut_zip, deep_pixels),
         *(one_split, too_few),
     ],
 )
@@ -289,6 +296,14 @@ def test_what_cannot_be_read_is_named_in_one_line(make, tmp_path, capfd):
     with data_error(*words):
         data.from_folder(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_of_a_zip_file_that_is_huge_is_an_error(tmp_path, monkeypatch):
+    write(tmp_path)
+    zip_of(tmp_path, tmp_path / "all.zip")
+    monkeypatch.setattr(folders, "_LARGEST", 10)
+    with data_error(tmp_path / "all.zip" / "cat" / "000.png", "more than 10 bytes"):
+        data.from_folder(tmp_path / "all.zip")
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,10 @@ def test_idx_files_are_found_and_their_headers_restored(
 
     folder = tmp_path / sub_folder
     folder.mkdir(exist_ok=True)
+    another, killed = (tmp_path / f".hypernet_tf-fashion_mnist-{name}" for name in ("a", "b"))
+    for temporary in (another, killed):
+        temporary.mkdir()
+    os.utime(killed, (0, 0))
     for file in IDX_FILES:
         raw = (DEBIAN / file).read_bytes()
         if header == "named":
@@ -140,7 +144,7 @@ def test_idx_files_are_found_and_their_headers_restored(
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", look)
     with data_error("seen enough"):
         data.load("fashion_mnist", tmp_path)
-    assert not list(tmp_path.glob(".hypernet_tf-*"))
+    assert list(tmp_path.glob(".hypernet_tf-*")) == [another]  # which a killed process left is gone
     registered = tfds.builder_cls("fashion_mnist").url_infos.values()
     assert given == {info.filename: info.checksum for info in registered}
 
@@ -171,6 +175,12 @@ FAULTS = {
     "one byte long": (lambda file: idx(file, missing=-1), "wrong length"),
     "another data set": (idx, "wrong checksum"),
 }
+
+
+def test_a_file_that_is_huge_inside_is_an_error(monkeypatch):
+    monkeypatch.setattr(data.idx, "_LARGEST", 10)
+    with pytest.raises(ValueError, match="more than 10 bytes"):
+        data.idx.decode(gzip.compress(bytes(100)), 3)
 
 
 def check_error_of_idx(file, fault, folder, data_dir, capfd):

@@ -42,7 +42,11 @@ def test_a_damaged_file_is_an_error(tmp_path, monkeypatch):
         file.write(b"x")
     with pytest.raises(ValueError, match=r"mnist\.keras is missing or damaged: install"):
         hn.load_pretrained("mnist")
-    (folder / "mnist.keras").unlink()
+    for file in ("mnist.keras", "mnist.json"):
+        (folder / file).unlink()
+        with pytest.raises(ValueError, match=r"mnist\.keras is missing or damaged: install"):
+            hn.load_pretrained("mnist")
+    (folder / "mnist.json").write_text("{")
     with pytest.raises(ValueError, match=r"mnist\.keras is missing or damaged: install"):
         hn.load_pretrained("mnist")
 

@@ -1,5 +1,6 @@
 """Checkpoints: which are kept, and damage."""
 
+import pathlib
 import shutil
 
 import pytest
@@ -99,3 +100,12 @@ def test_a_damaged_one_is_named(saved, tmp_path, damage):
     assert "\n" not in str(error.value)
     shutil.rmtree(folder / "step-00000004")  # as the message says
     assert checkpoints.load()[1] == {}
+
+
+def test_one_that_cannot_be_read_is_not_called_damaged(saved, monkeypatch):
+    def read(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(pathlib.Path, "read_text", read)
+    with pytest.raises(CheckpointError, match=r"step-00000004 cannot be read: Permission denied$"):
+        Checkpoints(saved).load()

@@ -118,6 +118,11 @@ class TestWorkers:
             ("[]", "Cannot read TF_CONFIG"),
             ('{"cluster": {"worker": "a:1"}}', "Cannot read TF_CONFIG"),
             ('{"cluster": {"worker": ["a", "b"]}}', "Cannot read TF_CONFIG"),
+            ('{"cluster": {"worker": {"1": "a:1", "2": "b:1"}}}', "Cannot read TF_CONFIG"),
+            (
+                '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": ["worker"]}}',
+                "Cannot read TF_CONFIG",
+            ),
             ('{"cluster": {"worker": ["a:1", "b:1"]}}', "does not say which worker this is"),
             ('{"cluster": {"worker": ["a:1", "a:1"]}}', "same address twice"),
             ('{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}}', "'ps' tasks"),

@@ -78,7 +78,8 @@ def test_a_file_with_the_name_of_another_module_is_an_error(write):
     [
         (None, "there is no such file"),
         ("1 +", "invalid syntax"),
-        ("raise ValueError('two\\nlines')", "two lines"),
+        ("raise ValueError('two\\nlines')", "ValueError: two lines"),
+        ("{}['lam']", "KeyError: 'lam'"),
     ],
 )
 def test_what_cannot_be_loaded_is_one_line(write, text, words):
