@@ -12,13 +12,11 @@ import tensorflow as tf
 from hypernet_tf.checks import check_count, check_number
 from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
 from hypernet_tf.ensembles.examples import Examples
-from hypernet_tf.metrics.accuracy import mean_log_probabilities
+from hypernet_tf.metrics.accuracy import concatenated, mean_log_probabilities
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
 from hypernet_tf.targets.graph import functional
 from hypernet_tf.targets.outputs import Outputs
-
-_LEAST_PROBABILITY = np.finfo(np.float32).tiny
 
 
 def distill(
@@ -104,14 +102,16 @@ def distill(
         if not soft_targets:
             votes = ensemble.majority_vote(inputs, verbose=verbose)
             return tf.one_hot(votes, ensemble.target.classes).numpy()
-        if target.classes == 2 and temperature != 1:  # of p near 1, log(1 - p) would be lost
-            log_p = mean_log_probabilities(ensemble.log_probabilities(inputs, verbose=verbose))
+        if target.classes is not None and temperature != 1:
+            # Of probabilities near 0, and of log(1 - p) near 1, digits would be lost.
+            runs = ensemble._run_classes(Examples(inputs), None, verbose)
+            log_p = concatenated([mean_log_probabilities(one) for one, _ in runs])
             return tf.nn.softmax(log_p / temperature).numpy()
         (predicted,) = keras.tree.flatten(ensemble.predict(inputs, verbose=verbose))
         if target.classes is None:
             return predicted
         predicted = predicted[..., None] if ensemble.target.has_labels else predicted
-        return softened(predicted, temperature)
+        return two_columns(predicted)
 
     inputs = tuple(given.x) if isinstance(given.x, list) else given.x  # tf.data stacks a list
     weights = () if given.sample_weight is None else (_of_losses(given.sample_weight, target),)
@@ -205,17 +205,9 @@ def _augmented(
     return batches.enumerate().map(changed)
 
 
-def softened(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities at a temperature, q_c = p_c^(1/T) / sum_k p_k^(1/T), [..., C].
-
-    Args:
-        probabilities: Probabilities [..., C], or [..., 1] of the second of two classes.
-        temperature: T.
-    """
-    p = np.asarray(probabilities, np.float32)
-    if p.shape[-1] == 1:
-        p = np.concatenate([1 - p, p], -1)
-    return tf.nn.softmax(np.log(np.maximum(p, _LEAST_PROBABILITY)) / temperature).numpy()
+def two_columns(p: np.ndarray) -> np.ndarray:
+    """Probabilities [..., C], or those of both classes from [..., 1] of the second."""
+    return np.concatenate([1 - p, p], -1) if p.shape[-1] == 1 else p
 
 
 def soft_cross_entropy(target: Target, temperature: float) -> Callable[[Any, Any], tf.Tensor]:
@@ -227,9 +219,17 @@ def soft_cross_entropy(target: Target, temperature: float) -> Callable[[Any, Any
         target: Target of the network, which says what its outputs [..., C] are.
         temperature: T, the temperature of q [..., C].
     """
+    of_logits = target.with_logits
 
     def loss(q: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-        log_s = tf.nn.log_softmax(target.log_probabilities(outputs) / temperature)
+        # What Keras's softmax or sigmoid was given: of probabilities that have rounded to 0 or 1
+        # the loss has no gradient.
+        logits = None if of_logits is target else getattr(outputs, "_keras_logits", None)
+        if logits is None:
+            log_p = target.log_probabilities(outputs)
+        else:
+            log_p = of_logits.log_probabilities(logits)
+        log_s = tf.nn.log_softmax(log_p / temperature)
         return -(temperature**2) * tf.reduce_sum(q * log_s, -1)
 
     return loss

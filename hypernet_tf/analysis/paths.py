@@ -29,7 +29,8 @@ def direct_path(starts: Ensemble, ends: Ensemble, points: int = 40) -> Ensemble:
         `update_batch_norm` before it runs.
 
     Raises:
-        ValueError: There are not as many starts as ends, or fewer than 2 points.
+        ValueError: There are not as many starts as ends, they are of several architectures, or
+            fewer than 2 points.
 
     Example:
         >>> line = direct_path(ensemble[:10], ensemble[10:20])
@@ -39,6 +40,8 @@ def direct_path(starts: Ensemble, ends: Ensemble, points: int = 40) -> Ensemble:
         require_ensemble(one, "A path between weights")
     if len(starts) != len(ends):
         raise ValueError(f"{len(starts)} starts for {len(ends)} ends: give as many of both.")
+    if not starts.target.has_weights_of(ends.target):
+        raise ValueError("Starts and ends have other weights: give networks of one architecture.")
     require_weights_only(starts, "draw lines between")
     t = _positions(points)
 

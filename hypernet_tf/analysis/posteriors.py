@@ -48,11 +48,13 @@ def single_weights(ensemble: Ensemble, per_layer: int = 3) -> list[SingleWeight]
         raise ValueError(f"per_layer is {per_layer}: give at least 1.")
     results = []
     for number, layer in enumerate(ensemble.target.layers, 1):
-        positions = [(slot, i) for slot in layer.slots for i in range(slot.size)]
-        count = min(per_layer, len(positions))
+        starts = np.cumsum([0, *(slot.size for slot in layer.slots)])
+        count = min(per_layer, int(starts[-1]))
         for k in range(count):
-            slot, index = positions[(2 * k + 1) * len(positions) // (2 * count)]
-            position = np.unravel_index(index, slot.shape)
+            index = (2 * k + 1) * int(starts[-1]) // (2 * count)
+            which = int(np.searchsorted(starts, index, side="right")) - 1
+            slot = layer.slots[which]
+            position = np.unravel_index(index - starts[which], slot.shape)
             values = ensemble.weights.trainable[slot.index][(slice(None), *map(int, position))]
             name = f"{slot.name}[{', '.join(map(str, map(int, position)))}]"
             results.append(SingleWeight(number, name, values.numpy()))

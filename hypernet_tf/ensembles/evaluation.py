@@ -264,6 +264,7 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
     counts: Any = 0 if num_classes <= _CONFUSION_CLASSES else None
     right: dict[tuple, Any] = {}  # shape of the choices -> weight of the right ones, and of all
     num_choices, num_examples, weights, num_networks = 0.0, 0.0, [], 0
+    lowest, highest = np.inf, 0.0  # weights of choices
     for outputs, examples in runs:
         num_networks = len(outputs)
         check_choices(examples.y, outputs)
@@ -272,6 +273,7 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
         each = weights_of_choices(examples)
         if not (np.isfinite(each) & (each >= 0)).all():
             raise ValueError("Sample weights must be finite numbers of at least 0.")
+        lowest, highest = min(lowest, each.min()), max(highest, each.max())
         weight = each.max(-1)  # of the examples, 0 where no choice counts
         weights.append(weight)
         mean = mean_log_probabilities(flat)
@@ -305,6 +307,7 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
         measure.key
         for measure in measures
         if num_networks < measure.least_networks
+        or not (measure.weighted or lowest == highest)
         or (measure.kind == "prediction" and not (measure.of_example or measure.of_bins))
     )
 

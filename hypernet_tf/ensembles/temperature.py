@@ -45,9 +45,12 @@ def best_temperature(runs: Sequence[tuple[np.ndarray, Chunk]], start: float = 1.
             losses.append(log_losses(mean_log_probabilities(flat), y))
         return float(mean_over_examples(np.concatenate(losses), weights))
 
+    # The loss of a mean prediction may have several minima.
+    grid = np.linspace(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE), 10)
+    best = int(np.argmin([loss(log_temperature) for log_temperature in grid]))
     minimum = minimize_scalar(
         loss,
-        bounds=(np.log(LOWEST_TEMPERATURE), np.log(HIGHEST_TEMPERATURE)),
+        bounds=(grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]),
         method="bounded",
         options={"xatol": 1e-6},
     )

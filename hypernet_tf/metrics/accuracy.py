@@ -78,7 +78,11 @@ def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
 
     Args:
         log_probabilities: Log-probabilities [N, M, C].
+
+    Raises:
+        ValueError: These are no log-probabilities of several networks.
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     # A class that every network rules out has -inf, and so has its mean.
     highest = np.maximum(log_probabilities.max(0), np.finfo(log_probabilities.dtype).min)
     total = np.exp(log_probabilities - highest).sum(0, dtype=np.float64)
@@ -209,19 +213,14 @@ def brier_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     Raises:
         ValueError: The labels are not one class for each example.
 
-    Source: `tfp.stats.brier_score`, which leaves out the constant 1 (Brier 1950).
+    Source: Brier 1950. `tfp.stats.brier_score` is in float32, whose steps are greater than the
+    scores of networks that are sure.
     """
-    return _brier_scores_but_1(log_probabilities, labels) + 1.0
-
-
-def _brier_scores_but_1(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     log_probabilities = check_log_probabilities(log_probabilities, 2)
     labels = check_labels(labels, *log_probabilities.shape)
-    import tensorflow_probability as tfp  # takes seconds: only for those who use it
-
-    return tfp.stats.brier_score(
-        labels=labels.astype(np.int32), logits=log_probabilities.astype(np.float32)
-    ).numpy()
+    errors = np.exp(log_probabilities, dtype=np.float64)
+    errors[np.arange(len(labels)), labels] -= 1.0
+    return (errors**2).sum(-1)
 
 
 def brier_score(
@@ -237,9 +236,7 @@ def brier_score(
     Raises:
         ValueError: The labels are not one class for each example.
     """
-    # The 1 is added in float64.
-    scores = _brier_scores_but_1(log_probabilities, labels)
-    return float(mean_over_examples(scores, sample_weight) + 1.0)
+    return float(mean_over_examples(brier_scores(log_probabilities, labels), sample_weight))
 
 
 def votes(predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -248,11 +245,24 @@ def votes(predictions: np.ndarray, num_classes: int) -> np.ndarray:
     Args:
         predictions: Classes [N, M], integers.
         num_classes: C.
+
+    Raises:
+        ValueError: A prediction is no class.
     """
+    predictions = _check_classes(predictions, num_classes)
     num_examples = predictions.shape[1]
     indices = predictions.astype(np.int64) + num_classes * np.arange(num_examples)
     counts = np.bincount(indices.ravel(), minlength=num_examples * num_classes)
     return counts.reshape(num_examples, num_classes)
+
+
+def _check_classes(predictions: ArrayLike, num_classes: int) -> np.ndarray:
+    """Predictions as an array, checked: another class would count for another example."""
+    array = np.asarray(predictions)
+    outside = array.size and not 0 <= array.min() <= array.max() < num_classes
+    if array.dtype.kind not in "iu" or outside:
+        raise ValueError(f"Predictions must be integers from 0 to {num_classes - 1}.")
+    return array
 
 
 def majority_vote(predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -261,6 +271,9 @@ def majority_vote(predictions: np.ndarray, num_classes: int) -> np.ndarray:
     Args:
         predictions: Classes [N, M], integers.
         num_classes: C.
+
+    Raises:
+        ValueError: A prediction is no class.
 
     Example:
         >>> majority_vote(np.array([[0, 1], [2, 1], [2, 0]]), 3)
@@ -277,7 +290,11 @@ def most_confident(log_probabilities: np.ndarray) -> np.ndarray:
 
     Returns:
         Classes [M], of the first network where several are as sure.
+
+    Raises:
+        ValueError: These are no log-probabilities of several networks.
     """
+    log_probabilities = check_log_probabilities(log_probabilities, 3)
     # By the sum of the other classes: probabilities near 1 round to 1.
     top = log_probabilities.argmax(-1)
     others = np.exp(log_probabilities, dtype=np.float64)
@@ -301,7 +318,7 @@ def confusion(
         sample_weight: Weights [M] of the examples, which are summed instead of counting; or None.
 
     Raises:
-        ValueError: The labels are not one class for each example.
+        ValueError: The labels are not one class for each example, or a prediction is no class.
 
     Example:
         >>> confusion(np.array([1, 1, 0]), np.array([0, 1, 0]), 2)
@@ -327,6 +344,7 @@ def count_pairs(
         num_classes: C.
         sample_weight: Weights [M] of the examples; None for equal ones.
     """
+    predictions = _check_classes(predictions, num_classes)
     pairs = labels.astype(np.int64) * num_classes + predictions
     counts = np.bincount(pairs, sample_weight, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)

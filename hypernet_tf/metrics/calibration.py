@@ -87,6 +87,8 @@ def bin_sums(
     from scipy.stats import binned_statistic  # takes a second: only for those who use it
 
     log_confidence, is_correct = _confidence(log_probabilities, labels)
+    if np.isnan(log_confidence).any():
+        raise ValueError("Log-probabilities are NaN: leave out these examples.")
     confidence = np.minimum(np.exp(log_confidence), 1.0)  # float32's rounding may exceed 1
     weights = np.ones(len(labels)) if sample_weight is None else sample_weight
     values = (weights, weights * confidence, weights * is_correct)
@@ -162,7 +164,7 @@ def adaptive_calibration_error(
     calibration and exploratory analysis for natural language processing models").
     """
     log_confidence, is_correct = _confidence(log_probabilities, labels)
-    if np.isnan(log_confidence).any():
+    if not len(log_confidence) or np.isnan(log_confidence).any():
         return float("nan")
     return float(_error_of_quantile_bins()(log_confidence, is_correct, bins))
 
@@ -186,7 +188,7 @@ def _error_of_quantile_bins() -> Callable:
             is_correct, log_confidence, num_buckets=bins, log_space_buckets=True
         )[0]
 
-    return error
+    return error.get_concrete_function()  # also where functions run eagerly
 
 
 def _confidence(log_probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

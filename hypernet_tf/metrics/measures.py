@@ -9,6 +9,7 @@ call of `register_measure` elsewhere.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -412,8 +413,9 @@ def register_measure(measure: Measure) -> Measure:
         The measure.
 
     Raises:
-        ValueError: Another measure has its key or its title, it has no function, or its group is
-            not one of those that an evaluation fills: "networks", "ensemble", "diversity".
+        ValueError: Another measure has its key or its title; it has no function, or one that does
+            not take what its kind says; or its group is not one of those that an evaluation fills:
+            "networks", "ensemble", "diversity".
 
     Example:
         >>> def log_loss_of_worst(log_p, labels):
@@ -422,6 +424,7 @@ def register_measure(measure: Measure) -> Measure:
         ...     hn.metrics.Measure(
         ...         "worst_log_loss", "log loss of the worst example", "ensemble",
         ...         unit="nats", better="lower", kind="prediction", compute=log_loss_of_worst,
+        ...         weighted=False,
         ...     )
         ... )
     """
@@ -438,6 +441,20 @@ def register_measure(measure: Measure) -> Measure:
             f"The measure '{measure.key}' is not computed: give it a function, and the kind of "
             "the function's arguments."
         )
+    if measure.kind == "prediction":
+        if measure.task == "regression":
+            raise ValueError(
+                f"The measure '{measure.key}' is of kind 'prediction', which a regression has not: "
+                "use 'example'."
+            )
+        parameters = inspect.signature(measure.compute).parameters.values()
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        named = any(parameter.name == "sample_weight" for parameter in parameters)
+        if measure.weighted and not (takes_any or named):
+            raise ValueError(
+                f"The function of the measure '{measure.key}' takes no sample_weight: add it, or "
+                "say weighted=False."
+            )
     groups = ("networks", "ensemble", "diversity")
     if measure.group not in groups:
         raise ValueError(

@@ -24,7 +24,9 @@ def pairwise_disagreement(log_probabilities: np.ndarray) -> np.ndarray:
     """
     log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     num_networks = _num_networks(log_probabilities, "pairwise disagreement")
-    counts = votes(log_probabilities.argmax(-1), log_probabilities.shape[-1]).astype(np.float64)
+    *shape, num_classes = log_probabilities.shape[1:]
+    chosen = log_probabilities.argmax(-1).reshape(num_networks, -1)
+    counts = votes(chosen, num_classes).reshape(*shape, num_classes).astype(np.float64)
     return 1.0 - (counts * (counts - 1)).sum(-1) / (num_networks * (num_networks - 1))
 
 
@@ -70,7 +72,7 @@ def pairwise_js_divergence(log_probabilities: np.ndarray) -> np.ndarray:
     log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     num_networks = _num_networks(log_probabilities, "pairwise Jensen-Shannon divergence")
     p = np.exp(log_probabilities, dtype=np.float64)
-    total = np.zeros(p.shape[1])
+    total = np.zeros(p.shape[1:-1])
     # The networks beside themselves shifted by 1, 2, ..., N/2 positions: each pair once.
     for shift in range(1, num_networks // 2 + 1):
         num_pairs = num_networks // 2 if 2 * shift == num_networks else num_networks
@@ -91,11 +93,17 @@ def linear_cka(outputs: np.ndarray) -> float:
 
     Raises:
         ValueError: There is one network only; or a network returns the same for all examples, or
-            infinite values, for which CKA is not defined.
+            infinite values, for which CKA is not defined; or the outputs have other axes.
 
     Source: Kornblith et al. 2019, "Similarity of Neural Network Representations Revisited",
     section 3, with a linear kernel.
     """
+    outputs = np.asarray(outputs)
+    if outputs.ndim != 3:
+        raise ValueError(
+            f"Outputs have the shape {list(outputs.shape)}: give [networks, examples, features], "
+            "such as outputs.reshape(*outputs.shape[:2], -1)."
+        )
     num_networks = _num_networks(outputs, "centred kernel alignment")
     if not np.isfinite(outputs).all():
         raise ValueError("Centred kernel alignment needs finite outputs.")

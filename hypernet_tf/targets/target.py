@@ -404,9 +404,10 @@ class Target:
     def activate(self, outputs: tf.Tensor) -> tf.Tensor:
         """Outputs that may be averaged over networks: logits become probabilities.
 
-        Half precision becomes float32, in which a mean over networks neither overflows nor rounds.
+        Half precision and integers become float32, in which a mean over networks neither overflows
+        nor rounds.
         """
-        if outputs.dtype in (tf.float16, tf.bfloat16):
+        if not outputs.dtype.is_floating or outputs.dtype in (tf.float16, tf.bfloat16):
             outputs = tf.cast(outputs, tf.float32)
         if self.outputs == "label_logits":
             return tf.sigmoid(outputs)

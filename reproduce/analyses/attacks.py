@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from hypernet_tf import plots
 from hypernet_tf.analysis import NothingToAttackError, attack_detection
 from hypernet_tf.metrics import SCORES
+from hypernet_tf.samplers.latent import LatentSampler
 from reproduce.analyses.base import Analysis, Drawing, Findings, Row, Setting, count, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.runs.folder import UsageError
@@ -77,7 +78,11 @@ class Attacks(Analysis):
         if len(judge) > 1:
             systems["ensemble"] = judge[:_MEMBERS]
         if sampler.num_available is None:
-            systems["resampled"] = lambda step: sampler.sample(1, seed=SEED + step)
+            # Where several samplers take turns, one network alone would be of the first.
+            turns = sampler.num_samplers if isinstance(sampler, LatentSampler) else 1
+            systems["resampled"] = lambda step: sampler.sample(turns, seed=SEED + step)[
+                step % turns
+            ]
         kinds: dict[str, dict[str, Any]] = {
             "FGSM": {"steps": 1, "random_start": False},
             "PGD": {"steps": steps},

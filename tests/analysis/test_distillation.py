@@ -342,14 +342,6 @@ def test_several_inputs_and_a_class_for_each_pixel():
     assert history.history["loss"] == pytest.approx([negated, exact], rel=1e-4)
 
 
-def test_a_certain_teacher_at_a_temperature():
-    """p^(1/T), normalised: 1e-4 to 1 is 0.1 to 1 at T = 4; 0 counts as the smallest float32."""
-    q = distillation.softened(np.array([[1.0, 1e-4]]), 4.0)
-    np.testing.assert_allclose(q, [[1 / 1.1, 0.1 / 1.1]], rtol=1e-5)
-    zero = distillation.softened(np.array([[1.0], [0.25]]), 1.0)
-    np.testing.assert_allclose(zero, [[0, 1], [0.75, 0.25]], atol=1e-30)
-
-
 @pytest.mark.parametrize("activation", ["sigmoid", None])
 def test_a_certain_teacher_of_two_classes_is_as_exact_on_both_sides(activation, x, monkeypatch):
     """A probability near 1 rounds to 1 in float32, and 1 minus it to 0."""
@@ -363,6 +355,20 @@ def test_a_certain_teacher_of_two_classes_is_as_exact_on_both_sides(activation, 
         hn.distill(hn.Ensemble(teacher.target, sure), x, epochs=1, temperature=4.0)
         q = np.sort(batches.pop()[1], -1)
         np.testing.assert_allclose(q, softmax([[-5.0, 0.0]], -1).repeat(len(q), 0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("units", "activation"), [(1, "sigmoid"), (3, "softmax")])
+def test_a_student_unlearns_a_mistake_of_which_it_is_certain(units, activation):
+    """Of a probability that has rounded to 0 or 1 the loss has no gradient; of logits it has."""
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(units, activation=activation)])
+    loss = distillation.soft_cross_entropy(hn.Target(model), 1.0)
+    logits = tf.constant([[200.0, 0.0, 0.0][:units]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        outputs = keras.activations.get(activation)(logits)
+        value = loss(tf.constant([[1.0, 0.0] if units == 1 else [0.0, 1.0, 0.0]]), outputs)
+    np.testing.assert_allclose(value, [200.0], rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(value, logits)[0, 0], 1.0, rtol=1e-6)
 
 
 # ---- mistakes -------------------------------------------------------------------------------

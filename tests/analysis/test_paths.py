@@ -61,6 +61,8 @@ def test_batch_norm_is_updated_along_a_path():
 def test_mistakes_raise():
     with pytest.raises(ValueError, match="2 starts for 3 ends"):
         direct_path(random_networks(2), random_networks(3))
+    with pytest.raises(ValueError, match=r"^Starts and ends have other weights"):
+        direct_path(random_networks(2), hn.load_pretrained("mnist").sample(2))
     with pytest.raises(ValueError, match="at least its 2 ends, not 1 points"):
         direct_path(random_networks(2), random_networks(2), points=1)
     with pytest.raises(ValueError, match=r"^Starts of shape"):

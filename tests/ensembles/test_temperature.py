@@ -7,6 +7,8 @@ from scipy.special import log_softmax
 from small_ensembles import EXAMPLES
 
 import hypernet_tf as hn
+from hypernet_tf.ensembles.examples import Chunk
+from hypernet_tf.ensembles.temperature import best_temperature
 from hypernet_tf.metrics import predictive_entropy
 
 
@@ -52,7 +54,9 @@ def test_probabilities_at_a_temperature_equal_the_formula(classifier, x):
 
 
 def test_calibration_never_increases_the_loss_it_minimises(classifier, x):
-    y = classifier.y
+    # Mostly right, so that the minimum is inside of the range.
+    classes, wrong = classifier.ensemble.target.classes, np.arange(EXAMPLES) % 4 == 0
+    y = (classifier.ensemble.majority_vote(x) + wrong) % classes
     before, after = classifier.ensemble, classifier.ensemble.calibrate(x, y)
     weights = np.random.default_rng(2).uniform(size=EXAMPLES)
     weighted = classifier.ensemble.calibrate(x, y, sample_weight=weights)
@@ -76,6 +80,18 @@ def test_calibration_is_the_minimum_over_temperatures(cases, x):
     for factor in (0.1, 0.9, 0.99, 1.01, 1.1, 10):
         other = hn.Ensemble(target, ensemble.weights, temperature=factor * ensemble.temperature)
         assert other.evaluate(x, c.y).negative_log_likelihood > best
+
+
+def test_the_lowest_of_several_minima_is_found():
+    """One network is sure and wrong, the other unsure and right: the loss falls at both ends."""
+    log_p = log_softmax([[[0.0, 20.0]] * 4, [[0.025, 0.0]] * 4], -1)
+    runs = [(log_p, Chunk(None, np.zeros(4, int), None))]
+    temperature = best_temperature(runs)
+    losses = [
+        -np.log(np.mean(np.exp(log_softmax(log_p / t, -1))[:, 0, 0])) for t in (temperature, 0.01)
+    ]
+    assert temperature > 10
+    assert losses[0] < losses[1]
 
 
 def test_labels_that_are_all_predicted_lower_the_temperature(cases, x):

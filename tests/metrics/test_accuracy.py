@@ -183,8 +183,11 @@ def test_probabilities_and_other_shapes_are_refused():
         with pytest.raises(ValueError, match=r"have the shape \[1, 2, 2\]: give \[examples, cl"):
             function(np.log(p)[None], labels)
     words = r"the shape \[2, 2\]: give \[networks, examples, classes\]; one network is log_prob"
-    with pytest.raises(ValueError, match=words):
-        accuracy.check_log_probabilities(np.log(p), 3)
+    for function in (accuracy.mean_log_probabilities, accuracy.most_confident):
+        with pytest.raises(ValueError, match=words):
+            function(np.log(p))
+        with pytest.raises(ValueError, match="no log-probabilities"):
+            function(p[None])
     for logits, total in (([[-5.0, -1.0]], "0.375"), (np.full([3, 200], np.log(1e-3)), "0.2")):
         with pytest.raises(ValueError, match=rf"probabilities of an example sum to {total}: give"):
             accuracy.negative_log_likelihood(np.array(logits), np.zeros(len(logits), int))
@@ -203,17 +206,26 @@ def test_brier_score_equals_its_formula_and_scikit_learn(drawn):
     p = np.exp(log_p.astype(np.float64))
     result = accuracy.brier_score(log_p, labels)
     exact = np.mean(((p - np.eye(p.shape[1])[labels]) ** 2).sum(-1))
-    assert result == pytest.approx(exact, abs=1e-6)
-    assert -1e-6 < result < 2 + 1e-6
-    assert accuracy.brier_scores(log_p, labels).mean() == pytest.approx(result, abs=1e-6)
+    assert result == pytest.approx(exact, rel=1e-12)
+    assert 0 <= result < 2 + 1e-6
+    assert accuracy.brier_scores(log_p, labels).mean() == pytest.approx(result, rel=1e-12)
     if p.shape[1] == 2:  # scikit-learn counts the second class only, which is half of the score
         half = sklearn.metrics.brier_score_loss(labels, np.minimum(p[:, 1], 1.0), pos_label=1)
         assert result == pytest.approx(2 * half, abs=1e-6)
 
 
+def test_predictions_that_are_no_classes_raise():
+    for classes in ([[0, 2]], [[-1, 0]], [[0.0, 1.0]]):
+        for function in (accuracy.votes, accuracy.majority_vote):
+            with pytest.raises(ValueError, match=r"^Predictions must be integers from 0 to 1\.$"):
+                function(np.array(classes), 2)
+        with pytest.raises(ValueError, match=r"^Predictions must be integers from 0 to 1\.$"):
+            accuracy.confusion(np.array(classes[0]), np.array([0, 1]), 2)
+
+
 def test_brier_score_reaches_its_bounds():
     certain = np.array([[0.0, -200.0, -200.0]] * 3)
-    assert accuracy.brier_score(certain, np.zeros(3, int)) == pytest.approx(0.0, abs=1e-6)
+    assert accuracy.brier_score(certain, np.zeros(3, int)) == pytest.approx(0.0, abs=1e-170)
     assert accuracy.brier_score(certain, np.full(3, 2)) == pytest.approx(2.0)
     uniform = np.log(np.full([3, 3], 1 / 3))
     assert accuracy.brier_score(uniform, np.arange(3)) == pytest.approx(2 / 3)

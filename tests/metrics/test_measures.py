@@ -124,6 +124,8 @@ class TestRegistration:
             ({"key": "a toy"}, "is an identifier, not 'a toy': rename it"),
             ({"kind": "run"}, "is not computed: give it a function"),
             ({"compute": None}, "is not computed: give it a function"),
+            ({"kind": "prediction"}, "takes no sample_weight: add it, or say weighted=False"),
+            ({"kind": "prediction", "task": "regression"}, "which a regression has not: use 'ex"),
             ({"group": "seconds"}, "no evaluation fills: choose one of networks, ensemble"),
         ],
     )

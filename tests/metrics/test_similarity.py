@@ -69,6 +69,14 @@ def test_pairwise_divergences_equal_loops_over_pairs(drawn):
     assert (result >= 0).all() and (result <= math.log(2) + 1e-6).all()
 
 
+@pytest.mark.parametrize("name", ["disagreement", "kl_divergence", "js_divergence"])
+def test_several_choices_of_an_example_are_compared_one_by_one(name):
+    measure = getattr(similarity, f"pairwise_{name}")
+    log_p = scipy.special.log_softmax(np.random.default_rng(1).normal(size=(4, 3, 2, 5)), -1)
+    exact = [measure(log_p[:, :, choice]) for choice in range(2)]
+    np.testing.assert_allclose(measure(log_p), np.stack(exact, -1))
+
+
 def test_pairwise_kl_divergence_equals_keras():
     log_p = scipy.special.log_softmax(np.random.default_rng(0).normal(size=(4, 6, 3)), -1)
     keras_kl = over_pairs(log_p, lambda a, b: keras.losses.kl_divergence(a, b).numpy())
@@ -153,6 +161,8 @@ def test_outputs_without_a_similarity_raise():
         with pytest.raises(ValueError, match=rf"^{name} needs at least 2 networks\.$"):
             function(one)
     outputs = np.random.default_rng(0).normal(size=(3, 4, 2))
+    with pytest.raises(ValueError, match=r"have the shape \[3, 4, 1, 2\]: give \[networks, exa"):
+        similarity.linear_cka(outputs[:, :, None])
     outputs[1] = 0.1  # whose mean is not exactly itself
     with pytest.raises(ValueError, match=r"needs outputs that differ between examples\.$"):
         similarity.linear_cka(outputs)
