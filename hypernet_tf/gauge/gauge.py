@@ -162,10 +162,11 @@ class Gauge:
                     trainable[step.shift] = tf.zeros_like(trainable[step.shift])
             else:
                 mean, variance = step.statistics
+                dtype = state[mean].dtype  # the layer's own
                 if step.shift is not None:
-                    state[mean] -= biases[step.shift]
+                    state[mean] -= tf.cast(biases[step.shift], dtype)
                 if read_scales is not None:
-                    divisor = read_scales + self.epsilon * reads.free
+                    divisor = tf.cast(read_scales + self.epsilon * reads.free, dtype)
                     state[mean] /= divisor
                     # variance + epsilon is what scales; the variance itself may become negative.
                     total = state[variance] + step.epsilon
@@ -228,9 +229,9 @@ def _logit_layer(target: Target) -> Any:
     if call is None or not is_weighted(target, call):
         return None
     layer = call.operation
-    if not is_softmax(layer) and not (ends_in_softmax and _is_linear(layer)):
-        return None
-    return layer
+    activation = getattr(layer, "activation", None)
+    in_the_layer = is_softmax(layer) or activation is keras.activations.log_softmax
+    return layer if in_the_layer or (ends_in_softmax and _is_linear(layer)) else None
 
 
 def _hands_on_logits(target: Target, call: Call) -> bool:

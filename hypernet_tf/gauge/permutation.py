@@ -193,14 +193,14 @@ def _permuted(tensor: tf.Tensor, index: tf.Tensor, inverse: tf.Tensor, axis: int
 
 def _index(size: int, positions: dict[int, np.ndarray], orders: dict[int, tf.Tensor]) -> tf.Tensor:
     """Which position of an axis goes to each of its positions: [N, size]."""
-    num_networks = orders[next(iter(positions))].shape[0]
+    num_networks = tf.shape(orders[next(iter(positions))])[0]
     moving = np.concatenate([group.ravel() for group in positions.values()])
     fixed = np.setdiff1d(np.arange(size), moving)
     sources = [tf.tile(tf.constant(fixed[None], tf.int32), [num_networks, 1])]
     for number, group in positions.items():
         # [N, channels, how often]
         sorted_positions = tf.gather(tf.constant(group, tf.int32), orders[number])
-        sources.append(tf.reshape(sorted_positions, [num_networks, group.size]))
+        sources.append(tf.reshape(sorted_positions, [-1, group.size]))
     destinations = np.concatenate([fixed, moving])
     return tf.gather(tf.concat(sources, 1), np.argsort(destinations), axis=1)
 

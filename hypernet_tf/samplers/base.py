@@ -182,8 +182,8 @@ class WeightSampler(keras.Model, abc.ABC):
             )
         if self.variable_dtype != "float32":
             raise ValueError(
-                f"Samplers train in float32, not {self.variable_dtype}: use dtype='float32', "
-                "'mixed_float16' or 'mixed_bfloat16'."
+                f"Samplers train in float32, not {self.variable_dtype}: use dtype='float32' "
+                "or 'mixed_bfloat16'."
             )
         num_networks = check_count("num_networks", num_networks)
         if num_networks < self.fewest_networks:

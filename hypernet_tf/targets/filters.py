@@ -355,7 +355,11 @@ def _layer_before_norm(plan: Plan, operation: Any, num_readers: Counter) -> Any:
     (call,) = (call for call in plan.calls if call.operation is operation)
     ref = call.inputs[0]
     maker = plan.maker(ref)
-    is_of_channels = operation.axis in (-1, len(plan.shapes[ref]))  # shapes are without the batch
-    if maker is None or not is_of_channels or num_readers[ref] != 1:
+    if maker is None or num_readers[ref] != 1 or type(maker.operation) is keras.layers.Embedding:
+        return None
+    rank = len(plan.shapes[ref]) + 1  # shapes are without the batch
+    first = getattr(maker.operation, "data_format", None) == "channels_first"
+    channels = 1 if first else rank - 1
+    if operation.axis not in (channels, channels - rank):
         return None
     return maker.operation if plan.num_calls(maker.operation) == 1 else None

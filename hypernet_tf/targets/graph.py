@@ -9,6 +9,7 @@ writes down each call. Nothing else in the package looks inside a Keras model's 
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 from collections.abc import Sequence
 from typing import Any
@@ -197,6 +198,12 @@ def copied(
     try:
         copy = copy_of(model)
     except (TypeError, ValueError, NotImplementedError) as error:
+        unknown = re.search(r"Could not locate (?:class|function) '(.+?)'", str(error))
+        if unknown is not None:
+            raise ValueError(
+                f"The model '{model.name}' cannot be copied: Keras does not know '{unknown[1]}'. "
+                "Decorate it with @keras.saving.register_keras_serializable()."
+            ) from error
         raise ValueError(
             f"The model '{model.name}' cannot be copied: write a layer of your own instead of each "
             "Lambda, and give each layer of your own a get_config()."
@@ -366,7 +373,8 @@ def record(model: keras.Model) -> Plan:
                 for index, (tensor, like) in enumerate(zip(tensors, nested.inputs, strict=True)):
                     if tensor.dtype != like.dtype:  # Keras casts what a model is given
                         made = new_ref(tensor)
-                        if keras.backend.is_float_dtype(like.dtype):
+                        is_float = keras.backend.is_float_dtype
+                        if is_float(like.dtype) and is_float(tensor.dtype):
                             cast = keras.layers.Identity(dtype=like.dtype)
                         else:
                             cast = keras.ops.cast(tensor, like.dtype)._keras_history.operation
@@ -435,14 +443,9 @@ def _check_mask(model: keras.Model, tensors: list, mask: Any) -> None:
 
 
 def _check_types(model: keras.Model, tensors: list, inputs: list) -> None:
-    """Check that a nested model is given numbers of the kind that it takes, whole or not."""
+    """Check that a nested model which takes whole numbers is given no others."""
     for tensor, like in zip(tensors, inputs, strict=True):
         is_float = keras.backend.is_float_dtype
-        if is_float(like.dtype) and not is_float(tensor.dtype):
-            raise ValueError(
-                f"The nested model '{model.name}' takes {like.dtype} and is given {tensor.dtype}: "
-                "put a layer before it that casts, such as Rescaling(1.0)."
-            )
         if is_float(tensor.dtype) and not is_float(like.dtype):
             raise ValueError(
                 f"The nested model '{model.name}' takes {like.dtype} and is given {tensor.dtype}: "

@@ -225,10 +225,12 @@ def _padded(call: Call, ids: list[np.ndarray], shapes: list[tuple]) -> np.ndarra
     return np.pad(ids[0], tuple(operation.pad_width[-1]), constant_values=ZERO)
 
 
-def _operation_type(function: Callable) -> type:
-    """The type of the `keras.Operation` behind a function of tensors, such as `keras.ops.relu`."""
-    tensor = keras.Input((1,), name="tensor")
-    return type(keras.Model(tensor, function(tensor), name="function").operations[-1])
+def _operation_type(function: Callable, name: str) -> type:
+    """The type of the `keras.Operation` behind a function of tensors, by its name beside it.
+
+    To make one would use up a name: the user's first `keras.layers.Add()` would be "add_1".
+    """
+    return function.__globals__[name]
 
 
 # ---- the table ------------------------------------------------------------------------------
@@ -324,22 +326,22 @@ TRAITS: dict[type, LayerTraits] = {
     keras.layers.Multiply: _ELEMENTWISE_MERGE,
     keras.layers.Concatenate: _CONCATENATE,
     # Operations; Keras exports only the functions
-    _operation_type(keras.ops.relu): _HOMOGENEOUS,
-    _operation_type(keras.ops.leaky_relu): _HOMOGENEOUS,
-    _operation_type(keras.activations.relu): _RELU,
-    _operation_type(keras.ops.elu): _ELEMENTWISE,
-    _operation_type(keras.ops.gelu): _ELEMENTWISE,
-    _operation_type(keras.ops.sigmoid): _ELEMENTWISE,
-    _operation_type(keras.ops.silu): _ELEMENTWISE,
-    _operation_type(keras.ops.softplus): _ELEMENTWISE,
-    _operation_type(keras.ops.tanh): _ELEMENTWISE,
-    _operation_type(lambda x: keras.ops.add(x, x)): _HOMOGENEOUS_MERGE,
-    _operation_type(lambda x: keras.ops.subtract(x, x)): _HOMOGENEOUS_MERGE,
-    _operation_type(lambda x: keras.ops.maximum(x, x)): _HOMOGENEOUS_MERGE,
-    _operation_type(lambda x: keras.ops.minimum(x, x)): _HOMOGENEOUS_MERGE,
-    _operation_type(lambda x: keras.ops.multiply(x, x)): _ELEMENTWISE_MERGE,
-    _operation_type(lambda x: keras.ops.concatenate([x, x])): _CONCATENATE,
-    _operation_type(lambda x: keras.ops.pad(x, ((0, 0), (1, 1)))): LayerTraits(
+    _operation_type(keras.ops.relu, "Relu"): _HOMOGENEOUS,
+    _operation_type(keras.ops.leaky_relu, "LeakyRelu"): _HOMOGENEOUS,
+    _operation_type(keras.activations.relu, "ReLU"): _RELU,
+    _operation_type(keras.ops.elu, "Elu"): _ELEMENTWISE,
+    _operation_type(keras.ops.gelu, "Gelu"): _ELEMENTWISE,
+    _operation_type(keras.ops.sigmoid, "Sigmoid"): _ELEMENTWISE,
+    _operation_type(keras.ops.silu, "Silu"): _ELEMENTWISE,
+    _operation_type(keras.ops.softplus, "Softplus"): _ELEMENTWISE,
+    _operation_type(keras.ops.tanh, "Tanh"): _ELEMENTWISE,
+    _operation_type(keras.ops.add, "Add"): _HOMOGENEOUS_MERGE,
+    _operation_type(keras.ops.subtract, "Subtract"): _HOMOGENEOUS_MERGE,
+    _operation_type(keras.ops.maximum, "Maximum"): _HOMOGENEOUS_MERGE,
+    _operation_type(keras.ops.minimum, "Minimum"): _HOMOGENEOUS_MERGE,
+    _operation_type(keras.ops.multiply, "Multiply"): _ELEMENTWISE_MERGE,
+    _operation_type(keras.ops.concatenate, "Concatenate"): _CONCATENATE,
+    _operation_type(keras.ops.pad, "Pad"): LayerTraits(
         per_example=_pads_within_examples, channels=_padded
     ),
 }

@@ -182,9 +182,15 @@ def per_network(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
         result = called_with(lambda value: value.shared)
         return keras.tree.map_structure(lambda t: Value(run.num_networks, shared=t), result)
 
+    given_values = values_in(args, kwargs)
+    # MultiHeadAttention takes masks off its inputs, which networks may share.
+    masks = [[getattr(t, "_keras_mask", None) for t in value.each] for value in given_values]
     results, scopes = [], []
     given: dict[int, list] = {id(variable): [] for variable in state}
     for n, weights in enumerate(run.values_per_network(variables)):
+        for value, of_networks in zip(given_values, masks, strict=True):
+            if of_networks[n] is not None:
+                value.each[n]._keras_mask = of_networks[n]
         mapping = list(zip(variables, weights, strict=True))
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             for variable in state:
@@ -194,6 +200,11 @@ def per_network(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
             raise ValueError(
                 f"Layer '{operation.name}' calls add_loss, which is not supported in a target: "
                 "return the loss as an output of the model, or use a diversity term."
+            )
+        if scope.state_mapping.keys() - {id(variable) for variable in variables}:
+            raise ValueError(
+                f"Layer '{operation.name}' changes a variable that is not its own, such as Keras's "
+                "global seed: draw with a keras.random.SeedGenerator that is its attribute."
             )
         scopes.append(scope)
     for variable in state:
@@ -276,9 +287,8 @@ def batch_normalization(run: NetworkRun, call: Call, args: tuple, kwargs: dict) 
     of_batch = run.in_training_mode(layer) and layer.trainable
     empty = tf.zeros([0])
     outputs, means, variances = [], [], []
-    for x, (gamma, beta, mean, variance) in zip(
-        value.each, run.values_per_network(variables), strict=True
-    ):
+    for x, parts in zip(value.each, run.values_per_network(variables), strict=True):
+        gamma, beta, mean, variance = (tf.cast(part, "float32") for part in parts)
         normalised, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=tf.cast(x, "float32"),
             scale=gamma,

@@ -495,7 +495,16 @@ class Target:
         )
 
     def unflatten(self, theta: tf.Tensor) -> WeightSet:
-        """A weight set from theta [N, D], with the initial state."""
+        """A weight set from theta [N, D], with the initial state.
+
+        Raises:
+            ValueError: theta has another number of weights.
+        """
+        if len(theta.shape) != 2 or theta.shape[1] != self.weight_count:
+            raise ValueError(
+                f"theta has the shape {list(theta.shape)}: give [networks, {self.weight_count:,}], "
+                "all weights of each network."
+            )
         shapes = [tuple(v.shape) for v in self._trainable]
         parts = tf.split(theta, [math.prod(shape) for shape in shapes], axis=1)
         trainable = [
@@ -656,8 +665,20 @@ class Target:
             The outputs, each [N, B, ...], structured as the model's, and the new state.
 
         Raises:
-            ValueError: The inputs do not fit the model.
+            ValueError: The inputs, or the numbers of weights and states, do not fit the model.
         """
+        own, given = (
+            (len(trainable), len(state))
+            for trainable, state in (
+                (self._trainable, self._state),
+                (weights.trainable, weights.state),
+            )
+        )
+        if own != given:
+            raise ValueError(
+                f"The weight set has {given[0]} weights and {given[1]} states, and the target "
+                f"{own[0]} and {own[1]}: use target.unflatten(theta)."
+            )
         num_networks = weights.trainable[0].shape[0]
         if num_networks is None:
             return self.run_each(

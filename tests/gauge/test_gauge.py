@@ -90,6 +90,7 @@ def test_gradients_pass_through_the_gauge():
         ([lambda: layers.Dense(3, activation="softmax")], "probabilities", True),
         ([lambda: layers.Dense(3), lambda: layers.Softmax()], "probabilities", True),
         ([lambda: layers.Dense(3), lambda: layers.Activation("softmax")], "probabilities", True),
+        ([lambda: layers.Dense(3, activation="log_softmax")], "logits", True),
         ([lambda: layers.Dense(3)], "values", False),
         ([lambda: layers.Dense(3, activation="softmax")], "values", False),
         ([lambda: layers.Dense(3, use_bias=False)], "logits", False),
@@ -114,6 +115,12 @@ def test_the_bias_of_a_softmax(steps, outputs, has_symmetry):
         weights = some_weights(target)
         assert_same(gauge(weights).trainable[-1:], weights.trainable[-1:], 0.0)
     assert_same(answers(target, gauge(some_weights(target))), answers(target, some_weights(target)))
+
+
+def test_a_normalisation_of_another_precision(float64):
+    another = norm(name="norm", dtype="float32")
+    target = hn.Target(sequential((4,), layers.Dense(8, "relu"), another, layers.Dense(3)))
+    assert_a_gauge(target, ["dense", "norm"], 1e-4)
 
 
 @pytest.mark.parametrize("end", [[], [layers.Softmax]], ids=["logits", "softmax"])

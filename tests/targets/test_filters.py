@@ -215,6 +215,19 @@ def residual(x):
         (residual, [("conv", "norm"), ("conv2", "norm2"), ("dense",)]),
         (nested, [("conv", "norm"), ("next", "last")]),
         (read_by_two, [("conv", "norm"), ("next",)]),
+        (
+            lambda x: norm(axis=1)(conv(data_format="channels_first")(x)),
+            [("conv", "norm")],
+        ),
+        # Columns, or vocabulary rows, are not the channels of a normalisation.
+        (
+            lambda x: norm()(conv(2, data_format="channels_first")(x)),
+            [("conv",), ("norm",)],
+        ),
+        (
+            lambda x: norm()(layers.Embedding(6, 6, name="words")(layers.Flatten()(x))),
+            [("words",), ("norm",)],
+        ),
         # A normalisation without generated weights is in no unit.
         (lambda x: norm(scale=False, center=False)(conv()(x)), [("conv",)]),
         (lambda x: norm(trainable=False)(conv()(x)), [("conv",)]),

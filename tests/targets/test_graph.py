@@ -96,6 +96,10 @@ class WithoutConfig(layers.Layer):
         return inputs * self.factor
 
 
+def doubled(x):
+    return 2 * x
+
+
 def called(model):
     """A subclassed model that has an input, because it was called on one."""
     model(keras.Input((3,)))
@@ -130,6 +134,10 @@ def shared_inside_and_outside():
             ["cannot be copied", "get_config"],
         ),
         (
+            lambda: sequential((4,), layers.Dense(3, activation=doubled)),
+            ["cannot be copied: Keras does not know 'doubled'", "register_keras_serializable()"],
+        ),
+        (
             lambda: sequential((4,), layers.Lambda(lambda x: 2.0 * x), layers.Dense(3)),
             ["cannot be copied", "Lambda"],
         ),
@@ -143,6 +151,7 @@ def shared_inside_and_outside():
         "own_call",
         "unbuilt",
         "no_config",
+        "unregistered",
         "lambda",
         "single_weight_frozen",
         "shared_inside_and_outside",
@@ -154,15 +163,24 @@ def test_models_that_cannot_be_targets_raise(build, words):
         hn.Target(model)
 
 
-def test_integers_for_a_nested_model_of_floats_raise():
+@pytest.mark.parametrize("before", [None, layers.Rescaling(0.1)])
+def test_a_nested_model_of_floats_is_given_integers(before):
     nested = functional((8, 8, 3), layers.Conv2D(2, 3))
-    with one_line_error("takes float32 and is given uint8: put a layer before it that casts"):
-        hn.Target(functional((8, 8, 3), nested, dtype="uint8"))
-    rescaled = functional((8, 8, 3), lambda x: nested(layers.Rescaling(0.1)(x)), dtype="uint8")
-    target = hn.Target(rescaled)
+    steps = nested if before is None else lambda x: nested(before(x))
+    model = functional((8, 8, 3), steps, dtype="uint8")
     x = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
-    ensemble = hn.Ensemble.from_keras(target, rescaled)
-    np.testing.assert_allclose(ensemble.outputs(x)[0], rescaled(x), rtol=1e-5, atol=1e-5)
+    ensemble = hn.Ensemble.from_keras(hn.Target(model), model)
+    np.testing.assert_allclose(ensemble.outputs(x)[0], model(x), rtol=1e-5, atol=1e-4)
+
+
+def test_a_nested_model_may_begin_with_an_embedding():
+    """Keras gives it an input of floats, to which it casts the tokens."""
+    nested = keras.Sequential([layers.Embedding(1_000, 4), layers.GlobalAveragePooling1D()])
+    inputs = [keras.Input((5,), dtype="int32") for _ in range(2)]
+    model = keras.Model(inputs, layers.Dense(2)(layers.Add()([nested(one) for one in inputs])))
+    x = list(np.random.default_rng(0).integers(0, 1_000, (2, 3, 5), np.int32))
+    ensemble = hn.Ensemble.from_keras(hn.Target(model), model)
+    np.testing.assert_allclose(ensemble.outputs(x)[0], model(x), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,37 @@ def test_a_normalisation_of_images_leaves_out_what_a_mask_does():
     assert_close(actual, loop(model, weights, x, shared=True, training=True))
 
 
+@pytest.mark.parametrize("between", [layers.Identity, lambda: layers.Dropout(0.5)])
+def test_attention_to_shared_inputs_has_the_mask_in_every_network(between):
+    """Keras takes the mask off the inputs of an attention."""
+    inputs = keras.Input((6, 2))
+    x = between()(layers.Masking()(inputs))
+    x = layers.MultiHeadAttention(2, 4)(x, x)
+    model = keras.Model(inputs, layers.Dense(1)(layers.GlobalAveragePooling1D()(x)))
+    target = hn.Target(model)
+    x = np.random.default_rng(0).normal(size=(3, 6, 2)).astype("float32")
+    x[:, 3:] = 0.0
+    weights = some_weights(target, model)
+    each = target(weights, np.stack([x] * N))
+    np.testing.assert_allclose(target(weights, x), each, rtol=1e-5, atol=1e-6)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class GlobalNoise(layers.Layer):
+    def call(self, x, training=None):
+        return x + keras.random.normal(keras.ops.shape(x)) if training else x
+
+
+def test_noise_of_the_global_seed_is_an_error():
+    """All networks and steps would have the same."""
+    model = sequential((4,), layers.Dense(3), GlobalNoise(name="noise"))
+    target = hn.Target(model)
+    weights, x = some_weights(target, model), np.ones([2, 4], "float32")
+    target(weights, x)
+    with one_line_error("'noise' changes a variable that is not its own", "SeedGenerator"):
+        target(weights, x, training=True)
+
+
 @pytest.mark.filterwarnings("ignore:Layer 'functional.*' .* was passed an input with a mask")
 def test_a_mask_that_a_nested_model_is_given_is_an_error():
     inputs, valid = keras.Input((6, 2)), keras.Input((6,), dtype="bool")

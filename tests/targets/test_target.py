@@ -304,6 +304,16 @@ def test_unknown_options_raise():
         hn.Target(model, convolutions="foo")
 
 
+def test_weights_of_another_number_are_one_line():
+    target = hn.Target(sequential((4,), layers.Dense(3), layers.Dropout(0.5)))
+    for shape in ([2, 16], [15]):
+        with one_line_error(f"theta has the shape {shape}: give [networks, 15]"):
+            target.unflatten(tf.zeros(shape))
+    weights = target.unflatten(tf.zeros([2, 15]))
+    with one_line_error("has 2 weights and 0 states, and the target 2 and 1: use target.unflat"):
+        target(hn.WeightSet(weights.trainable, []), tf.zeros([5, 4]))
+
+
 class Block(layers.Layer):
     """A layer of the user's own with batch normalisation inside it."""
 
