@@ -172,9 +172,9 @@ def blobs():
     return x, y
 
 
-@pytest.fixture
-def eager_fits(monkeypatch):
-    """Run Keras models eagerly: making a graph takes longer than a few steps."""
+@pytest.fixture(scope="session")
+def eagerly():
+    """A context in which nothing is traced: making a graph takes longer than a few steps."""
     import keras
     import tensorflow as tf
 
@@ -184,7 +184,22 @@ def eager_fits(monkeypatch):
     def compile_eagerly(self, *args, **kwargs):
         return real(self, *args, **kwargs | {"run_eagerly": True})
 
-    monkeypatch.setattr(owner, "compile", compile_eagerly)
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    @contextlib.contextmanager
+    def context():
+        before = tf.config.functions_run_eagerly()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, "compile", compile_eagerly)
+            tf.config.run_functions_eagerly(True)
+            try:
+                yield
+            finally:
+                tf.config.run_functions_eagerly(before)
+
+    return context
+
+
+@pytest.fixture
+def eager_fits(eagerly):
+    """Run Keras models eagerly: making a graph takes longer than a few steps."""
+    with eagerly():
+        yield

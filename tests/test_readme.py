@@ -65,7 +65,7 @@ class TestMethod:
         METHODS.update(known)
         sys.modules.pop("my_sampler", None)
 
-    @pytest.mark.usefixtures("module", "few_digits", "quick_pictures")
+    @pytest.mark.usefixtures("module", "few_digits", "quick_pictures", "eager_fits")
     def test_one_entry_adds_it_to_the_methods(self, tmp_path):
         words = method_example()[1][2:]
         extensions.load_extensions(words)

@@ -46,7 +46,8 @@ def command_line(
     row = preset(config.experiment, config.method, config.preset, target=config.target)
     row = dataclasses.replace(row, target=targets_of(config.experiment)[0])
     # lam is always given: its default depends on the diversity.
-    always = {"dataset", "method", "preset", "steps", "seed", *method.flags} - {"networks_per_step"}
+    always = {"dataset", "method", "preset", "steps", "seed", *method.flags}
+    always -= {"networks_per_step", "l2"}
     values = {
         name: getattr(config, name)
         for name in ("steps", *FLAG_FIELDS)

@@ -111,18 +111,20 @@ def test_configuration_survives_serialisation(term, options):
     assert not copy.built
 
 
+@pytest.mark.usefixtures("eager_fits")
 class TestInASampler:
     """A term that is no discriminator, in a sampler that is no HyperGAN."""
 
     @pytest.fixture(scope="class")
     @classmethod
-    def trained(cls, blobs):
+    def trained(cls, blobs, eagerly):
         keras.utils.set_random_seed(0)
         term = Referee(optimizer=keras.optimizers.Adam(0.01), weight=0.01)
         entropy = hn.diversity.NegativeEntropy()
-        sampler, history = small.fitted(
-            small.hypernetwork, *blobs, epochs=4, diversity=[entropy, term]
-        )
+        with eagerly():
+            sampler, history = small.fitted(
+                small.hypernetwork, *blobs, epochs=4, diversity=[entropy, term]
+            )
         return sampler, term, history
 
     def test_it_is_trained_and_reported(self, trained):

@@ -58,8 +58,16 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def choices(x):
-    return {kind: Case(kind, x) for kind in MODELS}
+def choices(x, eagerly):
+    with eagerly():
+        return {kind: Case(kind, x) for kind in MODELS}
+
+
+@pytest.fixture(autouse=True)
+def eager(request):
+    """Nothing is traced, except for what is exported."""
+    if "export" not in request.function.__name__:
+        request.getfixturevalue("eager_fits")
 
 
 _FAST = ("label logits", "map of logits", "map of sigmoids")

@@ -61,6 +61,7 @@ def test_log_probabilities_and_vote_equal_the_loop(classifier, x):
     np.testing.assert_array_equal(classifier.ensemble.majority_vote(x), most)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_extreme_outputs_have_finite_logarithms(x):
     """Exact, also where a softmax or a sigmoid rounds to 0 or 1."""
     for kind in CLASSIFIERS:

@@ -191,6 +191,7 @@ def test_an_input_that_is_no_number_is_named_by_its_place_among_all(x):
             run(x, batch_size=4)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_networks_without_their_statistics_raise(x, tmp_path):
     """Also after slicing, saving and loading."""
     ensemble = ensemble_of(normalised(), "logits")

@@ -68,16 +68,30 @@ def operations_of(rank, step):
     return functional((3,) * rank + (2,), step).operations
 
 
-@pytest.mark.parametrize("kind", PASSED, ids=lambda kind: kind.__name__)
-def test_a_scale_passes(kind):
-    rank, step = PASSED[kind]()
-    tolerance = 1e-9
-    if kind in (layers.MaxPooling3D, layers.AveragePooling3D):  # in TensorFlow float32 only
-        keras.config.set_dtype_policy("float32")
-        step, tolerance = kind(2), 1e-5
-    before, after = layers.Dense(2, name="before"), layers.Dense(2)
-    target = hn.Target(functional((3,) * rank + (2,), lambda x: after(step(before(x)))))
-    assert_a_gauge(target, ["before"], tolerance)
+IN_FLOAT32 = (layers.MaxPooling3D, layers.AveragePooling3D)  # TensorFlow has no others
+
+
+@pytest.mark.parametrize(
+    ("rank", "dtype"), [(1, "float64"), (2, "float64"), (3, "float64"), (3, "float32")]
+)
+def test_a_scale_passes(rank, dtype):
+    """Each kind in a branch of its own, between two dense layers."""
+    keras.config.set_dtype_policy(dtype)
+    cases = [(kind, *make()) for kind, make in PASSED.items()]
+    steps = [
+        step
+        for kind, its_rank, step in cases
+        if its_rank == rank and (kind in IN_FLOAT32) == (dtype == "float32")
+    ]
+    names = [f"before_{number}" for number in range(len(steps))]
+    assert names
+
+    def graph(x):
+        before = [layers.Dense(2, name=name)(x) for name in names]
+        return [layers.Dense(2)(step(y)) for step, y in zip(steps, before, strict=True)]
+
+    target = hn.Target(functional((3,) * rank + (2,), graph))
+    assert_a_gauge(target, names, 1e-9 if dtype == "float64" else 1e-5)
 
 
 # ---- layers that make and read channels ---------------------------------------------------

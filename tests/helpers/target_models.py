@@ -204,6 +204,16 @@ def stack3d(*steps):
     return sequential((4, 4, 4, 1), layers.Dense(2), *steps, layers.Dense(2))
 
 
+def side_by_side(shape, *steps):
+    """Steps on stacked images, each in a branch: a dense layer before them, one behind each."""
+
+    def graph(x):
+        x = layers.Dense(2)(x)
+        return [layers.Dense(2)(step(x)) for step in steps]
+
+    return functional(shape, graph)
+
+
 def bfloat16(*steps):
     policy = "mixed_bfloat16"
     return sequential(
@@ -246,25 +256,35 @@ CASES = {
     "identity": lambda: sequential((4,), layers.Dense(3), layers.Identity(), layers.Dense(2)),
     "softmax_of_an_axis": lambda: sequential((4, 3), layers.Dense(3), layers.Softmax(axis=1)),
     "reshape": lambda: stack2d(layers.Reshape((4, -1)), layers.Permute((2, 1)), layers.Flatten()),
-    "pool_1d": lambda: stack1d(layers.MaxPooling1D(2), layers.AveragePooling1D(2, **SAME)),
-    "pool_2d": lambda: stack2d(layers.MaxPooling2D(2), layers.AveragePooling2D(2, **SAME)),
-    "pool_3d": lambda: stack3d(layers.MaxPooling3D(2), layers.AveragePooling3D(2, **SAME)),
-    "global_max_3d": lambda: stack3d(layers.GlobalMaxPooling3D()),
-    "global_average_3d": lambda: stack3d(layers.GlobalAveragePooling3D()),
-    "global_max_1d": lambda: stack1d(layers.GlobalMaxPooling1D()),
-    "global_average_1d": lambda: stack1d(layers.GlobalAveragePooling1D()),
-    "global_max_2d": lambda: stack2d(layers.GlobalMaxPooling2D()),
-    "global_average_2d": lambda: stack2d(layers.GlobalAveragePooling2D(keepdims=True)),
-    "resize_1d": lambda: stack1d(
-        layers.ZeroPadding1D(1), layers.UpSampling1D(2), layers.Cropping1D(1)
+    "pools_1d": lambda: side_by_side(
+        (6, 2),
+        layers.MaxPooling1D(2),
+        layers.AveragePooling1D(2, **SAME),
+        layers.GlobalMaxPooling1D(),
+        layers.GlobalAveragePooling1D(),
+        layers.ZeroPadding1D(1),
+        layers.UpSampling1D(2),
+        layers.Cropping1D(1),
     ),
-    "resize_3d": lambda: stack3d(
-        layers.ZeroPadding3D(1), layers.UpSampling3D(2), layers.Cropping3D(1)
-    ),
-    "resize_2d": lambda: stack2d(
+    "pools_2d": lambda: side_by_side(
+        (6, 6, 2),
+        layers.MaxPooling2D(2),
+        layers.AveragePooling2D(2, **SAME),
+        layers.GlobalMaxPooling2D(),
+        layers.GlobalAveragePooling2D(keepdims=True),
         layers.ZeroPadding2D(1),
         layers.UpSampling2D(2, interpolation="bilinear"),
         layers.Cropping2D(2),
+    ),
+    "pools_3d": lambda: side_by_side(
+        (4, 4, 4, 1),
+        layers.MaxPooling3D(2),
+        layers.AveragePooling3D(2, **SAME),
+        layers.GlobalMaxPooling3D(),
+        layers.GlobalAveragePooling3D(),
+        layers.ZeroPadding3D(1),
+        layers.UpSampling3D(2),
+        layers.Cropping3D(1),
     ),
     # Convolutions
     "conv_1d": lambda: sequential(

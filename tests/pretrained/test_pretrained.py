@@ -14,6 +14,7 @@ from hypernet_tf.pretrained import __main__ as pretrained_command
 from hypernet_tf.training.checkpoints import Checkpoints
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_thousand_good_networks_are_at_hand():
     hyper = hn.load_pretrained("mnist")
     assert hyper.sample(1_000).theta().shape == (1_000, 20_018)
@@ -51,6 +52,7 @@ def test_a_damaged_file_is_an_error(tmp_path, monkeypatch):
         hn.load_pretrained("mnist")
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_the_command_makes_both_files_of_a_finished_run(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     sampler = small_training_runs.make()

@@ -98,7 +98,7 @@ def analysed(once, analyse):
 
 
 @pytest.fixture(scope="session")
-def single(once, with_few_digits, undrawn):
+def single(once, with_few_digits, undrawn, eagerly):
     """A finished run of one network with all analyses of one network: folder, metrics."""
     import analysed_runs
 
@@ -116,7 +116,7 @@ def single(once, with_few_digits, undrawn):
     )
 
     def make(folder):
-        with with_few_digits(), undrawn():
+        with with_few_digits(), undrawn(), eagerly():
             experiment.run(config, folder, analyses=["all"], settings=analysed_runs.ALONE)
 
     folder = once("single", make)
@@ -124,13 +124,13 @@ def single(once, with_few_digits, undrawn):
 
 
 @pytest.fixture(scope="session")
-def tiny_run(once, with_few_digits, undrawn):
+def tiny_run(once, with_few_digits, undrawn, eagerly):
     """A function config -> folder of its finished run, which is run once and not drawn."""
     from reproduce.studies import experiment
 
     def function(config):
         def make(folder):
-            with with_few_digits(), undrawn():
+            with with_few_digits(), undrawn(), eagerly():
                 experiment.run(config, folder)
 
         digest = hashlib.sha256(repr(config).encode()).hexdigest()[:8]

@@ -215,9 +215,11 @@ def compare_two(load_once, undrawn):
 
 
 @pytest.fixture(scope="class")  # the presets are small for this class only
-def compared(tmp_path_factory, compare_two):
+def compared(tmp_path_factory, compare_two, eagerly):
     with small_presets("deep_ensemble", "sgd"):
-        yield compare_two(tmp_path_factory.mktemp("runs") / "compare", 8)
+        with eagerly():
+            made = compare_two(tmp_path_factory.mktemp("runs") / "compare", 8)
+        yield made
 
 
 @pytest.fixture(scope="module")

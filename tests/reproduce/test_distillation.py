@@ -16,7 +16,7 @@ from reproduce.runs.folder import RunError
 from reproduce.runs.match import finished_sampler
 from reproduce.studies import experiment
 
-pytestmark = pytest.mark.usefixtures("few_digits")
+pytestmark = pytest.mark.usefixtures("few_digits", "eager_fits")
 
 
 @pytest.fixture(scope="module")

@@ -138,9 +138,10 @@ class TestMeasures:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, undrawn):
     folder = tmp_path_factory.mktemp("runs") / "toy"
-    return folder, toy.run(TINY, folder)
+    with undrawn():
+        return folder, toy.run(TINY, folder)
 
 
 class TestRunFolder:

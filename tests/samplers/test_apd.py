@@ -190,6 +190,7 @@ def test_it_learns_a_posterior_of_two_weights():
     np.testing.assert_allclose(np.cov(theta.T), COVARIANCE, atol=0.08)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_weights_are_standardised_over_the_ensemble():
     theta = posterior(500)
     ensemble = ensemble_of(hn.Target(line()), theta)
@@ -203,6 +204,7 @@ def test_weights_are_standardised_over_the_ensemble():
     np.testing.assert_allclose(sampler.sample(3).theta(), [expected] * 3, rtol=1e-4)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_it_goes_on_after_loading_and_forgets_the_ensemble(blobs, tmp_path):
     sampler = apd()
     sampler.compile(optimizer=keras.optimizers.Adam(0.01), loss=LOGITS, run_eagerly=True)

@@ -307,6 +307,7 @@ class TestBatchNorm:
             with pytest.raises(ValueError, match=r"set sampler\.batch_norm_data = x_train"):
                 use()
 
+    @pytest.mark.usefixtures("eager_fits")
     @pytest.mark.parametrize(
         "file", ["sampler.keras", pytest.param("sampler.weights.h5", marks=pytest.mark.slow)]
     )
@@ -366,6 +367,7 @@ class TestBatchNorm:
         assert keras.saving.load_model(tmp_path / "sampler.keras").batch_norm_data is None
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_predict_takes_data_sets(blobs):
     x, y = blobs
     sampler = deep_ensemble()
@@ -397,6 +399,7 @@ class Seen(hn.diversity.DiversityTerm):
         return tf.zeros([])
 
 
+@pytest.mark.usefixtures("eager_fits")
 @pytest.mark.parametrize(
     ("classes", "kind", "centred"),
     [(3, "logits", True), (1, "logits", False), (3, "values", False)],
@@ -426,6 +429,7 @@ def test_terms_on_outputs_see_logits_in_their_gauge(classes, kind, centred):
         assert seen.std() > 0.1
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_options_of_the_gauge_are_saved_with_the_sampler(tmp_path):
     options = {"softmax_kernel": True, "permutation": True}
     sampler = hypernetwork(gauge=options)
@@ -450,6 +454,7 @@ def test_a_new_sampler_needs_one_method():
     assert sampler.get_config()["num_networks"] == 8
 
 
+@pytest.mark.usefixtures("eager_fits")
 @pytest.mark.parametrize(("make", "count"), [(hypernetwork, 20), (deep_ensemble, 12)])
 def test_norm_spread_is_standard_deviation_over_mean(make, count):
     """Of a hypernetwork's samples, which are trained in the gauge; of all of twelve networks."""
@@ -477,6 +482,7 @@ FAST_PARTS = (hypernetwork, mc_dropout)
 PARTED = (LatentSampler, hn.MCDropout)
 
 
+@pytest.mark.usefixtures("eager_fits")
 @pytest.mark.parametrize(
     "make",
     [
@@ -588,6 +594,7 @@ def test_images_of_any_size_train():
         assert np.isfinite(sampler.train_on_batch(x, y)).all()
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_short_last_batch_counts_by_its_examples_as_in_keras():
     x, y = np.zeros((10, 2), "float32"), np.zeros((10, 1), "float32")
     y[9] = 10
@@ -988,6 +995,7 @@ def test_words_that_are_kept_for_batch_norm_stay_out_of_the_file(tmp_path):
     assert keras.saving.load_model(tmp_path / "words.keras").batch_norm_data is None
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_half_precision_does_not_round_the_weights_themselves():
     policy = keras.DTypePolicy("mixed_bfloat16")
     sampler = hypernetwork(initialization="scaled", gauge=False, dtype=policy)
@@ -1051,6 +1059,7 @@ class Ordered(hn.diversity.TrainedTerm):
 class TestStep:
     """What a training step hands to losses, terms and optimizer."""
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_each_step_and_each_sample_has_masks_of_its_own(self, blobs):
         sampler = deep_ensemble(classifier(layers.Dropout(0.5)), num_networks=2)
         sampler.compile(keras.optimizers.SGD(0.0), LOGITS, run_eagerly=True)
@@ -1063,6 +1072,7 @@ class TestStep:
         first, second = (sampler.sample(2, seed=seed).weights.state[0] for seed in (0, 1))
         assert np.any(first.numpy() != second.numpy())
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_a_scaled_loss_makes_the_same_step(self, blobs):
         thetas = []
         for scale in (None, 1024.0):
@@ -1187,6 +1197,7 @@ def test_a_sampler_without_an_optimizer_is_evaluated(blobs):
     assert np.isfinite(sampler.evaluate(*blobs, verbose=0)).all()
 
 
+@pytest.mark.usefixtures("eager_fits")
 @pytest.mark.parametrize("make", [hypergan, bhn])
 def test_a_mistake_in_what_fit_gets_changes_nothing(make, blobs):
     x, y = blobs
@@ -1249,6 +1260,7 @@ def test_metrics_of_an_earlier_compilation_are_forgotten(blobs):
     assert sampler.fit(*blobs, verbose=0).history["accuracy"][0] > 0
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_first_weights_depend_on_the_seed_and_not_on_the_target():
     model = keras.Sequential([keras.Input((2,)), layers.Dense(3, activation="softmax")])
     target, theta = hn.Target(model), []

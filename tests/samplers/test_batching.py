@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_samplers import LOGITS, classifier, hypernetwork
+from small_samplers import LOGITS, classifier, deep_ensemble, hypernetwork
 
 import hypernet_tf as hn
 from hypernet_tf.samplers.batching import Share
@@ -81,7 +81,7 @@ def test_every_network_has_a_loss_in_every_batch(blobs):
 
 def test_an_epoch_may_end_with_any_batch(blobs):
     x, y = blobs
-    sampler = hypernetwork(num_networks=6)
+    sampler = deep_ensemble(num_networks=6)
     sampler.compile(optimizer="adam", loss=LOGITS, metrics=["accuracy"])
     for size in (48 + 1, 48 + 5, 48 + 7):
         history = sampler.fit(x[:size], y[:size], batch_size=48, verbose=0).history

@@ -83,6 +83,7 @@ class TestFlowStep:
         np.testing.assert_allclose(flow(steps).inverse(outputs), x, atol=1e-4)
 
 
+@pytest.mark.usefixtures("eager_fits")
 class TestWeights:
     def test_norms_of_filters_come_from_the_flow_and_directions_are_trained(self):
         sampler = randomised(hn.BHN(image_model(), num_data=10, hidden=8, gauge=False))
@@ -159,6 +160,7 @@ class TestInitialization:
         hidden = x @ sampler.weights_of(tf.zeros([1, sampler.latent_dim])).trainable[0].numpy()[0]
         np.testing.assert_allclose(hidden.std(0), 1, rtol=1e-3)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_constant_channels_and_a_generator(self, blobs):
         sampler = bhn()
         sampler.initialize(np.ones((20, 2), "float32"))

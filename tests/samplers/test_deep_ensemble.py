@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from small_samplers import LOGITS, deep_ensemble
 
+pytestmark = pytest.mark.usefixtures("eager_fits")
+
 
 class TestDeepEnsemble:
     @pytest.mark.parametrize(("optimizer", "l2"), [("sgd", 0.0), ("adam", 0.2)])

@@ -43,6 +43,7 @@ def test_a_loss_that_keras_chooses_by_the_labels(name, blobs):
         deep_ensemble().compile("sgd", name)
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_one_binary_loss_for_several_outputs_tells_that_they_are_logits():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, [layers.Dense(1)(inputs), layers.Dense(1)(inputs)])
@@ -78,6 +79,7 @@ def test_classes_along_another_axis_are_an_error(kind):
     deep_ensemble(model).compile(loss=kind(from_logits=True))
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_list_of_one_loss_is_that_loss(blobs):
     sampler = deep_ensemble(num_networks=2)
     sampler.compile(loss=[LOGITS])
@@ -140,6 +142,7 @@ def test_labels_of_the_wrong_kind_are_one_line(blobs):
     losses.check_labels(leaving_out, y - 1, sampler.target)
 
 
+@pytest.mark.usefixtures("eager_fits")
 @pytest.mark.parametrize(
     ("losses", "outputs"),
     [

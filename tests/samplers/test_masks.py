@@ -12,6 +12,8 @@ from target_models import one_line_error
 import hypernet_tf as hn
 from hypernet_tf.samplers.batching import Share
 
+pytestmark = pytest.mark.usefixtures("eager_fits")
+
 layers = keras.layers
 RNG = np.random.default_rng(5)
 TOKENS = RNG.integers(1, 9, (12, 5))

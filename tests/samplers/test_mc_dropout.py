@@ -9,6 +9,8 @@ from small_samplers import LOGITS, classifier, mc_dropout
 import hypernet_tf as hn
 from hypernet_tf.samplers.mc_dropout import NetworkDropout, read_dropout
 
+pytestmark = pytest.mark.usefixtures("eager_fits")
+
 layers = keras.layers
 
 

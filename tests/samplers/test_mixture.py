@@ -9,6 +9,8 @@ from small_samplers import LOGITS, classifier, hypernetwork, mixture
 import hypernet_tf as hn
 from hypernet_tf.samplers.weight_measures import ensemble_entropy
 
+pytestmark = pytest.mark.usefixtures("eager_fits")
+
 
 class TestNetworks:
     def test_they_come_from_the_samplers_in_turn(self):

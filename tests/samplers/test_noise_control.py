@@ -8,6 +8,8 @@ from small_samplers import LOGITS, deep_ensemble, noise_control
 
 import hypernet_tf as hn
 
+pytestmark = pytest.mark.usefixtures("eager_fits")
+
 
 def around_a_network(**options):
     """A noise control of logits whose weights are random numbers: as good as trained ones here."""

@@ -11,6 +11,8 @@ from hypernet_tf.metrics.measures import main_measures
 from hypernet_tf.samplers.weight_measures import ensemble_entropy, weight_measures
 from hypernet_tf.training.tuning import ensemble_metrics, objective
 
+pytestmark = pytest.mark.usefixtures("eager_fits")
+
 
 class Halved(hn.diversity.NegativeEntropy):
     """An estimate of one's own."""

@@ -19,10 +19,11 @@ from hypernet_tf.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory):
+def learned(tmp_path_factory, undrawn):
     """A run that learns its digits, and its record."""
     folder = tmp_path_factory.mktemp("learned")
-    return run(folder, 160, validate_every=80, checkpoint_every=80)
+    with undrawn():
+        return run(folder, 160, validate_every=80, checkpoint_every=80)
 
 
 def test_it_learns_and_records(learned):

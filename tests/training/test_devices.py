@@ -217,6 +217,7 @@ def policy(request):
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.usefixtures("eager_fits")
 class TestPrecision:
     def loss_of_a_step(self, make, x, y):
         keras.utils.set_random_seed(0)

@@ -113,7 +113,7 @@ def test_watched_images_are_those_of_the_test(four_steps):
     assert entry["test"] != entry["validation"]
 
 
-@pytest.mark.usefixtures("eager_fits")
+@pytest.mark.usefixtures("eager_fits", "quick_pictures")
 def test_a_run_goes_on_bit_for_bit_after_a_kill(tmp_path):
     """A checkpoint of which a kill left a half is made again, and events are not repeated."""
     tf.config.experimental.enable_op_determinism()
@@ -131,6 +131,7 @@ def test_a_run_goes_on_bit_for_bit_after_a_kill(tmp_path):
     assert [event.step for event in events.Tensors("training/loss")] == [2, 4, 6]
 
 
+@pytest.mark.usefixtures("quick_pictures")
 def test_several_steps_in_one_execution_change_nothing(four_steps, tmp_path):
     """An execution ends where a checkpoint is written."""
     _, one, record, _ = four_steps
@@ -210,7 +211,7 @@ def compiled_with(optimizer):
     return sampler
 
 
-@pytest.mark.usefixtures("eager_fits")
+@pytest.mark.usefixtures("eager_fits", "quick_pictures")
 def test_optimizers_of_groups_and_averages(tmp_path):
     options = {"steps": 2, "images": 4, "num_networks": 4, "validate_every": 2}
     options |= {"checkpoint_every": 2, "seed": 0, "verbose": False}
@@ -242,7 +243,7 @@ def test_what_cannot_be_validated_is_noticed_before_training(options, message, t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("eager_fits")
+@pytest.mark.usefixtures("eager_fits", "quick_pictures")
 def test_a_new_run_prepares_its_sampler_and_a_resumed_one_does_not(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(

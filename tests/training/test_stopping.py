@@ -90,6 +90,7 @@ def test_networks_whose_norms_the_gauge_fixes_are_refused(blobs):
         model.fit(np.ones([2, 2]), np.ones([2, 1]), verbose=0, callbacks=[hn.DiversityStopping()])
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_each_training_begins_anew(blobs):
     seen = []
     stopping = hn.DiversityStopping(0.5, num_networks=3, seed=7)

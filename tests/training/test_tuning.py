@@ -154,6 +154,7 @@ def test_an_objective_has_the_direction_of_its_measure():
         objective("speed")
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_validation_may_be_a_data_set_or_have_weights(blobs):
     x, y = blobs
     sampler = hn.DeepEnsemble(classifier(), num_networks=2)

@@ -132,6 +132,7 @@ def test_they_are_checked_before_anything_is_trained(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_a_default_data_set_that_is_not_available_is_left_out(
     bent_run, tmp_path, monkeypatch, quick_pictures, capsys
 ):

@@ -223,6 +223,7 @@ class TestRunFlags:
             mnist.main()
         assert calls[0].match == "../other"
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_a_finished_run_is_analysed_without_training(self, tiny_run, tmp_path, quick_pictures):
         folder = shutil.copytree(tiny_run(tiny("sgd")), tmp_path / "run")
         before = modification_times(folder / "checkpoints")

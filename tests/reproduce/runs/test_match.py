@@ -149,12 +149,14 @@ class TestWhatCannotBeMatched:
         self.check(config, tmp_path / "noise", "has one network, and so no distances to match")
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_as_many_networks_are_matched_as_the_other_run_has(small_run, tmp_path):
     for asked, expected in ((2, 2), (50, 3)):
         config = tiny("noise", num_networks=asked, match=str(small_run))
         assert len(ensemble_to_match(tmp_path / "noise", config)) == expected
 
 
+@pytest.mark.usefixtures("eager_fits")
 def test_networks_that_are_equal_cannot_be_matched(small_run, monkeypatch, tmp_path):
     def fail(self, ensemble):
         raise ValueError("no noise is as weak")

@@ -31,9 +31,9 @@ pytestmark = pytest.mark.usefixtures("few_digits")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, few_digits, undrawn):
+def finished(tmp_path_factory, few_digits, undrawn, eagerly):
     folder = tmp_path_factory.mktemp("runs") / "mnist"
-    with undrawn({"training_curves", "filters"}):
+    with undrawn({"training_curves", "filters"}), eagerly():
         return folder, experiment.run(TINY, folder)
 
 
@@ -49,6 +49,7 @@ class TestFolder:
         assert any((folder / "tensorboard").iterdir())
         assert not list(folder.rglob("*.part*"))
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_metrics_are_those_of_the_networks(self, finished):
         """Those of the first ensemble on the test images, and of a validation on its images."""
         folder, metrics = finished
@@ -196,6 +197,7 @@ class TestFolder:
                 experiment.run(config, folder, analyses=["accuracies"])
             assert "\n" not in str(error.value)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_results_of_another_process_are_kept(self, finished, tmp_path, monkeypatch):
         """It finishes while this one waits for its data."""
         folder = shutil.copytree(finished[0], tmp_path / "run")
@@ -343,6 +345,7 @@ def test_every_analysis_runs_on_every_method(method, tiny_run, tmp_path):
 
 
 class TestErrors:
+    @pytest.mark.usefixtures("eager_fits")
     def test_networks_that_return_infinity_have_diverged(self, tmp_path):
         """The loss of the one step is finite, and the networks after it are not."""
         config = tiny("sgd", steps=1, validate_every=1, checkpoint_every=1, learning_rate=1e30)

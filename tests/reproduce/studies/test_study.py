@@ -290,6 +290,7 @@ class TestMeasures:
         compute=lambda log_p, labels: np.exp(log_p.max(-1)).min(),
     )
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_a_new_one_is_in_the_json_on_the_page_and_in_the_table(self, monkeypatch, tmp_path):
         monkeypatch.setitem(MEASURES, self.TOY.key, self.TOY)
         study = SmallStudy(("deep_ensemble",), keys=("member_accuracy", self.TOY.key))
@@ -309,6 +310,7 @@ class TestMeasures:
         assert dict(zip(header, line, strict=True))[f"{self.TOY.title} (%)"] == text
         assert f'<td class="n">{text}</td>' in (tmp_path / "report.html").read_text()
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_a_run_from_before_gets_it_without_training(self, copy_runs, monkeypatch, tmp_path):
         folder = copy_runs(STUDY, tmp_path / "study")
         [run, _] = STUDY.runs()

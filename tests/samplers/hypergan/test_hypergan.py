@@ -45,6 +45,7 @@ def test_parameters_of_the_published_configurations(model, weights):
 
 
 class TestLatentVector:
+    @pytest.mark.usefixtures("eager_fits")
     def test_it_is_all_normals_of_a_network(self):
         gan = hypergan()
         assert gan.latent_dim == 4 + 4 + 2 * 3
@@ -186,6 +187,7 @@ class TestObjective:
         expected = 3 * logs["accuracy_loss"] + logs["diversity_loss"] + 0.05 * squares
         assert logs["loss"] == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.usefixtures("eager_fits")
     def test_norm_spread_is_that_of_the_weights_outside_of_the_gauge(self):
         gan = hypergan()
         drawn = gan.draw(gan.sampling_seed(3), 20, training=False)

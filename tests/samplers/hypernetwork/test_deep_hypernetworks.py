@@ -9,6 +9,8 @@ import hypernet_tf as hn
 from hypernet_tf.samplers.hypernetwork.layers import MLP
 from reproduce.configs.targets import TARGETS
 
+pytestmark = pytest.mark.usefixtures("eager_fits")
+
 layers = keras.layers
 
 

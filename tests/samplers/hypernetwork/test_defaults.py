@@ -73,6 +73,7 @@ def test_on_digits(load_once):
     check(*digits(load_once))
 
 
+@pytest.mark.usefixtures("eager_fits")
 class TestScaled:
     def hypernetwork(self, **kwargs):
         model = keras.Sequential(

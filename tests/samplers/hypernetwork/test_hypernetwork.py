@@ -11,6 +11,8 @@ import hypernet_tf as hn
 from hypernet_tf.diversity import NegativeEntropy, NegativeOutputEntropy
 from hypernet_tf.samplers.draws import TRAIN, stream_seed
 
+pytestmark = pytest.mark.usefixtures("eager_fits")
+
 
 class TestHypernetwork:
     def test_the_published_number_of_parameters(self):
