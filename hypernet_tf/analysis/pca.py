@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hypernet_tf.ensembles.ensemble import Ensemble
+from hypernet_tf.ensembles.ensemble import Ensemble, require_finite_weights
 
 
 class Components(NamedTuple):
@@ -45,12 +45,7 @@ def principal_components(vectors: np.ndarray, components: int = 6, *, seed: int 
             f"{components} principal components need at least {components + 1} networks, not "
             f"{len(vectors)}."
         )
-    broken = np.flatnonzero(~np.isfinite(vectors).all(1))
-    if len(broken):
-        raise ValueError(
-            f"{len(broken)} of {len(vectors)} networks have weights that are NaN or infinite, the "
-            f"first of them number {broken[0]}: leave them out."
-        )
+    require_finite_weights(vectors)
     # Centred here: scikit-learn would take differences of large numbers in single precision.
     vectors = vectors - vectors.mean(0, dtype=np.float64).astype(vectors.dtype)
     if not vectors.any():  # equal networks, which have no variance to explain

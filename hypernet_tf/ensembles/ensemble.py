@@ -782,6 +782,20 @@ class NotFiniteError(ValueError):
     """Networks return NaN or infinity; the message is one line that says how many do."""
 
 
+def require_finite_weights(theta: np.ndarray) -> None:
+    """Check that the weights [N, D] of networks are numbers.
+
+    Raises:
+        ValueError: Some are NaN or infinite.
+    """
+    broken = np.flatnonzero(~np.isfinite(theta).all(1))
+    if len(broken):
+        raise ValueError(
+            f"{len(broken)} of {len(theta)} networks have weights that are NaN or infinite, the "
+            f"first of them number {broken[0]}: leave them out."
+        )
+
+
 def require_numbers(outputs: Any, x: Any, *, logits: bool = False, begin: int = 0) -> None:
     """Check that inputs are finite, and that networks return numbers.
 

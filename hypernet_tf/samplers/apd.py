@@ -10,7 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.checks import check_count, check_fixed, check_number, check_sizes
-from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
+from hypernet_tf.ensembles.ensemble import (
+    Ensemble,
+    require_ensemble,
+    require_finite_weights,
+    require_weights_only,
+)
 from hypernet_tf.samplers.batching import Share
 from hypernet_tf.samplers.draws import TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
@@ -153,12 +158,7 @@ class APD(LatentSampler):
                 "give a larger ensemble, or a smaller num_networks, at least 2 of each."
             )
         theta = ensemble.theta()
-        broken = np.flatnonzero(~np.isfinite(theta).all(1))
-        if len(broken):
-            raise ValueError(
-                f"{len(broken)} of {len(theta)} networks have weights that are NaN or infinite, "
-                f"the first of them number {broken[0]}: leave them out."
-            )
+        require_finite_weights(theta)
         spread = theta.std(0)
         self.centre.assign(theta.mean(0))
         self.spread.assign(spread)

@@ -359,10 +359,6 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         return min(count, self.num_available or count)
 
-    def num_available_after(self, steps: int) -> int | None:
-        """What `num_available` is after a number of training steps."""
-        return self.num_available
-
     def gauge(self, weights: WeightSet) -> WeightSet:
         """The weights on which the target runs: those given, their symmetries fixed."""
         return weights if self._gauge is None else self._gauge(weights)

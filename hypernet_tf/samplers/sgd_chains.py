@@ -87,11 +87,8 @@ class SGDChains(DeepEnsemble):
     def num_available(self) -> int:
         """C times the number of snapshots taken so far, at least C and at most C · S."""
         with tf.init_scope():  # a number also while a graph is traced
-            return self.num_available_after(int(self.step.numpy()))
-
-    def num_available_after(self, steps: int) -> int:
-        """What `num_available` is after a number of training steps."""
-        return self.num_chains * min(self.num_snapshots, max(1, steps // self.snapshot_every))
+            taken = int(self.step.numpy()) // self.snapshot_every
+        return self.num_chains * min(self.num_snapshots, max(1, taken))
 
     def draw(self, seed: tf.Tensor, count: int, *, training: bool) -> Draw:
         """All chains in training; otherwise `count` of the snapshots, chosen by the seed."""

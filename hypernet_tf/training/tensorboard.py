@@ -223,11 +223,7 @@ class TensorBoardWriter:
             ("projector_labels.tsv", "\n".join(["accuracy\tnetwork", *labels, ""])),
             ("projector_config.pbtxt", str(config)),
         ):
-            write_aside(self.folder / name, functools.partial(_write_text, text=text))
-
-
-def _write_text(path: pathlib.Path, *, text: str) -> None:
-    path.write_text(text)
+            write_aside(self.folder / name, functools.partial(pathlib.Path.write_text, data=text))
 
 
 def _image(tag: str, figure: Any, description: str) -> None:

@@ -21,6 +21,7 @@ class Accuracies(Analysis):
 
     name = "accuracies"
     title = "histogram of the networks' accuracies"
+    figure_caption = "Accuracies of the networks on the test images, and of their ensembles"
     reading = (
         "Each bar counts networks. A narrow histogram far to the right is a sampler whose "
         "networks are all good."
@@ -59,7 +60,3 @@ class Accuracies(Analysis):
         return plots.accuracy_histogram(
             100 * arrays["accuracies"], marks, bin_width=float(arrays["bin_width"])
         )
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "Accuracies of the networks on the test images, and of their ensembles"

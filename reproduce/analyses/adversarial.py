@@ -48,6 +48,7 @@ class Adversarial(Analysis):
 
     name = "adversarial"
     title = "attacks by the fast gradient method"
+    figure_caption = "Attacks by the fast gradient method: success against their size"
     reading = (
         "The lower the curve of the vote below that of the network, the less an attack on one "
         "network carries over to others."
@@ -59,7 +60,6 @@ class Adversarial(Analysis):
         """Attack the images; there is no figure if no image is classified correctly."""
         sampler, test = subject.sampler, subject.test
         images, networks, clip = (subject.settings[setting.name] for setting in self.settings)
-        available = sampler.num_available
         try:
             success = adversarial_success(
                 lambda count, seed: sampler.sample(count, seed=seed),
@@ -67,7 +67,7 @@ class Adversarial(Analysis):
                 np.asarray(test[:images].y, np.int64),
                 num_networks=networks,
                 clip=(0.0, 1.0) if clip else None,
-                batch_size=min(32, available or 32),
+                batch_size=sampler.at_most(32),
                 seed=SEED,
                 verbose=1,
             )
@@ -80,7 +80,7 @@ class Adversarial(Analysis):
             "num_images": success.images,
             "num_attacked": success.attacked,
             "num_networks": networks,
-            "fresh_networks": available is None,
+            "fresh_networks": sampler.num_available is None,
         } | {
             name: value.tolist()
             for name, value in arrays.items()
@@ -97,10 +97,6 @@ class Adversarial(Analysis):
             which = "fresh" if numbers["fresh_networks"] else "of the sampler's"
             curves[f"vote of {numbers['num_networks']} {which} networks"] = 100 * arrays["ensemble"]
         return plots.success_curves(arrays["epsilons"] / 255, curves)
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "Attacks by the fast gradient method: success against their size"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return the counts, and the success of attacks of three sizes."""

@@ -55,6 +55,7 @@ class Attacks(Analysis):
 
     name = "attacks"
     title = "attacks on members, ensembles and new networks, and their detection by uncertainty"
+    figure_caption = "Attacked images that mislead the whole ensemble, and their detection"
     reading = (
         "An attack is dangerous where it misleads the ensemble and its uncertainty does not "
         "give it away: high curves on the left, areas near 50 % on the right."
@@ -146,10 +147,6 @@ class Attacks(Analysis):
         )
         figure = plots.attack_curves(arrays["sizes"], curves)
         return Drawing("attacks", caption, figure, arrays)
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "Attacked images that mislead the whole ensemble, and their detection"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return success and detection of each attack at its size nearest to 0.1."""

@@ -12,6 +12,7 @@ Example:
     ...     name = "norms"
     ...     title = "L2 norms of the networks' weights"
     ...     order = 100
+    ...     figure_caption = "Histogram of the L2 norms of the networks' weights"
     ...     settings = (COUNT,)
     ...
     ...     def compute(self, subject):
@@ -23,9 +24,6 @@ Example:
     ...         figure = plots.new_figure(3)
     ...         figure.subplots().hist(arrays["norms"])
     ...         return figure
-    ...
-    ...     def caption(self, figure_name):
-    ...         return "Histogram of the L2 norms of the networks' weights"
     ...
     ...     def rows(self, numbers):
     ...         mean = Measure("norms_mean", "L2 norm of the weights, mean", "analysis")
@@ -160,6 +158,7 @@ class Analysis(abc.ABC):
     Attributes:
         name: Name in --analyses, metrics.json and the keys of its rows.
         title: What is asked, in one line for `--help` and the page of a run.
+        figure_caption: What its figures show; `caption` may say it of each figure.
         reading: How to read its figures, in a sentence for the page.
         highlights: Keys of the few rows that its section of the page shows; none for the first
             rows. All rows are in the table at the end of the page.
@@ -173,6 +172,7 @@ class Analysis(abc.ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     order: ClassVar[int]
+    figure_caption: ClassVar[str]
     reading: ClassVar[str] = ""
     highlights: ClassVar[tuple[str, ...]] = ()
     num_highlights: ClassVar[int] = 6
@@ -190,6 +190,8 @@ class Analysis(abc.ABC):
         missing = [name for name in ("name", "title", "order") if not hasattr(cls, name)]
         methods = [name for name, value in vars(Analysis).items() if _is_abstract(value)]
         missing += [name for name in methods if _is_abstract(getattr(cls, name))]
+        if not hasattr(cls, "figure_caption") and cls.caption is Analysis.caption:
+            missing.append("figure_caption")
         if missing:
             raise TypeError(f"The analysis {cls.__qualname__} lacks {', '.join(missing)}: add it.")
         if cls.name in ANALYSES:
@@ -233,13 +235,13 @@ class Analysis(abc.ABC):
             numbers: Numbers that `compute` returned.
         """
 
-    @abc.abstractmethod
     def caption(self, figure_name: str) -> str:
         """Return the caption of a figure on the page of a run; captions of a run differ.
 
         Args:
             figure_name: Name of the figure.
         """
+        return self.figure_caption
 
     def side_by_side(self, numbers: Mapping[str, Mapping[str, Any]]) -> Drawing | None:
         """Draw several runs in one figure, for a study; None for an analysis without such a figure.

@@ -36,6 +36,9 @@ class DetectionSizes(Analysis):
 
     name = "detection_sizes"
     title = "detection of unknown and attacked images by ensembles of several sizes"
+    figure_caption = (
+        "Detection of unknown and attacked images by the number of networks in an ensemble"
+    )
     reading = "Whether a larger ensemble detects more: curves that rise to the right."
     order = 92
     num_highlights = 13  # of four sets
@@ -98,10 +101,6 @@ class DetectionSizes(Analysis):
             for score in _SCORES
         }
         return plots.curves_by_size(arrays["sizes"], panels, "area under ROC (%)")
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "Detection of unknown and attacked images by the number of networks in an ensemble"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return the detection by the smallest and by the largest ensemble."""

@@ -48,6 +48,7 @@ class EnsembleSizes(Analysis):
 
     name = "ensemble_sizes"
     title = "accuracy of ensembles of several sizes"
+    figure_caption = "Accuracy of ensembles by their number of networks"
     reading = "What a larger ensemble gains; each mark is one ensemble."
     order = 25
     settings = (SIZES,)
@@ -82,10 +83,6 @@ class EnsembleSizes(Analysis):
     ) -> Figure:
         """Draw a mark for each ensemble."""
         return plots.ensemble_sizes({int(size): 100 * arrays[size] for size in arrays})
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "Accuracy of ensembles by their number of networks"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return accuracy and likelihood of each size."""

@@ -22,6 +22,9 @@ class Ensembles(Analysis):
 
     name = "ensembles"
     title = "accuracies of several ensembles"
+    figure_caption = (
+        "Accuracy of each ensemble by its way to choose a class, and mean of its networks"
+    )
     reading = "A vote above the networks' accuracies is what the ensemble gains over its members."
     highlights = (
         "ensembles_num_ensembles",
@@ -56,10 +59,6 @@ class Ensembles(Analysis):
         """Draw a mark for each ensemble."""
         kinds = {kind.replace("_", " "): 100 * arrays[kind] for kind in _KINDS}
         return plots.ensembles(100 * arrays["members"].mean(1), kinds)
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "Accuracy of each ensemble by its way to choose a class, and mean of its networks"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return means and standard deviations over ensembles."""

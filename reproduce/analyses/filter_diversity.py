@@ -26,6 +26,7 @@ class FilterDiversity(Analysis):
 
     name = "filter_diversity"
     title = "diversity of each filter against the next layer's weights on it"
+    figure_caption = "Diversity of each filter against the next layer's weights on it"
     reading = (
         "A negative correlation means that diversity gathers in filters that the next layer "
         "hardly reads."
@@ -35,8 +36,7 @@ class FilterDiversity(Analysis):
 
     def compute(self, subject: Subject) -> Findings:
         """Compute the diversity of filters; there is no figure if the gauge scales no filter."""
-        available = subject.sampler.num_available or _MOST_NETWORKS
-        ensemble = subject.sampler.sample(min(_MOST_NETWORKS, available), seed=SEED)
+        ensemble = subject.sampler.sample(subject.sampler.at_most(_MOST_NETWORKS), seed=SEED)
         arrays: dict[str, np.ndarray] = {}
         layers = {}
         for layer, diversity, next_weights in filter_diversity(ensemble):
@@ -63,10 +63,6 @@ class FilterDiversity(Analysis):
             title = f"{layer}\nrank correlation {text}"
             panels[title] = (arrays[f"diversity_{number}"], arrays[f"next_weights_{number}"])
         return plots.filter_diversity(panels)
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "Diversity of each filter against the next layer's weights on it"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return the rank correlation in each layer."""

@@ -25,6 +25,7 @@ class Filters(Analysis):
 
     name = "filters"
     title = "pictures of the same filter in up to 25 networks"
+    figure_caption = "The same filter in 25 networks, or in fewer if the sampler holds fewer"
     reading = (
         "Panels that differ show diversity that can be seen. Diversity in filters that the "
         "next layer ignores would be worth nothing: see the diversity of filters."
@@ -34,8 +35,7 @@ class Filters(Analysis):
 
     def compute(self, subject: Subject) -> Findings:
         """Collect the pictures; their number is a square number."""
-        available = subject.sampler.num_available or _MOST_NETWORKS
-        side = int(min(_MOST_NETWORKS, available) ** 0.5)
+        side = int(subject.sampler.at_most(_MOST_NETWORKS) ** 0.5)
         ensemble = subject.sampler.sample(side**2, seed=SEED)
         arrays, titles = {}, {}
         for title, pictures in filter_pictures(ensemble).items():
@@ -49,7 +49,3 @@ class Filters(Analysis):
         """Draw a grid of pictures for each layer."""
         titles = numbers["pictures"]
         return plots.filter_grids({titles[layer]: grid for layer, grid in arrays.items()})
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "The same filter in 25 networks, or in fewer if the sampler holds fewer"

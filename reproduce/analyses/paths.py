@@ -50,6 +50,7 @@ class Paths(Analysis):
 
     name = "paths"
     title = "accuracy along paths between pairs of networks"
+    figure_caption = "Accuracy along paths between pairs of networks"
     reading = (
         "A line between weights that dips leaves the good networks; a line between latent "
         "vectors that stays high shows that all networks on the manifold are good."
@@ -100,10 +101,6 @@ class Paths(Analysis):
         """Draw a panel for each kind of path."""
         kinds = {kind: 100 * values for kind, values in arrays.items() if kind != "t"}
         return plots.paths(arrays["t"], kinds)
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "Accuracy along paths between pairs of networks"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return the accuracies of each kind of path."""

@@ -41,6 +41,7 @@ class Posteriors(Analysis):
 
     name = "posteriors"
     title = "histograms of single weights over many networks"
+    figure_caption = "Single weights over many networks; below, their mean ± standard deviation"
     reading = (
         "Each histogram is one weight in many networks: a narrow peak means that all networks have "
         "nearly this value, and the spread of the norms says the same of all weights together."
@@ -64,10 +65,9 @@ class Posteriors(Analysis):
             arrays[f"layer {layer}: {weight}"] = values
         # In the gauge norms of filters are given, and their spread says nothing.
         has_norms = not subject.sampler.trains_in_gauge
-        available = subject.sampler.num_available or NORM_NETWORKS
         numbers = {
             "num_networks": len(ensemble),
-            "num_norms": min(NORM_NETWORKS, available) if has_norms else None,
+            "num_norms": subject.sampler.at_most(NORM_NETWORKS) if has_norms else None,
             "norm_spread": subject.sampler.norm_spread(seed=SEED) if has_norms else None,
             "layers": layers,
         }
@@ -88,10 +88,6 @@ class Posteriors(Analysis):
                 for layer, weights in numbers["layers"].items()
             }
         )
-
-    def caption(self, figure_name: str) -> str:
-        """Return the caption."""
-        return "Single weights over many networks; below, their mean ± standard deviation"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
         """Return the spread of the networks' norms."""

@@ -5,23 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 PRESETS = ("paper", "fast", "quick")
-# Settings of a training that flags change and comparisons choose, beside those of presets.
-TRAINING_SETTINGS = (
-    "learning_rate",
-    "learning_rate_left",
-    "learning_rate_schedule",
-    "warmup_steps",
-    "networks_per_step",
-    "images_per_network",
-    "crop_margin",
-    "l2",
-)
 # Fields that flags of the same names set, in the order of a folder's name; and `steps`, which it
 # leaves out.
 FLAG_FIELDS = (
     *("dataset", "method", "lam", "seed", "num_networks"),
     *("preset", "match", "precision", "jit_compile", "target", "diversity", "ablation"),
-    *TRAINING_SETTINGS,
+    *("learning_rate", "learning_rate_left", "learning_rate_schedule", "warmup_steps"),
+    *("networks_per_step", "images_per_network", "crop_margin", "l2"),
 )
 
 

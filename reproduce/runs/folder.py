@@ -7,7 +7,6 @@ import dataclasses
 import fcntl
 import json
 import math
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -214,11 +213,6 @@ def finished(folder: pathlib.Path, kind: type[ConfigType]) -> tuple[ConfigType, 
 def damaged(path: pathlib.Path) -> RunError:
     """The error for a file that does not hold what was written there."""
     return RunError(f"{path} is damaged: delete it and run the same command again")
-
-
-def relative_to_here(path: pathlib.Path) -> pathlib.Path:
-    """A path as a user would write it: without detours, from where the command runs."""
-    return pathlib.Path(os.path.relpath(path))
 
 
 def folder_name(experiment: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

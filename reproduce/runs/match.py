@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import numpy as np
@@ -74,7 +75,7 @@ def ensemble_to_match(folder: pathlib.Path, config: RunConfig) -> hn.Ensemble:
         RunError: There is no such run, it has too few networks, another data set or target, or
             other networks than those that the method began to learn.
     """
-    other_folder = folders.relative_to_here(folder / config.match)
+    other_folder = pathlib.Path(os.path.relpath(folder / config.match))
     other = finished_run(other_folder)
     if other.dataset != config.dataset:
         raise folders.RunError(

@@ -39,7 +39,10 @@ def methods(*names):
     return dict.fromkeys(names, lambda *_: None)
 
 
-COMPLETE = methods("compute", "figure", "caption") | {"name": "toy", "title": "toy", "order": 0}
+COMPLETE = methods("compute", "figure") | {
+    **{"name": "toy", "title": "toy", "order": 0},
+    "figure_caption": "a toy",
+}
 
 
 def test_the_order_is_that_of_the_experiment():

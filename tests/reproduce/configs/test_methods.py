@@ -163,7 +163,8 @@ class TestSamplers:
         if uses_sgd:
             assert sampler.optimizer.momentum == row.momentum == (0.0 if chains else 0.9)
         available = METHODS[row.method].num_available(row)
-        assert available == sampler.num_available_after(row.steps)
+        sampler.step.assign(row.steps)
+        assert available == sampler.num_available
         assert METHODS[row.method].shares_images == sampler.shared_inputs
         assert available is None or available >= row.num_networks
         assert (available == 1) == (row.method == "sgd")
@@ -172,7 +173,9 @@ class TestSamplers:
     def test_the_number_of_networks_after_few_steps_is_known(self, name, small_targets):
         config = preset("mnist", name, "quick", steps=7)
         available = METHODS[name].num_available(config)
-        assert available == build_sampler(config, NUM_DATA).num_available_after(7)
+        sampler = build_sampler(config, NUM_DATA)
+        sampler.step.assign(7)
+        assert available == sampler.num_available
 
     @pytest.mark.parametrize("diversity", DIVERSITY)
     def test_diversity_chooses_the_terms(self, diversity, small_targets):
