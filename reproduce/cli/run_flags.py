@@ -16,6 +16,7 @@ from reproduce.configs.methods import (
     ABLATIONS,
     DIVERSITY,
     METHOD_FLAGS,
+    OPTIMIZERS,
     SCHEDULES,
     diversity_help,
     lam_of,
@@ -103,6 +104,18 @@ flags.DEFINE_integer(
     lower_bound=0,
     upper_bound=31,  # of 32: something of the image stays
 )
+flags.DEFINE_enum(
+    "optimizer",
+    None,
+    [*OPTIMIZERS],
+    "For --method=sgd and deep_ensemble. Default: the preset's; state --learning_rate too, whose "
+    "size depends on it.",
+)
+flags.DEFINE_float(
+    "momentum",
+    None,
+    "For --method=sgd and deep_ensemble: momentum of --optimizer=sgd. Default: the preset's.",
+)
 flags.DEFINE_float(
     "l2",
     None,
@@ -118,6 +131,9 @@ flags.register_validator(
     "learning_rate_left",
     lambda value: value is None or 0 <= value <= 1,  # NaN is neither
     "the fraction that is left is from 0 to 1",
+)
+flags.register_validator(
+    "momentum", lambda value: value is None or 0 <= value < 1, "momentum is from 0 to below 1"
 )
 flags.register_validator(
     "l2", lambda value: value is None or 0 <= value < LARGEST, f"l2 is from 0 to {LARGEST:g}"
@@ -234,6 +250,8 @@ def config_from_flags(experiment: str) -> RunConfig:
             "--learning_rate_left=0 needs --learning_rate_schedule=cosine: a factor does not lead "
             "to 0"
         )
+    if FLAGS["momentum"].present and config.optimizer != "sgd":
+        raise UsageError("--momentum needs --optimizer=sgd: add it")
     if config.warmup_steps:
         if config.learning_rate_schedule != "cosine" or config.restart_every:
             raise UsageError("--warmup_steps needs --learning_rate_schedule=cosine: add it")

@@ -75,7 +75,10 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 # Flags that only some methods have; see `Method.flags`.
-METHOD_FLAGS = ("lam", "diversity", "ablation", "match", "networks_per_step", "l2")
+METHOD_FLAGS = (
+    *("lam", "diversity", "ablation", "match", "networks_per_step"),
+    *("optimizer", "momentum", "l2"),
+)
 SCHEDULES: dict[str, Callable[[float, RunConfig], Any]] = {
     "exponential": lambda rate, config: keras.optimizers.schedules.ExponentialDecay(
         rate, 1, config.decay_per_step
@@ -704,7 +707,7 @@ register_method(
         name="deep_ensemble",
         help="10 networks trained side by side",
         build=_deep_ensemble,
-        flags=("l2",),
+        flags=("optimizer", "momentum", "l2"),
         num_available=_all_of_a_step,
         presets=(
             RunConfig(
@@ -736,7 +739,7 @@ register_method(
         name="sgd",
         help="one network, trained in the ordinary way",
         build=_deep_ensemble,  # an ensemble of one
-        flags=("l2",),
+        flags=("optimizer", "momentum", "l2"),
         num_available=_all_of_a_step,
         presets=(
             # How long the single network was trained is not published: 10,000 steps, after which

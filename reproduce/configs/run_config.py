@@ -11,7 +11,7 @@ FLAG_FIELDS = (
     *("dataset", "method", "lam", "seed", "num_networks"),
     *("preset", "match", "precision", "jit_compile", "target", "diversity", "ablation"),
     *("learning_rate", "learning_rate_left", "learning_rate_schedule", "warmup_steps"),
-    *("networks_per_step", "images_per_network", "crop_margin", "l2"),
+    *("networks_per_step", "images_per_network", "crop_margin", "optimizer", "momentum", "l2"),
 )
 
 

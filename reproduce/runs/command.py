@@ -47,7 +47,7 @@ def command_line(
     row = dataclasses.replace(row, target=targets_of(config.experiment)[0])
     # lam is always given: its default depends on the diversity.
     always = {"dataset", "method", "preset", "steps", "seed", *method.flags}
-    always -= {"networks_per_step", "l2"}
+    always -= {"networks_per_step", "optimizer", "momentum", "l2"}
     values = {
         name: getattr(config, name)
         for name in ("steps", *FLAG_FIELDS)

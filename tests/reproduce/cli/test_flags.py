@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 
+import keras
 import pytest
 from absl.flags import IllegalFlagValueError
 from small_experiments import command_line, modification_times, tiny
@@ -177,6 +178,7 @@ class TestRunFlags:
             ("--lam=1e39", "lam is a number from 1.2e-38"),
             ("--crop_margin=32", "31"),
             ("--l2=nan", "l2 is from 0 to"),
+            ("--momentum=1", "momentum is from 0 to below 1"),
             ("--l2=-1e-4", "l2 is from 0 to"),
         ],
     )
@@ -205,6 +207,16 @@ class TestRunFlags:
         assert run_flags.default_folder(config).name.endswith("-l2=0.0001")
         with command_line("--l2=1e-4"), pytest.raises(UsageError, match=r"^--l2 is not used by"):
             run_flags.config_from_flags("mnist")
+
+    def test_the_optimizer_of_networks_trained_in_the_ordinary_way(self):
+        words = ("--dataset=cifar10_jpeg", "--method=sgd", "--optimizer=sgd", "--momentum=0.9")
+        with command_line(*words):
+            config = run_flags.config_from_flags("cifar")
+        optimizer = build_sampler(config, num_data=10).optimizer
+        assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.momentum == 0.9
+        needed = pytest.raises(UsageError, match=r"^--momentum needs --optimizer=sgd: add it$")
+        with command_line(*words[:2], "--momentum=0.9"), needed:
+            run_flags.config_from_flags("cifar")
 
     def test_restarts_that_were_taken_away_have_a_folder_of_their_own(self):
         words = ("--method=hypergan", "--preset=paper", "--dataset=mnist_5k")

@@ -32,7 +32,7 @@ def test_every_field_is_read():
 
 def test_every_field_is_a_flag_or_of_the_preset_alone():
     alone = {
-        *("experiment", "learning_rate_decay", "restart_every", "optimizer", "momentum"),
+        *("experiment", "learning_rate_decay", "restart_every"),
         *("validate_every", "checkpoint_every", "snapshot_every", "augment", "architecture"),
     }
     fields = {field.name for field in dataclasses.fields(RunConfig)}
