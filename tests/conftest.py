@@ -31,6 +31,27 @@ def imported_objects_are_kept():
     gc.set_threshold(20_000)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def graphs_as_they_are_traced(request):
+    """Leave out Grappler, which takes longer than the few runs of a graph; slow tests have it."""
+    import tensorflow as tf
+
+    if request.config.getoption("markexpr") == "not slow":
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture
+def optimized():
+    """Graphs are optimised, as outside of the fast tests."""
+    import tensorflow as tf
+
+    options = tf.config.optimizer
+    before = options.get_experimental_options().get("disable_meta_optimizer", False)
+    options.set_experimental_options({"disable_meta_optimizer": False})
+    yield
+    options.set_experimental_options({"disable_meta_optimizer": before})
+
+
 _LARGE = max(2.5e9, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 6)  # bytes
 
 

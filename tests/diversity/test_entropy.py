@@ -183,6 +183,7 @@ def test_two_equal_points_have_a_gradient(distance):
     np.testing.assert_array_equal(gradient_of(lambda p: nearest(p)[1], points), 0 * points)
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("distance", ["l1", pytest.param("l2", marks=pytest.mark.slow)])
 def test_memory_is_of_the_order_of_the_points(distance):
     """Distances and gradients of N = 300 points in D = 20,000 dimensions, which take 24 MB.

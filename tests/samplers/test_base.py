@@ -237,6 +237,7 @@ class TestEvaluate:
 
 
 class TestBatchNorm:
+    @pytest.mark.usefixtures("optimized")
     def test_everything_works_after_fit(self, blobs):
         sampler, _ = fitted(lambda: hypernetwork(with_norm()), *blobs, epochs=20)
         assert len(sampler.batch_norm_data) == 96
