@@ -472,9 +472,10 @@ def claims_of(numbers: Numbers) -> list[dict[str, Any]]:
         numbers: The numbers of the table.
 
     Returns:
-        The claim, the correlations, and whether chance would give each of them in less than one of
-        twenty cases (one-sided); nothing where fewer than `LEAST_METHODS` methods have several
-        networks, or all detect alike.
+        The claim, the correlations, and whether it holds: True where chance gives each of them in
+        less than one of twenty cases, False where it gives one of the other sign as seldom,
+        otherwise None. Nothing where fewer than `LEAST_METHODS` methods have several networks, or
+        all detect alike.
     """
     disagreement = {
         method: number.mean

@@ -222,7 +222,7 @@ def _claims(numbers: Numbers, curves: Mapping[str, Mapping[str, list]]) -> list[
         spread, whole = (curves[name]["norm spread"][-1] for name in (entry, "nothing"))
         disagreement = numbers["disagreement"]
         lower = _is_lower(disagreement[entry], disagreement["nothing"], factor)
-        return lower and spread < factor * whole
+        return spread < factor * whole and lower
 
     accuracy_stays = last("member_accuracy", "mixer") > last("member_accuracy", "nothing") - STAYS
     spread = curves["nothing"]["norm spread"]

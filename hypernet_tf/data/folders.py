@@ -46,8 +46,8 @@ def from_folder(
     The folder holds class folders; or it holds `train` and `test`, and perhaps `validation`, each
     with the same class folders. A zip file may stand in place of each of these folders: `train.zip`
     in place of `train`. It holds class folders, or one folder of its own name with them. Every file
-    in a class folder is an image of one of Pillow's formats. Hidden files, and files beside the
-    class folders, are ignored.
+    in a class folder is an image of one of Pillow's formats, except PostScript. Hidden files, and
+    files beside the class folders, are ignored.
 
     Classes are numbered in the order of their names. All images are in memory, and each split is
     in random order. Splits that have no folder are chosen at random, each class in proportion. A

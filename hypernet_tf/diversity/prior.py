@@ -151,7 +151,7 @@ def half_squares(factor: float, variables: Sequence[Any]) -> tf.Tensor:
     """`factor` / 2 times the sum of squares, whose gradient is `factor` times the variable."""
     if not factor:
         return tf.zeros([])
-    return factor * tf.add_n([tf.nn.l2_loss(variable.value) for variable in variables])
+    return factor * tf.add_n([tf.nn.l2_loss(tf.convert_to_tensor(one)) for one in variables])
 
 
 def _codes(step: StepRecord) -> list[tf.Tensor]:

@@ -82,7 +82,7 @@ def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: These are no log-probabilities of several networks.
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
+    log_probabilities = check_log_probabilities(log_probabilities, *range(3, 8))
     # A class that every network rules out has -inf, and so has its mean.
     highest = np.maximum(log_probabilities.max(0), np.finfo(log_probabilities.dtype).min)
     total = np.exp(log_probabilities - highest).sum(0, dtype=np.float64)
@@ -219,7 +219,7 @@ def brier_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     log_probabilities = check_log_probabilities(log_probabilities, 2)
     labels = check_labels(labels, *log_probabilities.shape)
     errors = np.exp(log_probabilities, dtype=np.float64)
-    errors[np.arange(len(labels)), labels] -= 1.0
+    errors[np.arange(len(labels)), labels.astype(np.int64)] -= 1.0  # bools would be a mask
     return (errors**2).sum(-1)
 
 
@@ -260,7 +260,7 @@ def _check_classes(predictions: ArrayLike, num_classes: int) -> np.ndarray:
     """Predictions as an array, checked: another class would count for another example."""
     array = np.asarray(predictions)
     outside = array.size and not 0 <= array.min() <= array.max() < num_classes
-    if array.dtype.kind not in "iu" or outside:
+    if array.dtype.kind not in "iub" or outside:
         raise ValueError(f"Predictions must be integers from 0 to {num_classes - 1}.")
     return array
 

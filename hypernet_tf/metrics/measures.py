@@ -450,7 +450,8 @@ def register_measure(measure: Measure) -> Measure:
         parameters = inspect.signature(measure.compute).parameters.values()
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         named = any(parameter.name == "sample_weight" for parameter in parameters)
-        if measure.weighted and not (takes_any or named):
+        gets_weights = measure.task == "classification" and measure.weighted
+        if gets_weights and not (takes_any or named):
             raise ValueError(
                 f"The function of the measure '{measure.key}' takes no sample_weight: add it, or "
                 "say weighted=False."

@@ -123,8 +123,9 @@ class DeepEnsemble(WeightSampler):
         return Draw([tf.gather(weights.value, chosen) for weights in self.theta])
 
     def extra_loss(self, drawn: Draw) -> tf.Tensor:
-        """L2 of a network's weights, the mean over networks."""
-        return half_squares(self.l2, self.theta) / self.num_networks
+        """L2 of a network's weights, the mean over the drawn networks."""
+        squares = half_squares(self.l2, drawn.trainable)
+        return squares / tf.cast(tf.shape(drawn.trainable[0])[0], squares.dtype)
 
     def minimized(self, objective: tf.Tensor) -> tf.Tensor:
         """The sum over networks of what each would minimise alone."""

@@ -329,7 +329,7 @@ def record(model: keras.Model) -> Plan:
         The plan.
 
     Raises:
-        ValueError: The model has no graph, or a nested model is given another type than it takes.
+        ValueError: The model has no graph, or a nested model that takes integers is given floats.
     """
     calls: list[Call] = []
     shapes: dict[Ref, tuple[int | None, ...]] = {}

@@ -178,8 +178,17 @@ def per_network(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
             *_with_tensors(args, tensor_of), **_with_tensors(kwargs, tensor_of), **mode
         )
 
+    def check_changes(scope: keras.StatelessScope) -> None:
+        if scope.state_mapping.keys() - {id(variable) for variable in variables}:
+            raise ValueError(
+                f"Layer '{operation.name}' changes a variable that is not its own, such as Keras's "
+                "global seed: draw with a keras.random.SeedGenerator that is its attribute."
+            )
+
     if not variables and all(value.shared is not None for value in values_in(args, kwargs)):
-        result = called_with(lambda value: value.shared)
+        with keras.StatelessScope() as scope:
+            result = called_with(lambda value: value.shared)
+        check_changes(scope)
         return keras.tree.map_structure(lambda t: Value(run.num_networks, shared=t), result)
 
     given_values = values_in(args, kwargs)
@@ -201,11 +210,7 @@ def per_network(run: NetworkRun, call: Call, args: tuple, kwargs: dict) -> Any:
                 f"Layer '{operation.name}' calls add_loss, which is not supported in a target: "
                 "return the loss as an output of the model, or use a diversity term."
             )
-        if scope.state_mapping.keys() - {id(variable) for variable in variables}:
-            raise ValueError(
-                f"Layer '{operation.name}' changes a variable that is not its own, such as Keras's "
-                "global seed: draw with a keras.random.SeedGenerator that is its attribute."
-            )
+        check_changes(scope)
         scopes.append(scope)
     for variable in state:
         values = [scope.get_current_value(variable) for scope in scopes]

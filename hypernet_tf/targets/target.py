@@ -500,7 +500,7 @@ class Target:
         Raises:
             ValueError: theta has another number of weights.
         """
-        if len(theta.shape) != 2 or theta.shape[1] != self.weight_count:
+        if not tf.TensorShape(theta.shape).is_compatible_with([None, self.weight_count]):
             raise ValueError(
                 f"theta has the shape {list(theta.shape)}: give [networks, {self.weight_count:,}], "
                 "all weights of each network."
@@ -667,17 +667,17 @@ class Target:
         Raises:
             ValueError: The inputs, or the numbers of weights and states, do not fit the model.
         """
-        own, given = (
+        expected, given = (
             (len(trainable), len(state))
             for trainable, state in (
                 (self._trainable, self._state),
                 (weights.trainable, weights.state),
             )
         )
-        if own != given:
+        if given != expected:
             raise ValueError(
                 f"The weight set has {given[0]} weights and {given[1]} states, and the target "
-                f"{own[0]} and {own[1]}: use target.unflatten(theta)."
+                f"{expected[0]} and {expected[1]}: use target.unflatten(theta)."
             )
         num_networks = weights.trainable[0].shape[0]
         if num_networks is None:

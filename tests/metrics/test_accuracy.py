@@ -223,6 +223,13 @@ def test_predictions_that_are_no_classes_raise():
             accuracy.confusion(np.array(classes[0]), np.array([0, 1]), 2)
 
 
+def test_bools_are_two_classes():
+    log_p, labels = np.log([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]), np.array([True, False, False])
+    exact = accuracy.brier_scores(log_p, labels.astype(int))
+    np.testing.assert_array_equal(accuracy.brier_scores(log_p, labels), exact)
+    np.testing.assert_array_equal(accuracy.confusion(labels, labels, 2), [[2, 0], [0, 1]])
+
+
 def test_brier_score_reaches_its_bounds():
     certain = np.array([[0.0, -200.0, -200.0]] * 3)
     assert accuracy.brier_score(certain, np.zeros(3, int)) == pytest.approx(0.0, abs=1e-170)

@@ -58,6 +58,28 @@ def test_means_of_curves_are_over_the_steps_that_all_runs_have():
 
 
 @pytest.mark.parametrize(
+    ("disagreement", "std", "spread", "holds"),
+    [
+        (0.0195, 0.002, 0.2, None),
+        (0.0195, 0.0001, 0.2, True),
+        (0.0205, 0.0001, 0.2, False),
+        (0.0195, 0.002, 0.45, False),  # the spread alone tells
+    ],
+)
+def test_a_difference_within_the_error_of_the_seeds_decides_nothing(
+    disagreement, std, spread, holds
+):
+    values = {"nothing": 0.02, "discriminator": disagreement, "mixer": 0.02}
+    numbers = {
+        "disagreement": {name: Number(value, std, [value] * 3) for name, value in values.items()},
+        "member_accuracy": {name: Number(0.95, None, [0.95]) for name in values},
+    }
+    spreads = {"nothing": 0.3, "discriminator": spread, "mixer": 0.3}
+    curves = {name: {"norm spread": [0.4, value]} for name, value in spreads.items()}
+    assert hypergan._claims(numbers, curves)[0]["holds"] is holds
+
+
+@pytest.mark.parametrize(
     ("change", "holds"),
     [
         ({}, [True, True, True]),

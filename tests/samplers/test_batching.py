@@ -79,9 +79,12 @@ def test_every_network_has_a_loss_in_every_batch(blobs):
             np.testing.assert_allclose(theta[n], expected, atol=2e-6, err_msg=f"size {size}")
 
 
-def test_an_epoch_may_end_with_any_batch(blobs):
+@pytest.mark.parametrize(
+    "make", [deep_ensemble, pytest.param(hypernetwork, marks=pytest.mark.slow)]
+)
+def test_an_epoch_may_end_with_any_batch(make, blobs):
     x, y = blobs
-    sampler = deep_ensemble(num_networks=6)
+    sampler = make(num_networks=6)
     sampler.compile(optimizer="adam", loss=LOGITS, metrics=["accuracy"])
     for size in (48 + 1, 48 + 5, 48 + 7):
         history = sampler.fit(x[:size], y[:size], batch_size=48, verbose=0).history

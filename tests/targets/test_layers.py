@@ -345,9 +345,11 @@ class GlobalNoise(layers.Layer):
         return x + keras.random.normal(keras.ops.shape(x)) if training else x
 
 
-def test_noise_of_the_global_seed_is_an_error():
+@pytest.mark.parametrize("first", [False, True])
+def test_noise_of_the_global_seed_is_an_error(first):
     """All networks and steps would have the same."""
-    model = sequential((4,), layers.Dense(3), GlobalNoise(name="noise"))
+    noise, dense = GlobalNoise(name="noise"), layers.Dense(3)
+    model = sequential((4,), *([noise, dense] if first else [dense, noise]))
     target = hn.Target(model)
     weights, x = some_weights(target, model), np.ones([2, 4], "float32")
     target(weights, x)

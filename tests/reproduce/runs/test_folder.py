@@ -221,7 +221,7 @@ class TestFiles:
         with np.load(figures / "curve.npz") as arrays:
             assert arrays["values"].tolist() == [0, 1, 2]
 
-    def test_names_and_paths(self, tmp_path, monkeypatch):
+    def test_names(self):
         settings = {"dataset": "mnist_5k", "lam": 1e5, "seed": 0}
         defaults = {"dataset": "mnist", "lam": 1e3, "seed": 0}
         name = folders.folder_name("mnist", settings, defaults)
