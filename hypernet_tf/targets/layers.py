@@ -230,7 +230,7 @@ def _operation_type(function: Callable, name: str) -> type:
 
     To make one would use up a name: the user's first `keras.layers.Add()` would be "add_1".
     """
-    return function.__globals__[name]
+    return getattr(inspect.getmodule(function), name)
 
 
 # ---- the table ------------------------------------------------------------------------------
