@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.checks import check_fixed, check_number
-from hypernet_tf.diversity.prior import half_squares
+from hypernet_tf.checks import check_fixed
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.samplers.optimizers import plain_optimizers
@@ -39,14 +38,10 @@ class DeepEnsemble(WeightSampler):
         initializers: Name of a variable ("kernel", "bias", ...) -> Keras initializer, or its name.
             Other variables start as in the user's model: by the initializers of its layers, or with
             the model's values if a layer does not state its initializer.
-        l2: Factor of L2 in the gradient, which other authors call weight decay: what a network
-            minimises gets l2 / 2 times the sum of its squared weights. A Keras regularizer
-            `L2(factor)` on all of them is l2 = 2 · factor.
         **kwargs: Options of `WeightSampler`, except diversity: lam, prior_scale, gauge, seed, ...
 
     Raises:
-        ValueError: The target has no variable of a name in `initializers`, or `l2` is no finite
-            number from 0.
+        ValueError: The target has no variable of a name in `initializers`.
 
     Example:
         >>> ensemble = DeepEnsemble(Target(zoo.mnist()), num_networks=10)
@@ -68,13 +63,10 @@ class DeepEnsemble(WeightSampler):
         *,
         num_networks: int = 10,
         initializers: Mapping[str, Any] | None = None,
-        l2: float = 0.0,
         **kwargs: Any,
     ):
         check_fixed(self, kwargs, diversity=[])
-        check_number("l2", l2, above_zero=False)
         super().__init__(target, num_networks=num_networks, diversity=[], **kwargs)
-        self.l2 = l2
         self.initializers = dict(initializers or {})
         self.theta = trained_weights(self, num_networks, self.initializers)
         self.built = True
@@ -122,11 +114,6 @@ class DeepEnsemble(WeightSampler):
         chosen = tf.sort(order[:count])
         return Draw([tf.gather(weights.value, chosen) for weights in self.theta])
 
-    def extra_loss(self, drawn: Draw) -> tf.Tensor:
-        """L2 of a network's weights, the mean over the drawn networks."""
-        squares = half_squares(self.l2, drawn.trainable)
-        return squares / tf.cast(tf.shape(drawn.trainable[0])[0], squares.dtype)
-
     def minimized(self, objective: tf.Tensor) -> tf.Tensor:
         """The sum over networks of what each would minimise alone."""
         return self.num_networks * objective
@@ -135,7 +122,7 @@ class DeepEnsemble(WeightSampler):
         """The arguments of the constructor."""
         config = super().get_config()
         del config["diversity"]
-        return config | {"initializers": initializer_config(self.initializers), "l2": self.l2}
+        return config | {"initializers": initializer_config(self.initializers)}
 
 
 def trained_weights(

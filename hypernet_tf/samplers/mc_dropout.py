@@ -137,6 +137,10 @@ class MCDropout(WeightSampler):
         ]
         return self.length_scale**2 / (2 * self.precision * self.num_data) * tf.add_n(squares)
 
+    def regularized_weights(self, drawn: Draw) -> list[tf.Tensor]:
+        """The trained weights [1, ...], as in Keras: without masks."""
+        return [variable.value for variable in self.theta]
+
     def get_config(self) -> dict:
         """The arguments of the constructor."""
         config = super().get_config()

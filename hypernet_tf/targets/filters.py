@@ -175,8 +175,8 @@ def describe_layers(operations: Sequence, trainable: Sequence) -> dict[int, Weig
         id of a layer -> its filters, for each layer that owns a variable.
 
     Raises:
-        ValueError: A layer has a regularizer, a constraint, or batch normalisation inside it; or no
-            layer has a variable.
+        ValueError: A layer has a constraint, penalises its outputs, or has batch normalisation
+            inside it; or no layer has a variable.
     """
     unowned = {id(v): index for index, v in enumerate(trainable)}
     layers = {}
@@ -209,13 +209,12 @@ def _check_supported(operation: Any) -> None:
             f"Layer '{operation.name}' has metrics, which are not reported: remove them, or return "
             "what they measure as an output."
         )
-    variables = getattr(operation, "trainable_variables", [])
-    regularizers = [getattr(v, "regularizer", None) for v in variables]
-    if any(regularizers) or getattr(operation, "activity_regularizer", None):
+    if getattr(operation, "activity_regularizer", None):
         raise ValueError(
-            f"Layer '{operation.name}' has a regularizer, which acts on trained weights: remove "
-            "it, and give the sampler a prior_scale, or a DeepEnsemble l2, instead."
+            f"Layer '{operation.name}' has an activity_regularizer, which no training step adds: "
+            "remove it. Regularizers of weights act."
         )
+    variables = getattr(operation, "trainable_variables", [])
     if any(getattr(v, "constraint", None) for v in variables):
         raise ValueError(
             f"Layer '{operation.name}' has a constraint, which generated weights do not meet: "

@@ -71,9 +71,8 @@ class Target:
 
     Raises:
         ValueError: The model has no graph, cannot be copied, has no trainable weights, or has
-            regularizers (which act on trained weights; for generated ones use a sampler's
-            `prior_scale`), constraints, or batch normalisation inside another layer; or its outputs
-            are not what `outputs` says.
+            constraints, regularizers of activities, or batch normalisation inside another layer; or
+            its outputs are not what `outputs` says.
 
     Example:
         >>> target = Target(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
@@ -444,6 +443,28 @@ class Target:
         return tf.math.log(tf.maximum(outputs, _SMALLEST_PROBABILITY))
 
     # ---- weight sets ------------------------------------------------------------------------
+
+    def regularization(self, trainable: Sequence[tf.Tensor]) -> tf.Tensor:
+        """What the model's regularizers add to the loss of a network, the mean over networks.
+
+        Args:
+            trainable: Weights [N, ...] for each trainable variable of the model, in its order.
+
+        Returns:
+            A scalar, 0 for a model without regularizers.
+
+        Example:
+            >>> dense = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.5))
+            >>> target = Target(keras.Sequential([keras.Input((4,)), dense]))
+            >>> float(target.regularization([tf.ones([3, 4, 2]), tf.ones([3, 2])]))
+            4.0
+        """
+        penalties = [
+            tf.reduce_mean(tf.cast(tf.vectorized_map(variable.regularizer, tensor), tf.float32))
+            for variable, tensor in zip(self._trainable, trainable, strict=True)
+            if variable.regularizer is not None
+        ]
+        return tf.add_n(penalties) if penalties else tf.zeros([])
 
     def has_weights_of(self, other: Target) -> bool:
         """Whether the networks of another target have weights of the same shapes.

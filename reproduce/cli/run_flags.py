@@ -22,6 +22,7 @@ from reproduce.configs.methods import (
     lam_of,
     methods_help,
     methods_of,
+    methods_with,
     presets_of,
 )
 from reproduce.configs.run_config import FLAG_FIELDS
@@ -108,19 +109,19 @@ flags.DEFINE_enum(
     "optimizer",
     None,
     [*OPTIMIZERS],
-    "For --method=sgd and deep_ensemble. Default: the preset's; state --learning_rate too, whose "
-    "size depends on it.",
+    f"{methods_with('optimizer')}. Default: the preset's; state --learning_rate too, whose size "
+    "depends on it.",
 )
 flags.DEFINE_float(
     "momentum",
     None,
-    "For --method=sgd and deep_ensemble: momentum of --optimizer=sgd. Default: the preset's.",
+    f"{methods_with('momentum')}: momentum of --optimizer=sgd. Default: the preset's.",
 )
 flags.DEFINE_float(
     "l2",
     None,
-    "For --method=sgd, deep_ensemble, sgd_chains, sgd_snapshots and hypergan: factor of L2 in the "
-    "gradient, often called weight decay; He et al. (2016) take 1e-4. Default: the preset's.",
+    f"{methods_with('l2')}: factor of L2 in the gradient of each network's weights, often called "
+    "weight decay; He et al. (2016) take 1e-4. Default: the preset's.",
 )
 flags.register_validator(
     "learning_rate",

@@ -19,7 +19,7 @@ import keras
 import hypernet_tf as hn
 from reproduce.configs.experiments import EXPERIMENTS
 from reproduce.configs.run_config import PRESETS, RunConfig
-from reproduce.configs.targets import TARGETS, targets_of
+from reproduce.configs.targets import TARGETS, build_target, targets_of
 
 
 def _unlimited(config: RunConfig) -> None:
@@ -184,6 +184,16 @@ def methods_help() -> str:
     return f"The method that makes the weights. {methods}."
 
 
+def methods_with(flag: str) -> str:
+    """The methods that have a flag, in the words of `--help`.
+
+    Args:
+        flag: One of `METHOD_FLAGS`.
+    """
+    names = [name for name, method in METHODS.items() if flag in method.flags]
+    return f"For --method={', '.join(names)}"
+
+
 def preset(
     experiment: str,
     method: str,
@@ -234,8 +244,8 @@ def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.Wei
         num_data: Number of training images.
         classes: Number of classes.
     """
-    kind, method = TARGETS[config.target], METHODS[config.method]
-    target = hn.Target(kind.make(kind.image_shape, classes), outputs="logits")
+    method = METHODS[config.method]
+    target = build_target(config.target, classes, l2=config.l2)
     sampler = method.build(target, config, num_data)
     rate = config.learning_rate / (num_data if method.learning_rate_of_mean_loss else 1)
     schedule = SCHEDULES[config.learning_rate_schedule](rate, config)
@@ -372,7 +382,7 @@ register_method(
         name="hypernetwork",
         help="generated from a random vector",
         build=_hypernetwork,
-        flags=("lam", "diversity", "networks_per_step"),
+        flags=("lam", "diversity", "networks_per_step", "l2"),
         presets=(
             RunConfig(
                 "mnist", "hypernetwork", "paper", "mnist",
@@ -446,7 +456,7 @@ register_method(
         name="mixture",
         help="4 hypernetworks trained side by side, whose networks are alike only within each",
         build=_mixture,
-        flags=("lam", "diversity"),
+        flags=("lam", "diversity", "l2"),
         presets=(
             RunConfig(
                 "mnist", "mixture", "paper", "mnist",
@@ -623,7 +633,7 @@ register_method(
 # Published: independent first weights, unscaled outputs. Few steps learn more from networks that
 # start around a common draw.
 _HYPERGAN: dict[str, dict[str, Any]] = {
-    "paper": {"initialization": "model", "scatter": 1.0},
+    "paper": {"initialization": "model", "scatter": 1.0, "l2": 5e-4},
     "quick": {},
 }
 
@@ -642,7 +652,6 @@ def _hypergan(target: hn.Target, config: RunConfig, _: int) -> hn.HyperGAN:
         target,
         num_networks=config.networks_per_step,
         seed=config.seed,
-        l2=config.l2,
         **TARGETS[config.target].hypergan,
         **_HYPERGAN[config.preset],
         **ABLATIONS[config.ablation],
@@ -661,7 +670,7 @@ register_method(
             RunConfig(
                 "mnist", "hypergan", "paper", "mnist",
                 steps=5_500, num_networks=100, networks_per_step=100, images_per_network=100,
-                learning_rate=1e-4, restart_every=5_500, l2=5e-4, validate_every=550,
+                learning_rate=1e-4, restart_every=5_500, validate_every=550,
             ),
             RunConfig(
                 "mnist", "hypergan", "quick", "mnist",
@@ -673,7 +682,7 @@ register_method(
             RunConfig(
                 "cifar", "hypergan", "paper", "lenet", dataset="cifar10",
                 steps=4_500, num_networks=10, networks_per_step=100, images_per_network=100,
-                learning_rate=1e-4, restart_every=4_500, l2=5e-4,
+                learning_rate=1e-4, restart_every=4_500,
             ),
             RunConfig(
                 "cifar", "hypergan", "quick", "lenet", dataset="cifar10",
@@ -693,9 +702,7 @@ def _trained(config: RunConfig) -> dict[str, Any]:
 
 
 def _deep_ensemble(target: hn.Target, config: RunConfig, _: int) -> hn.DeepEnsemble:
-    return hn.DeepEnsemble(
-        target, num_networks=config.networks_per_step, l2=config.l2, **_trained(config)
-    )
+    return hn.DeepEnsemble(target, num_networks=config.networks_per_step, **_trained(config))
 
 
 def _all_of_a_step(config: RunConfig) -> int:
@@ -787,9 +794,7 @@ _LANGEVIN_SNAPSHOTS = 10  # of each chain
 
 
 def _sgd_chains(target: hn.Target, config: RunConfig, _: int) -> hn.SGDChains:
-    return hn.SGDChains(
-        target, num_chains=config.networks_per_step, l2=config.l2, **_trained(config)
-    )
+    return hn.SGDChains(target, num_chains=config.networks_per_step, **_trained(config))
 
 
 def _sgd_snapshots(target: hn.Target, config: RunConfig, _: int) -> hn.SGDChains:
@@ -799,7 +804,6 @@ def _sgd_snapshots(target: hn.Target, config: RunConfig, _: int) -> hn.SGDChains
         num_chains=1,
         num_snapshots=config.num_networks,
         snapshot_every=config.steps_between_snapshots,
-        l2=config.l2,
         **_trained(config),
     )
 

@@ -80,6 +80,25 @@ def targets_of(experiment: str) -> list[str]:
     return [name for name, target in TARGETS.items() if target.experiment == experiment]
 
 
+def build_target(name: str, classes: int, *, l2: float = 0.0) -> hn.Target:
+    """The target of a run, which returns logits.
+
+    Args:
+        name: Name of the target.
+        classes: Number of classes.
+        l2: Factor of L2 in the gradient of the weights: a network's loss gets l2 / 2 times the sum
+            of its squared weights, as long as its layers take Keras's regularizers.
+    """
+    kind = TARGETS[name]
+    model = kind.make(kind.image_shape, classes)
+    if l2:
+        for layer in model._flatten_layers():
+            for key in [key for key in vars(layer) if key.endswith("_regularizer")]:
+                if key != "activity_regularizer":
+                    setattr(layer, key, keras.regularizers.L2(l2 / 2))
+    return hn.Target(model, outputs="logits")
+
+
 def experiment_of(dataset: str) -> str:
     """The experiment whose first target takes the images of a data set: the first such one.
 

@@ -21,6 +21,7 @@ from small_samplers import (
     hypergan,
     hypernetwork,
     mc_dropout,
+    mixture,
     noise_control,
 )
 from small_terms import EnsembleLoss
@@ -1013,15 +1014,54 @@ def test_xla_compiles_steps_only_if_it_is_asked_to():
     assert sampler.jit_compile is True
 
 
-def test_a_model_without_its_regularizers_is_a_target():
-    dense = layers.Dense(3, kernel_regularizer="l2", bias_regularizer="l1")
-    model = keras.Sequential([keras.Input((2,)), dense])
-    with pytest.raises(ValueError, match="regulari"):
-        hn.Target(model)
-    for layer in model.layers:
-        for name in [n for n in vars(layer) if n.endswith("_regularizer")]:
-            setattr(layer, name, None)
-    assert hn.Target(model).weight_count == 9
+class TestRegularizers:
+    def samplers(self, make, **options):
+        orthogonal = keras.regularizers.OrthogonalRegularizer()
+        for one, other in ((None, None), (orthogonal, keras.regularizers.L1L2(0.1, 2.0))):
+            keras.utils.set_random_seed(0)
+            hidden = layers.Dense(8, "relu", kernel_regularizer=one, bias_regularizer=other)
+            last = layers.Dense(3, kernel_regularizer=other, name="last")
+            yield make(keras.Sequential([keras.Input((2,)), hidden, last]), **options)
+
+    @pytest.mark.parametrize(
+        ("make", "gauge"),
+        [(hypernetwork, False), (hypernetwork, True), (mixture, True), (deep_ensemble, True)],
+    )
+    def test_lam_times_the_penalties_of_weights_before_the_gauge(self, blobs, make, gauge):
+        x, y = blobs
+        plain, regular = losses = [], []
+        for sampler, found in zip(self.samplers(make, gauge=gauge), losses, strict=True):
+            sampler.compile(keras.optimizers.SGD(0.0), LOGITS, run_eagerly=True)
+            found.append(sampler.train_on_batch(x, y, return_dict=True)["loss"])
+            found.append(sampler.evaluate(x, y, verbose=0, return_dict=True)["loss"])
+        seed = sampler.sampling_seed(0)
+        count = len(sampler.prediction_networks())
+        drawn = sampler.draw(seed, count, training=False)
+        networks = hn.Ensemble(sampler.target, hn.WeightSet(drawn.trainable, []))
+        penalties = [float(sum(network.to_keras().losses)) for network in networks]
+        assert np.std(penalties) > 0
+        expected = float(sampler.lam) * np.mean(penalties)
+        np.testing.assert_allclose(regular[1] - plain[1], expected, rtol=2e-3)
+        assert regular[0] - plain[0] > 0.5 * expected
+
+    def test_those_of_mc_dropout_see_weights_without_masks(self, blobs):
+        losses = []
+        for sampler in self.samplers(mc_dropout, rates={"last": 0.5}):
+            sampler.compile("sgd", LOGITS, run_eagerly=True)
+            losses.append(sampler.evaluate(*blobs, verbose=0, return_dict=True)["loss"])
+        weights = [variable.value for variable in sampler.theta]
+        expected = float(sampler.lam * sampler.target.regularization(weights))
+        np.testing.assert_allclose(losses[1] - losses[0], expected, rtol=1e-4)
+
+    def test_they_keep_generated_weights_small(self, blobs):
+        norms = []
+        for factor in (0.0, 1.0):
+            dense = layers.Dense(3, kernel_regularizer=keras.regularizers.L2(factor))
+            sampler = hypernetwork(keras.Sequential([keras.Input((2,)), dense]), diversity=[])
+            sampler.compile(keras.optimizers.Adam(0.01), LOGITS)
+            sampler.fit(*blobs, epochs=30, verbose=0)
+            norms.append(np.linalg.norm(sampler.sample(20).theta()))
+        assert norms[1] < 0.5 * norms[0]
 
 
 class Watched(hn.diversity.DiversityTerm):

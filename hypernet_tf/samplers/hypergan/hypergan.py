@@ -75,8 +75,8 @@ class HyperGAN(LatentSampler):
         scatter: Initial scatter of the networks, as a fraction of that of independent draws of the
             model's initializers; 1 as published. Below 1 the networks lie around a common draw, and
             learn sooner.
-        l2: Factor of L2 in the gradient; published: 5e-4, without scaled outputs. (The kernels
-            behind scaled outputs are larger, and would mostly shrink.)
+        l2: Factor of L2 in the gradient of the variables; published: 5e-4, without scaled outputs.
+            (The kernels behind scaled outputs are larger, and would mostly shrink.)
         pretrain_steps: Greatest number of steps of the mixer's pretraining; 0 for none.
         pretrain_error: Error at which it stops, see `pretrain_mixer`.
         shared_inputs: Whether all networks of a step see the same images.

@@ -4,7 +4,9 @@ import dataclasses
 import shutil
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 from absl.flags import IllegalFlagValueError
 from small_experiments import command_line, modification_times, tiny
 
@@ -200,12 +202,17 @@ class TestRunFlags:
         with command_line(*words), pytest.raises(UsageError, match=r"^--crop_margin is not used"):
             run_flags.config_from_flags("cifar")
 
-    def test_l2_of_networks_trained_in_the_ordinary_way(self):
-        with command_line("--dataset=cifar10_jpeg", "--method=sgd", "--l2=1e-4"):
+    @pytest.mark.parametrize("method", ["sgd", "mixture", "hypergan"])
+    def test_l2_of_each_networks_weights(self, method):
+        with command_line("--dataset=cifar10_jpeg", f"--method={method}", "--l2=1e-4"):
             config = run_flags.config_from_flags("cifar")
-        assert build_sampler(config, num_data=10).l2 == config.l2 == 1e-4
+        target = build_sampler(config, num_data=10).target
+        theta = tf.random.stateless_normal([2, target.weight_count], [0, 0])
+        found = float(target.regularization(target.unflatten(theta).trainable))
+        np.testing.assert_allclose(found, 1e-4 / 2 * np.sum(theta.numpy() ** 2) / 2, rtol=1e-5)
         assert run_flags.default_folder(config).name.endswith("-l2=0.0001")
-        with command_line("--l2=1e-4"), pytest.raises(UsageError, match=r"^--l2 is not used by"):
+        words = ("--method=bhn", "--l2=1e-4")
+        with command_line(*words), pytest.raises(UsageError, match=r"^--l2 is not used by"):
             run_flags.config_from_flags("mnist")
 
     def test_the_optimizer_of_networks_trained_in_the_ordinary_way(self):
