@@ -86,9 +86,16 @@ flags.DEFINE_integer(
 flags.DEFINE_integer(
     "networks_per_step",
     None,
-    "For --method=hypernetwork: N, the number of networks in a training step. Default: the "
-    "preset's.",
+    f"{methods_with('networks_per_step')}: N, the number of networks in a training step. Default: "
+    "the preset's.",
     lower_bound=2,
+)
+flags.DEFINE_integer(
+    "hypernetworks",
+    None,
+    f"{methods_with('hypernetworks')}: the number of hypernetworks, each of which has as many "
+    "networks in a training step as with the preset. Default: the preset's.",
+    lower_bound=1,
 )
 flags.DEFINE_integer(
     "images_per_network",
@@ -231,6 +238,9 @@ def config_from_flags(experiment: str) -> RunConfig:
             f"--num_networks is not used by --method={method.name}, which is one network: remove it"
         )
     step = {name: FLAGS[name].value for name in ("networks_per_step", "images_per_network")}
+    if FLAGS.hypernetworks is not None:
+        of_each = config.networks_per_step // config.hypernetworks
+        step["networks_per_step"] = of_each * FLAGS.hypernetworks
     if any(step.values()):
         config = config.with_step_of(**{k: v or getattr(config, k) for k, v in step.items()})
     of_row = {"dataset", "method", "preset", "target", *step}

@@ -76,7 +76,7 @@ METHODS: dict[str, Method] = {}
 
 # Flags that only some methods have; see `Method.flags`.
 METHOD_FLAGS = (
-    *("lam", "diversity", "ablation", "match", "networks_per_step"),
+    *("lam", "diversity", "ablation", "match", "networks_per_step", "hypernetworks"),
     *("optimizer", "momentum", "l2"),
 )
 SCHEDULES: dict[str, Callable[[float, RunConfig], Any]] = {
@@ -442,13 +442,11 @@ register_method(
 )
 
 
-_MIXED = 4  # hypernetworks of a mixture
-
-
 def _mixture(target: hn.Target, config: RunConfig, num_data: int) -> hn.Mixture:
     """Hypernetworks with initial weights of their own, each with its part of a step's networks."""
-    part = dataclasses.replace(config, networks_per_step=config.networks_per_step // _MIXED)
-    return hn.Mixture([_hypernetwork(target, part, num_data) for _ in range(_MIXED)])
+    count = config.hypernetworks
+    part = dataclasses.replace(config, networks_per_step=config.networks_per_step // count)
+    return hn.Mixture([_hypernetwork(target, part, num_data) for _ in range(count)])
 
 
 register_method(
@@ -456,7 +454,7 @@ register_method(
         name="mixture",
         help="4 hypernetworks trained side by side, whose networks are alike only within each",
         build=_mixture,
-        flags=("lam", "diversity", "l2"),
+        flags=("lam", "diversity", "hypernetworks", "l2"),
         presets=(
             RunConfig(
                 "mnist", "mixture", "paper", "mnist",

@@ -11,7 +11,8 @@ FLAG_FIELDS = (
     *("dataset", "method", "lam", "seed", "num_networks"),
     *("preset", "match", "precision", "jit_compile", "target", "diversity", "ablation"),
     *("learning_rate", "learning_rate_left", "learning_rate_schedule", "warmup_steps"),
-    *("networks_per_step", "images_per_network", "crop_margin", "optimizer", "momentum", "l2"),
+    *("networks_per_step", "hypernetworks", "images_per_network", "crop_margin"),
+    *("optimizer", "momentum", "l2"),
 )
 
 
@@ -52,6 +53,7 @@ class RunConfig:
             "default", those of `hypernet_tf.Hypernetwork`.
         diversity: What a hypernetwork's networks are to differ in, a key of
             `reproduce.configs.methods.DIVERSITY`.
+        hypernetworks: Number of hypernetworks of a mixture.
         ablation: What HyperGAN goes without, a key of `reproduce.configs.methods.ABLATIONS`.
         match: Path, from the run's folder, of the run whose distances a noise control has, or whose
             networks a method learns; "" for other methods.
@@ -86,6 +88,7 @@ class RunConfig:
     lam: float = 1.0
     architecture: str = "published"
     diversity: str = "weights"
+    hypernetworks: int = 4
     ablation: str = "nothing"
     match: str = ""
     precision: str = "float32"

@@ -14,6 +14,7 @@ from typing import Any
 
 from reproduce.configs import METHODS, RunConfig, preset
 from reproduce.configs.extensions import loaded_extensions
+from reproduce.configs.methods import METHOD_FLAGS
 from reproduce.configs.run_config import FLAG_FIELDS
 from reproduce.configs.targets import targets_of
 from reproduce.runs.folder import RunError
@@ -47,11 +48,12 @@ def command_line(
     row = dataclasses.replace(row, target=targets_of(config.experiment)[0])
     # lam is always given: its default depends on the diversity.
     always = {"dataset", "method", "preset", "steps", "seed", *method.flags}
-    always -= {"networks_per_step", "optimizer", "momentum", "l2"}
+    always -= {"networks_per_step", "hypernetworks", "optimizer", "momentum", "l2"}
+    never = set(METHOD_FLAGS) - set(method.flags)  # follows from other flags
     values = {
         name: getattr(config, name)
         for name in ("steps", *FLAG_FIELDS)
-        if name in always or getattr(config, name) != getattr(row, name)
+        if name not in never and (name in always or getattr(config, name) != getattr(row, name))
     }
     if config.match:
         values["match"] = os.path.relpath(folder / config.match)

@@ -215,6 +215,15 @@ class TestRunFlags:
         with command_line(*words), pytest.raises(UsageError, match=r"^--l2 is not used by"):
             run_flags.config_from_flags("mnist")
 
+    def test_a_mixture_of_another_number_of_hypernetworks(self):
+        with command_line("--method=mixture", "--preset=quick", "--hypernetworks=2"):
+            config = run_flags.config_from_flags("mnist")
+        sampler = build_sampler(config, num_data=10)
+        assert (sampler.num_samplers, sampler.num_networks) == (2, config.networks_per_step)
+        assert config.networks_per_step == 16
+        with command_line("--hypernetworks=2"), pytest.raises(UsageError, match="is not used by"):
+            run_flags.config_from_flags("mnist")
+
     def test_the_optimizer_of_networks_trained_in_the_ordinary_way(self):
         words = ("--dataset=cifar10_jpeg", "--method=sgd", "--optimizer=sgd", "--momentum=0.9")
         with command_line(*words):

@@ -28,6 +28,9 @@ def test_the_flags_describe_the_same_run(row, tmp_path):
     step = {"networks_per_step": row.networks_per_step, "images_per_network": 24}
     if "networks_per_step" in METHODS[row.method].flags:
         step["networks_per_step"] = 5
+    if "hypernetworks" in METHODS[row.method].flags:
+        changes["hypernetworks"] = 6
+        step["networks_per_step"] = 6 * (row.networks_per_step // 4)
     changes |= {"learning_rate": 0.1 / 3, "learning_rate_left": 0.02}
     changes |= {"learning_rate_schedule": "cosine", "restart_every": 0}
     config = dataclasses.replace(row.with_step_of(**step), **changes)
