@@ -150,7 +150,7 @@ def step_of_generators(sampler):
         with tf.GradientTape() as tape:
             drawn = sampler.draw(seed, sampler.num_networks, training=True)
             loss = tf.add_n([tf.reduce_sum(w**2) for w in drawn.trainable])
-            loss += sampler.extra_loss(drawn)
+            loss += sampler.regularization(drawn) + sampler.extra_loss(drawn)
             if sampler.trained_terms:
                 record = StepRecord(drawn.trainable[0], drawn.z, drawn.codes, seed=seed)
                 for term in sampler.trained_terms:

@@ -46,8 +46,9 @@ def distill(
     q is 1 for the class of the majority vote. For values the loss is the mean squared error to the
     mean of the ensemble.
 
-    Keras's `fit` trains the student, so batch norm and dropout work as in any Keras model. The
-    result is a function of the arguments; callbacks get the model that is trained.
+    Keras's `fit` trains the student, so batch norm and dropout work as in any Keras model. A Keras
+    model that is given as the student adds the penalties of its regularizers. The result is a
+    function of the arguments; callbacks get the model that is trained.
 
     Args:
         ensemble: Ensemble that teaches.
@@ -96,6 +97,9 @@ def distill(
     require_ensemble(ensemble, "Distillation")
     _check(ensemble.target, soft_targets, temperature, **settings)
     target, network = _student(student, ensemble, seed)
+    if student is None or isinstance(student, Ensemble):
+        for variable in network.trainable_variables:
+            variable.regularizer = None  # of weights before the gauge
     given = Examples(x, sample_weight=sample_weight, weighted=True).in_memory()
 
     def answers(inputs: Any, verbose: int = 0) -> np.ndarray:

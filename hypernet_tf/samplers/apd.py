@@ -198,6 +198,10 @@ class APD(LatentSampler):
 
     # ---- training -------------------------------------------------------------------------
 
+    def regularization(self, drawn: Draw) -> tf.Tensor:
+        """0: it learns networks that have been trained."""
+        return tf.zeros([])
+
     def compile(self, optimizer="adam", *args, **kwargs):
         """As `WeightSampler.compile`; the critic gets an optimizer with the same settings.
 

@@ -67,8 +67,8 @@ class WeightSampler(keras.Model, abc.ABC):
     terms`. The accuracy loss is the compiled Keras loss of the networks' outputs, averaged over
     networks (Deutsch et al. 2019, eq. 1 and 2). A sampler may add a term (`extra_loss`). Target and
     terms see *gauged* weights, unless the class sets `trains_in_gauge = False`. Regularizers of the
-    target's layers add lam · penalty, the mean over networks; they see the weights before the
-    gauge, which moves all scale into the last layer.
+    target's layers add lam times their mean penalty over networks. They see the weights before the
+    gauge, which would change norms.
 
     **fit** takes what `keras.Model.fit` takes. Each batch is dealt out: its first share to the
     first network, and so on, so that `batch_size` counts the images of all networks, N·B. If a
@@ -322,9 +322,9 @@ class WeightSampler(keras.Model, abc.ABC):
         """A further term of the objective, as a mean over the drawn networks; here 0."""
         return tf.zeros([])
 
-    def regularized_weights(self, drawn: Draw) -> list[tf.Tensor]:
-        """The weights [N, ...] that regularizers of the target's layers see: the drawn ones."""
-        return drawn.trainable
+    def regularization(self, drawn: Draw) -> tf.Tensor:
+        """The mean penalty of the target's regularizers over the drawn networks, a scalar."""
+        return self.target.regularization(drawn.trainable)
 
     def initialize(self, x: Any = None, *, verbose: int = 0) -> None:
         """What a sampler does once, before its first training step; here nothing.
@@ -761,7 +761,7 @@ class WeightSampler(keras.Model, abc.ABC):
                         term.train(record, share.replicas)
                 diversity_loss = self._sum_of_terms(record)
             lam = tf.identity(self.lam.value)  # before it grows
-            others = diversity_loss + self._losses_of_weights(drawn, lam)
+            others = diversity_loss + lam * self.regularization(drawn) + self.extra_loss(drawn)
             # A replica's gradient counts by its examples, as its losses do in their means.
             objective = lam * dealt.loss_weight * accuracy_loss + others
             # The optimizer sums gradients over replicas.
@@ -855,10 +855,6 @@ class WeightSampler(keras.Model, abc.ABC):
                 values = tf.where(mask, values, tf.zeros([], values.dtype))
             seen.append(values)
         return keras.tree.pack_sequence_as(outputs, seen)
-
-    def _losses_of_weights(self, drawn: Draw, lam: tf.Tensor) -> tf.Tensor:
-        penalty = self.target.regularization(self.regularized_weights(drawn))
-        return lam * penalty + self.extra_loss(drawn)
 
     def _sum_of_terms(self, record: StepRecord) -> tf.Tensor:
         return sum((term(record) for term in self._terms), tf.zeros([]))
@@ -1094,8 +1090,8 @@ class WeightSampler(keras.Model, abc.ABC):
         if any(term.uses_outputs for term in self._terms):
             seen = self._seen_by_loss(self._activated(outputs), masks)
             record = record._replace(outputs=seen, y=y)
-        others = self._sum_of_terms(record) + self._losses_of_weights(drawn, self.lam)
-        objective = self.lam * member_loss + others
+        others = self._sum_of_terms(record) + self.extra_loss(drawn)
+        objective = self.lam * (member_loss + self.regularization(drawn)) + others
         size = tf.shape(keras.tree.flatten(x)[0])[0]
         self._evaluation.objective.update_state(objective, sample_weight=size)
         return self.get_metrics_result()

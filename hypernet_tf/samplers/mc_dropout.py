@@ -137,9 +137,9 @@ class MCDropout(WeightSampler):
         ]
         return self.length_scale**2 / (2 * self.precision * self.num_data) * tf.add_n(squares)
 
-    def regularized_weights(self, drawn: Draw) -> list[tf.Tensor]:
-        """The trained weights [1, ...], as in Keras: without masks."""
-        return [variable.value for variable in self.theta]
+    def regularization(self, drawn: Draw) -> tf.Tensor:
+        """The penalty of the trained weights, as in Keras: without masks."""
+        return self.target.regularization([variable.value for variable in self.theta])
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""

@@ -29,6 +29,7 @@ class Mixture(LatentSampler):
     Args:
         samplers: K samplers of the same kind of target, with one latent dimension; each has its
             own initial weights. They become parts of the mixture: train and sample the mixture.
+            Regularizers are those of the first one's target.
         **kwargs: Options of `WeightSampler`. By default num_networks is the sum over the samplers,
             and lam, lam_growth, diversity, prior_scale, gauge, gauge_epsilon, shared_inputs and
             seed are those of the first.
@@ -61,6 +62,7 @@ class Mixture(LatentSampler):
             "minimized",
             "train_step",
             "gauge",
+            "regularization",
             "trains_in_gauge",
         )
         for sampler in samplers:

@@ -113,6 +113,10 @@ class NoiseControl(LatentSampler):
         theta = self.target.flatten(centre) + scale * z
         return Draw(self.target.unflatten(theta).trainable, z)
 
+    def regularization(self, drawn: Draw) -> tf.Tensor:
+        """The penalty of the trained weights: without noise, not gauged."""
+        return self.target.regularization([variable.value for variable in self.theta])
+
     def match(self, ensemble: Ensemble) -> float | list[float]:
         """Set the scale so that networks are as far apart as those of another sampler.
 

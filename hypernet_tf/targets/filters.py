@@ -211,8 +211,8 @@ def _check_supported(operation: Any) -> None:
         )
     if getattr(operation, "activity_regularizer", None):
         raise ValueError(
-            f"Layer '{operation.name}' has an activity_regularizer, which no training step adds: "
-            "remove it. Regularizers of weights act."
+            f"Layer '{operation.name}' has an activity_regularizer, which is not supported: remove "
+            "it. Regularizers of weights are supported."
         )
     variables = getattr(operation, "trainable_variables", [])
     if any(getattr(v, "constraint", None) for v in variables):

@@ -225,6 +225,12 @@ def copied(
             "than single weights, and share weights by calling one layer twice in one model."
         )
     for variable, value in zip(copies, variables, strict=True):
+        if getattr(value, "regularizer", None) and not getattr(variable, "regularizer", None):
+            raise ValueError(
+                f"A copy of the model '{model.name}' loses the regularizer of '{value.path}': give "
+                "it to the layer, as kernel_regularizer=..., and to the get_config of one of your "
+                "own."
+            )
         variable.assign(value)
     for layer in copy._flatten_layers():
         if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:

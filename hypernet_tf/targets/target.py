@@ -444,8 +444,13 @@ class Target:
 
     # ---- weight sets ------------------------------------------------------------------------
 
+    @property
+    def has_regularizers(self) -> bool:
+        """Whether a generated variable has a regularizer."""
+        return any(variable.regularizer is not None for variable in self._trainable)
+
     def regularization(self, trainable: Sequence[tf.Tensor]) -> tf.Tensor:
-        """What the model's regularizers add to the loss of a network, the mean over networks.
+        """The penalty of the model's regularizers for one network, the mean over networks.
 
         Args:
             trainable: Weights [N, ...] for each trainable variable of the model, in its order.
@@ -459,8 +464,13 @@ class Target:
             >>> float(target.regularization([tf.ones([3, 4, 2]), tf.ones([3, 2])]))
             4.0
         """
+
+        def penalty(regularizer: Callable, tensor: tf.Tensor) -> tf.Tensor:
+            each = tf.vectorized_map(lambda one: tf.reduce_sum(regularizer(one)), tensor)
+            return tf.cast(tf.reduce_mean(each), tf.float32)
+
         penalties = [
-            tf.reduce_mean(tf.cast(tf.vectorized_map(variable.regularizer, tensor), tf.float32))
+            penalty(variable.regularizer, tensor)
             for variable, tensor in zip(self._trainable, trainable, strict=True)
             if variable.regularizer is not None
         ]
@@ -877,10 +887,10 @@ def _check_training(model: Any) -> None:
 class TargetLayer(keras.layers.Layer):
     """A `Target` as a Keras layer: weights and inputs in, outputs out.
 
-    The layer has no variables. Its call takes `(weights, inputs)`. The weights are theta [N, D], or
-    a list of the generated weights in the order of the model's trainable variables. N may be
-    unknown until run time, so that the weights may be computed from a batch of inputs: each example
-    then has its own network.
+    The layer has no variables; its loss is the target's `regularization`. Its call takes
+    `(weights, inputs)`. The weights are theta [N, D], or a list of the generated weights in the
+    order of the model's trainable variables. N may be unknown until run time, so that the weights
+    may be computed from a batch of inputs: each example then has its own network.
 
     The state is the initial one: the values of frozen layers, which are saved with the layer, and
     the same dropout in each call.
@@ -931,7 +941,10 @@ class TargetLayer(keras.layers.Layer):
         ]
         tensors = [t[:, None] if one else t for t, one in zip(tensors, single, strict=True)]
         inputs = keras.tree.pack_sequence_as(self.target.plan.inputs, tensors)
-        outputs = self.target(self._weight_set(weights), inputs, training=bool(training))
+        weights = self._weight_set(weights)
+        if self.target.has_regularizers:
+            self.add_loss(self.target.regularization(weights.trainable))
+        outputs = self.target(weights, inputs, training=bool(training))
         if all(single):
             outputs = keras.tree.map_structure(lambda t: t[:, 0], outputs)
         return outputs

@@ -127,8 +127,9 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "l2",
     None,
-    f"{methods_with('l2')}: factor of L2 in the gradient of each network's weights, often called "
-    "weight decay; He et al. (2016) take 1e-4. Default: the preset's.",
+    f"{methods_with('l2')}: each network's loss gets l2 / 2 times the sum of its squared weights "
+    "(--lam multiplies it). This is often called weight decay; He et al. (2016) take 1e-4. "
+    "Default: the preset's.",
 )
 flags.register_validator(
     "learning_rate",

@@ -629,7 +629,7 @@ register_method(
 
 
 # Published: independent first weights, unscaled outputs. Few steps learn more from networks that
-# start around a common draw.
+# start around a common draw. l2 is of the generators' variables, not of weights as `--l2` is.
 _HYPERGAN: dict[str, dict[str, Any]] = {
     "paper": {"initialization": "model", "scatter": 1.0, "l2": 5e-4},
     "quick": {},

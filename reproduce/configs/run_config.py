@@ -47,7 +47,7 @@ class RunConfig:
         dataset: Name of the data set.
         augment: Whether training images are changed at random, as their data set says.
         crop_margin: Largest shift of a training image, in pixels, where they are shifted.
-        l2: Factor of L2 in the gradient of each network's weights, which others call weight decay.
+        l2: Each network's loss gets l2 / 2 times the sum of its squared weights; lam multiplies it.
         lam: Factor on the accuracy loss, for methods that balance it against diversity.
         architecture: Sizes and initialization of a hypernetwork: "published" for the target, or
             "default", those of `hypernet_tf.Hypernetwork`.

@@ -87,14 +87,14 @@ def build_target(name: str, classes: int, *, l2: float = 0.0) -> hn.Target:
         name: Name of the target.
         classes: Number of classes.
         l2: Factor of L2 in the gradient of the weights: a network's loss gets l2 / 2 times the sum
-            of its squared weights, as long as its layers take Keras's regularizers.
+            of its squared weights, of all layers that take regularizers.
     """
     kind = TARGETS[name]
     model = kind.make(kind.image_shape, classes)
     if l2:
         for layer in model._flatten_layers():
             for key in [key for key in vars(layer) if key.endswith("_regularizer")]:
-                if key != "activity_regularizer":
+                if "activity" not in key:
                     setattr(layer, key, keras.regularizers.L2(l2 / 2))
     return hn.Target(model, outputs="logits")
 

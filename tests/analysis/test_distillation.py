@@ -224,6 +224,22 @@ def test_a_student_may_start_from_the_average(logits, x, capsys):
 
 
 @pytest.mark.usefixtures("eager_fits")
+def test_penalties_are_those_of_a_model_that_is_given(x):
+    dense = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(1e3))
+    model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Flatten(), dense])
+    target = hn.Target(model, outputs="logits")
+    ensemble = hn.Ensemble(target, target.unflatten(tf.ones([2, target.weight_count])))
+    losses = []
+    for student in (None, ensemble[0], model):
+        history = keras.callbacks.History()
+        still = keras.optimizers.SGD(0.0)
+        hn.distill(ensemble, x, student=student, optimizer=still, epochs=1, callbacks=[history])
+        losses += history.history["loss"]
+    assert losses[0] < 100 and losses[1] == pytest.approx(np.log(3), rel=1e-4)
+    assert losses[2] > 100
+
+
+@pytest.mark.usefixtures("eager_fits")
 def test_majority_votes_are_labels(logits, x):
     start = logits[0]
     history = keras.callbacks.History()

@@ -1044,14 +1044,24 @@ class TestRegularizers:
         np.testing.assert_allclose(regular[1] - plain[1], expected, rtol=2e-3)
         assert regular[0] - plain[0] > 0.5 * expected
 
-    def test_those_of_mc_dropout_see_weights_without_masks(self, blobs):
+    @pytest.mark.parametrize(
+        ("make", "options"), [(mc_dropout, {"rates": {"last": 0.5}}), (noise_control, {})]
+    )
+    def test_they_see_trained_weights_without_masks_and_noise(self, blobs, make, options):
         losses = []
-        for sampler in self.samplers(mc_dropout, rates={"last": 0.5}):
+        for sampler in self.samplers(make, **options):
             sampler.compile("sgd", LOGITS, run_eagerly=True)
             losses.append(sampler.evaluate(*blobs, verbose=0, return_dict=True)["loss"])
         weights = [variable.value for variable in sampler.theta]
         expected = float(sampler.lam * sampler.target.regularization(weights))
         np.testing.assert_allclose(losses[1] - losses[0], expected, rtol=1e-4)
+
+    def test_networks_that_are_learned_have_no_penalty(self, blobs):
+        losses = []
+        for sampler in self.samplers(apd):
+            sampler.compile("sgd", LOGITS, run_eagerly=True)
+            losses.append(sampler.evaluate(*blobs, verbose=0, return_dict=True)["loss"])
+        assert losses[0] == losses[1]
 
     def test_they_keep_generated_weights_small(self, blobs):
         norms = []

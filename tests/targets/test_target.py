@@ -373,7 +373,26 @@ def test_layers_that_cannot_be_generated_raise(shape, layer, words):
         hn.Target(model)
 
 
-def test_regularization_is_the_mean_of_what_each_network_loses():
+class Penalised(layers.Dense):
+    """A layer whose configuration leaves out its regularizer."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(units, **kwargs | {"kernel_regularizer": "l2"})
+
+    def get_config(self):
+        return super().get_config() | {"kernel_regularizer": None}
+
+    @classmethod
+    def from_config(cls, config):
+        return layers.Dense(**config)
+
+
+def test_a_regularizer_that_a_copy_loses_is_an_error():
+    with one_line_error("loses the regularizer of", "give it to the layer"):
+        hn.Target(sequential((4,), Penalised(3)))
+
+
+def test_regularization_is_the_mean_penalty_over_networks():
     model = keras.Sequential(
         [
             keras.Input((6, 6, 2)),

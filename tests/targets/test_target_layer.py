@@ -108,6 +108,20 @@ def test_shared_examples_of_networks_whose_number_is_unknown():
     assert_close(graph(values), target(target.unflatten(values[0]), values[1]))
 
 
+def test_its_loss_is_the_penalty_of_the_weights():
+    dense = layers.Dense(2, kernel_regularizer="l2", bias_regularizer="l1")
+    target = hn.Target(keras.Sequential([keras.Input((4,)), dense]))
+    model = conditional(target)
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")
+    inputs, y = [x[:, :2], x[:, 2:]], x[:, :2]
+    model.compile("sgd", "mse")
+    mse = np.mean((model.predict(inputs, verbose=0) - y) ** 2)
+    theta = model.get_layer("theta")(inputs[0])
+    penalty = float(target.regularization(target.unflatten(theta).trainable))
+    assert penalty > 0
+    np.testing.assert_allclose(model.evaluate(inputs, y, verbose=0), mse + penalty, rtol=1e-5)
+
+
 def test_mistakes_raise_in_one_line():
     model = CASES["dense"]()
     target = hn.Target(model)
