@@ -28,11 +28,11 @@ SMALL_RATE = 1e-3
 
 def with_norm_and_dropout():
     layers = keras.layers
-    return small.classifier(layers.BatchNormalization(), layers.Dropout(0.2))
+    return small.classifier(layers.BatchNormalization(gamma_regularizer="l2"), layers.Dropout(0.2))
 
 
 def with_norm():
-    return small.classifier(keras.layers.BatchNormalization())
+    return small.classifier(keras.layers.BatchNormalization(gamma_regularizer="l2"))
 
 
 def all_terms():
