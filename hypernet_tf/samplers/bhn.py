@@ -324,7 +324,6 @@ def _unit_filters(kernel: Any, slot: Slot) -> tf.Tensor:
     return tf.math.l2_normalize(tf.reshape(kernel, slot.split), axis=_other_axes(slot))
 
 
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class FlowStep(keras.layers.Layer):
     """A step x' = exp(log_scale(x)) · x + shift(x) of a flow, triangular in the entries of x.
 
@@ -400,16 +399,3 @@ class FlowStep(keras.layers.Layer):
         outputs = self._changes * self._dense(1, tf.nn.relu(self._dense(0, x)))
         shift, log_scale = tf.split(outputs, 2, axis=-1)
         return shift, tf.tanh(log_scale)
-
-    def compute_output_shape(self, input_shape):
-        """Two tensors of the input's shape."""
-        return tuple(input_shape), tuple(input_shape)
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return super().get_config() | {
-            "hidden": self.hidden,
-            "kind": self.kind,
-            "is_reversed": self.is_reversed,
-            "seed": self.seed,
-        }

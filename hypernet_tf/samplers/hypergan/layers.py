@@ -43,8 +43,6 @@ class NormalizedMLP(keras.layers.Layer):
         super().__init__(**kwargs)
         self.hidden = tuple(hidden)
         self.parts = [(int(count), std) for count, std in parts]
-        self.activation = activation
-        self.shift = shift
         self.scale_output = scale_output
         self.outputs = sum(count for count, _ in self.parts)
         synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
@@ -93,20 +91,6 @@ class NormalizedMLP(keras.layers.Layer):
             inputs = activation(norm(dense(inputs), training=training))
         return self.last(inputs) * self._output_scale
 
-    def compute_output_shape(self, input_shape):
-        """The input's shape with the last axis replaced."""
-        return (*input_shape[:-1], self.outputs)
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return super().get_config() | {
-            "hidden": list(self.hidden),
-            "parts": [list(part) for part in self.parts],
-            "activation": self.activation,
-            "shift": self.shift,
-            "scale_output": self.scale_output,
-        }
-
 
 def _mean_square(activation: str, hidden: Sequence[int]) -> float:
     """The mean square of what a last layer gets: the activation of a standard normal."""
@@ -117,7 +101,6 @@ def _mean_square(activation: str, hidden: Sequence[int]) -> float:
     return float(tf.reduce_mean(values**2))
 
 
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class Mixer(NormalizedMLP):
     """HyperGAN's mixer: noise -> one code for each layer of the target, which are correlated.
 
@@ -134,12 +117,7 @@ class Mixer(NormalizedMLP):
         codes = super().call(inputs, training=training)
         return keras.ops.reshape(codes, (-1, len(self.parts), self.parts[0][0]))
 
-    def compute_output_shape(self, input_shape):
-        """[N, layers, code_dim]."""
-        return (input_shape[0], len(self.parts), self.parts[0][0])
 
-
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class LayerGenerator(NormalizedMLP):
     """HyperGAN's generator of a layer: its code -> all its weights and biases.
 
@@ -180,12 +158,3 @@ class LayerGenerator(NormalizedMLP):
         outputs = super().call(inputs, training=training)
         # In the precision of variables: half precision would round the networks' differences.
         return tf.cast(outputs, self.variable_dtype) + self.anchor
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        config = super().get_config()
-        del config["parts"]
-        return config | {
-            "moments": [list(part) for part in self.moments],
-            "scatter": self.scatter,
-        }

@@ -23,7 +23,6 @@ def initial_weights(variance: float = PUBLISHED_VARIANCE) -> keras.initializers.
     return keras.initializers.VarianceScaling(variance, "fan_in", "truncated_normal")
 
 
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class MLP(keras.layers.Layer):
     """Per hidden layer dense without bias, leaky ReLU (0.05), batch normalisation; then dense.
 
@@ -66,8 +65,6 @@ class MLP(keras.layers.Layer):
         self.outputs = outputs
         self.residual = residual
         self.scale_output = scale_output
-        self.hidden_variance = hidden_variance
-        self.momentum = momentum
         self.last_parts, self.input_mean_square = list(last_parts), input_mean_square
         synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
         policy = self.dtype_policy
@@ -118,30 +115,12 @@ class MLP(keras.layers.Layer):
         outputs = self.last(inputs)
         return outputs * _output_scale(self.hidden) if self.scale_output else outputs
 
-    def compute_output_shape(self, input_shape):
-        """The input's shape with the last axis replaced."""
-        return (*input_shape[:-1], self.outputs)
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return super().get_config() | {
-            "hidden": list(self.hidden),
-            "outputs": self.outputs,
-            "residual": self.residual,
-            "scale_output": self.scale_output,
-            "hidden_variance": self.hidden_variance,
-            "momentum": self.momentum,
-            "last_parts": [list(part) for part in self.last_parts],
-            "input_mean_square": self.input_mean_square,
-        }
-
 
 def _output_scale(hidden: tuple[int, ...]) -> float:
     """The factor of `scale_output`."""
     return hidden[-1] ** -0.5 if hidden else 1.0
 
 
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class Extractor(keras.layers.Layer):
     """z -> a code for each filter of each layer.
 
@@ -181,7 +160,6 @@ class Extractor(keras.layers.Layer):
             dtype=self.dtype_policy,
             **options,
         )
-        self._options = options
         self.anchored = anchored
         self.anchors: Any = None
 
@@ -208,22 +186,7 @@ class Extractor(keras.layers.Layer):
             for part, (filters, size) in zip(flat, self.codes, strict=True)
         ]
 
-    def compute_output_shape(self, input_shape):
-        """[N, F, code_dim] of each unit."""
-        return [(input_shape[0], filters, size) for filters, size in self.codes]
 
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return super().get_config() | {
-            "hidden": list(self.mlp.hidden),
-            "codes": [list(code) for code in self.codes],
-            "latent_mean_square": self.mlp.input_mean_square,
-            "anchored": self.anchored,
-            "mlp": self._options,
-        }
-
-
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class WeightGenerator(MLP):
     """Code of a filter -> all its weights; one generator serves all filters of a layer.
 
@@ -277,12 +240,3 @@ class WeightGenerator(MLP):
             return rows
         # In the precision of variables: half precision would round the networks' differences.
         return tf.cast(rows, self.variable_dtype) + self.means
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        config = super().get_config()
-        del config["outputs"], config["last_parts"]
-        return config | {
-            "moments": [list(part) for part in self.moments],
-            "anchored": self.anchored,
-        }

@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 
 
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class Coupling(keras.layers.Layer):
     """One masked RealNVP step with a gate (Louizos & Welling 2017, eq. 9 and 10).
 
@@ -64,14 +63,6 @@ class Coupling(keras.layers.Layer):
         logits = self.gate(h)
         shift = changed * tf.sigmoid(-logits) * self.mu(h)  # (1 - gate) mu
         return shift, changed * tf.math.log_sigmoid(logits)
-
-    def compute_output_shape(self, input_shape):
-        """Two tensors of the input's shape."""
-        return tuple(input_shape), tuple(input_shape)
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return super().get_config() | {"hidden": self.hidden_size, "seed": self.seed}
 
 
 def flow(steps: Sequence[Coupling]) -> Any:

@@ -112,17 +112,11 @@ class Posterior(keras.layers.Layer, abc.ABC):
             total += tf.reduce_sum(each, range(1, each.shape.rank))
         return total
 
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        shapes = [list(shape) for shape in self.shapes]
-        return super().get_config() | {"shapes": shapes, "prior": self.prior}
-
 
 def _at_most_half(log_sigma: Any) -> Any:
     return keras.ops.minimum(log_sigma, MOST_LOG_SIGMA)
 
 
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class GaussianPosterior(Posterior):
     """Independent normal weights, for layers that have no inputs or filters to multiply.
 
@@ -147,11 +141,6 @@ class GaussianPosterior(Posterior):
 
     def _log_r(self, z: tf.Tensor, weights: list[tf.Tensor]) -> tf.Tensor:
         return tf.reduce_sum(z, -1)
-
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        initial = [keras.saving.serialize_keras_object(start) for start in self.initial]
-        return super().get_config() | {"initial": initial}
 
 
 class MultiplicativePosterior(Posterior, abc.ABC):
@@ -235,12 +224,7 @@ class MultiplicativePosterior(Posterior, abc.ABC):
         bijector = flow(self.flow_r)
         return end.log_prob(bijector.forward(z)) + bijector.forward_log_det_jacobian(z)
 
-    def get_config(self) -> dict:
-        """The arguments of the constructor."""
-        return super().get_config() | {"seed": self.seed}
 
-
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class DensePosterior(MultiplicativePosterior):
     """A dense layer, kernel [inputs, outputs]: z multiplies its rows.
 
@@ -260,7 +244,6 @@ class DensePosterior(MultiplicativePosterior):
         return tf.tanh(tf.linalg.matvec(kernel, self.c.value, transpose_a=True))
 
 
-@keras.saving.register_keras_serializable(package="hypernet_tf")
 class ConvolutionPosterior(MultiplicativePosterior):
     """A convolution, kernel [..., input channels, filters]: z multiplies filters and biases.
 

@@ -223,22 +223,6 @@ class TestPosteriors:
         for log_sigma in posterior.log_sigmas:
             np.testing.assert_array_equal(log_sigma.numpy(), -9)
 
-    @pytest.mark.parametrize(
-        ("kind", "kwargs"),
-        [
-            (GaussianPosterior, {"initial": ["ones", keras.initializers.RandomNormal(seed=1)]}),
-            (DensePosterior, {"seed": (1, 2)}),
-            (ConvolutionPosterior, {"seed": (1, 2), "prior": 2.0}),
-        ],
-    )
-    def test_configuration(self, kind, kwargs):
-        posterior = kind([(3, 4), (4,)], **kwargs)
-        again = keras.saving.deserialize_keras_object(
-            keras.saving.serialize_keras_object(posterior)
-        )
-        assert again.get_config() == posterior.get_config()
-        assert again.normals == posterior.normals
-
 
 class TestMNF:
     def test_the_mnist_target_takes_20858_normals(self):
