@@ -125,11 +125,10 @@ def draw(curves: Mapping[str, Sequence[Point]]) -> Figure:
             "hypernetwork": [point.seconds for point in points],
             "ordinary model": [point.ordinary for point in points],
         }
-        for (name, seconds), (color, line, marker) in zip(lines.items(), STYLES, strict=False):
-            time_axes.loglog(sizes, seconds, marker, ls=line, color=color, ms=3, label=name)
-        color, line, marker = STYLES[0]
+        for (name, seconds), style in zip(lines.items(), STYLES, strict=False):
+            time_axes.loglog(sizes, seconds, **style, markersize=3, label=name)
         memory = [point.memory / 1024 for point in points]
-        memory_axes.loglog(sizes, memory, marker, ls=line, color=color, ms=3)
+        memory_axes.loglog(sizes, memory, **STYLES[0], markersize=3)
         memory_axes.set_xlabel(names.get(what, what))
         for axes in (time_axes, memory_axes):
             axes.grid(alpha=0.3)

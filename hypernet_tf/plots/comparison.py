@@ -32,15 +32,12 @@ def comparison(methods: Sequence[str], panels: Sequence[Mapping]) -> Figure:
     rows_of_methods = np.arange(len(methods))
     for axes, panel in zip(np.ravel(grid), panels, strict=False):
         for index, (name, (mean, deviation)) in enumerate(panel["series"].items()):
-            color, _, marker = STYLES[index]
             offset = 0.13 * (index - (len(panel["series"]) - 1) / 2)
             axes.errorbar(
                 mean,
                 rows_of_methods + offset,
                 xerr=None if np.isnan(deviation).all() else np.nan_to_num(deviation),
-                color=color,
-                linestyle="",
-                marker=marker,
+                **STYLES[index] | {"linestyle": ""},
                 markersize=4.5,
                 capsize=2,
                 label=name,

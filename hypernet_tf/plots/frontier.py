@@ -40,10 +40,10 @@ def frontier(
     figure = new_figure(0.5 + 2.1 * len(panels))
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     order = np.argsort(lam)
-    for axes, panel, (color, _, marker) in zip(grid, panels, many_styles(), strict=False):
+    for axes, panel, style in zip(grid, panels, many_styles(), strict=False):
         values = np.asarray(panel["values"], float)
         axes.plot(entropy[order], values[order], color="#bbbbbb", linewidth=0.8, zorder=1)
-        axes.plot(entropy, values, color=color, linestyle="", marker=marker, markersize=5)
+        axes.plot(entropy, values, **style | {"linestyle": ""}, markersize=5)
         if best is not None:
             axes.plot(
                 entropy[best],

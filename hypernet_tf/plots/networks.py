@@ -31,8 +31,8 @@ def accuracy_histogram(
     first, last = (np.round(limit / bin_width) for limit in (values.min(), values.max()))
     bins = bin_width * (np.arange(first, last + 2) - 0.5)
     axes.hist(accuracies, bins=list(bins), color="#8fb7d6", edgecolor="#3f6f95", linewidth=0.5)
-    for (name, value), (color, line, _) in zip(marks.items(), many_styles(), strict=False):
-        axes.axvline(value, color=color, linestyle=line, label=f"{name}: {value:.2f} %")
+    for (name, value), style in zip(marks.items(), many_styles(), strict=False):
+        axes.axvline(value, **style | {"marker": ""}, label=f"{name}: {value:.2f} %")
     axes.set_xlabel("test accuracy (%)")
     axes.set_ylabel(f"networks per {bin_width:g} points")
     axes.set_title(f"Accuracies of {len(accuracies):,} networks", fontsize=10)
@@ -52,9 +52,9 @@ def ensembles(members: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
     axes = figure.subplots()
     columns = {"mean of the networks": members} | dict(kinds)
     for index, values in enumerate(columns.values()):
-        color, _, marker = STYLES[index % len(STYLES)]
+        style = STYLES[index % len(STYLES)] | {"linestyle": ""}
         x = index + np.linspace(-0.2, 0.2, len(values))
-        axes.plot(x, values, color=color, linestyle="", marker=marker, markersize=4)
+        axes.plot(x, values, **style, markersize=4)
     axes.set_xticks(
         range(len(columns)),
         [f"{name}\n{values.mean():.2f} %" for name, values in columns.items()],
@@ -74,12 +74,11 @@ def ensemble_sizes(accuracies: Mapping[int, np.ndarray]) -> Figure:
     """
     figure = new_figure(3.4)
     axes = figure.subplots()
-    color, line, marker = STYLES[0]
     for size, values in accuracies.items():
         x = np.full(len(values), size)
-        axes.plot(x, values, color="0.6", linestyle="", marker=marker, markersize=3)
+        axes.plot(x, values, **STYLES[0] | {"color": "0.6", "linestyle": ""}, markersize=3)
     means = [values.mean() for values in accuracies.values()]
-    axes.plot(list(accuracies), means, color=color, linestyle=line, marker=marker)
+    axes.plot(list(accuracies), means, **STYLES[0])
     axes.set_xscale("log")
     axes.set_xticks(list(accuracies), [f"{size:,}" for size in accuracies], fontsize=8)
     axes.minorticks_off()
@@ -110,18 +109,10 @@ def training_curves(panels: Sequence[Mapping]) -> Figure:
             axes.fill_between(
                 *panel["low_high"], color="#0072b2", alpha=0.18, label="members, lowest to highest"
             )
-        for (name, (steps, values)), (color, line, marker) in zip(
-            panel["curves"].items(), many_styles(), strict=False
-        ):
-            axes.plot(
-                steps,
-                values,
-                color=color,
-                linestyle=line,
-                marker=marker if len(steps) < 30 else None,
-                markersize=3,
-                label=name,
-            )
+        curves = panel["curves"].items()
+        for (name, (steps, values)), style in zip(curves, many_styles(), strict=False):
+            marks = {} if len(steps) < 30 else {"marker": ""}
+            axes.plot(steps, values, **style | marks, markersize=3, label=name)
         axes.set_title(panel["title"], fontsize=10)
         axes.set_xlabel("training step")
         axes.set_ylabel(panel["unit"])
@@ -149,10 +140,9 @@ def learning_curves(
     labelled: set[str] = set()
     for axes, (title, curves) in zip(grid, panels.items(), strict=True):
         for name, (passes, values) in curves.items():
-            color, line, marker = styles[name]
-            style = {"color": color, "linestyle": line, "marker": marker, "markersize": 3}
             label_once = None if name in labelled else name
-            axes.plot(np.asarray(passes) / 1e6, values, label=label_once, **style)
+            x = np.asarray(passes) / 1e6
+            axes.plot(x, values, **styles[name], markersize=3, label=label_once)
             labelled.add(name)
         set_log_x(axes)
         axes.set_xlabel("million image passes in training")
@@ -265,20 +255,9 @@ def paths(t: np.ndarray, kinds: Mapping[str, np.ndarray]) -> Figure:
     """
     figure = new_figure(3.6)
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
-    for axes, (name, accuracies), (color, line, marker) in zip(
-        panels, kinds.items(), many_styles(), strict=False
-    ):
+    for axes, (name, accuracies), style in zip(panels, kinds.items(), many_styles(), strict=False):
         axes.plot(t, accuracies.T, color="0.65", linewidth=0.7)
-        axes.plot(
-            t,
-            accuracies.mean(0),
-            color=color,
-            linestyle=line,
-            marker=marker,
-            markersize=3,
-            markevery=3,
-            linewidth=2,
-        )
+        axes.plot(t, accuracies.mean(0), **style, markersize=3, markevery=3, linewidth=2)
         axes.set_title(f"{name}: {len(accuracies)} paths, and their mean", fontsize=10)
         axes.set_xlabel("t, from one network to the other")
         axes.grid(alpha=0.3)
@@ -325,11 +304,9 @@ def curves_by_size(
     figure = new_figure(3.6)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, curves) in zip(grid, panels.items(), strict=True):
-        for (name, values), (color, line, marker) in zip(
-            curves.items(), many_styles(), strict=False
-        ):
-            style = {"color": color, "linestyle": line, "marker": marker, "markersize": 4}
-            axes.plot(sizes, values, label=name if axes is grid[0] else None, **style)
+        for (name, values), style in zip(curves.items(), many_styles(), strict=False):
+            label_once = name if axes is grid[0] else None
+            axes.plot(sizes, values, **style, markersize=4, label=label_once)
         axes.set_xscale("log")
         axes.set_xticks(sizes, map(str, sizes))
         axes.xaxis.set_minor_locator(ticker.NullLocator())
@@ -350,16 +327,8 @@ def success_curves(epsilons: np.ndarray, curves: Mapping[str, np.ndarray]) -> Fi
     """
     figure = new_figure(4)
     axes = figure.subplots()
-    for (name, values), (color, line, marker) in zip(curves.items(), many_styles(), strict=False):
-        axes.plot(
-            255 * epsilons,
-            values,
-            color=color,
-            linestyle=line,
-            marker=marker,
-            markersize=3,
-            label=name,
-        )
+    for (name, values), style in zip(curves.items(), many_styles(), strict=False):
+        axes.plot(255 * epsilons, values, **style, markersize=3, label=name)
     axes.set_xlabel("size of the attack (1/255 of the pixel range)")
     axes.set_ylabel("attacked images misclassified (%)")
     axes.set_ylim(0, 102)
@@ -379,10 +348,10 @@ def attack_curves(sizes: np.ndarray, curves: Mapping[str, tuple[np.ndarray, np.n
     columns = 2 if len(curves) <= 6 else 4
     figure = new_figure(3.2 + 0.2 * -(-len(curves) // columns))
     panels = figure.subplots(1, 2, sharex=True)
-    for (name, values), (color, line, marker) in zip(curves.items(), many_styles(), strict=False):
-        style = {"color": color, "linestyle": line, "marker": marker, "markersize": 3}
+    for (name, values), style in zip(curves.items(), many_styles(), strict=False):
         for axes, points in zip(panels, values, strict=True):
-            axes.plot(sizes, points, label=name if axes is panels[0] else None, **style)
+            label_once = name if axes is panels[0] else None
+            axes.plot(sizes, points, **style, markersize=3, label=label_once)
     panels[0].set_title("Success of the attacks", fontsize=10)
     panels[1].set_title("Detection by mutual information", fontsize=10)
     panels[1].axhline(50, color="0.6", linewidth=0.8)

@@ -11,21 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Lines differ by dash pattern and marker as well as by colour, for grey print.
-STYLES: tuple[tuple[str, Any, str], ...] = (
-    ("#0072b2", "-", "o"),
-    ("#d55e00", "--", "s"),
-    ("#009e73", "-.", "^"),
-    ("#cc79a7", ":", "D"),
-    ("#e69f00", (0, (5, 1, 1, 1, 1, 1)), "v"),
-    ("#56b4e9", (0, (1, 3)), "P"),
+STYLES: tuple[dict[str, Any], ...] = (
+    {"color": "#0072b2", "linestyle": "-", "marker": "o"},
+    {"color": "#d55e00", "linestyle": "--", "marker": "s"},
+    {"color": "#009e73", "linestyle": "-.", "marker": "^"},
+    {"color": "#cc79a7", "linestyle": ":", "marker": "D"},
+    {"color": "#e69f00", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+    {"color": "#56b4e9", "linestyle": (0, (1, 3)), "marker": "P"},
 )
 
 
-def many_styles() -> Iterator[tuple[str, Any, str]]:
+def many_styles() -> Iterator[dict[str, Any]]:
     """Styles without end: after the first six, the colours come back with other lines and marks."""
     for index in itertools.count():
-        _, line, marker = STYLES[(index + index // len(STYLES)) % len(STYLES)]
-        yield STYLES[index % len(STYLES)][0], line, marker
+        style = STYLES[(index + index // len(STYLES)) % len(STYLES)]
+        yield style | {"color": STYLES[index % len(STYLES)]["color"]}
 
 
 def new_figure(height: float) -> Figure:

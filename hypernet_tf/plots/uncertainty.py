@@ -29,18 +29,9 @@ def reliability_diagram(
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = share > 0
     x, y = 100 * confidence[filled], 100 * accuracy[filled]
-    color, line, marker = STYLES[0]
     above.plot((0, 100), (0, 100), color="0.5", linestyle="--", label="perfectly calibrated")
     above.vlines(x, np.minimum(x, y), np.maximum(x, y), color="0.7", linewidth=3, label="gap")
-    above.plot(
-        x,
-        y,
-        color=color,
-        linestyle=line,
-        marker=marker,
-        markersize=4,
-        label="examples of a bin",
-    )
+    above.plot(x, y, **STYLES[0], markersize=4, label="examples of a bin")
     above.set_ylabel("accuracy (%)")
     above.set_ylim(-2, 102)
     above.set_title("Accuracy of the examples in each bin of confidence", fontsize=10)
@@ -79,9 +70,9 @@ def score_distributions(
     if high - low < 1e-6 * max(abs(low), abs(high)):  # they differ by rounding alone
         low, high = low - 0.5, high + 0.5
     edges = np.histogram_bin_edges(values, bins, (low, high))
-    for index, ((name, scores), (color, line, _)) in enumerate(
-        zip(groups.items(), many_styles(), strict=False)
-    ):
+    pairs = zip(groups.items(), many_styles(), strict=False)
+    for index, ((name, scores), style) in enumerate(pairs):
+        color, line = style["color"], style["linestyle"]
         weights = np.full(len(scores), 100 / len(scores))
         above.hist(
             scores,
@@ -168,14 +159,5 @@ def examples(rows: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> Figure:
 
 def _curve(axes: Axes, index: int, x: np.ndarray, y: np.ndarray, label: str) -> None:
     """A curve of fractions, in percent; the index sets its style and shifts its markers."""
-    color, line, marker = STYLES[index]
-    axes.plot(
-        100 * x,
-        100 * y,
-        color=color,
-        linestyle=line,
-        marker=marker,
-        markersize=4,
-        markevery=(0.025 * index, 0.1),  # fractions of the diagonal
-        label=label,
-    )
+    places = (0.025 * index, 0.1)  # fractions of the diagonal
+    axes.plot(100 * x, 100 * y, **STYLES[index], markersize=4, markevery=places, label=label)
