@@ -6,25 +6,16 @@ Memory is O(N·D + N²): no function holds N x N x D numbers.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
+from hypernet_tf.checks import check_choice
+
+Distance = Literal["l1", "l2"]
+
 _BLOCK = 2**16  # numbers in a block of columns: 256 KiB, a part of a core's cache
 _MOST_IN_BLOCKS = 256  # points; the graph has half as many differences of a block
-
-
-def check_distance(distance: str) -> None:
-    """Check the name of a distance.
-
-    Args:
-        distance: Name, to be "l1" or "l2".
-
-    Raises:
-        ValueError: It is another name.
-    """
-    if distance not in ("l1", "l2"):
-        raise ValueError(f"The distance must be 'l1' or 'l2', not {distance!r}.")
 
 
 def pairwise_distances(points: tf.Tensor, distance: str = "l2") -> tf.Tensor:
@@ -39,7 +30,7 @@ def pairwise_distances(points: tf.Tensor, distance: str = "l2") -> tf.Tensor:
     Raises:
         ValueError: The distance has another name.
     """
-    check_distance(distance)
+    check_choice("distance", distance, Distance)
     points = tf.convert_to_tensor(points)
     if distance == "l2":
         wide = tf.cast(points, tf.float64)

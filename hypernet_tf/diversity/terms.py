@@ -18,7 +18,8 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import tensorflow as tf
 
-from hypernet_tf.diversity.entropy import check_distance, kozachenko_leonenko_entropy
+from hypernet_tf.checks import check_choice
+from hypernet_tf.diversity.entropy import Distance, kozachenko_leonenko_entropy
 
 
 class StepRecord(NamedTuple):
@@ -132,7 +133,7 @@ class NegativeEntropy(DiversityTerm):
         weight: float = 1.0,
     ):
         super().__init__(weight=weight)
-        check_distance(distance)
+        check_choice("distance", distance, Distance)
         self.distance = distance
         self.k = k
         self.constants = constants

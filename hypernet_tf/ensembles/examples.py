@@ -416,7 +416,7 @@ def trained_inputs(x: Any, options: Mapping[str, Any]) -> Any:
     return keras.tree.map_structure(lambda t: t[:size], x)
 
 
-def some_inputs(x: Any, count: int) -> Any:
+def some_inputs(x: Any, count: int = 1_000) -> Any:
     """Up to `count` of the inputs that `fit` was given; None for a generator.
 
     Of arrays they are spread over all, in a random order that is always the same: arrays may be

@@ -32,7 +32,16 @@ from hypernet_tf.ensembles.examples import (
     trained_inputs,
 )
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.samplers.batching import Dealt, Part, Share, map_tensors, widened, with_masks
+from hypernet_tf.samplers.batching import (
+    Dealt,
+    Part,
+    Share,
+    for_each_network,
+    in_one_row,
+    map_tensors,
+    widened,
+    with_masks,
+)
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
 from hypernet_tf.samplers.losses import (
@@ -54,8 +63,6 @@ NORM_NETWORKS = 100
 # Weights, of all networks together, that `sample` makes at once: making them takes several times
 # their memory.
 WEIGHTS_AT_ONCE = 2**24
-# Training inputs that `fit` keeps for the statistics of batch normalisation.
-BATCH_NORM_EXAMPLES = 1_000
 
 Drawn = TypeVar("Drawn")
 
@@ -159,6 +166,10 @@ class WeightSampler(keras.Model, abc.ABC):
     trains_networks = False
     # The smallest N of a training step.
     fewest_networks = 1
+    # Samplers that take turns in a draw: network i comes from sampler i mod `num_samplers`.
+    num_samplers = 1
+    # Whether `initialize` looks at inputs.
+    initializes_on_inputs = False
 
     def __init__(
         self,
@@ -329,7 +340,7 @@ class WeightSampler(keras.Model, abc.ABC):
     def initialize(self, x: Any = None, *, verbose: int = 0) -> None:
         """What a sampler does once, before its first training step; here nothing.
 
-        Runs call it. A sampler that needs it calls it from its `fit`, too.
+        `fit` and runs call it, with up to 1,000 inputs if the sampler `initializes_on_inputs`.
 
         Args:
             x: Some training inputs [M, ...]; None if there are none to look at.
@@ -695,12 +706,6 @@ class WeightSampler(keras.Model, abc.ABC):
             check_labels(self.loss, y if is_whole else labels, self.target)
         return labels
 
-    def _check_before_fit(self, x: Any, y: Any) -> Any:
-        """Check what `fit` gets before anything changes; returns some of the labels."""
-        self._assert_compile_called("fit")
-        self._check_inputs(x)
-        return self._check_labels(x, y)
-
     def fit(self, x=None, y=None, *args, **kwargs):
         """As `keras.Model.fit`; see the class for what a batch is and what the history has.
 
@@ -709,16 +714,23 @@ class WeightSampler(keras.Model, abc.ABC):
                 one-hot where the loss takes numbers of classes, or the reverse, or are no classes;
                 also of the validation data.
         """
-        labels = self._check_before_fit(x, y)
+        self._assert_compile_called("fit")
+        self._check_inputs(x)
+        labels = self._check_labels(x, y)
         given = arguments_of_fit(x, y, *args, **kwargs)
         if self.target.statistics and self._keeps_inputs:
-            some = some_inputs(trained_inputs(x, given), BATCH_NORM_EXAMPLES)
+            some = some_inputs(trained_inputs(x, given))
             self._batch_norm_data = self._batch_norm_data if some is None else some
         if given.get("validation_data") is not None:  # now, rather than after the first epoch
             self._check_batch_norm_data()
             x_val, y_val, _ = keras.utils.unpack_x_y_sample_weight(given["validation_data"])
             self._check_inputs(x_val)
             self._check_labels(x_val, y_val)
+        if not self.step.numpy():
+            # Reading inputs needlessly would change the order of a shuffled data set.
+            inputs = trained_inputs(x, given) if self.initializes_on_inputs else None
+            some = None if inputs is None else some_inputs(inputs)
+            self.initialize(some, verbose=int(given.get("verbose", "auto") in ("auto", 1)))
         if self.compiled and self._distribute_strategy is None and labels is not None:
             self.build_metrics(labels)  # a first step that makes variables would be traced twice
         return super().fit(x, y, *args, **kwargs)
@@ -730,7 +742,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
     @batch_norm_data.setter
     def batch_norm_data(self, x: Any) -> None:
-        self._batch_norm_data = some_inputs(x, BATCH_NORM_EXAMPLES) if is_data_set(x) else x
+        self._batch_norm_data = some_inputs(x) if is_data_set(x) else x
         self._keeps_inputs = x is None
 
     def train_step(self, data):
@@ -1065,21 +1077,11 @@ class WeightSampler(keras.Model, abc.ABC):
         outputs = keras.tree.map_structure(lambda t: tf.cast(t, self.variable_dtype), outputs)
         count = weights.trainable[0].shape[0]
 
-        def repeated(structure: Any) -> Any:
-            return keras.tree.map_structure(
-                lambda t: None if t is None else tf.repeat(t[None], count, 0), structure
-            )
-
-        def all_examples(structure: Any) -> Any:
-            return keras.tree.map_structure(
-                lambda t: None if t is None else tf.reshape(t, [-1, *_rest(t, 2)]), structure
-            )
-
         masks = self.target.output_masks(x)
         member_loss = self._evaluation.member.update(
-            all_examples(repeated(y)),
-            with_masks(self._activated(all_examples(outputs)), all_examples(repeated(masks))),
-            all_examples(repeated(sample_weight)),
+            for_each_network(y, count),
+            with_masks(self._activated(in_one_row(outputs)), for_each_network(masks, count)),
+            for_each_network(sample_weight, count),
         )
         mean = with_masks(self._mean_outputs(outputs), masks)
         self._evaluation.ensemble.update(y, mean, sample_weight)
@@ -1217,9 +1219,3 @@ class WeightSampler(keras.Model, abc.ABC):
 def _smallest(shape: tuple) -> list[int]:
     """A shape whose open sizes are 1."""
     return [1 if size is None else size for size in shape]
-
-
-def _rest(tensor: tf.Tensor, axes: int) -> list:
-    """The shape of a tensor without its first axes."""
-    shape, dynamic = tensor.shape[axes:], tf.shape(tensor)
-    return [dynamic[axes + i] if size is None else size for i, size in enumerate(shape)]

@@ -63,12 +63,8 @@ class Dealt(NamedTuple):
             num_networks: N.
         """
         if self.shared:
-            masks = target.output_masks(self.x)
-            return map_tensors(
-                lambda t: tf.tile(t, [num_networks] + [1] * (t.shape.rank - 1)), masks
-            )
-        folded = map_tensors(lambda t: _reshape(t, [-1], t.shape[2:]), self.x)
-        return map_tensors(lambda t: t[: self.num_answers], target.output_masks(folded))
+            return for_each_network(target.output_masks(self.x), num_networks)
+        return map_tensors(lambda t: t[: self.num_answers], target.output_masks(in_one_row(self.x)))
 
     def labels(self) -> tuple[Any, Any]:
         """Labels and sample weights of the answers that count, [num_answers, ...]."""
@@ -99,6 +95,16 @@ def map_tensors(function: Callable[[tf.Tensor], Any], structure: Any) -> Any:
     return keras.tree.map_structure(
         lambda leaf: None if leaf is None else function(tf.convert_to_tensor(leaf)), structure
     )
+
+
+def for_each_network(structure: Any, count: int) -> Any:
+    """Tensors [N · M, ...] of `count` networks that have the same [M, ...]; None stays None."""
+    return map_tensors(lambda t: tf.tile(t, [count] + [1] * (t.shape.rank - 1)), structure)
+
+
+def in_one_row(structure: Any) -> Any:
+    """Tensors [N · M, ...] of those [N, M, ...] of N networks; None stays None."""
+    return map_tensors(lambda t: _reshape(t, [-1], t.shape[2:]), structure)
 
 
 def _reshape(tensor: tf.Tensor, front: list, rest: tf.TensorShape) -> tf.Tensor:
@@ -225,9 +231,7 @@ class Share:
             x, y, sample_weight = map_tensors(self._all_examples, (x, y, sample_weight))
         first, count = keras.tree.flatten(x)[0], self.num_networks
         size = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
-        y, sample_weight = map_tensors(
-            lambda t: tf.tile(t, [count] + [1] * (t.shape.rank - 1)), (y, sample_weight)
-        )
+        y, sample_weight = for_each_network((y, sample_weight), count)
         return Dealt(map_tensors(tf.identity, x), y, sample_weight, count * size, shared=True)
 
     def take(self, tensor: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.checks import check_choice, check_count, check_fixed, check_num_data, check_number
-from hypernet_tf.ensembles.examples import arguments_of_fit, some_inputs, trained_inputs
+from hypernet_tf.ensembles.examples import some_inputs
 from hypernet_tf.ensembles.inference import examples_at_once
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
@@ -24,8 +24,6 @@ from hypernet_tf.targets.graph import in_order, is_ref, record
 # What a step of the flow reads to change an entry: the other half of the vector, or all before it.
 FlowKind = Literal["realnvp", "iaf"]
 
-# Training inputs on which norms and biases are initialised.
-INITIAL_INPUTS = 1_000
 # Standard deviation of a norm at the start, as a fraction of its mean.
 _INITIAL_SPREAD = 0.1
 
@@ -84,6 +82,7 @@ class BHN(LatentSampler):
     """
 
     trains_in_gauge = False
+    initializes_on_inputs = True
 
     def __init__(
         self,
@@ -210,17 +209,6 @@ class BHN(LatentSampler):
 
     # ---- the start ------------------------------------------------------------------------
 
-    def fit(self, x=None, *args, **kwargs):
-        """As `WeightSampler.fit`, which begins with `initialize` on up to 1,000 of the inputs.
-
-        Inputs of a Python generator are not looked at.
-        """
-        self._check_before_fit(x, args[0] if args else kwargs.get("y"))
-        if not self.step.numpy():
-            trained = trained_inputs(x, arguments_of_fit(x, *args, **kwargs))
-            self.initialize(some_inputs(trained, INITIAL_INPUTS))
-        return super().fit(x, *args, **kwargs)
-
     def initialize(self, x: Any = None, *, verbose: int = 0) -> None:
         """Give the pre-activations of each layer with filters mean 0 and variance 1 on inputs.
 
@@ -235,7 +223,7 @@ class BHN(LatentSampler):
             return
         # All activations of one network on these inputs are in memory at once.
         activations = self.target.activations_per_example(some_inputs(x, 1))
-        x = some_inputs(x, min(INITIAL_INPUTS, max(2, examples_at_once(activations, 1))))
+        x = some_inputs(x, min(1_000, max(2, examples_at_once(activations, 1))))
         # Training steps run on these weights, not on those in the gauge.
         drawn = self.generate(tf.zeros([1, self.latent_dim]))
         network = self.target.to_keras(WeightSet(drawn.trainable, self.target.initial_state(1)))
@@ -399,3 +387,7 @@ class FlowStep(keras.layers.Layer):
         outputs = self._changes * self._dense(1, tf.nn.relu(self._dense(0, x)))
         shift, log_scale = tf.split(outputs, 2, axis=-1)
         return shift, tf.tanh(log_scale)
+
+    def compute_output_shape(self, input_shape):
+        """Two tensors of the input's shape."""
+        return tuple(input_shape), tuple(input_shape)

@@ -23,8 +23,6 @@ class LatentSampler(WeightSampler):
     """
 
     latent_dim: int
-    # Samplers that take turns in a draw: network i comes from sampler i mod `num_samplers`.
-    num_samplers = 1
 
     @property
     def manifold_dim(self) -> int:

@@ -85,7 +85,7 @@ def check_loss(loss: Any, target: Target) -> Outputs | None:
     if loss in _BINARY and several > 1:
         return _check_losses([loss] * several, target)
     if loss in _BINARY:
-        if not target.single_column:
+        if num_columns(target.plan) != 1:
             return _labels_of(loss, target)
         numbers = target.outputs == "values" and infer_outputs(target.plan) == "probabilities"
         if numbers and not getattr(loss, "from_logits", False):

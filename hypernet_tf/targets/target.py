@@ -25,7 +25,6 @@ from hypernet_tf.targets.outputs import (
     is_softmax,
     last_layer,
     linear,
-    num_columns,
 )
 from hypernet_tf.targets.rules import NetworkRun
 from hypernet_tf.targets.weights import WeightSet
@@ -361,11 +360,6 @@ class Target:
         (ref,) = keras.tree.flatten(self.plan.outputs)
         shape = tuple(self.plan.shapes[ref])
         return shape if self.has_labels else shape[:-1]
-
-    @property
-    def single_column(self) -> bool:
-        """Whether the model has one output of one column, [B, ..., 1]."""
-        return num_columns(self.plan) == 1
 
     def require_classes(self, what: str) -> int:
         """C, the number of classes among which each example has one.

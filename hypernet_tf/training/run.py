@@ -24,9 +24,6 @@ from hypernet_tf.training.loop import loop
 from hypernet_tf.training.stream import distributed
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 
-# Training images from which a sampler may start, and for the statistics of batch normalisation.
-SOME_IMAGES = 1_000
-
 
 def train(
     make: Callable[[], WeightSampler],
@@ -98,7 +95,7 @@ def train(
         raise ValueError("There are no images for validation: give the data set some.")
     execution = execution or Execution()
     checkpoints = Checkpoints(folder / "checkpoints")
-    chosen = some_inputs(dataset.train.images, SOME_IMAGES)
+    chosen = some_inputs(dataset.train.images)
     some = Split(chosen, dataset.train.labels[: len(chosen)]).x
     with detect_lost_workers(execution), execution.scope():
         if checkpoints.latest_step() is None:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from hypernet_tf import plots
 from hypernet_tf.analysis import NothingToAttackError, attack_detection
 from hypernet_tf.metrics import SCORES
-from hypernet_tf.samplers.latent import LatentSampler
 from reproduce.analyses.base import Analysis, Drawing, Findings, Row, Setting, count, percent
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.runs.folder import UsageError
@@ -80,7 +79,7 @@ class Attacks(Analysis):
             systems["ensemble"] = judge[:_MEMBERS]
         if sampler.num_available is None:
             # Where several samplers take turns, one network alone would be of the first.
-            turns = sampler.num_samplers if isinstance(sampler, LatentSampler) else 1
+            turns = sampler.num_samplers
             systems["resampled"] = lambda step: sampler.sample(turns, seed=SEED + step)[
                 step % turns
             ]

@@ -64,8 +64,7 @@ class Paths(Analysis):
         sampler, test, settings = subject.sampler, subject.test, subject.settings
         pairs, points, images = (settings[setting.name] for setting in self.settings)
         # Both ends of a path are networks of one sampler, where several take turns.
-        turns = sampler.num_samplers if isinstance(sampler, LatentSampler) else 1
-        other = -(-pairs // turns) * turns
+        other = -(-pairs // sampler.num_samplers) * sampler.num_samplers
         ensemble = sampler.sample(other + pairs, seed=SEED)
         lines = {"direct": direct_path(ensemble[:pairs], ensemble[other:], points)}
         if isinstance(sampler, LatentSampler):

@@ -305,5 +305,5 @@ def test_points_without_an_estimate_raise():
     with pytest.raises(ValueError, match=r"^Neighbours are counted from 1: k cannot be 0\.$"):
         nearest_neighbour_distances(points, k=0)
     for function in (pairwise_distances, lambda p, d: nearest_neighbour_distances(p, distance=d)):
-        with pytest.raises(ValueError, match=r"^The distance must be 'l1' or 'l2', not 'L1'\.$"):
+        with pytest.raises(ValueError, match=r"^Unknown distance='L1': choose 'l1' or 'l2'"):
             function(points, "L1")

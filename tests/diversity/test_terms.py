@@ -220,7 +220,7 @@ def test_subset_of_the_weights():
 
 def test_mistakes_are_one_line():
     points = tf.ones([3, 2])
-    with pytest.raises(ValueError, match=r"^The distance must be 'l1' or 'l2', not 'cosine'\.$"):
+    with pytest.raises(ValueError, match=r"^Unknown distance='cosine': choose 'l1' or 'l2'"):
         NegativeEntropy(distance="cosine")
     with pytest.raises(ValueError, match=r"use more networks\.$"):
         NegativeEntropy(k=3)(StepRecord(points, tf.ones([3, 2])))

@@ -81,7 +81,6 @@ def test_logits_become_probabilities():
     np.testing.assert_allclose(logits.activate(tf.zeros([2, 3])), np.full([2, 3], 1 / 3), rtol=1e-6)
     single = hn.Target(sequential((4,), layers.Dense(1)), outputs="logits")
     assert (logits.classes, single.classes) == (3, 2)
-    assert single.single_column and not logits.single_column
     np.testing.assert_allclose(single.activate(tf.zeros([2, 1])), np.full([2, 1], 0.5), rtol=1e-6)
     labels = hn.Target(sequential((4,), layers.Dense(3)), outputs="label_logits")
     assert (labels.classes, labels.choices_shape, logits.choices_shape) == (2, (3,), ())

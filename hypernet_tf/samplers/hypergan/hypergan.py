@@ -275,13 +275,6 @@ class HyperGAN(LatentSampler):
 
     # ---- pretraining ----------------------------------------------------------------------
 
-    def fit(self, *args, **kwargs):
-        """As `WeightSampler.fit`, which begins with `initialize`."""
-        given = dict(zip(("x", "y"), args, strict=False)) | kwargs
-        self._check_before_fit(given.get("x"), given.get("y"))
-        self.initialize(verbose=int(kwargs.get("verbose", 1) in ("auto", 1)))
-        return super().fit(*args, **kwargs)
-
     def initialize(self, x: Any = None, *, verbose: int = 0) -> None:
         """Pretrain the mixer before the first step, if there is one and it has not been done.
 

@@ -91,6 +91,10 @@ class NormalizedMLP(keras.layers.Layer):
             inputs = activation(norm(dense(inputs), training=training))
         return self.last(inputs) * self._output_scale
 
+    def compute_output_shape(self, input_shape):
+        """The input's shape with the last axis replaced."""
+        return (*input_shape[:-1], self.outputs)
+
 
 def _mean_square(activation: str, hidden: Sequence[int]) -> float:
     """The mean square of what a last layer gets: the activation of a standard normal."""
@@ -116,6 +120,10 @@ class Mixer(NormalizedMLP):
         """The codes."""
         codes = super().call(inputs, training=training)
         return keras.ops.reshape(codes, (-1, len(self.parts), self.parts[0][0]))
+
+    def compute_output_shape(self, input_shape):
+        """[N, layers, code_dim]."""
+        return (input_shape[0], len(self.parts), self.parts[0][0])
 
 
 class LayerGenerator(NormalizedMLP):

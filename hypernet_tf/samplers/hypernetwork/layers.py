@@ -115,6 +115,10 @@ class MLP(keras.layers.Layer):
         outputs = self.last(inputs)
         return outputs * _output_scale(self.hidden) if self.scale_output else outputs
 
+    def compute_output_shape(self, input_shape):
+        """The input's shape with the last axis replaced."""
+        return (*input_shape[:-1], self.outputs)
+
 
 def _output_scale(hidden: tuple[int, ...]) -> float:
     """The factor of `scale_output`."""
@@ -185,6 +189,10 @@ class Extractor(keras.layers.Layer):
             keras.ops.reshape(part, (-1, filters, size))
             for part, (filters, size) in zip(flat, self.codes, strict=True)
         ]
+
+    def compute_output_shape(self, input_shape):
+        """[N, F, code_dim] of each unit."""
+        return [(input_shape[0], filters, size) for filters, size in self.codes]
 
 
 class WeightGenerator(MLP):

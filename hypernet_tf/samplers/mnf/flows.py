@@ -64,6 +64,10 @@ class Coupling(keras.layers.Layer):
         shift = changed * tf.sigmoid(-logits) * self.mu(h)  # (1 - gate) mu
         return shift, changed * tf.math.log_sigmoid(logits)
 
+    def compute_output_shape(self, input_shape):
+        """Two tensors of the input's shape."""
+        return tuple(input_shape), tuple(input_shape)
+
 
 def flow(steps: Sequence[Coupling]) -> Any:
     """Coupling steps one after the other, as a bijector of vectors [N, n].
