@@ -19,7 +19,7 @@ from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.flows import flow as chain_of_steps
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import Slot, seeded
-from hypernet_tf.targets.graph import in_order, is_ref, record
+from hypernet_tf.targets.graph import Call, in_order, record, replay
 
 # What a step of the flow reads to change an entry: the other half of the vector, or all before it.
 FlowKind = Literal["realnvp", "iaf"]
@@ -235,23 +235,18 @@ class BHN(LatentSampler):
             )
         }
         inputs = in_order(x, plan.inputs, [tensor.name for tensor in network.inputs])
-        refs = keras.tree.flatten(plan.inputs)
-        values = {
-            ref: tf.cast(given, like.dtype)
-            for ref, given, like in zip(refs, inputs, network.inputs, strict=True)
-        }
-        for call in plan.calls:
-            args, kwargs = keras.tree.map_structure(
-                lambda leaf: values[leaf] if is_ref(leaf) else leaf, (call.args, call.kwargs)
-            )
+        inputs = [tf.cast(x, like.dtype) for x, like in zip(inputs, network.inputs, strict=True)]
+
+        def start(call: Call, args: tuple, kwargs: dict) -> Any:
             operation = call.operation
             if isinstance(operation, keras.layers.BatchNormalization):
                 kwargs["training"] = True
             layer = layers.pop(id(operation), None)
             if layer in self._normalised and hasattr(operation, "activation"):
                 self._start_layer(operation, layer, network, args, kwargs)
-            outputs = operation(*args, **kwargs)
-            keras.tree.map_structure(values.__setitem__, call.outputs, outputs)
+            return operation(*args, **kwargs)
+
+        replay(plan, inputs, start)
 
     def _start_layer(
         self, operation: Any, layer: Any, network: keras.Model, args: tuple, kwargs: dict

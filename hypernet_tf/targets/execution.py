@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from hypernet_tf.targets.graph import Plan, Ref, is_ref
+from hypernet_tf.targets.graph import Call, Plan, replay
 from hypernet_tf.targets.layers import rule_for
 from hypernet_tf.targets.rules import NetworkRun, Value, per_network, values_in
 
@@ -39,8 +40,8 @@ def input_value(tensor: tf.Tensor, shape: tuple, num_networks: int) -> Value:
     )
 
 
-def run_plan(plan: Plan, run: NetworkRun, inputs: dict[Ref, Value]) -> Any:
-    """Run every call of a plan.
+def run_plan(plan: Plan, run: NetworkRun, inputs: Sequence[Value]) -> Any:
+    """Run every call of a plan on the values of N networks.
 
     Values that carry a Keras mask (`Embedding(mask_zero=True)`, `Masking`) run network by network,
     because only a call of the layer itself passes the mask on.
@@ -48,20 +49,13 @@ def run_plan(plan: Plan, run: NetworkRun, inputs: dict[Ref, Value]) -> Any:
     Args:
         plan: The calls of a model.
         run: The weights of the networks; it collects their new state.
-        inputs: The value of each input.
+        inputs: The values, in the order of the model's inputs.
 
     Returns:
         A `Value` for each output, structured as the model's outputs.
     """
-    values = dict(inputs)
 
-    def with_values(arguments: Any) -> Any:
-        return keras.tree.map_structure(
-            lambda leaf: values[leaf] if is_ref(leaf) else leaf, arguments
-        )
-
-    for call in plan.calls:
-        args, kwargs = with_values(call.args), with_values(call.kwargs)
+    def run_call(call: Call, args: tuple, kwargs: dict) -> Any:
         is_masked = any(value.is_masked for value in values_in(args, kwargs))
         rule = per_network if is_masked else rule_for(call.operation)
         result = rule(run, call, args, kwargs)
@@ -71,7 +65,6 @@ def run_plan(plan: Plan, run: NetworkRun, inputs: dict[Ref, Value]) -> Any:
                 f"{type(result).__name__}: wrap a tensor [N, B, ...] as "
                 "Value(run.num_networks, stacked=tensor)."
             )
-        # A layer's symbolic and real outputs may be containers of different types.
-        refs = keras.tree.flatten(call.outputs)
-        values.update(zip(refs, keras.tree.flatten(result), strict=True))
-    return with_values(plan.outputs)
+        return result
+
+    return replay(plan, inputs, run_call)

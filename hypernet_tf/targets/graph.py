@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -414,24 +414,36 @@ def _unpacked(refs: Any) -> Any:
     return refs[0] if isinstance(refs, (list, tuple)) and len(refs) == 1 else refs
 
 
-def replay(plan: Plan, tensors: list[Any]) -> list[Any]:
-    """Call the layers of a plan on symbolic tensors, with the masks that they get while they run.
+def call_layer(call: Call, args: tuple, kwargs: dict) -> Any:
+    """What a call of a plan returns by itself; symbolic tensors get the masks that they carry."""
+    return call.operation(*args, **kwargs)
+
+
+def replay(
+    plan: Plan, inputs: Sequence[Any], run: Callable[[Call, tuple, dict], Any] = call_layer
+) -> Any:
+    """Run every call of a plan, in order.
 
     Args:
         plan: The plan.
-        tensors: Symbolic tensors, in the order of the model's inputs.
+        inputs: Tensors or other values, in the order of the model's inputs.
+        run: Function (call, positional arguments, keyword arguments) -> what the call returns.
 
     Returns:
-        Symbolic tensors, in the order of the model's outputs.
+        Values, structured as the model's outputs.
     """
-    values = dict(zip(keras.tree.flatten(plan.inputs), tensors, strict=True))
-    for call in plan.calls:
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: values[leaf] if is_ref(leaf) else leaf, (call.args, call.kwargs)
+    values = dict(zip(keras.tree.flatten(plan.inputs), inputs, strict=True))
+
+    def with_values(arguments: Any) -> Any:
+        return keras.tree.map_structure(
+            lambda leaf: values[leaf] if is_ref(leaf) else leaf, arguments
         )
-        outputs = keras.tree.flatten(call.operation(*args, **kwargs))
+
+    for call in plan.calls:
+        # A layer's symbolic and real outputs may be containers of different types.
+        outputs = keras.tree.flatten(run(call, with_values(call.args), with_values(call.kwargs)))
         values.update(zip(keras.tree.flatten(call.outputs), outputs, strict=True))
-    return [values[ref] for ref in keras.tree.flatten(plan.outputs)]
+    return with_values(plan.outputs)
 
 
 def _first_argument(args: tuple, kwargs: dict) -> Any:

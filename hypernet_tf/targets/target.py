@@ -618,7 +618,8 @@ class Target:
                 keras.Input(batch_shape=t.shape, dtype=t.dtype, name=t.name)
                 for t in self._template.inputs
             ]
-            masks = [getattr(t, "_keras_mask", None) for t in replay(self.plan, inputs)]
+            outputs = keras.tree.flatten(replay(self.plan, inputs))
+            masks = [getattr(tensor, "_keras_mask", None) for tensor in outputs]
             known = [mask for mask in masks if mask is not None]
             if not known:
                 return None
@@ -722,12 +723,10 @@ class Target:
             batch_statistics=batch_statistics,
             grouped=grouped,
         )
-        values = {
-            ref: input_value(tf.cast(tensor, like.dtype), like.shape[1:], num_networks)
-            for ref, tensor, like in zip(
-                keras.tree.flatten(self.plan.inputs), tensors, self._template.inputs, strict=True
-            )
-        }
+        values = [
+            input_value(tf.cast(tensor, like.dtype), like.shape[1:], num_networks)
+            for tensor, like in zip(tensors, self._template.inputs, strict=True)
+        ]
         outputs = run_plan(self.plan, run, values)
         new_state = [run.value(v) for v in self._state]
         return keras.tree.map_structure(lambda value: value.stacked, outputs), new_state
