@@ -10,7 +10,6 @@ of the logarithm over log size in the upper half of the sizes: 1 is proportional
 """
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,7 +17,7 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.ratios import apart
+from benchmarks.ratios import alternate, apart
 
 SIZES = {
     "networks": (2, 4, 8, 16, 32, 64, 128, 256),
@@ -85,13 +84,7 @@ def measure(networks: int, images: int, width: int, classes: int, rounds: int) -
         model.compile(keras.optimizers.Adam(1e-3), loss)
         model.optimizer.build(model.trainable_variables)
         steps.append(tf.function(lambda model=model: model.train_step((x, y)), autograph=False))
-    seconds = np.empty([rounds + 2, 2])
-    for turn in seconds:
-        for place, step in enumerate(steps):
-            start = time.perf_counter()
-            step()
-            turn[place] = time.perf_counter() - start
-    medians = np.median(seconds[2:], 0)
+    medians = np.median(alternate(steps, rounds + 2)[2:], 0)
     return Point(ordinary.count_params(), *map(float, medians), peak_memory())
 
 

@@ -7,10 +7,11 @@ step, and the seconds for a million image passes (an image forward and backward 
 """
 
 import argparse
-import statistics
-import time
+
+import numpy as np
 
 import hypernet_tf as hn
+from benchmarks.ratios import alternate
 from hypernet_tf.training.stream import batches
 from reproduce.configs import METHODS, build_sampler, preset
 
@@ -23,7 +24,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     train = hn.data.load("mnist_5k").train
-    methods, times = {}, {}
+    configs, steps = {}, []
     for name, method in METHODS.items():
         if method.learns_match:  # it has nothing to learn here
             continue
@@ -33,16 +34,15 @@ def main():
         batch_size = config.images_per_network if shared else config.images_per_step
         data = iter(batches(train, batch_size=batch_size, seed=0))
         sampler.make_train_function()
-        methods[name], times[name] = (config, sampler, data), []
-    for turn in range(rounds + 1):
-        for name, (_, sampler, data) in methods.items():
-            start = time.perf_counter()
+        configs[name] = config
+
+        def ten_steps(sampler=sampler, data=data):
             for _ in range(STEPS):
                 sampler.train_function(data)
-            if turn:  # the first traces the graph
-                times[name].append((time.perf_counter() - start) / STEPS)
-    for name, (config, *_) in methods.items():
-        step = statistics.median(times[name])
+
+        steps.append(ten_steps)
+    medians = np.median(alternate(steps, rounds + 1)[1:], 0) / STEPS
+    for (name, config), step in zip(configs.items(), medians, strict=True):
         passes = config.passes_per_step
         million = 1e6 * step / passes
         print(f"{name}: {1e3 * step:.1f} ms for {passes:,} passes, {million:.0f} s for a million")

@@ -8,7 +8,6 @@ is the difference of two of them. The ordinary Keras model on the same images st
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.ratios import alternate
 from benchmarks.step_time import configure, step_of
 from hypernet_tf.diversity import StepRecord
 from hypernet_tf.samplers.base import WeightSampler
@@ -117,15 +117,7 @@ def main() -> None:
         "whole step": step_of("sampler", config),
         "whole step of the ordinary model": step_of("ordinary", config),
     }
-    for step in steps.values():
-        step()
-        step()
-    seconds = np.empty([given.rounds, len(steps)])
-    for turn in seconds:
-        for place, step in enumerate(steps.values()):
-            start = time.perf_counter()
-            step()
-            turn[place] = time.perf_counter() - start
+    seconds = alternate([*steps.values()], given.rounds + 2)[2:]
     medians = dict(zip(steps, 1e3 * np.median(seconds, 0), strict=True))
     parts = {
         part: medians[whole] - (medians[less] if less else 0.0)

@@ -14,7 +14,7 @@ import json
 import multiprocessing
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,19 +64,12 @@ def measure_evaluation(target: str, networks: int, images: int, rounds: int) -> 
     model = TARGETS[config.target].make(x.shape[1:], 10)
     call = tf.function(lambda inputs: model(inputs, training=False), autograph=False)
     parts = [tf.constant(x[start : start + 500]) for start in range(0, images, 500)]
-    ratios = []
-    for turn in range(rounds + 1):
-        seconds = []
-        for evaluate in (
-            lambda: ensemble.log_probabilities(x),
-            lambda: [call(part).numpy() for _ in range(networks) for part in parts],
-        ):
-            start = time.perf_counter()
-            evaluate()
-            seconds.append(time.perf_counter() - start)
-        if turn:
-            ratios.append(seconds[0] / seconds[1])
-    return [*np.quantile(ratios, [0.25, 0.5, 0.75])]
+    both = (
+        lambda: ensemble.log_probabilities(x),
+        lambda: [call(part).numpy() for _ in range(networks) for part in parts],
+    )
+    ours, theirs = alternate(both, rounds + 1)[1:].T
+    return [*np.quantile(ours / theirs, [0.25, 0.5, 0.75])]
 
 
 def measure_memory(target: str, method: str, preset: str, networks: int | None, kind: str) -> float:
@@ -84,6 +77,25 @@ def measure_memory(target: str, method: str, preset: str, networks: int | None, 
     from benchmarks.step_time import configure, peak_memory
 
     return peak_memory(configure(target, method, preset, networks), kind)
+
+
+def alternate(functions: Sequence[Callable[[], Any]], turns: int) -> np.ndarray:
+    """Time functions in turns, so that what else slows the machine slows all of them.
+
+    Args:
+        functions: The functions.
+        turns: Number of calls of each; the first ones trace graphs.
+
+    Returns:
+        Seconds [turns, functions].
+    """
+    seconds = np.empty([turns, len(functions)])
+    for turn in seconds:
+        for place, function in enumerate(functions):
+            start = time.perf_counter()
+            function()
+            turn[place] = time.perf_counter() - start
+    return seconds
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -20,7 +20,6 @@ with each of `nothing`, `ordinary` and `sampler`.
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.ratios import alternate
 from hypernet_tf.diversity import StepRecord
 from reproduce.configs import METHODS, TARGETS, RunConfig, build_sampler, preset
 from reproduce.configs.methods import presets_of
@@ -76,20 +76,9 @@ def measure(config: RunConfig, rounds: int) -> Timing:
         config: Configuration of the sampler.
         rounds: Number of steps of each kind that are timed.
     """
-    first = {}
-    steps = {kind: step_of(kind, config) for kind in KINDS}
-    for kind, step in steps.items():
-        start = time.perf_counter()
-        step()
-        first[kind] = time.perf_counter() - start
-        step()
-    seconds = np.empty([rounds, len(KINDS)])
-    for turn in seconds:
-        for place, step in enumerate(steps.values()):
-            start = time.perf_counter()
-            step()
-            turn[place] = time.perf_counter() - start
-    return Timing(first, dict(zip(KINDS, seconds.T, strict=True)))
+    seconds = alternate([step_of(kind, config) for kind in KINDS], rounds + 2)
+    first = dict(zip(KINDS, seconds[0], strict=True))
+    return Timing(first, dict(zip(KINDS, seconds[2:].T, strict=True)))
 
 
 def peak_memory(config: RunConfig, kind: str) -> float:

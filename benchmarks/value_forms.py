@@ -8,28 +8,20 @@ against one with N·F filters.
     python -m benchmarks.value_forms
 """
 
-import time
-
 import numpy as np
 import tensorflow as tf
 
 import hypernet_tf as hn
+from benchmarks.ratios import alternate
 
 N = B = 32
 
 
-def alternate(functions, rounds=10):
+def compare(functions, rounds=10):
     """Median seconds of each function, and the median ratio to the first, in one run."""
-    seconds = {name: [] for name in functions}
-    for turn in range(rounds + 2):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    first = np.array(next(iter(seconds.values())))
-    for name, values in seconds.items():
-        ratio = np.median(np.array(values) / first)
+    seconds = alternate([*functions.values()], rounds + 2)[2:].T
+    for name, values in zip(functions, seconds, strict=True):
+        ratio = np.median(values / seconds[0])
         print(f"  {name}: {1e3 * np.median(values):.1f} ms, ratio {ratio:.2f}")
 
 
@@ -116,10 +108,10 @@ def shared_inputs(networks, images):
 if __name__ == "__main__":
     print("forward and backward:")
     stages = ("convolution", "bias and ReLU", "pooling")
-    alternate(
+    compare(
         {"ordinary CNN": ordinary()}
         | {f"unrolled up to {stage}": whole_network(stage) for stage in stages}
     )
     for networks, images in ((20, 500), (32, 128), (50, 100)):
         print(f"shared inputs, {networks} networks, {images} images:")
-        alternate(shared_inputs(networks, images))
+        compare(shared_inputs(networks, images))
