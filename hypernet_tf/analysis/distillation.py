@@ -46,8 +46,8 @@ def distill(
     q is 1 for the class of the majority vote. For values the loss is the mean squared error to the
     mean of the ensemble.
 
-    Keras's `fit` trains the student, so batch norm and dropout work as in any Keras model. A Keras
-    model that is given as the student adds the penalties of its regularizers. The result is a
+    Keras's `fit` trains the student, so batch norm and dropout work as in any Keras model. Only a
+    Keras model or a `Target` as the student adds the penalties of its regularizers. The result is a
     function of the arguments; callbacks get the model that is trained.
 
     Args:
@@ -99,7 +99,7 @@ def distill(
     target, network = _student(student, ensemble, seed)
     if student is None or isinstance(student, Ensemble):
         for variable in network.trainable_variables:
-            variable.regularizer = None  # of weights before the gauge
+            variable.regularizer = None  # it learns predictions alone
     given = Examples(x, sample_weight=sample_weight, weighted=True).in_memory()
 
     def answers(inputs: Any, verbose: int = 0) -> np.ndarray:

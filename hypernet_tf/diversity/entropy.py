@@ -18,7 +18,7 @@ _BLOCK = 2**16  # numbers in a block of columns: 256 KiB, a part of a core's cac
 _MOST_IN_BLOCKS = 256  # points; the graph has half as many differences of a block
 
 
-def pairwise_distances(points: tf.Tensor, distance: str = "l2") -> tf.Tensor:
+def pairwise_distances(points: tf.Tensor, distance: Distance = "l2") -> tf.Tensor:
     """Distances between all pairs of N points, [N, N]. Not meant to be differentiated.
 
     Args:
@@ -98,7 +98,7 @@ def _l1_by_shift(points: tf.Tensor, count: Any, half: Any) -> tf.Tensor:
 
 
 def nearest_neighbour_distances(
-    points: tf.Tensor, *, distance: str = "l2", k: int = 1
+    points: tf.Tensor, *, distance: Distance = "l2", k: int = 1
 ) -> tf.Tensor:
     """Distance of each point to its k-th nearest other point, [N], differentiable.
 
@@ -127,7 +127,7 @@ def nearest_neighbour_distances(
     return _distances_to(points, neighbours[:, k - 1], distance)
 
 
-def _distances_to(points: tf.Tensor, others: tf.Tensor, distance: str) -> tf.Tensor:
+def _distances_to(points: tf.Tensor, others: tf.Tensor, distance: Distance) -> tf.Tensor:
     """Distance of each point to another one of them, [N], differentiable.
 
     The gradient of `tf.gather` adds rows one after the other; a product with an N x N matrix sums
@@ -162,7 +162,7 @@ def kozachenko_leonenko_entropy(
     points: tf.Tensor,
     dimension: int,
     *,
-    distance: str = "l2",
+    distance: Distance = "l2",
     k: int = 1,
     constants: bool = False,
     epsilon: float = 0.0,

@@ -124,7 +124,7 @@ class NegativeEntropy(DiversityTerm):
     def __init__(
         self,
         *,
-        distance: str = "l1",
+        distance: Distance = "l1",
         k: int = 1,
         constants: bool = False,
         epsilon: float = 1e-8,

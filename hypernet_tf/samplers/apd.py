@@ -199,7 +199,7 @@ class APD(LatentSampler):
     # ---- training -------------------------------------------------------------------------
 
     def regularization(self, drawn: Draw) -> tf.Tensor:
-        """0: it learns networks that have been trained."""
+        """0: APD learns given networks, and has no loss on examples."""
         return tf.zeros([])
 
     def compile(self, optimizer="adam", *args, **kwargs):

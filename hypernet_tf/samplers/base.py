@@ -36,9 +36,9 @@ from hypernet_tf.samplers.batching import (
     Dealt,
     Part,
     Share,
-    for_each_network,
-    in_one_row,
     map_tensors,
+    merge_networks,
+    repeat_for_networks,
     widened,
     with_masks,
 )
@@ -75,7 +75,7 @@ class WeightSampler(keras.Model, abc.ABC):
     networks (Deutsch et al. 2019, eq. 1 and 2). A sampler may add a term (`extra_loss`). Target and
     terms see *gauged* weights, unless the class sets `trains_in_gauge = False`. Regularizers of the
     target's layers add lam times their mean penalty over networks. They see the weights before the
-    gauge, which would change norms.
+    gauge, because the gauge changes norms.
 
     **fit** takes what `keras.Model.fit` takes. Each batch is dealt out: its first share to the
     first network, and so on, so that `batch_size` counts the images of all networks, N·B. If a
@@ -86,8 +86,8 @@ class WeightSampler(keras.Model, abc.ABC):
     every epoch, so a network that is there in every step (of a deep ensemble, a chain, a mixture)
     gets the same examples again: give `fit` a shuffled `tf.data.Dataset` instead. With
     `shared_inputs` every network of a step sees the whole batch, so that `batch_size` is B. The
-    history has `loss` (the objective), `accuracy_loss`, `diversity_loss`, and the compiled metrics
-    of single networks by their names.
+    history has `loss` (the objective, with penalties), `accuracy_loss`, `diversity_loss`, and the
+    compiled metrics of single networks by their names.
 
     **predict**, **evaluate** and a **call** use one set of networks: `sample(10, seed=0)`, or all
     networks of a finite sampler (`prediction_networks`). Each network sees every image.
@@ -340,7 +340,9 @@ class WeightSampler(keras.Model, abc.ABC):
     def initialize(self, x: Any = None, *, verbose: int = 0) -> None:
         """What a sampler does once, before its first training step; here nothing.
 
-        `fit` and runs call it, with up to 1,000 inputs if the sampler `initializes_on_inputs`.
+        `fit` and runs call it while `step` is 0, so a second call must do no harm. Runs pass up to
+        1,000 inputs; `fit` does if the sampler `initializes_on_inputs`, unless they come from a
+        Python generator.
 
         Args:
             x: Some training inputs [M, ...]; None if there are none to look at.
@@ -1079,9 +1081,9 @@ class WeightSampler(keras.Model, abc.ABC):
 
         masks = self.target.output_masks(x)
         member_loss = self._evaluation.member.update(
-            for_each_network(y, count),
-            with_masks(self._activated(in_one_row(outputs)), for_each_network(masks, count)),
-            for_each_network(sample_weight, count),
+            repeat_for_networks(y, count),
+            with_masks(self._activated(merge_networks(outputs)), repeat_for_networks(masks, count)),
+            repeat_for_networks(sample_weight, count),
         )
         mean = with_masks(self._mean_outputs(outputs), masks)
         self._evaluation.ensemble.update(y, mean, sample_weight)

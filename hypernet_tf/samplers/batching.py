@@ -63,8 +63,10 @@ class Dealt(NamedTuple):
             num_networks: N.
         """
         if self.shared:
-            return for_each_network(target.output_masks(self.x), num_networks)
-        return map_tensors(lambda t: t[: self.num_answers], target.output_masks(in_one_row(self.x)))
+            return repeat_for_networks(target.output_masks(self.x), num_networks)
+        return map_tensors(
+            lambda t: t[: self.num_answers], target.output_masks(merge_networks(self.x))
+        )
 
     def labels(self) -> tuple[Any, Any]:
         """Labels and sample weights of the answers that count, [num_answers, ...]."""
@@ -97,13 +99,13 @@ def map_tensors(function: Callable[[tf.Tensor], Any], structure: Any) -> Any:
     )
 
 
-def for_each_network(structure: Any, count: int) -> Any:
-    """Tensors [N · M, ...] of `count` networks that have the same [M, ...]; None stays None."""
+def repeat_for_networks(structure: Any, count: int) -> Any:
+    """Repeat tensors [M, ...] once for each of N networks, [N · M, ...]; None stays None."""
     return map_tensors(lambda t: tf.tile(t, [count] + [1] * (t.shape.rank - 1)), structure)
 
 
-def in_one_row(structure: Any) -> Any:
-    """Tensors [N · M, ...] of those [N, M, ...] of N networks; None stays None."""
+def merge_networks(structure: Any) -> Any:
+    """Merge the first two axes of tensors [N, M, ...], [N · M, ...]; None stays None."""
     return map_tensors(lambda t: _reshape(t, [-1], t.shape[2:]), structure)
 
 
@@ -231,7 +233,7 @@ class Share:
             x, y, sample_weight = map_tensors(self._all_examples, (x, y, sample_weight))
         first, count = keras.tree.flatten(x)[0], self.num_networks
         size = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
-        y, sample_weight = for_each_network((y, sample_weight), count)
+        y, sample_weight = repeat_for_networks((y, sample_weight), count)
         return Dealt(map_tensors(tf.identity, x), y, sample_weight, count * size, shared=True)
 
     def take(self, tensor: Any) -> Any:

@@ -237,7 +237,7 @@ class BHN(LatentSampler):
         inputs = in_order(x, plan.inputs, [tensor.name for tensor in network.inputs])
         inputs = [tf.cast(x, like.dtype) for x, like in zip(inputs, network.inputs, strict=True)]
 
-        def start(call: Call, args: tuple, kwargs: dict) -> Any:
+        def initialize_and_call(call: Call, args: tuple, kwargs: dict) -> Any:
             operation = call.operation
             if isinstance(operation, keras.layers.BatchNormalization):
                 kwargs["training"] = True
@@ -246,7 +246,7 @@ class BHN(LatentSampler):
                 self._start_layer(operation, layer, network, args, kwargs)
             return operation(*args, **kwargs)
 
-        replay(plan, inputs, start)
+        replay(plan, inputs, initialize_and_call)
 
     def _start_layer(
         self, operation: Any, layer: Any, network: keras.Model, args: tuple, kwargs: dict

@@ -138,7 +138,7 @@ class MCDropout(WeightSampler):
         return self.length_scale**2 / (2 * self.precision * self.num_data) * tf.add_n(squares)
 
     def regularization(self, drawn: Draw) -> tf.Tensor:
-        """The penalty of the trained weights, as in Keras: without masks."""
+        """The penalty of the trained weights before dropout masks, as in Keras."""
         return self.target.regularization([variable.value for variable in self.theta])
 
     def get_config(self) -> dict:

@@ -29,7 +29,6 @@ class Mixture(LatentSampler):
     Args:
         samplers: K samplers of the same kind of target, with one latent dimension; each has its
             own initial weights. They become parts of the mixture: train and sample the mixture.
-            Regularizers are those of the first one's target.
         **kwargs: Options of `WeightSampler`. By default num_networks is the sum over the samplers,
             and lam, lam_growth, diversity, prior_scale, gauge, gauge_epsilon, shared_inputs and
             seed are those of the first.
@@ -84,6 +83,14 @@ class Mixture(LatentSampler):
                 raise ValueError(
                     f"The samplers of a mixture have the {name} {values}: make them alike."
                 )
+        serialized = [
+            [keras.saving.serialize_keras_object(one) for one in sampler.target.regularizers]
+            for sampler in samplers
+        ]
+        if any(one != serialized[0] for one in serialized):
+            raise ValueError(
+                "The targets of a mixture have different regularizers: give all the same model."
+            )
         options = first.get_config()
         names = (
             "lam",

@@ -114,7 +114,7 @@ class NoiseControl(LatentSampler):
         return Draw(self.target.unflatten(theta).trainable, z)
 
     def regularization(self, drawn: Draw) -> tf.Tensor:
-        """The penalty of the trained weights: without noise, not gauged."""
+        """The penalty of theta_0, before the noise and the gauge."""
         return self.target.regularization([variable.value for variable in self.theta])
 
     def match(self, ensemble: Ensemble) -> float | list[float]:

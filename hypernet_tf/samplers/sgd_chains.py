@@ -146,7 +146,7 @@ class SGLD(SGDChains):
         theta <- theta - rate · grad U(theta) + sqrt(2 · rate) · noise,
         U = lam · mean loss - log p(theta)                         (Welling and Teh 2011, eq. 4)
 
-    Regularizers of the target's layers are a second prior: the loss has their penalty.
+    Regularizers of the target's layers are a further prior: U has lam times their penalty.
 
     For lam = |data| and a loss that is a negative log-likelihood, its networks are samples of the
     posterior exp(-U) as the rate goes to zero; a larger lam makes the posterior colder.

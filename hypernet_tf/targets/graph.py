@@ -204,6 +204,11 @@ def copied(
                 f"The model '{model.name}' cannot be copied: Keras does not know '{unknown[1]}'. "
                 "Decorate it with @keras.saving.register_keras_serializable()."
             ) from error
+        if "regularizer identifier" in str(error):
+            raise ValueError(
+                f"The model '{model.name}' cannot be copied: Keras does not know one of its "
+                "regularizers. Decorate its class with @keras.saving.register_keras_serializable()."
+            ) from error
         raise ValueError(
             f"The model '{model.name}' cannot be copied: write a layer of your own instead of each "
             "Lambda, and give each layer of your own a get_config()."
@@ -225,11 +230,11 @@ def copied(
             "than single weights, and share weights by calling one layer twice in one model."
         )
     for variable, value in zip(copies, variables, strict=True):
-        if getattr(value, "regularizer", None) and not getattr(variable, "regularizer", None):
+        if value.trainable and value.regularizer and not variable.regularizer:
             raise ValueError(
-                f"A copy of the model '{model.name}' loses the regularizer of '{value.path}': give "
-                "it to the layer, as kernel_regularizer=..., and to the get_config of one of your "
-                "own."
+                f"The layer of '{value.path}' does not state its regularizer, which a copy loses: "
+                "set kernel_regularizer=..., and return it from get_config. To remove it, set "
+                "variable.regularizer = None."
             )
         variable.assign(value)
     for layer in copy._flatten_layers():

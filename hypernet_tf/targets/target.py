@@ -34,6 +34,11 @@ Convolutions = Literal["auto", "unrolled", "grouped"]
 # What inputs [M, ...] of a `TargetLayer` are: examples of all networks, or one for each network.
 ExampleSharing = Literal["shared", "one_each"]
 
+_SUMS_OVER_WEIGHTS = (
+    keras.regularizers.L1,
+    keras.regularizers.L2,
+    keras.regularizers.L1L2,
+)
 _SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
@@ -439,9 +444,9 @@ class Target:
     # ---- weight sets ------------------------------------------------------------------------
 
     @property
-    def has_regularizers(self) -> bool:
-        """Whether a generated variable has a regularizer."""
-        return any(variable.regularizer is not None for variable in self._trainable)
+    def regularizers(self) -> list:
+        """The regularizer of each trainable variable of the model, None where there is none."""
+        return [variable.regularizer for variable in self._trainable]
 
     def regularization(self, trainable: Sequence[tf.Tensor]) -> tf.Tensor:
         """The penalty of the model's regularizers for one network, the mean over networks.
@@ -460,13 +465,16 @@ class Target:
         """
 
         def penalty(regularizer: Callable, tensor: tf.Tensor) -> tf.Tensor:
+            if type(regularizer) in _SUMS_OVER_WEIGHTS:  # also over those of all networks
+                total = regularizer(tensor)
+                return tf.cast(total / tf.cast(tf.shape(tensor)[0], total.dtype), tf.float32)
             each = tf.vectorized_map(lambda one: tf.reduce_sum(regularizer(one)), tensor)
             return tf.cast(tf.reduce_mean(each), tf.float32)
 
         penalties = [
-            penalty(variable.regularizer, tensor)
-            for variable, tensor in zip(self._trainable, trainable, strict=True)
-            if variable.regularizer is not None
+            penalty(regularizer, tensor)
+            for regularizer, tensor in zip(self.regularizers, trainable, strict=True)
+            if regularizer is not None
         ]
         return tf.add_n(penalties) if penalties else tf.zeros([])
 
@@ -935,7 +943,7 @@ class TargetLayer(keras.layers.Layer):
         tensors = [t[:, None] if one else t for t, one in zip(tensors, single, strict=True)]
         inputs = keras.tree.pack_sequence_as(self.target.plan.inputs, tensors)
         weights = self._weight_set(weights)
-        if self.target.has_regularizers:
+        if any(self.target.regularizers):
             self.add_loss(self.target.regularization(weights.trainable))
         outputs = self.target(weights, inputs, training=bool(training))
         if all(single):

@@ -127,9 +127,9 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "l2",
     None,
-    f"{methods_with('l2')}: each network's loss gets l2 / 2 times the sum of its squared weights "
-    "(--lam multiplies it). This is often called weight decay; He et al. (2016) take 1e-4. "
-    "Default: the preset's.",
+    f"{methods_with('l2')}: each network's loss gets l2 / 2 times the sum of its squared weights, "
+    "before --lam multiplies it. This is often called weight decay; He et al. (2016) take 1e-4. "
+    "That of HyperGAN's generators, in its preset paper, stays. Default: the preset's.",
 )
 flags.register_validator(
     "learning_rate",
@@ -285,9 +285,11 @@ def default_folder(config: RunConfig) -> pathlib.Path:
     plain = preset(
         config.experiment, config.method, config.preset, target=config.target, steps=config.steps
     )
-    names = (*FLAG_FIELDS, "restart_every")
+    others = set(METHOD_FLAGS) - set(METHODS[config.method].flags)  # follow from its own
+    names = [name for name in (*FLAG_FIELDS, "restart_every") if name not in others]
     settings = {name: getattr(config, name) for name in names}
-    settings["match"] = pathlib.Path(config.match).name  # no slashes
+    if config.match:
+        settings["match"] = pathlib.Path(config.match).name  # no slashes
     defaults = {name: getattr(plain, name) for name in names}
     defaults |= {
         "method": "hypernetwork",

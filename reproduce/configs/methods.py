@@ -445,6 +445,10 @@ register_method(
 def _mixture(target: hn.Target, config: RunConfig, num_data: int) -> hn.Mixture:
     """Hypernetworks with initial weights of their own, each with its part of a step's networks."""
     count = config.hypernetworks
+    if config.networks_per_step % count:
+        raise ValueError(
+            f"{count} hypernetworks cannot share {config.networks_per_step} networks of a step"
+        )
     part = dataclasses.replace(config, networks_per_step=config.networks_per_step // count)
     return hn.Mixture([_hypernetwork(target, part, num_data) for _ in range(count)])
 
@@ -452,7 +456,7 @@ def _mixture(target: hn.Target, config: RunConfig, num_data: int) -> hn.Mixture:
 register_method(
     Method(
         name="mixture",
-        help="4 hypernetworks trained side by side, whose networks are alike only within each",
+        help="hypernetworks trained side by side, whose networks are alike only within each one",
         build=_mixture,
         flags=("lam", "diversity", "hypernetworks", "l2"),
         presets=(
@@ -629,7 +633,7 @@ register_method(
 
 
 # Published: independent first weights, unscaled outputs. Few steps learn more from networks that
-# start around a common draw. l2 is of the generators' variables, not of weights as `--l2` is.
+# start around a common draw. This l2 is of the generators' variables, `--l2` of the weights.
 _HYPERGAN: dict[str, dict[str, Any]] = {
     "paper": {"initialization": "model", "scatter": 1.0, "l2": 5e-4},
     "quick": {},

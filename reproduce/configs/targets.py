@@ -87,7 +87,10 @@ def build_target(name: str, classes: int, *, l2: float = 0.0) -> hn.Target:
         name: Name of the target.
         classes: Number of classes.
         l2: Factor of L2 in the gradient of the weights: a network's loss gets l2 / 2 times the sum
-            of its squared weights, of all layers that take regularizers.
+            of its squared weights.
+
+    Raises:
+        ValueError: A layer takes no regularizer, and `l2` is not 0.
     """
     kind = TARGETS[name]
     model = kind.make(kind.image_shape, classes)
@@ -96,7 +99,10 @@ def build_target(name: str, classes: int, *, l2: float = 0.0) -> hn.Target:
             for key in [key for key in vars(layer) if key.endswith("_regularizer")]:
                 if "activity" not in key:
                     setattr(layer, key, keras.regularizers.L2(l2 / 2))
-    return hn.Target(model, outputs="logits")
+    target = hn.Target(model, outputs="logits")
+    if l2 and None in target.regularizers:
+        raise ValueError(f"a layer of the target '{name}' takes no regularizer: train without l2")
+    return target
 
 
 def experiment_of(dataset: str) -> str:

@@ -49,7 +49,7 @@ def command_line(
     # lam is always given: its default depends on the diversity.
     always = {"dataset", "method", "preset", "steps", "seed", *method.flags}
     always -= {"networks_per_step", "hypernetworks", "optimizer", "momentum", "l2"}
-    never = set(METHOD_FLAGS) - set(method.flags)  # follows from other flags
+    never = set(METHOD_FLAGS) - set(method.flags)  # the command refuses them
     values = {
         name: getattr(config, name)
         for name in ("steps", *FLAG_FIELDS)

@@ -1063,6 +1063,14 @@ class TestRegularizers:
             losses.append(sampler.evaluate(*blobs, verbose=0, return_dict=True)["loss"])
         assert losses[0] == losses[1]
 
+    def test_they_are_saved_with_the_sampler(self, blobs, tmp_path):
+        *_, sampler = self.samplers(deep_ensemble)
+        sampler.compile("sgd", LOGITS, run_eagerly=True)
+        sampler.save(tmp_path / "sampler.keras")
+        loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+        loaded.run_eagerly = True
+        assert loaded.evaluate(*blobs, verbose=0) == sampler.evaluate(*blobs, verbose=0)
+
     def test_they_keep_generated_weights_small(self, blobs):
         norms = []
         for factor in (0.0, 1.0):
@@ -1072,6 +1080,33 @@ class TestRegularizers:
             sampler.fit(*blobs, epochs=30, verbose=0)
             norms.append(np.linalg.norm(sampler.sample(20).theta()))
         assert norms[1] < 0.5 * norms[0]
+
+
+class Initialized(hn.DeepEnsemble):
+    """Keeps the inputs on which it is initialised."""
+
+    seen: list
+
+    def initialize(self, x=None, *, verbose=0):
+        self.seen.append((None if x is None else len(x), verbose))
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_the_first_fit_initialises(blobs, looks):
+    x, y = blobs
+    sampler = Initialized(classifier(), num_networks=2)
+    sampler.seen, sampler.initializes_on_inputs = [], looks
+    sampler.compile("sgd", LOGITS, run_eagerly=True)
+    sampler.fit(x, y, 96, 1, 0)
+    assert sampler.seen == [(96 if looks else None, 0)]
+    sampler.fit(x, y, batch_size=96, verbose=0)
+    assert len(sampler.seen) == 1
+    other = Initialized(classifier(), num_networks=2)
+    other.seen, other.initializes_on_inputs = [], looks
+    other.compile("sgd", LOGITS, run_eagerly=True)
+    batches = (batch for batch in [(x, y)])
+    other.fit(batches, steps_per_epoch=1, shuffle=False, verbose=0)
+    assert other.seen == [(None, 0)]
 
 
 class Watched(hn.diversity.DiversityTerm):

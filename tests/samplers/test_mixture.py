@@ -92,6 +92,9 @@ def test_samplers_that_do_not_fit():
     larger = classifier(keras.layers.Dense(4))
     with pytest.raises(ValueError, match="have the targets with numbers of weights"):
         hn.Mixture([hypernetwork(), hypernetwork(larger)])
+    heavy = classifier(keras.layers.Dense(8, kernel_regularizer="l2"))
+    with pytest.raises(ValueError, match="The targets of a mixture have different regularizers"):
+        hn.Mixture([hypernetwork(classifier(keras.layers.Dense(8))), hypernetwork(heavy)])
 
 
 def test_options_of_a_step_are_those_of_the_first():

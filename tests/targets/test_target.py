@@ -387,8 +387,23 @@ class Penalised(layers.Dense):
         return layers.Dense(**config)
 
 
+class Unknown(keras.regularizers.Regularizer):
+    """A regularizer that is not registered."""
+
+    def __call__(self, x):
+        return tf.reduce_sum(x)
+
+    def get_config(self):
+        return {}
+
+
+def test_a_regularizer_that_keras_does_not_know_is_an_error():
+    with one_line_error("does not know one of its regularizers", "register_keras_serializable"):
+        hn.Target(sequential((4,), layers.Dense(3, kernel_regularizer=Unknown())))
+
+
 def test_a_regularizer_that_a_copy_loses_is_an_error():
-    with one_line_error("loses the regularizer of", "give it to the layer"):
+    with one_line_error("does not state its regularizer", "kernel_regularizer="):
         hn.Target(sequential((4,), Penalised(3)))
 
 

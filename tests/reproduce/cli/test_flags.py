@@ -221,6 +221,8 @@ class TestRunFlags:
         sampler = build_sampler(config, num_data=10)
         assert (sampler.num_samplers, sampler.num_networks) == (2, config.networks_per_step)
         assert config.networks_per_step == 16
+        name = run_flags.default_folder(dataclasses.replace(config, dataset="mnist")).name
+        assert name.endswith("-hypernetworks=2") and "networks_per_step" not in name
         with command_line("--hypernetworks=2"), pytest.raises(UsageError, match="is not used by"):
             run_flags.config_from_flags("mnist")
 

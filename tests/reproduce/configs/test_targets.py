@@ -6,6 +6,7 @@ import json
 import keras
 import pytest
 from small_experiments import command_line, python
+from target_models import Scale
 
 import hypernet_tf as hn
 from reproduce import compare, sweep
@@ -18,7 +19,13 @@ from reproduce.configs import (
     preset,
     register_target,
 )
-from reproduce.configs.targets import datasets_help, experiment_of, targets_help, targets_of
+from reproduce.configs.targets import (
+    build_target,
+    datasets_help,
+    experiment_of,
+    targets_help,
+    targets_of,
+)
 from reproduce.runs.folder import UsageError
 
 EXTENSION = """
@@ -57,6 +64,22 @@ def test_every_target_is_a_model_of_its_images(name):
     target = TARGETS[name]
     model = target.make(target.image_shape, 7)
     assert (model.input_shape[1:], model.output_shape[1:]) == (target.image_shape, (7,))
+
+
+@pytest.mark.usefixtures("known_targets")
+def test_l2_reaches_all_weights_or_is_an_error():
+    def make(shape, classes):
+        model = small(shape, classes)
+        model.add(Scale())
+        return model
+
+    register_target(option())
+    assert all(one.l2 == 5e-5 for one in build_target("mine", 3, l2=1e-4).regularizers)
+    assert build_target("resnet32", 3).regularizers.count(None) > 0
+    assert None not in build_target("resnet32", 3, l2=1e-4).regularizers
+    register_target(option(name="other", make=make))
+    with pytest.raises(ValueError, match=r"^a layer of the target 'other' takes no regularizer"):
+        build_target("other", 3, l2=1e-4)
 
 
 def test_every_experiment_has_a_target():
