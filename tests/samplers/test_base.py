@@ -1030,10 +1030,10 @@ class TestRegularizers:
     def test_lam_times_the_penalties_of_weights_before_the_gauge(self, blobs, make, gauge):
         x, y = blobs
         plain, regular = losses = [], []
-        for sampler, found in zip(self.samplers(make, gauge=gauge), losses, strict=True):
+        for sampler, results in zip(self.samplers(make, gauge=gauge), losses, strict=True):
             sampler.compile(keras.optimizers.SGD(0.0), LOGITS, run_eagerly=True)
-            found.append(sampler.train_on_batch(x, y, return_dict=True)["loss"])
-            found.append(sampler.evaluate(x, y, verbose=0, return_dict=True)["loss"])
+            results.append(sampler.train_on_batch(x, y, return_dict=True)["loss"])
+            results.append(sampler.evaluate(x, y, verbose=0, return_dict=True)["loss"])
         seed = sampler.sampling_seed(0)
         count = len(sampler.prediction_networks())
         drawn = sampler.draw(seed, count, training=False)

@@ -423,8 +423,8 @@ def test_regularization_is_the_mean_penalty_over_networks():
     ensemble = hn.Ensemble(target, target.unflatten(theta))
     ensemble = ensemble.update_batch_norm(np.ones([2, 6, 6, 2], np.float32))
     losses = [float(sum(network.to_keras().losses)) for network in ensemble]
-    found = float(target.regularization(ensemble.weights.trainable))
-    np.testing.assert_allclose(found, np.mean(losses), rtol=1e-5)
+    penalty = float(target.regularization(ensemble.weights.trainable))
+    np.testing.assert_allclose(penalty, np.mean(losses), rtol=1e-5)
     plain = hn.Target(keras.Sequential([keras.Input((4,)), layers.Dense(3)]))
     assert float(plain.regularization(plain.unflatten(tf.ones([2, 15])).trainable)) == 0.0
 

@@ -208,8 +208,8 @@ class TestRunFlags:
             config = run_flags.config_from_flags("cifar")
         target = build_sampler(config, num_data=10).target
         theta = tf.random.stateless_normal([2, target.weight_count], [0, 0])
-        found = float(target.regularization(target.unflatten(theta).trainable))
-        np.testing.assert_allclose(found, 1e-4 / 2 * np.sum(theta.numpy() ** 2) / 2, rtol=1e-5)
+        penalty = float(target.regularization(target.unflatten(theta).trainable))
+        np.testing.assert_allclose(penalty, 1e-4 / 2 * np.sum(theta.numpy() ** 2) / 2, rtol=1e-5)
         assert run_flags.default_folder(config).name.endswith("-l2=0.0001")
         words = ("--method=bhn", "--l2=1e-4")
         with command_line(*words), pytest.raises(UsageError, match=r"^--l2 is not used by"):
