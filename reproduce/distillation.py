@@ -1,18 +1,23 @@
-"""One network that stands for an ensemble: the mean of its weights, or a student of its answers.
+r"""One network that stands for an ensemble: the mean of its weights, or a student of its answers.
 
 Takes a finished run, samples an ensemble and prints, on the test images: the mean of the networks,
 the ensemble, the average of their weights after gauge fixing (Polyak-Ruppert; also with the filters
 of each network in one order), and networks distilled from the ensemble's answers on the training
 images: from new weights, and from the average. If the run changed its images at random, students
-learn from changed images, too. Writes distillation.json and distillation.md into the run folder.
-Without --num_networks it takes as many as the run's ensemble has.
+learn from changed images, too. Writes distillation.json, distillation.md and
+figures/distillation.png, how students learned, into the run folder.
+Without --num_networks it takes as many as the run's ensemble has. The average of independent
+networks is no better than chance: for a deep ensemble --nofrom_average leaves out its student.
 
   python -m reproduce.distillation --run_dir=runs/mnist
   python -m reproduce.distillation --run_dir=runs/cifar --epochs=20 --nosoft_targets
+  python -m reproduce.distillation --run_dir=runs/cifar --epochs=200 --optimizer=sgd \
+      --momentum=0.9 --learning_rate=0.02 --warmup_steps=2000
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pathlib
 import sys
@@ -22,12 +27,17 @@ from typing import Any
 from reproduce.cli import command  # isort: skip  (first: it keeps TensorFlow quiet)
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import flags
+from tqdm import tqdm
 
 import hypernet_tf as hn
+from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
+from reproduce.configs.methods import build_optimizer
+from reproduce.reports.summary import late_gain
 from reproduce.reports.tables import markdown_table
 from reproduce.runs import folder as folders
 from reproduce.runs.folder import UsageError
@@ -35,7 +45,8 @@ from reproduce.runs.match import finished_run, finished_sampler
 from reproduce.studies import experiment
 
 # Of the flags of runs only these mean something here.
-SHARED_FLAGS = ("data_dir", "run_dir", "num_networks", "learning_rate", "seed", "extension")
+STUDENT_FLAGS = ("learning_rate", "warmup_steps", "optimizer", "momentum", "seed")
+SHARED_FLAGS = ("data_dir", "run_dir", "num_networks", "extension", *STUDENT_FLAGS)
 for _flag in SHARED_FLAGS:
     flags.declare_key_flag(_flag)
 flags.DEFINE_integer("epochs", 30, "How often the student sees each training image.", lower_bound=1)
@@ -48,37 +59,84 @@ flags.DEFINE_bool(
 flags.DEFINE_float(
     "temperature", 1.0, "Temperature at which the student learns mean probabilities; above 0."
 )
+flags.DEFINE_bool(
+    "from_average",
+    True,
+    "Whether a second student starts from the average of the weights.",
+)
 flags.register_validator(
     "temperature", lambda value: 0 < value < math.inf, "a finite number above 0"
 )
 
 BATCH = 128
-LEARNING_RATE = 1e-3
-_SHOWN = ("accuracy", "negative_log_likelihood")
+# How students are trained, unless flags say otherwise.
+TRAINING: dict[str, Any] = {
+    **{"optimizer": "adam", "momentum": 0.0, "learning_rate": 1e-3, "warmup_steps": 0},
+    **{"learning_rate_schedule": "cosine", "learning_rate_left": 0.01, "restart_every": 0},
+    "seed": 0,
+}
+# Key of a network's number -> its measure, and the head of its column.
+_COLUMNS = {
+    "accuracy": (MEASURES["member_accuracy"], "accuracy (%)"),
+    "negative_log_likelihood": (MEASURES["negative_log_likelihood"], "NLL (nats)"),
+    "late_gain": (MEASURES["late_gain"], "gained in the last quarter (points)"),
+}
+
+
+class _Recorder(keras.callbacks.Callback):
+    """Shows the progress of a student, and records each epoch.
+
+    An entry of its `history` has the keys that `hypernet_tf.training.callbacks.Recorder` gives
+    them.
+
+    Args:
+        validation: Validation images.
+        epochs: Number of epochs.
+        desc: Title of the progress bar.
+    """
+
+    def __init__(self, validation: hn.data.Split, epochs: int, desc: str):
+        super().__init__()
+        self.validation = validation
+        self.history: list[dict[str, Any]] = []
+        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file keeps every line
+        self._bar = tqdm(total=epochs, desc=desc, unit="epoch", mininterval=every)
+
+    def on_epoch_end(self, epoch, logs=None):
+        outputs = self.model.predict(self.validation.x, verbose=0)
+        accuracy = float(np.mean(outputs.argmax(-1) == self.validation.y))
+        step = (epoch + 1) * self.params["steps"]
+        entry = {"step": step, "loss": logs["loss"], "validation": {"member_accuracy": accuracy}}
+        self.history.append(entry)
+        self._bar.set_postfix(loss=f"{logs['loss']:.4g}", accuracy=f"{accuracy:.4g}", refresh=False)
+        self._bar.update()
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
 
 
 def run(
     folder: pathlib.Path,
+    settings: dict[str, Any],
     *,
     num_networks: int | None = None,
     epochs: int = 30,
     soft_targets: bool = True,
     temperature: float = 1.0,
-    learning_rate: float = LEARNING_RATE,
-    seed: int = 0,
+    from_average: bool = True,
     data_dir: str | None = None,
 ) -> dict[str, Any]:
     """Distil the networks of a finished run.
 
     Args:
         folder: Run folder.
+        settings: Settings of the students' training that are not those of `TRAINING`.
         num_networks: Number of networks that are averaged and teach; None for as many as the run's
             ensemble has.
         epochs: Number of epochs of the students.
         soft_targets: Whether students learn mean probabilities rather than votes.
         temperature: Temperature, see `hypernet_tf.distill`.
-        learning_rate: Learning rate of Adam in the first step; it falls to a hundredth as a cosine.
-        seed: Seed of the students; the ensemble is that of the run.
+        from_average: Whether a second student starts from the average of the weights.
         data_dir: Folder of data sets, see `hypernet_tf.data.load`.
 
     Returns:
@@ -89,6 +147,10 @@ def run(
     """
     config = finished_run(folder)
     dataset = experiment.load(config, data_dir)
+    settings = TRAINING | settings
+    steps = epochs * math.ceil(len(dataset.train.x) / BATCH)
+    training = dataclasses.replace(config, **settings, steps=steps)
+    run_flags.check_schedule(training)
     keras.config.set_dtype_policy(config.precision)
     sampler = finished_sampler(folder, config)
     count = num_networks or config.num_networks
@@ -100,7 +162,7 @@ def run(
     x, test = dataset.train.x, dataset.test
     ensemble = sampler.sample(count, seed=1)
     result = ensemble.evaluate(test.x, test.y, verbose=1)
-    networks: dict[str, dict[str, float]] = {
+    networks: dict[str, dict[str, float | None]] = {
         "mean of the networks": {
             "accuracy": float(result.member_accuracy.mean()),
             "negative_log_likelihood": float(result.member_negative_log_likelihood.mean()),
@@ -126,10 +188,12 @@ def run(
     sorting = hn.Gauge(sampler.target, permutation=True, epsilon=epsilon)
     judge("average, filters sorted", ensemble.polyak_average(images, gauge=sorting))
     start = time.monotonic()
-    steps = epochs * math.ceil(len(x) / BATCH)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.01)
-    for name, student in (("distilled", None), ("distilled, from the average", average)):
-        print(f"training: {name}", flush=True)
+    students = {"distilled": None, "distilled, from the average": average}
+    if not from_average:
+        del students["distilled, from the average"]
+    histories = {}
+    for name, student in students.items():
+        recorder = _Recorder(dataset.validation, epochs, name)
         network = hn.distill(
             ensemble,
             x,
@@ -138,43 +202,77 @@ def run(
             temperature=temperature,
             epochs=epochs,
             batch_size=BATCH,
-            optimizer=keras.optimizers.Adam(schedule),
+            optimizer=build_optimizer(training, training.learning_rate),
             augment=experiment.augmentation(config),
-            seed=seed,
-            verbose=1 if sys.stderr.isatty() else 0,
+            callbacks=[recorder],
+            seed=training.seed,
         )
         judge(name, hn.Ensemble.from_keras(sampler.target, network))
+        networks[name]["late_gain"] = late_gain(recorder.history)
+        histories[name] = recorder.history
     metrics = {
         "num_networks": count,
         "epochs": epochs,
         "soft_targets": soft_targets,
         "temperature": temperature,
-        "learning_rate": learning_rate,
+        **{name: settings[name] for name in STUDENT_FLAGS},
         "augment": config.augment,
-        "seed": seed,
         "steps": config.steps,
         "seconds": round(time.monotonic() - start, 1),
         "networks": networks,
+        "histories": histories,
     }
+    panels = curves(histories)
+    arrays = {
+        f"{panel['title']}, {name}": np.array(curve)
+        for panel in panels
+        for name, curve in panel["curves"].items()
+    }
+    folders.write_figure(folder, "distillation", plots.training_curves(panels), arrays)
     folders.write_json(folder / "distillation.json", metrics)
     folders.write_text(folder / "distillation.md", text_table(networks) + "\n")
     return metrics
 
 
-def text_table(networks: dict[str, dict[str, float]]) -> str:
+def curves(histories: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The trainings of students as panels of `plots.training_curves`.
+
+    Args:
+        histories: Name of a student -> entries of its epochs.
+    """
+    panels = [
+        (
+            "Accuracy on the validation images",
+            "%",
+            lambda e: 100 * e["validation"]["member_accuracy"],
+        ),
+        ("Loss on the training images", "nats", lambda e: e["loss"]),
+    ]
+    return [
+        {
+            "title": title,
+            "unit": unit,
+            "curves": {
+                name: ([entry["step"] for entry in history], [value(entry) for entry in history])
+                for name, history in histories.items()
+            },
+        }
+        for title, unit, value in panels
+    ]
+
+
+def text_table(networks: dict[str, dict[str, float | None]]) -> str:
     """The table in Markdown, which a terminal shows as well.
 
     Args:
-        networks: Name of a network or ensemble -> accuracy, and negative log-likelihood if it has
-            one.
+        networks: Name of a network or ensemble -> its accuracy and, where it has one, negative
+            log-likelihood and "late_gain", which is that of students on validation images.
     """
-    measures = [MEASURES["member_accuracy"], MEASURES["negative_log_likelihood"]]
-    header = ["", "accuracy (%)", "NLL (nats)"]
     rows = [
-        [name, *(m.text(one.get(key)) for m, key in zip(measures, _SHOWN, strict=True))]
+        [name, *(measure.text(one.get(key)) for key, (measure, _) in _COLUMNS.items())]
         for name, one in networks.items()
     ]
-    return markdown_table(header, rows)
+    return markdown_table(["", *(head for _, head in _COLUMNS.values())], rows)
 
 
 def main() -> None:
@@ -193,12 +291,12 @@ def main() -> None:
     with folders.locked(folder):
         metrics = run(
             folder,
+            {name: values[name].value for name in STUDENT_FLAGS if values[name].present},
             num_networks=values.num_networks,
             epochs=values.epochs,
             soft_targets=values.soft_targets,
             temperature=values.temperature,
-            learning_rate=values.learning_rate or LEARNING_RATE,
-            seed=values.seed,
+            from_average=values.from_average,
             data_dir=values.data_dir,
         )
     print(text_table(metrics["networks"]))
@@ -206,9 +304,16 @@ def main() -> None:
 
 if __name__ == "__main__":
     command.FLAGS["run_dir"].help = "The folder of the finished run whose networks are distilled."
-    command.FLAGS["seed"].help = "Seed of the students; the networks are those of the run."
-    command.FLAGS[
-        "learning_rate"
-    ].help = f"Learning rate of the students. Default: {LEARNING_RATE:g}."
     command.FLAGS["num_networks"].help = "How many networks teach. Default: the run's ensemble."
+    of_students = {
+        "seed": "Seed of the students; the networks are those of the run.",
+        "learning_rate": "Learning rate of the students in the first step, or after "
+        "--warmup_steps; it falls to a hundredth along a cosine. Default: "
+        f"{TRAINING['learning_rate']:g}.",
+        "optimizer": "Optimizer of the students; state --learning_rate too, whose size depends on "
+        "it. Default: adam.",
+        "momentum": "Momentum of --optimizer=sgd. Default: 0.",
+    }
+    for flag, text in of_students.items():
+        command.FLAGS[flag].help = text
     command.run(main)

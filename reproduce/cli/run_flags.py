@@ -252,11 +252,24 @@ def config_from_flags(experiment: str) -> RunConfig:
     if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
         given["restart_every"] = 0
     config = dataclasses.replace(config, **given)
+    check_schedule(config)
     if FLAGS["crop_margin"].present and not config.augment:
         raise UsageError(
             f"--crop_margin is not used with --dataset={config.dataset}, whose images are not "
             "changed: remove it"
         )
+    return config
+
+
+def check_schedule(config: RunConfig) -> None:
+    """Check that optimizer and schedule use the flags that were given for them.
+
+    Args:
+        config: Configuration of the training.
+
+    Raises:
+        UsageError: A flag has no meaning with the others, or the rate rises for too many steps.
+    """
     if FLAGS.learning_rate_left == 0 and config.learning_rate_schedule != "cosine":
         raise UsageError(
             "--learning_rate_left=0 needs --learning_rate_schedule=cosine: a factor does not lead "
@@ -272,7 +285,6 @@ def config_from_flags(experiment: str) -> RunConfig:
                 f"--warmup_steps={config.warmup_steps} is not below the {config.steps:,} steps of "
                 "the training: choose fewer"
             )
-    return config
 
 
 def default_folder(config: RunConfig) -> pathlib.Path:

@@ -248,17 +248,27 @@ def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.Wei
     target = build_target(config.target, classes, l2=config.l2)
     sampler = method.build(target, config, num_data)
     rate = config.learning_rate / (num_data if method.learning_rate_of_mean_loss else 1)
+    sampler.compile(
+        optimizer=build_optimizer(config, rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return sampler
+
+
+def build_optimizer(config: RunConfig, rate: float) -> keras.Optimizer:
+    """The configured optimizer with its schedule.
+
+    Args:
+        config: Configuration of the training.
+        rate: Learning rate of the first step, or after the warmup.
+    """
     schedule = SCHEDULES[config.learning_rate_schedule](rate, config)
     if config.restart_every:
         schedule = keras.optimizers.schedules.CosineDecayRestarts(
             rate, config.restart_every, t_mul=1.0, alpha=1e-4
         )
-    sampler.compile(
-        optimizer=OPTIMIZERS[config.optimizer](schedule, config),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return sampler
+    return OPTIMIZERS[config.optimizer](schedule, config)
 
 
 # Rows of presets have several settings on a line.

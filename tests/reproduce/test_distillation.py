@@ -43,7 +43,7 @@ def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch)
     assert metrics["num_networks"] == config.num_networks == 2
     assert (metrics["epochs"], metrics["temperature"], metrics["soft_targets"]) == (1, 2.0, True)
     assert metrics["augment"]
-    assert metrics["learning_rate"] == 2e-3
+    assert (metrics["learning_rate"], metrics["optimizer"]) == (2e-3, "adam")
     networks = metrics["networks"]
     vote = run["ensemble"]["majority_vote_accuracy"]
     assert networks["mean of the networks"] == {
@@ -73,16 +73,53 @@ def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch)
         assert options["optimizer"].get_config()["learning_rate"]["config"][
             "initial_learning_rate"
         ] == pytest.approx(2e-3)
+        assert isinstance(options["optimizer"], keras.optimizers.Adam)
         assert options["augment"] is not None  # the run's images changed at random
         log_p = keras.ops.convert_to_numpy(keras.ops.log_softmax(student(test.x)))
         assert networks[name] == {
             "accuracy": pytest.approx(np.mean(log_p.argmax(1) == test.y)),
             "negative_log_likelihood": pytest.approx(-log_p[range(80), test.y].mean(), 1e-4),
+            "late_gain": None,  # of a single epoch
         }
     assert [options["student"] is None for options, _ in students] == [True, False]
     text = (folder / "distillation.md").read_text()
     assert text == distillation.text_table(networks) + "\n"
-    assert f"| ensemble, majority vote | {100 * vote:.2f} |  |" in text
+    assert f"| ensemble, majority vote | {100 * vote:.2f} |  |  |" in text
+
+
+def test_flags_choose_the_training_of_students(lenet_run, tmp_path, monkeypatch):
+    folder = shutil.copytree(lenet_run, tmp_path / "run")
+    optimizers, students, real = [], [], hn.distill
+
+    def distill(*arguments, **options):
+        optimizers.append(options["optimizer"])
+        students.append(real(*arguments, **options))
+        return students[-1]
+
+    monkeypatch.setattr(hn, "distill", distill)
+    words = ["--optimizer=sgd", "--momentum=0.5", "--learning_rate=0.02", "--warmup_steps=1"]
+    with command_line(f"--run_dir={folder}", "--epochs=4", "--nofrom_average", *words):
+        distillation.main()
+    (optimizer,) = optimizers
+    assert isinstance(optimizer, keras.optimizers.SGD)
+    assert optimizer.momentum == 0.5
+    schedule = optimizer.get_config()["learning_rate"]
+    rates = [float(keras.optimizers.schedules.deserialize(schedule)(step)) for step in (0, 1, 4)]
+    assert rates == pytest.approx([0, 0.02, 0.0002])  # 4 steps of at most 128 images
+    metrics = json.loads((folder / "distillation.json").read_text())
+    assert metrics["momentum"] == 0.5
+    assert metrics["warmup_steps"] == 1
+    assert "distilled, from the average" not in metrics["networks"]
+    history = metrics["histories"]["distilled"]
+    assert [entry["step"] for entry in history] == [1, 2, 3, 4]
+    accuracies = [entry["validation"]["member_accuracy"] for entry in history]
+    assert metrics["networks"]["distilled"]["late_gain"] == accuracies[3] - accuracies[2]
+    validation = experiment.load(folders.finished(folder, RunConfig)[0], None).validation
+    assert accuracies[3] == np.mean(students[0](validation.x).numpy().argmax(1) == validation.y)
+    with np.load(folder / "figures" / "distillation.npz") as arrays:
+        steps, values = arrays["Accuracy on the validation images, distilled"]
+        assert (steps.tolist(), values.tolist()) == ([1, 2, 3, 4], [100 * a for a in accuracies])
+    assert (folder / "figures" / "distillation.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -101,12 +138,21 @@ def test_the_numbers_are_those_of_the_networks(lenet_run, tmp_path, monkeypatch)
             ["--run_dir={0}/sgd", "--nosoft_targets", "--temperature=2"],
             "--temperature is not used by --nosoft_targets: remove it",
         ),
+        (
+            ["--run_dir={0}/two", "--momentum=0.5"],
+            "--momentum needs --optimizer=sgd: add it",
+        ),
+        (
+            ["--run_dir={0}/two", "--epochs=2", "--warmup_steps=2"],
+            "--warmup_steps=2 is not below the 2 steps of the training: choose fewer",
+        ),
     ],
 )
 def test_what_cannot_be_distilled_is_one_line_and_writes_nothing(
-    tiny_run, tmp_path, words, message
+    tiny_run, lenet_run, tmp_path, words, message
 ):
     shutil.copytree(tiny_run(tiny("sgd")), tmp_path / "sgd")
+    shutil.copytree(lenet_run, tmp_path / "two")
     folders.write_json(tmp_path / "table" / "metrics.json", {"study": "table"})
     before = modification_times(tmp_path)
     with (
