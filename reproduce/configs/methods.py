@@ -213,7 +213,8 @@ def preset(
             takes that of the target that it is like, or of the default.
         dataset: Name of the data set; None keeps the row's.
         steps: Number of training steps; None keeps the row's. A learning rate that falls to a
-            fraction of itself falls over these steps, and snapshots are spread over them.
+            fraction of itself falls over these steps, and snapshots are spread over them; it rises
+            in the same part of the training.
 
     Raises:
         KeyError: There is no such row.
@@ -227,11 +228,13 @@ def preset(
     }
     row = rows[next((t for t in (target, TARGETS[target].like) if t in rows), default)]
     dataset = dataset or row.dataset
+    steps = steps or row.steps
     return dataclasses.replace(
         row,
         target=target,
         dataset=dataset,
-        steps=steps or row.steps,
+        steps=steps,
+        warmup_steps=row.warmup_steps * steps // row.steps,
         augment=hn.data.Selection.parse(dataset).option.augment != "",
     )
 
@@ -745,6 +748,13 @@ register_method(
                 steps=20_000, num_networks=10, networks_per_step=10, images_per_network=100,
                 learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
+            # The best of long trainings that we know (docs/results/cifar10.md).
+            RunConfig(
+                "cifar", "deep_ensemble", "paper", "lenet_normalized", dataset="cifar10",
+                steps=28_670, num_networks=10, networks_per_step=10, images_per_network=100,
+                learning_rate=0.02, learning_rate_left=0.0, learning_rate_schedule="cosine",
+                warmup_steps=1_000, crop_margin=2, optimizer="sgd", momentum=0.9, l2=5e-4,
+            ),
             RunConfig(
                 "cifar", "deep_ensemble", "quick", "lenet", dataset="cifar10",
                 steps=10_000, num_networks=10, networks_per_step=10, images_per_network=100,
@@ -779,6 +789,13 @@ register_method(
                 "cifar", "sgd", "paper", "lenet", dataset="cifar10",
                 steps=20_000, num_networks=1, networks_per_step=1, images_per_network=100,
                 learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
+            ),
+            # The best of long trainings that we know (docs/results/cifar10.md).
+            RunConfig(
+                "cifar", "sgd", "paper", "lenet_normalized", dataset="cifar10",
+                steps=75_000, num_networks=1, networks_per_step=1, images_per_network=128,
+                learning_rate=0.02, learning_rate_left=0.0, learning_rate_schedule="cosine",
+                warmup_steps=2_000, crop_margin=2, optimizer="sgd", momentum=0.9, l2=5e-4,
             ),
             RunConfig(
                 "cifar", "sgd", "quick", "lenet", dataset="cifar10",

@@ -135,6 +135,12 @@ class TestPresets:
                 assert preset("cifar", "sgd", "quick", dataset=name + part).augment == colour
         assert not preset("mnist", "sgd", "quick").augment
 
+    def test_the_rate_rises_in_the_same_part_of_a_shorter_training(self):
+        where = "cifar", "deep_ensemble", "paper"
+        long = preset(*where, target="lenet_normalized")
+        assert (long.steps, long.warmup_steps) == (28_670, 1_000)
+        assert preset(*where, target="lenet_normalized", steps=2_867).warmup_steps == 100
+
     def test_no_such_preset(self):
         with pytest.raises(KeyError):
             preset("mnist", "sgd", "fast")
