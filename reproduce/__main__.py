@@ -80,9 +80,9 @@ def main(arguments: Sequence[str] = ()) -> None:
     """Print the list of commands.
 
     Args:
-        arguments: Arguments of the command line; there must be none.
+        arguments: Arguments of the command line; there must be none but `--help`.
     """
-    if arguments:
+    if arguments and arguments[0] not in ("--help", "-h"):
         names = [command.name for command in COMMANDS]
         name = arguments[0] if arguments[0] in names else "<command>"
         message = f"unexpected argument '{arguments[0]}': run python -m reproduce.{name}"

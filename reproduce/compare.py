@@ -172,7 +172,7 @@ class Comparison(Study):
         runs = "../../.." if choice else ".."  # a trial is in tuning/METHOD
         match = f"{runs}/{self._run_folder(other, seed)}" if other else ""
         steps = -(-self.passes // config.passes_per_step)
-        return dataclasses.replace(config, seed=seed, steps=steps, match=match)
+        return dataclasses.replace(config.with_steps(steps), seed=seed, match=match)
 
     def fixed_settings(self) -> dict[str, Any]:
         """More methods, seeds or trials go on in the same folder; more passes only without tuning.

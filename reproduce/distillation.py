@@ -35,6 +35,7 @@ from tqdm import tqdm
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
+from hypernet_tf.training.callbacks import TrainingDivergedError
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
 from reproduce.configs.methods import build_optimizer
 from reproduce.reports.summary import late_gain
@@ -91,28 +92,28 @@ class _Recorder(keras.callbacks.Callback):
 
     Args:
         validation: Validation images.
-        epochs: Number of epochs.
-        desc: Title of the progress bar.
+        bar: Progress bar.
     """
 
-    def __init__(self, validation: hn.data.Split, epochs: int, desc: str):
+    def __init__(self, validation: hn.data.Split, bar: tqdm):
         super().__init__()
         self.validation = validation
+        self.bar = bar
         self.history: list[dict[str, Any]] = []
-        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file keeps every line
-        self._bar = tqdm(total=epochs, desc=desc, unit="epoch", mininterval=every)
 
     def on_epoch_end(self, epoch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            raise TrainingDivergedError(
+                f"the loss of '{self.bar.desc}' is not finite in epoch {epoch + 1}: use a smaller "
+                "--learning_rate"
+            )
         outputs = self.model.predict(self.validation.x, verbose=0)
         accuracy = float(np.mean(outputs.argmax(-1) == self.validation.y))
         step = (epoch + 1) * self.params["steps"]
         entry = {"step": step, "loss": logs["loss"], "validation": {"member_accuracy": accuracy}}
         self.history.append(entry)
-        self._bar.set_postfix(loss=f"{logs['loss']:.4g}", accuracy=f"{accuracy:.4g}", refresh=False)
-        self._bar.update()
-
-    def on_train_end(self, logs=None):
-        self._bar.close()
+        self.bar.set_postfix(loss=f"{logs['loss']:.4g}", accuracy=f"{accuracy:.4g}", refresh=False)
+        self.bar.update()
 
 
 def run(
@@ -191,25 +192,7 @@ def run(
     students = {"distilled": None, "distilled, from the average": average}
     if not from_average:
         del students["distilled, from the average"]
-    histories = {}
-    for name, student in students.items():
-        recorder = _Recorder(dataset.validation, epochs, name)
-        network = hn.distill(
-            ensemble,
-            x,
-            soft_targets=soft_targets,
-            student=student,
-            temperature=temperature,
-            epochs=epochs,
-            batch_size=BATCH,
-            optimizer=build_optimizer(training, training.learning_rate),
-            augment=experiment.augmentation(config),
-            callbacks=[recorder],
-            seed=training.seed,
-        )
-        judge(name, hn.Ensemble.from_keras(sampler.target, network))
-        networks[name]["late_gain"] = late_gain(recorder.history)
-        histories[name] = recorder.history
+    histories: dict[str, list[dict[str, Any]]] = {}
     metrics = {
         "num_networks": count,
         "epochs": epochs,
@@ -218,11 +201,37 @@ def run(
         **{name: settings[name] for name in STUDENT_FLAGS},
         "augment": config.augment,
         "steps": config.steps,
-        "seconds": round(time.monotonic() - start, 1),
         "networks": networks,
         "histories": histories,
     }
-    panels = curves(histories)
+    for name, student in students.items():
+        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file keeps every line
+        with tqdm(total=epochs, desc=name, unit="epoch", mininterval=every) as bar:
+            recorder = _Recorder(dataset.validation, bar)
+            network = hn.distill(
+                ensemble,
+                x,
+                soft_targets=soft_targets,
+                student=student,
+                temperature=temperature,
+                epochs=epochs,
+                batch_size=BATCH,
+                optimizer=build_optimizer(training, training.learning_rate),
+                augment=experiment.augmentation(config),
+                callbacks=[recorder],
+                seed=training.seed,
+            )
+        judge(name, hn.Ensemble.from_keras(sampler.target, network))
+        networks[name]["late_gain"] = late_gain(recorder.history)
+        histories[name] = recorder.history
+        metrics["seconds"] = round(time.monotonic() - start, 1)
+        _write(folder, metrics)
+    return metrics
+
+
+def _write(folder: pathlib.Path, metrics: dict[str, Any]) -> None:
+    """Write the numbers, the table and the figure of the students that are finished."""
+    panels = curves(metrics["histories"])
     arrays = {
         f"{panel['title']}, {name}": np.array(curve)
         for panel in panels
@@ -230,8 +239,7 @@ def run(
     }
     folders.write_figure(folder, "distillation", plots.training_curves(panels), arrays)
     folders.write_json(folder / "distillation.json", metrics)
-    folders.write_text(folder / "distillation.md", text_table(networks) + "\n")
-    return metrics
+    folders.write_text(folder / "distillation.md", text_table(metrics["networks"]) + "\n")
 
 
 def curves(histories: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -289,16 +297,22 @@ def main() -> None:
     folder = pathlib.Path(values.run_dir)
     finished_run(folder)  # before a lock makes the folder
     with folders.locked(folder):
-        metrics = run(
-            folder,
-            {name: values[name].value for name in STUDENT_FLAGS if values[name].present},
-            num_networks=values.num_networks,
-            epochs=values.epochs,
-            soft_targets=values.soft_targets,
-            temperature=values.temperature,
-            from_average=values.from_average,
-            data_dir=values.data_dir,
-        )
+        try:
+            metrics = run(
+                folder,
+                {name: values[name].value for name in STUDENT_FLAGS if values[name].present},
+                num_networks=values.num_networks,
+                epochs=values.epochs,
+                soft_targets=values.soft_targets,
+                temperature=values.temperature,
+                from_average=values.from_average,
+                data_dir=values.data_dir,
+            )
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(
+                "stopped; the student in training is lost, one that was finished is in "
+                f"{folder / 'distillation.json'}"
+            ) from stop
     print(text_table(metrics["networks"]))
 
 
@@ -313,6 +327,8 @@ if __name__ == "__main__":
         "optimizer": "Optimizer of the students; state --learning_rate too, whose size depends on "
         "it. Default: adam.",
         "momentum": "Momentum of --optimizer=sgd. Default: 0.",
+        "warmup_steps": "Number of first steps in which the learning rate rises from 0. Default: "
+        "0.",
     }
     for flag, text in of_students.items():
         command.FLAGS[flag].help = text

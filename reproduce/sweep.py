@@ -50,7 +50,7 @@ from absl import flags
 import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
-from hypernet_tf.metrics.measures import main_measures
+from hypernet_tf.metrics.measures import evaluation_measures, main_measures, of_weights
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.tuning import objective as tuner_objective
 from reproduce.analyses import Drawing
@@ -311,6 +311,8 @@ def from_flags() -> Sweep:
         tuner_objective(values.objective)
     except ValueError as error:
         raise UsageError(f"--objective: {error}") from error
+    if MEASURES[values.objective] not in (*evaluation_measures("classification"), *of_weights()):
+        raise UsageError(f"--objective={values.objective} is not for classes: choose another")
     for search, names in _SEARCH_FLAGS.items():
         for name in names:
             if search != values.search and values[name].present:

@@ -80,7 +80,7 @@ flags.DEFINE_integer(
     "warmup_steps",
     None,
     "Number of first steps in which the learning rate rises from 0, before it falls along a "
-    "cosine. Default: 0.",
+    "cosine. Default: the preset's.",
     lower_bound=0,
 )
 flags.DEFINE_integer(
@@ -101,14 +101,15 @@ flags.DEFINE_integer(
     "images_per_network",
     None,
     "B, the number of images of each network in a training step. Default: the preset's. "
-    "Validations, checkpoints and snapshots stay as many images apart.",
+    "Validations, checkpoints and snapshots stay as many images apart, and a learning rate that "
+    "rises does so for as many.",
     lower_bound=1,
 )
 flags.DEFINE_integer(
     "crop_margin",
     None,
     "Largest shift of a training image in pixels, for data sets whose images are changed at random "
-    "(such as CIFAR). Default: 4, as in He et al. (2016).",
+    "(such as CIFAR). He et al. (2016) take 4. Default: the preset's.",
     lower_bound=0,
     upper_bound=31,  # of 32: something of the image stays
 )
@@ -251,6 +252,14 @@ def config_from_flags(experiment: str) -> RunConfig:
         given["lam"] = lam_of(config, diversity)
     if {"learning_rate_left", "learning_rate_schedule"} & given.keys():
         given["restart_every"] = 0
+    if given.get("learning_rate_schedule") == "exponential":
+        given.setdefault("warmup_steps", 0)
+        left = given.get("learning_rate_left", config.learning_rate_left)
+        if config.learning_rate_schedule == "cosine" and not left:
+            raise UsageError(
+                "--learning_rate_schedule=exponential needs --learning_rate_left, the fraction "
+                "that is left: add it"
+            )
     config = dataclasses.replace(config, **given)
     check_schedule(config)
     if FLAGS["crop_margin"].present and not config.augment:

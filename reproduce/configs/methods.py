@@ -228,15 +228,13 @@ def preset(
     }
     row = rows[next((t for t in (target, TARGETS[target].like) if t in rows), default)]
     dataset = dataset or row.dataset
-    steps = steps or row.steps
-    return dataclasses.replace(
+    row = dataclasses.replace(
         row,
         target=target,
         dataset=dataset,
-        steps=steps,
-        warmup_steps=row.warmup_steps * steps // row.steps,
         augment=hn.data.Selection.parse(dataset).option.augment != "",
     )
+    return row.with_steps(steps or row.steps)
 
 
 def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.WeightSampler:
@@ -1015,6 +1013,10 @@ def _noise_by_layer(target: hn.Target, config: RunConfig, _: int) -> hn.NoiseCon
     )
 
 
+_NETWORKS_WITH_NOISE = {
+    ("mnist", "paper"): 200, ("mnist", "quick"): 50, ("cifar", "paper"): 10, ("cifar", "quick"): 10,
+}
+
 _NOISE = register_method(
     Method(
         name="noise",
@@ -1023,28 +1025,11 @@ _NOISE = register_method(
         flags=("match",),
         matches="hypernetwork",
         tuned_as="sgd",
-        presets=(
-            RunConfig(
-                "mnist", "noise", "paper", "mnist",
-                steps=10_000, num_networks=200, networks_per_step=1, images_per_network=256,
-                learning_rate=1e-3, learning_rate_decay=0.9999,
-            ),
-            RunConfig(
-                "mnist", "noise", "quick", "mnist",
-                steps=600, num_networks=50, networks_per_step=1, images_per_network=256,
-                learning_rate=1e-3, learning_rate_decay=0.9999,
-                validate_every=2_000, checkpoint_every=500,
-            ),
-            RunConfig(
-                "cifar", "noise", "paper", "lenet", dataset="cifar10",
-                steps=20_000, num_networks=10, networks_per_step=1, images_per_network=100,
-                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
-            ),
-            RunConfig(
-                "cifar", "noise", "quick", "lenet", dataset="cifar10",
-                steps=10_000, num_networks=10, networks_per_step=1, images_per_network=100,
-                learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
-            ),
+        # The one network is trained as that of "sgd".
+        presets=tuple(
+            dataclasses.replace(row, method="noise", num_networks=_NETWORKS_WITH_NOISE[where])
+            for row in METHODS["sgd"].presets
+            for where in [(row.experiment, row.preset)]
         ),
     )
 )

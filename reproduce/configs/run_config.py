@@ -107,6 +107,15 @@ class RunConfig:
         """Images of all networks in a training step."""
         return self.networks_per_step * self.images_per_network
 
+    def with_steps(self, steps: int) -> RunConfig:
+        """The same run, longer or shorter; the rate rises in the same part of the training.
+
+        Args:
+            steps: Number of training steps.
+        """
+        warmup_steps = self.warmup_steps * steps // self.steps
+        return dataclasses.replace(self, steps=steps, warmup_steps=warmup_steps)
+
     def with_step_of(self, *, networks_per_step: int, images_per_network: int) -> RunConfig:
         """The same run, each step of which takes other numbers of networks and images.
 

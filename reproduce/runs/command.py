@@ -49,6 +49,8 @@ def command_line(
     # lam is always given: its default depends on the diversity.
     always = {"dataset", "method", "preset", "steps", "seed", *method.flags}
     always -= {"networks_per_step", "hypernetworks", "optimizer", "momentum", "l2"}
+    if config.warmup_steps:
+        always.add("warmup_steps")  # its default depends on the sizes of the training
     never = set(METHOD_FLAGS) - set(method.flags)  # the command refuses them
     values = {
         name: getattr(config, name)

@@ -10,6 +10,7 @@ import numpy as np
 import hypernet_tf as hn
 from hypernet_tf.training.checkpoints import Checkpoints
 from reproduce.configs import METHODS, TARGETS, RunConfig
+from reproduce.configs.methods import DIVERSITY
 from reproduce.runs import folder as folders
 
 # Networks that are learned of a sampler without a limit.
@@ -17,14 +18,14 @@ LEARNED_NETWORKS = 1_000
 
 
 def finished_run(folder: pathlib.Path) -> RunConfig:
-    """The configuration of a finished run, whose method, target and data set are known.
+    """The configuration of a finished run, whose method, target, data set and diversity are known.
 
     Args:
         folder: Run folder.
 
     Raises:
-        RunError: There is no finished run, or its method, target or data set is that of an
-            extension.
+        RunError: There is no finished run, or its method, target, data set or diversity is that of
+            an extension.
     """
     config, _ = folders.finished(folder, RunConfig)
     data_set, *_ = config.dataset.partition(":")
@@ -32,6 +33,7 @@ def finished_run(folder: pathlib.Path) -> RunConfig:
         ("method", config.method, METHODS),
         ("target", config.target, TARGETS),
         ("data set", data_set, hn.data.DATASETS),
+        ("diversity", config.diversity, DIVERSITY),
     ):
         if name not in known:
             raise folders.RunError(

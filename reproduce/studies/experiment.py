@@ -22,6 +22,7 @@ from hypernet_tf.training.run import train
 from reproduce.analyses import ANALYSES, Limits, perform
 from reproduce.analyses.subject import NUM_NETWORKS, Subject
 from reproduce.configs import EXPERIMENTS, METHODS, TARGETS, RunConfig, build_sampler
+from reproduce.configs.targets import build_target
 from reproduce.reports import history, run_page
 from reproduce.reports.summary import (
     add_missing_measures,
@@ -143,6 +144,10 @@ def run(
     if not finished:
         perform.load(names, settings or {}, data_dir)
         check_step(config, dataset)
+        try:
+            build_target(config.target, len(dataset.classes), l2=config.l2)
+        except ValueError as error:
+            raise folders.UsageError(f"{error}") from error
     with folders.occupy(folder, config):
         # What another process did since then, and has finished with.
         if (folders.check(folder, config) == config.steps) != finished:

@@ -212,7 +212,9 @@ class Trials(keras_tuner.Tuner):
         # Infinity and NaN are null in metrics.json.
         metrics = {k: v for k, v in metrics.items() if v is not None and math.isfinite(v)}
         if self.oracle.objective.name not in metrics:
-            raise keras_tuner.errors.FailedTrialError("the objective is not a finite number")
+            text = f"{self.oracle.objective.name} is not a finite number"
+            print(f"{text_of(values_of(trial))}: {text}", flush=True)
+            raise keras_tuner.errors.FailedTrialError(text)
         return metrics
 
 

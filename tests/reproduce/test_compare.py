@@ -26,7 +26,7 @@ from reproduce import compare
 from reproduce.analyses import ANALYSES
 from reproduce.cli.run_flags import config_from_flags
 from reproduce.compare import Comparison, rank_correlation
-from reproduce.configs.methods import METHODS, methods_of
+from reproduce.configs.methods import METHODS, methods_of, preset
 from reproduce.runs import folder as folders
 from reproduce.runs.command import DivergedError
 from reproduce.runs.command import command_line as run_command_line
@@ -269,6 +269,20 @@ class TestTuned:
             config = configs[method, 3]
             assert config.decay_per_step**config.steps == pytest.approx(0.01)
         assert configs["sgd_chains", 0].decay_per_step == 1.0
+
+    @pytest.mark.parametrize("target", ["lenet_normalized", "resnet32"])
+    def test_noise_is_around_a_network_that_is_trained_as_the_single_one(self, target):
+        row, noise = (preset("cifar", name, "paper", target=target) for name in ("sgd", "noise"))
+        assert dataclasses.replace(row, method="noise", num_networks=10) == noise
+
+    def test_a_rate_rises_in_the_same_part_of_a_shorter_training(self):
+        study = dataclasses.replace(
+            self.STUDY, target="lenet_normalized", dataset="cifar10", preset="paper", num_trials=0
+        )
+        row = preset("cifar", "sgd", "paper", target="lenet_normalized")
+        configs = {run.entry: run.config for run in study.runs()}
+        steps = -(-100_000 // 128)
+        assert configs["sgd"].warmup_steps == row.warmup_steps * steps // row.steps == 20
 
     def test_folders_are_named_after_what_was_chosen(self):
         runs = {run.entry: run for run in self.tuned().runs() if run.config.seed == 3}

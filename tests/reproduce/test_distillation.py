@@ -9,6 +9,7 @@ import pytest
 from small_experiments import command_line, modification_times, tiny
 
 import hypernet_tf as hn
+from hypernet_tf.training.callbacks import TrainingDivergedError
 from reproduce import distillation
 from reproduce.configs import RunConfig
 from reproduce.runs import folder as folders
@@ -120,6 +121,37 @@ def test_flags_choose_the_training_of_students(lenet_run, tmp_path, monkeypatch)
         steps, values = arrays["Accuracy on the validation images, distilled"]
         assert (steps.tolist(), values.tolist()) == ([1, 2, 3, 4], [100 * a for a in accuracies])
     assert (folder / "figures" / "distillation.png").exists()
+
+
+def test_a_student_that_diverges_or_is_stopped_leaves_the_one_before(
+    lenet_run, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(lenet_run, tmp_path / "run")
+    with (
+        command_line(
+            f"--run_dir={folder}", "--epochs=2", "--optimizer=sgd", "--learning_rate=1e30"
+        ),
+        pytest.raises(
+            TrainingDivergedError, match=r"the loss of 'distilled' .* in epoch [12]: use"
+        ),
+    ):
+        distillation.main()
+    assert not (folder / "distillation.json").exists()
+    real = hn.distill
+
+    def distill(*arguments, **options):
+        if options["student"] is not None:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(hn, "distill", distill)
+    with (
+        command_line(f"--run_dir={folder}", "--epochs=1"),
+        pytest.raises(KeyboardInterrupt, match=r"one that was finished is in .*distillation\.json"),
+    ):
+        distillation.main()
+    metrics = json.loads((folder / "distillation.json").read_text())
+    assert list(metrics["histories"]) == ["distilled"]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,13 @@ def test_as_a_user_runs_it_it_takes_no_tensorflow(tmp_path):
     assert "tensorflow" not in done.stderr
 
 
+def test_help_is_the_list(capsys):
+    main()
+    listed = capsys.readouterr().out
+    main(["--help"])
+    assert capsys.readouterr().out == listed
+
+
 def test_an_argument_is_an_error(capsys):
     with pytest.raises(SystemExit) as error:
         main(["mnist"])

@@ -43,6 +43,7 @@ class TestFlags:
             (["--method=sgd"], "--method=sgd has no lam: choose a hypernetwork or a mixture"),
             (["--analyses=pca"], "there is no analysis 'pca': the analyses are"),
             (["--objective=steps"], "--objective: Unknown objective 'steps': choose one of"),
+            (["--objective=exact_match"], "--objective=exact_match is not for classes: choose"),
         ],
     )
     def test_flags_that_do_not_fit(self, arguments, words):

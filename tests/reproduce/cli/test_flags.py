@@ -171,6 +171,18 @@ class TestRunFlags:
             with command_line(*words, "--warmup_steps=10", "--learning_rate_schedule=cosine"):
                 assert run_flags.config_from_flags("mnist").warmup_steps == 10
 
+    def test_the_rise_of_a_preset_goes_with_its_cosine(self):
+        words = ("--method=sgd", "--preset=paper", "--target=lenet_normalized", "--dataset=cifar10")
+        exponential = "--learning_rate_schedule=exponential"
+        with command_line(*words, exponential, "--learning_rate_left=0.1"):
+            config = run_flags.config_from_flags("cifar")
+        assert (config.warmup_steps, config.learning_rate_left) == (0, 0.1)
+        with (
+            command_line(*words, exponential),
+            pytest.raises(UsageError, match=r"=exponential needs --learning_rate_left"),
+        ):
+            run_flags.config_from_flags("cifar")
+
     @pytest.mark.parametrize(
         ("flag", "words"),
         [

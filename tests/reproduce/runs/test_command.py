@@ -19,7 +19,7 @@ ROWS = [row for method in METHODS.values() for row in method.presets]
     "row", ROWS, ids=lambda row: f"{row.experiment}-{row.method}-{row.preset}-{row.target}"
 )
 def test_the_flags_describe_the_same_run(row, tmp_path):
-    changes = {"dataset": "mnist_5k", "seed": 3, "precision": "mixed_bfloat16", "steps": 40}
+    changes = {"dataset": "mnist_5k", "seed": 3, "precision": "mixed_bfloat16"}
     changes["jit_compile"] = True
     if "lam" in METHODS[row.method].flags:
         changes |= {"lam": 1 / 3, "diversity": "outputs"}
@@ -33,7 +33,7 @@ def test_the_flags_describe_the_same_run(row, tmp_path):
         step["networks_per_step"] = 6 * (row.networks_per_step // 4)
     changes |= {"learning_rate": 0.1 / 3, "learning_rate_left": 0.02}
     changes |= {"learning_rate_schedule": "cosine", "restart_every": 0}
-    config = dataclasses.replace(row.with_step_of(**step), **changes)
+    config = dataclasses.replace(row.with_step_of(**step).with_steps(40), **changes)
     option, module, *words = command_line(
         config, tmp_path / "run", str(tmp_path), analyses=["paths"]
     )
@@ -47,6 +47,16 @@ def test_the_flags_describe_the_same_run(row, tmp_path):
         assert pathlib.Path(read_back.match).resolve() == tmp_path / "other"
         read_back = dataclasses.replace(read_back, match="../other")
     assert read_back == config
+
+
+def test_a_warmup_is_kept_whatever_the_number_of_steps(tmp_path):
+    row = next(row for row in ROWS if row.warmup_steps)
+    for steps, warmup_steps in ((row.steps, 7), (2 * row.steps, row.warmup_steps), (40, 0)):
+        config = dataclasses.replace(
+            row, steps=steps, warmup_steps=warmup_steps, dataset="mnist_5k", augment=False
+        )
+        with parsed(*command_line(config, tmp_path / "run")[2:]):
+            assert config_from_flags(row.experiment) == config
 
 
 def test_it_holds_nothing_that_is_not_needed():

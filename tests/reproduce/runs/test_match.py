@@ -169,7 +169,11 @@ def test_networks_that_are_equal_cannot_be_matched(small_run, monkeypatch, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("key", "kind"), [("method", "method"), ("target", "target"), ("dataset", "data set")]
+    ("key", "kind"),
+    [
+        *(("method", "method"), ("target", "target")),
+        *(("dataset", "data set"), ("diversity", "diversity")),
+    ],
 )
 def test_a_run_of_what_is_not_known_asks_for_its_module(key, kind, small_run, tmp_path):
     folder = tmp_path / "run"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small_experiments import SMALL_SETTINGS, TINY, modification_times, tiny
+from target_models import Scale
 
 import hypernet_tf as hn
 from hypernet_tf.diversity import kozachenko_leonenko_entropy
@@ -20,7 +21,7 @@ from hypernet_tf.training.augmentation import flip_and_crop
 from hypernet_tf.training.callbacks import TrainingDivergedError
 from hypernet_tf.training.checkpoints import CheckpointError
 from reproduce.analyses import ANALYSES
-from reproduce.configs import METHODS, preset
+from reproduce.configs import METHODS, TARGETS, preset
 from reproduce.configs.methods import DIVERSITY, build_sampler
 from reproduce.reports import run_page
 from reproduce.runs.folder import OccupiedError, RunError, UsageError
@@ -306,6 +307,19 @@ def test_colour_images_are_shifted_and_all_but_digits_mirrored(monkeypatch, tmp_
     less = experiment.augmentation(dataclasses.replace(config, crop_margin=1))
     expected = flip_and_crop(images, [2, 3], margin=1, flip=name != "svhn_cropped")
     np.testing.assert_array_equal(less(images, [2, 3]), expected)
+
+
+def test_l2_that_a_layer_does_not_take_writes_nothing(tmp_path, monkeypatch):
+    mnist = TARGETS["mnist"]
+
+    def make(shape, classes):
+        model = mnist.make(shape, classes)
+        return keras.Sequential([keras.Input(shape), *model.layers, Scale()])
+
+    monkeypatch.setitem(TARGETS, "mnist", dataclasses.replace(mnist, make=make))
+    with pytest.raises(UsageError, match=r"'mnist' takes no regularizer: train without l2$"):
+        experiment.run(tiny("sgd", l2=1e-4), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_step_of_more_images_than_there_are_writes_nothing(tmp_path):
