@@ -148,8 +148,10 @@ def _distances_to(points: tf.Tensor, others: tf.Tensor, distance: Distance) -> t
             lengths, slope = tf.sqrt(tf.reduce_sum(difference**2, -1)), difference
 
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            # The slope of the root at zero is infinite: two equal points get a zero gradient.
-            factors = upstream if distance == "l1" else tf.math.divide_no_nan(upstream, lengths)
+            # Two equal points get a zero gradient, also where that of a root or logarithm at zero
+            # is infinite.
+            factors = tf.math.divide_no_nan(upstream, lengths if distance == "l2" else 1.0)
+            factors = tf.where(lengths > 0, factors, tf.zeros_like(factors))
             pulled = factors[:, None] * tf.one_hot(others, tf.shape(points)[0], dtype=points.dtype)
             return tf.matmul(tf.linalg.diag(factors) - tf.transpose(pulled), slope)
 

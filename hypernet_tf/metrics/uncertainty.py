@@ -180,7 +180,7 @@ def expected_entropy(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C].
     """
     log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
-    return entr(np.exp(log_probabilities, dtype=np.float64)).sum(-1).mean(0)
+    return _mean_over_networks(entr(np.exp(log_probabilities, dtype=np.float64)).sum(-1))
 
 
 def mutual_information(log_probabilities: np.ndarray) -> np.ndarray:
@@ -212,7 +212,8 @@ def probability_variance(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C].
     """
     log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
-    return np.exp(log_probabilities, dtype=np.float64).var(0).sum(-1)
+    p = np.exp(log_probabilities, dtype=np.float64)
+    return (p - p[:1]).var(0).sum(-1)  # exactly 0 for equal networks
 
 
 def least_confidence(log_probabilities: np.ndarray) -> np.ndarray:
@@ -271,6 +272,11 @@ def energy(logits: np.ndarray) -> np.ndarray:
             f"Logits have the shape {list(logits.shape)}: give [networks, examples, classes]."
         )
     return -logsumexp(logits.mean(0, dtype=np.float64), axis=-1)
+
+
+def _mean_over_networks(values: np.ndarray) -> np.ndarray:
+    """The mean [M] of values [N, M]; of equal values the value itself, without rounding."""
+    return values[0] + (values - values[0]).mean(0)
 
 
 # ---- the same in TensorFlow --------------------------------------------------------------------

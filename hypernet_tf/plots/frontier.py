@@ -70,6 +70,8 @@ def frontier(
 
 
 def _power(value: float) -> str:
+    if value <= 0:
+        return f"{value:g}"
     exponent = round(math.log10(value))
     if math.isclose(value, 10.0**exponent):
         return "10" + str(exponent).translate(_SUPERSCRIPTS)

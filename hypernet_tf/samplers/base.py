@@ -50,6 +50,7 @@ from hypernet_tf.samplers.losses import (
     check_loss,
     check_per_example,
     check_reduction,
+    sees_mean_of_logits,
     some_labels,
     with_accuracy,
 )
@@ -571,9 +572,9 @@ class WeightSampler(keras.Model, abc.ABC):
         wanted = given if meaning in (None, given.outputs) else given.with_outputs(meaning)
         options = self._given_gauge
         unknown = meaning is None and loss is not None  # not known to be that of a softmax
-        if wanted.outputs == "logits" and unknown and options is not False:
+        self._sees_mean = unknown and sees_mean_of_logits(loss, wanted)
+        if self._sees_mean and options is not False:
             options = {"softmax": False} | (options if isinstance(options, dict) else {})
-        self._sees_mean = wanted.outputs == "logits" and unknown
         if wanted.outputs != self.target.outputs or options != self._gauge_options:
             self._gauge_options = options
             self._set_target(wanted)

@@ -62,6 +62,20 @@ def _known(loss: Any) -> Any:
     return keras.losses.get(loss) if is_name or inspect.isclass(loss) else loss
 
 
+def sees_mean_of_logits(loss: Any, target: Target) -> bool:
+    """Whether a loss changes with a number that is added to all logits of an example.
+
+    Of the outputs of a softmax only Keras's binary losses do: they go back to its logits.
+
+    Args:
+        loss: Loss that `compile` was given, not one of a softmax.
+        target: The target.
+    """
+    if target.outputs == "probabilities":
+        return (num_columns(target.plan) or 0) > 1 and _known(loss) in _BINARY
+    return target.outputs == "logits"
+
+
 def check_loss(loss: Any, target: Target) -> Outputs | None:
     """Compare a loss with what a target returns.
 

@@ -213,18 +213,26 @@ def copied(
             f"The model '{model.name}' cannot be copied: write a layer of your own instead of each "
             "Lambda, and give each layer of your own a get_config()."
         ) from error
-    for pair in pairs:  # both are built now
-        _check_namesakes(*pair)
+    for layer, new in pairs:  # both are built now
+        _check_namesakes(layer, new)
+        if isinstance(layer, keras.Layer) and not layer.trainable:
+            # The configuration does not freeze the layers inside it, and TensorFlow drops an
+            # assignment of the value that is there.
+            new.trainable = True
+            new.trainable = False
     replaced = adapted | {id(v) for pair in replacements for layer in pair for v in layer.variables}
 
-    def variables_of(side: int) -> list[Any]:
-        every = (v for pair in pairs for v in getattr(pair[side], "variables", []))
-        return list({id(v): v for v in every if id(v) not in replaced}.values())
+    def variables_of(side: int) -> tuple[list[Any], list[tuple]]:
+        layers = [pair[side] for pair in pairs if isinstance(pair[side], keras.Layer)]
+        every = {id(v): v for layer in layers for v in layer.variables if id(v) not in replaced}
+        trainable = {id(v) for layer in layers for v in layer.trainable_variables}
+        variables = list(every.values())
+        return variables, [(v.name, tuple(v.shape), id(v) in trainable) for v in variables]
 
     # Layer by layer: a model may have its layers in another order than its copy.
-    variables, copies = variables_of(0), variables_of(1)
+    (variables, signatures), (copies, of_copies) = variables_of(0), variables_of(1)
     total = {id(v) for v in model.variables} - replaced
-    if len(variables) != len(total) or _signatures(variables) != _signatures(copies):
+    if len(variables) != len(total) or signatures != of_copies:
         raise ValueError(
             f"A copy of the model '{model.name}' has other weights: freeze whole layers rather "
             "than single weights, and share weights by calling one layer twice in one model."
@@ -283,10 +291,6 @@ def _check_reads_no_variable(operation: Any, arguments: Any) -> None:
                 "weights cannot replace: let the layer that has it compute this, as "
                 "keras.layers.ReversibleEmbedding does."
             )
-
-
-def _signatures(variables: list) -> list[tuple]:
-    return [(v.name, tuple(v.shape), v.trainable) for v in variables]
 
 
 def in_order(tensors: Any, expected: Any, names: list[str]) -> list[Any]:

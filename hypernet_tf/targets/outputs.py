@@ -48,7 +48,7 @@ def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
 
     Raises:
         ValueError: `outputs` is no `Outputs`; or the outputs have no axis of classes or of labels,
-            or are probabilities and called logits.
+            are a softmax over one column, or are probabilities and called logits.
     """
     check_choice("outputs", outputs, Outputs)
     refs = keras.tree.flatten(plan.outputs)
@@ -56,6 +56,12 @@ def check_outputs(plan: Plan, outputs: Any, model_name: str) -> None:
         raise ValueError(
             f"outputs={outputs!r} needs an axis of classes, the last one of [B, ..., C], but the "
             f"model '{model_name}' returns one number for each example: use outputs='values'."
+        )
+    softmaxes = [ref for ref in refs if is_softmax(_operation(plan, ref))]
+    if outputs == "probabilities" and any(plan.shapes[ref][-1:] == (1,) for ref in softmaxes):
+        raise ValueError(
+            f"The model '{model_name}' ends in a softmax over one column, which is always 1: use a "
+            "sigmoid."
         )
     if outputs == "logits" and any(_is_probability(plan, ref) for ref in refs):
         raise ValueError(

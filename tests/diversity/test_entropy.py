@@ -181,6 +181,9 @@ def test_two_equal_points_have_a_gradient(distance):
         assert np.isfinite(gradient).all()
         assert np.abs(gradient[[0, 2, 4]]).max() > 0
     np.testing.assert_array_equal(gradient_of(lambda p: nearest(p)[1], points), 0 * points)
+    without = gradient_of(lambda p: kozachenko_leonenko_entropy(p, 3, distance=distance), points)
+    assert np.isfinite(without).all()
+    assert np.abs(without[[0, 2, 4]]).max() > 0
 
 
 @pytest.mark.usefixtures("optimized")

@@ -189,6 +189,14 @@ def test_uncertainties_by_hand():
     np.testing.assert_allclose(uncertainty.variation_ratio(log_p), [0, 0.5, 0])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_equal_networks_have_no_disagreement(dtype):
+    logits = np.random.default_rng(0).normal(scale=3, size=(1_000, 7))
+    log_p = np.repeat(scipy.special.log_softmax(logits, -1)[None], 10, 0).astype(dtype)
+    np.testing.assert_array_equal(uncertainty.mutual_information(log_p), 0)
+    np.testing.assert_array_equal(uncertainty.probability_variance(log_p), 0)
+
+
 def test_one_network_has_no_disagreement():
     log_p = np.log([[[0.3, 0.7], [0.9, 0.1]]])
     np.testing.assert_array_equal(uncertainty.mutual_information(log_p), [0, 0])

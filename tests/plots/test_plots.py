@@ -205,6 +205,8 @@ def test_learning_curves_name_each_training_once():
 
 
 def test_each_lam_is_beside_its_mark_and_on_no_other():
+    panel = {"title": "accuracy", "unit": "accuracy (%)", "log": False, "values": ACCURACY}
+    plots.frontier(np.array([0.0, *LAM[1:]]), ENTROPY, [panel])
     figure = frontier()
     figure.draw_without_rendering()
     for axes, values in zip(figure.axes, (ACCURACY, ACCURACY, 1 - ACCURACY / 100), strict=True):

@@ -206,10 +206,14 @@ def test_the_mean_of_logits_stays_where_a_loss_sees_it(blobs, tmp_path):
 
 
 @pytest.mark.usefixtures("eager_fits")
-def test_one_network_is_its_own_ensemble_where_a_loss_sees_the_mean_of_logits(blobs):
+@pytest.mark.parametrize("of_logits", [True, False])
+def test_one_network_is_its_own_ensemble_where_a_loss_sees_the_mean_of_logits(blobs, of_logits):
     x, y = blobs
-    sampler = hn.DeepEnsemble(hn.Target(classifier(), outputs="logits"), num_networks=1)
-    sampler.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=True))
+    model = classifier() if of_logits else sure("softmax", 3)
+    target = hn.Target(model, outputs="logits" if of_logits else "probabilities")
+    sampler = hn.DeepEnsemble(target, num_networks=1)
+    sampler.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=of_logits))
+    sampler.theta[-1].assign([[3.0, 2.0, 1.0]])  # the biases of the logits
     logs = sampler.evaluate(x, keras.utils.to_categorical(y, 3), verbose=0, return_dict=True)
     assert logs["ensemble_loss"] == pytest.approx(logs["member_loss"], rel=1e-5)
 

@@ -134,6 +134,7 @@ def test_several_outputs_have_no_classes_to_ask_for():
         ("sigmoid", "logits", ["ends in a softmax or sigmoid", "'probabilities'"]),
         ("sigmoids", "label_logits", ["ends in a sigmoid", "'label_probabilities'"]),
         ("sigmoid", "label_probabilities", ["at least 2 labels", "use outputs='logits'"]),
+        ("one_softmax", None, ["softmax over one column", "use a sigmoid"]),
         ("one_number", "label_logits", ["needs an axis of classes", "use outputs='values'"]),
         ("one_number", "logits", ["needs an axis of classes", "use outputs='values'"]),
         ("one_number", "probabilities", ["needs an axis of classes", "use outputs='values'"]),
@@ -143,6 +144,7 @@ def test_outputs_that_the_model_does_not_have_raise(case, outputs, words):
     models = {
         "sigmoid": lambda: sequential((4,), layers.Dense(1, activation="sigmoid")),
         "sigmoids": lambda: sequential((4,), layers.Dense(2, activation="sigmoid")),
+        "one_softmax": lambda: sequential((4,), layers.Dense(1, activation="softmax")),
         "one_number": lambda: sequential((4,), layers.Dense(1), layers.Reshape(())),
     }
     model = (models | CASES)[case]()

@@ -130,6 +130,26 @@ def test_a_frozen_layer_keeps_its_values():
     np.testing.assert_allclose(target(weights, x), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_frozen_layer_of_layers_keeps_its_values(when, tmp_path):
+    inputs = keras.Input((3, 4))
+    attention = layers.MultiHeadAttention(2, 2, trainable=when == "after")
+    hidden = layers.GlobalAveragePooling1D()(attention(inputs, inputs))
+    attention.trainable = False
+    model = keras.Model(inputs, layers.Dense(2)(hidden))
+    target = hn.Target(model)
+    assert target.weight_count == 4 * 2 + 2
+    x = some_inputs(model, B)
+    one = target.unflatten(tf.concat([tf.reshape(w, [1, -1]) for w in model.weights[-2:]], -1))
+    np.testing.assert_allclose(target(one, x)[0], model(x), rtol=1e-5, atol=1e-6)
+    sampler = hn.DeepEnsemble(model, num_networks=2)
+    sampler.compile("adam", "mse")
+    sampler.save(tmp_path / "sampler.keras")
+    loaded = keras.saving.load_model(tmp_path / "sampler.keras")
+    expected = sampler.sample(2).outputs(x)
+    np.testing.assert_allclose(loaded.sample(2).outputs(x), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_compiled_model_is_a_target_without_its_training():
     model = CASES["batch_norm_frozen"]()
     model.compile("adam", loss=lambda y, p: keras.ops.mean((y - p) ** 2), metrics=["mae"])
