@@ -215,6 +215,9 @@ class APD(LatentSampler):
                 "critic for them: compile without use_ema."
             )
         super().compile(optimizer, *args, **kwargs)
+        if self.optimizer is None:  # evaluation only
+            self.critic_optimizer = None
+            return
         self.optimizer = keras.saving.deserialize_keras_object(
             keras.saving.serialize_keras_object(self.optimizer)
         )

@@ -39,8 +39,6 @@ from hypernet_tf.samplers.batching import (
     map_tensors,
     merge_networks,
     repeat_for_networks,
-    widened,
-    with_masks,
 )
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
@@ -50,12 +48,14 @@ from hypernet_tf.samplers.losses import (
     check_loss,
     check_per_example,
     check_reduction,
+    check_values,
     sees_mean_of_logits,
     some_labels,
     with_accuracy,
 )
 from hypernet_tf.samplers.optimizers import plain_optimizers
 from hypernet_tf.targets import Target, WeightSet
+from hypernet_tf.targets.execution import with_masks
 
 # Networks behind `predict`, `evaluate` and a call of a sampler without a limit.
 PREDICTION_NETWORKS = 10
@@ -684,6 +684,8 @@ class WeightSampler(keras.Model, abc.ABC):
         y = keras.tree.map_structure(
             lambda t: None if t is None else tf.convert_to_tensor(t), self._by_output(y)
         )
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            check_values(self._compiled_with["loss"], y, y_pred)
         for model in (self, self._evaluation.member, self._evaluation.ensemble):
             build_metrics(model, y, y_pred)
 
@@ -849,7 +851,9 @@ class WeightSampler(keras.Model, abc.ABC):
                 images = keras.tree.map_structure(lambda tensor: share.first(tensor[0]), dealt.x)
                 outputs, _ = self._raw.run(weights, images, training=True, batch_statistics=True)
                 labels = map_tensors(lambda t: share.first(t[:size]), dealt.y)
-            outputs = self._activated(keras.tree.map_structure(widened, outputs))
+            outputs = self._activated(
+                keras.tree.map_structure(lambda t: tf.cast(t, self.variable_dtype), outputs)
+            )
             outputs = self._seen_by_loss(outputs, self.target.output_masks(images))
             record = record._replace(outputs=gathered(outputs), y=labels)
         return record

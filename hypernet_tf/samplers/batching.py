@@ -79,19 +79,6 @@ def widened(outputs: tf.Tensor) -> tf.Tensor:
     return tf.cast(outputs, tf.float32) if half else outputs
 
 
-def with_masks(outputs: Any, masks: Any) -> Any:
-    """Outputs that carry masks, as Keras's losses and metrics read them.
-
-    Args:
-        outputs: Outputs [M, ...], a structure of tensors.
-        masks: Masks of the same structure; None for an output without one.
-    """
-    for tensor, mask in zip(keras.tree.flatten(outputs), keras.tree.flatten(masks), strict=True):
-        if mask is not None:
-            tensor._keras_mask = mask
-    return outputs
-
-
 def map_tensors(function: Callable[[tf.Tensor], Any], structure: Any) -> Any:
     """Apply a function to all tensors of a structure; None stays None."""
     return keras.tree.map_structure(

@@ -203,6 +203,30 @@ def check_per_example(loss: Any) -> None:
             )
 
 
+def check_values(loss: Any, y: Any, y_pred: Any) -> None:
+    """Check that functions which stand for a loss return a number for each example.
+
+    Keras takes a single number for a mean over the whole batch, also where a device has a part.
+
+    Args:
+        loss: Loss that `compile` was given, or a structure of losses.
+        y: Labels of a few examples.
+        y_pred: Outputs of the same structure.
+
+    Raises:
+        ValueError: A function returns one number.
+    """
+    parts = [keras.tree.flatten(one) for one in (loss, y, y_pred)]
+    if len({len(part) for part in parts}) > 1:
+        return
+    for one, label, output in zip(*parts, strict=True):
+        if inspect.isfunction(one) and not tf.convert_to_tensor(one(label, output)).shape.rank:
+            raise ValueError(
+                f"The loss '{one.__name__}' returns one number for a batch, which devices that "
+                "share the batch would add up: return one for each example."
+            )
+
+
 def check_class_axis(loss: Any, target: Target) -> None:
     """Check that classes are along the last axis, as in all that is computed of predictions.
 

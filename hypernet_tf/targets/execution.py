@@ -68,3 +68,16 @@ def run_plan(plan: Plan, run: NetworkRun, inputs: Sequence[Value]) -> Any:
         return result
 
     return replay(plan, inputs, run_call)
+
+
+def with_masks(outputs: Any, masks: Any) -> Any:
+    """Outputs that carry masks, as Keras's losses and metrics read them.
+
+    Args:
+        outputs: Outputs [M, ...], a structure of tensors.
+        masks: Masks of the same structure; None for an output without one.
+    """
+    for tensor, mask in zip(keras.tree.flatten(outputs), keras.tree.flatten(masks), strict=True):
+        if mask is not None:
+            tensor._keras_mask = mask
+    return outputs

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.checks import check_choice
-from hypernet_tf.targets.execution import input_value, run_plan
+from hypernet_tf.targets.execution import input_value, run_plan, with_masks
 from hypernet_tf.targets.filters import channel_units, describe_layers
 from hypernet_tf.targets.graph import copied, in_order, record, replay
 from hypernet_tf.targets.outputs import (
@@ -894,7 +894,7 @@ class TargetLayer(keras.layers.Layer):
     may be computed from a batch of inputs: each example then has its own network.
 
     The state is the initial one: the values of frozen layers, which are saved with the layer, and
-    the same dropout in each call.
+    the same dropout in each call. Outputs of one example for each network carry Keras's masks.
 
     Args:
         target: The `Target`, or a Keras model.
@@ -904,8 +904,8 @@ class TargetLayer(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: `examples` is unknown; in the call, theta does not have D columns, or there are
-            not as many inputs as networks.
+        ValueError: `examples` is unknown; the target has batch normalisation that is not frozen;
+            in the call, theta does not have D columns, or there are not as many inputs as networks.
 
     Example:
         >>> target = Target(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]))
@@ -924,6 +924,11 @@ class TargetLayer(keras.layers.Layer):
         check_choice("examples", examples, ExampleSharing)
         self.target = target if isinstance(target, Target) else Target(target)
         self.examples = examples
+        if self.target.statistics:
+            raise ValueError(
+                "Batch normalisation has no statistics of networks that a layer makes: use "
+                "LayerNormalization or GroupNormalization, or freeze it."
+            )
 
     @property
     def compute_dtype(self):
@@ -932,8 +937,8 @@ class TargetLayer(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         """Run the networks; see `Target.run`."""
-        weights, inputs = inputs
-        tensors = self.target.inputs_in_order(inputs)
+        weights, given = inputs
+        tensors = self.target.inputs_in_order(given)
         refs = keras.tree.flatten(self.target.plan.inputs)
         single = [
             self.examples == "one_each"
@@ -948,6 +953,7 @@ class TargetLayer(keras.layers.Layer):
         outputs = self.target(weights, inputs, training=bool(training))
         if all(single):
             outputs = keras.tree.map_structure(lambda t: t[:, 0], outputs)
+            outputs = with_masks(outputs, self.target.output_masks(given))
         return outputs
 
     def _weight_set(self, weights: Any) -> WeightSet:

@@ -248,6 +248,17 @@ def test_errors():
             apd(**{name: value})
 
 
+def test_without_an_optimizer_it_is_evaluated(blobs):
+    x, y = blobs
+    target = hn.Target(keras.Sequential([keras.Input((x.shape[1],)), keras.layers.Dense(3)]))
+    size = target.weight_count
+    ensemble = ensemble_of(target, np.random.default_rng(0).normal(size=(9, size)))
+    sampler = hn.APD(target, ensemble=ensemble, num_networks=6)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sampler.compile(None, loss, run_eagerly=True)
+    assert np.isfinite(sampler.evaluate(x, y, verbose=0)).all()
+
+
 def test_networks_of_other_shapes_are_an_error():
     wide, deep = (
         hn.Target(keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(units)]))

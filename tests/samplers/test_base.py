@@ -783,6 +783,15 @@ def test_an_output_without_labels_beside_a_term_on_outputs(blobs):
 
 
 @pytest.mark.usefixtures("eager_fits")
+def test_a_term_on_outputs_in_float64(blobs):
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3, dtype="float64")])
+    sampler = hypernetwork(model, diversity=hn.diversity.NegativeOutputEntropy())
+    sampler.compile("sgd", LOGITS)
+    history = sampler.fit(*blobs, batch_size=96, verbose=0).history
+    assert np.isfinite(history["diversity_loss"]).all()
+
+
+@pytest.mark.usefixtures("eager_fits")
 def test_a_layer_that_changes_its_state_as_it_trains_is_an_error(blobs):
     """Each network that is drawn starts from the first state, for ever."""
     model = keras.Sequential([keras.Input((2,)), Scale(), layers.Dense(3)])

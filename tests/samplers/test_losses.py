@@ -205,6 +205,21 @@ def test_the_mean_of_logits_stays_where_a_loss_sees_it(blobs, tmp_path):
     np.testing.assert_allclose(tf.reduce_sum(bias, -1), 0, atol=1e-5)
 
 
+def test_devices_need_a_loss_of_each_example():
+    def of_batch(y, p):
+        return tf.reduce_mean(tf.square(y - p))
+
+    def of_examples(y, p):
+        return tf.reduce_mean(tf.square(y - p), -1)
+
+    y = p = tf.ones([2, 3])
+    losses.check_values([of_examples, "mse", keras.losses.MeanSquaredError()], [y] * 3, [p] * 3)
+    for loss in (of_batch, {"a": of_examples, "b": of_batch}):
+        outputs = p if loss is of_batch else {"a": p, "b": p}
+        with pytest.raises(ValueError, match=r"^The loss 'of_batch' returns one number"):
+            losses.check_values(loss, outputs, outputs)
+
+
 @pytest.mark.usefixtures("eager_fits")
 @pytest.mark.parametrize("of_logits", [True, False])
 def test_one_network_is_its_own_ensemble_where_a_loss_sees_the_mean_of_logits(blobs, of_logits):

@@ -122,11 +122,31 @@ def test_its_loss_is_the_penalty_of_the_weights():
     np.testing.assert_allclose(model.evaluate(inputs, y, verbose=0), mse + penalty, rtol=1e-5)
 
 
+def test_padded_steps_do_not_count_in_a_loss():
+    tokens = keras.Input((5,), dtype="int32")
+    embedded = layers.Embedding(7, 3, mask_zero=True)(tokens)
+    target = hn.Target(keras.Model(tokens, layers.Dense(2)(embedded)))
+    theta = keras.Input((target.weight_count,))
+    outputs = hn.TargetLayer(target, examples="one_each")((theta, tokens))
+    model = keras.Model([theta, tokens], outputs)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(4, target.weight_count)).astype("float32")
+    x = np.array([[1, 2, 0, 0, 0], [3, 0, 0, 0, 0], [4, 5, 6, 1, 0], [2, 2, 2, 2, 2]])
+    y = rng.integers(2, size=(4, 5))
+    log_p = keras.ops.log_softmax(model.predict([weights, x], verbose=0))
+    losses = -np.take_along_axis(np.asarray(log_p), y[..., None], -1)[..., 0]
+    loss = model.evaluate([weights, x], y, verbose=0)
+    assert loss == pytest.approx(losses[x != 0].mean(), rel=1e-5)
+
+
 def test_mistakes_raise_in_one_line():
     model = CASES["dense"]()
     target = hn.Target(model)
     with one_line_error("Unknown examples='each'", "'shared' or 'one_each'"):
         hn.TargetLayer(target, examples="each")
+    with one_line_error("Batch normalisation has no statistics", "or freeze it"):
+        hn.TargetLayer(sequential((4,), layers.Dense(3), layers.BatchNormalization()))
     layer = hn.TargetLayer(model, examples="one_each")
     with pytest.raises(
         ValueError, match=rf"theta has shape \(3, 7\).*\[N, {target.weight_count}\]"
