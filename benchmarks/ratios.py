@@ -50,7 +50,6 @@ def measure_evaluation(target: str, networks: int, images: int, rounds: int) -> 
     """Quartiles of the ratio of an evaluation to compiled calls of the model, alternated."""
     import tensorflow as tf
 
-    import hypernet_tf as hn
     from benchmarks.step_time import configure
     from reproduce.configs import TARGETS, build_sampler
     from reproduce.studies.experiment import load
@@ -58,7 +57,6 @@ def measure_evaluation(target: str, networks: int, images: int, rounds: int) -> 
     config = configure(target, "hypernetwork", "paper")
     x = load(config, None).train.x[:images]
     ensemble = build_sampler(config, 55_000).sample(networks, seed=1)
-    assert isinstance(ensemble, hn.Ensemble)
     if ensemble.target.statistics:
         ensemble = ensemble.update_batch_norm(x)
     model = TARGETS[config.target].make(x.shape[1:], 10)

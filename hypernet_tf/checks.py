@@ -132,14 +132,3 @@ def check_fixed(sampler: Any, options: dict[str, Any], **values: Any) -> None:
         given = options.pop(name, value)
         if (list(given) if isinstance(given, tuple) else given) != value:
             raise TypeError(f"{type(sampler).__name__} sets {name}={value!r} itself: leave it out.")
-
-
-def check_num_data(num_data: Any) -> int:
-    """The number of training examples as an int, checked.
-
-    Raises:
-        ValueError: It is no whole number above 0.
-    """
-    if not is_whole(num_data) or num_data < 1:
-        raise ValueError(f"num_data is {num_data!r}: give the number of training examples.")
-    return int(num_data)

@@ -77,10 +77,6 @@ class Classification(Study):
     noun: ClassVar[str] = "study of classification"
     shown_analyses: ClassVar[tuple[str, ...]] = ("ensemble_sizes",)
     analyses: tuple[str, ...] = dataclasses.field(default=shown_analyses, kw_only=True)
-    # The table is not in this project's copy of the paper: its cells stay empty.
-    published_header: ClassVar[tuple[str, ...]] = tuple(
-        f"published accuracy of {size} (%)" for size in SIZES.default
-    )
 
     def runs(self) -> list[StudyRun]:
         """One run for each seed, data set and method."""
@@ -124,10 +120,6 @@ class Classification(Study):
             *(f"ensemble_sizes_{size}_negative_log_likelihood" for size in SIZES.default),
             *(f"ensemble_sizes_{size}_accuracy" for size in SIZES.default),
         ]
-
-    def published(self, entry: str) -> list[str]:
-        """Empty cells, beside the accuracies."""
-        return [""] * len(self.published_header)
 
     def label(self, entry: str, metrics: Mapping[str, Any]) -> str:
         """The data set and the method."""

@@ -27,6 +27,7 @@ ORDER = (
     "gauge",
     "targets",
     "checks",
+    "files",
 )
 ALONE = ("plots", "data")  # import nothing of ours
 

@@ -469,7 +469,7 @@ def attack_detection(
     clip = attack.get("clip", (0.0, 1.0))
     x, y = _images_and_labels(judge.target, x, y, clip)
     sizes = _checked_sizes("epsilons", epsilons, _pixel_range(clip))
-    correct = _classes(at(0), x) == y
+    correct = at(0).mean_log_probabilities(x).argmax(-1) == y
     if not correct.any():
         raise NothingToAttackError(
             f"None of the {len(x)} images is classified correctly: train the networks further."
@@ -480,7 +480,7 @@ def attack_detection(
     known = {
         name: scores
         for name, scores in measure_uncertainty([unmoved]).scores.items()
-        if len(judge) >= SCORES[name].least_networks
+        if len(judge) >= SCORES[name].min_networks
     }
 
     def wrong(judged: Predictions) -> float:
@@ -490,7 +490,7 @@ def attack_detection(
     auroc: dict[str, list[float]] = {name: [] for name in known}
     for epsilon in sizes:
         moved = projected_gradient(networks, x, y, epsilon, steps=steps, seed=seed, **attack)
-        misled.append((_classes(at(steps), moved) != y).mean())
+        misled.append((at(steps).mean_log_probabilities(moved).argmax(-1) != y).mean())
         judged = judge.predictions(moved)
         judge_misled.append(wrong(judged))
         attacked = measure_uncertainty([judged]).scores
@@ -505,8 +505,3 @@ def attack_detection(
         {name: np.array(areas) for name, areas in auroc.items()},
         wrong(unmoved),
     )
-
-
-def _classes(ensemble: Ensemble, x: np.ndarray) -> np.ndarray:
-    """The class with the highest mean probability, [M]."""
-    return mean_log_probabilities(ensemble.log_probabilities(x)).argmax(-1)

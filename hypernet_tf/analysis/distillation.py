@@ -12,7 +12,6 @@ import tensorflow as tf
 from hypernet_tf.checks import check_count, check_number
 from hypernet_tf.ensembles.ensemble import Ensemble, require_ensemble, require_weights_only
 from hypernet_tf.ensembles.examples import Examples
-from hypernet_tf.metrics.accuracy import concatenated, mean_log_probabilities
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import seeded
 from hypernet_tf.targets.graph import functional
@@ -106,16 +105,11 @@ def distill(
         if not soft_targets:
             votes = ensemble.majority_vote(inputs, verbose=verbose)
             return tf.one_hot(votes, ensemble.target.classes).numpy()
-        if target.classes is not None and temperature != 1:
-            # Of probabilities near 0, and of log(1 - p) near 1, digits would be lost.
-            runs = ensemble._run_classes(Examples(inputs), None, verbose)
-            log_p = concatenated([mean_log_probabilities(one) for one, _ in runs])
-            return tf.nn.softmax(log_p / temperature).numpy()
-        (predicted,) = keras.tree.flatten(ensemble.predict(inputs, verbose=verbose))
         if target.classes is None:
+            (predicted,) = keras.tree.flatten(ensemble.predict(inputs, verbose=verbose))
             return predicted
-        predicted = predicted[..., None] if ensemble.target.has_labels else predicted
-        return two_columns(predicted)
+        log_p = ensemble.mean_log_probabilities(inputs, verbose=verbose)
+        return tf.nn.softmax(log_p / temperature).numpy().astype(np.float32)
 
     inputs = tuple(given.x) if isinstance(given.x, list) else given.x  # tf.data stacks a list
     weights = () if given.sample_weight is None else (_of_losses(given.sample_weight, target),)
@@ -207,11 +201,6 @@ def _augmented(
         return inputs, tf.ensure_shape(q, shape), *batch[1:]
 
     return batches.enumerate().map(changed)
-
-
-def two_columns(p: np.ndarray) -> np.ndarray:
-    """Probabilities [..., C], or those of both classes from [..., 1] of the second."""
-    return np.concatenate([1 - p, p], -1) if p.shape[-1] == 1 else p
 
 
 def soft_cross_entropy(target: Target, temperature: float) -> Callable[[Any, Any], tf.Tensor]:

@@ -50,7 +50,7 @@ class PriorMoments(DiversityTerm):
     """
 
     @property
-    def fewest_networks(self) -> int:
+    def min_networks(self) -> int:
         """2: the covariance is that over networks."""
         return 2
 

@@ -13,6 +13,7 @@ the networks *compute* (`uses_outputs`) get the outputs of all networks on the s
 
 from __future__ import annotations
 
+import abc
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -50,7 +51,7 @@ class StepRecord(NamedTuple):
     manifold_dim: int | None = None
 
 
-class DiversityTerm:
+class DiversityTerm(abc.ABC):
     """Base class of diversity terms. A subclass defines `value`.
 
     A term with arguments of its own also defines `get_config`, so that it is saved with its
@@ -70,17 +71,17 @@ class DiversityTerm:
         self.weight = weight
 
     @property
-    def fewest_networks(self) -> int:
+    def min_networks(self) -> int:
         """The smallest number of networks that the term compares."""
         return 1
 
+    @abc.abstractmethod
     def value(self, step: StepRecord) -> tf.Tensor:
         """The term without its factor: a scalar that decreases as diversity grows.
 
         Args:
             step: Networks of the step.
         """
-        raise NotImplementedError
 
     def __call__(self, step: StepRecord) -> tf.Tensor:
         """The term as it is added to the loss: a scalar."""
@@ -142,7 +143,7 @@ class NegativeEntropy(DiversityTerm):
         self.subset = subset
 
     @property
-    def fewest_networks(self) -> int:
+    def min_networks(self) -> int:
         """A network and k neighbours."""
         return self.k + 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import keras
@@ -51,6 +52,7 @@ class TrainedTerm(DiversityTerm, keras.layers.Layer):
         self._optimizer_config = keras.optimizers.serialize(keras.optimizers.get(optimizer))
         self.optimizer: Any = None
 
+    @abc.abstractmethod
     def build(self, step):
         """Make the variables.
 
@@ -58,15 +60,14 @@ class TrainedTerm(DiversityTerm, keras.layers.Layer):
             step: Record of two networks, from which shapes are read; outputs are zeros, `y` and
                 `seed` are None.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def own_loss(self, step: StepRecord) -> tf.Tensor:
         """What the term's variables minimise: a scalar.
 
         Args:
             step: Networks of the step, without gradients.
         """
-        raise NotImplementedError
 
     def attach(self, step: StepRecord) -> None:
         """Make the variables and the optimizer, for one sampler.

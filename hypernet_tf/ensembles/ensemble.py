@@ -21,14 +21,13 @@ from hypernet_tf.ensembles.evaluation import (
     Evaluation,
     evaluate,
     evaluate_choices,
-    integer_choices,
     integer_labels,
     numeric_values,
 )
 from hypernet_tf.ensembles.examples import Chunk, Examples, check_inputs
 from hypernet_tf.ensembles.temperature import best_temperature
 from hypernet_tf.gauge import Gauge
-from hypernet_tf.metrics.accuracy import concatenated, majority_vote
+from hypernet_tf.metrics.accuracy import concatenated, majority_vote, mean_log_probabilities
 from hypernet_tf.metrics.uncertainty import (
     Predictions,
     Uncertainty,
@@ -326,6 +325,25 @@ class Ensemble:
         runs = self._run_classes(Examples(x), batch_size, verbose)
         return concatenated([log_p for log_p, _ in runs], 1)
 
+    def mean_log_probabilities(
+        self, x: Any, *, batch_size: int | None = None, verbose: int = 0
+    ) -> np.ndarray:
+        """Log of each class's mean probability, [M, C], in nats: log(1/N · sum_n p_n).
+
+        As `log_probabilities`, without the networks' own.
+
+        Args:
+            x: Inputs [M, ...] or a data set.
+            batch_size: Number of examples that run at once; None keeps activations under 1 GiB.
+            verbose: 1 shows a progress bar.
+
+        Raises:
+            ValueError: The target returns values, not classes.
+        """
+        self.target.require_choices("log-probabilities")
+        runs = self._run_classes(Examples(x), batch_size, verbose)
+        return concatenated([mean_log_probabilities(log_p) for log_p, _ in runs])
+
     def majority_vote(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
     ) -> np.ndarray:
@@ -413,9 +431,7 @@ class Ensemble:
     def _integer_labels(self) -> Callable[..., np.ndarray]:
         num_classes = self.target.require_choices("labels")
         shape = self.target.choices_shape
-        if shape:
-            return functools.partial(integer_choices, num_classes=num_classes, shape=shape)
-        return functools.partial(integer_labels, num_classes=num_classes)
+        return functools.partial(integer_labels, num_classes=num_classes, shape=shape)
 
     def _examples_at_once(self, examples: Examples) -> int | None:
         """Number of examples whose outputs [N, b, ...] stay small; None where they are anyway."""

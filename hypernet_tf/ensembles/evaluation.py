@@ -94,32 +94,6 @@ class Evaluation:
         }
 
 
-def integer_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
-    """Labels as integers [M].
-
-    Args:
-        y: Integers [M] or [M, 1], or one-hot rows [M, C].
-        num_classes: C.
-
-    Raises:
-        ValueError: The labels are neither, or out of range.
-    """
-    if y.ndim == 2 and y.shape[1] == num_classes:
-        one_hot = np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()
-        labels = y.argmax(-1) if one_hot else None
-    else:
-        whole = y.dtype.kind in "iub" or (
-            y.dtype.kind == "f" and np.isin(y, range(num_classes)).all()
-        )
-        labels = y.reshape(-1).astype(np.int64) if whole and y.size == len(y) else None
-    if labels is None or labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"Labels must be integers from 0 to {num_classes - 1}, one for each example, "
-            "or one-hot rows."
-        )
-    return labels
-
-
 def numeric_values(y: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
     """True values of a regression [M, ...].
 
@@ -145,8 +119,8 @@ def numeric_values(y: np.ndarray, counted: np.ndarray | None = None) -> np.ndarr
     return y
 
 
-def integer_choices(
-    y: np.ndarray, counted: np.ndarray | None = None, *, num_classes: int, shape: tuple
+def integer_labels(
+    y: np.ndarray, counted: np.ndarray | None = None, *, num_classes: int, shape: tuple = ()
 ) -> np.ndarray:
     """Classes of all choices of each example as integers [M, *shape].
 
@@ -155,8 +129,8 @@ def integer_choices(
         counted: Which choices count, [M, ...]; None for all. The others may be anything, and
             become 0.
         num_classes: C.
-        shape: Shape of the choices of an example: (L,), (height, width) or (height, width, L); None
-            for an axis of any size.
+        shape: Shape of the choices of an example: () for one, (L,), (height, width) or (height,
+            width, L); None for an axis of any size.
 
     Raises:
         ValueError: The classes are neither, or out of range.
@@ -167,8 +141,9 @@ def integer_choices(
     if y.ndim == len(shape) + 2:
         if y.shape[-1] == 1:
             y = y[..., 0]
-        elif ((np.isin(y, (0, 1)).all(-1) & (y.sum(-1) == 1)) | left_out).all():
-            y = y.argmax(-1)
+        elif y.shape[-1] == num_classes:
+            one_hot = np.isin(y, (0, 1)).all(-1) & (y.sum(-1) == 1)
+            y = y.argmax(-1) if (one_hot | left_out).all() else y
     if y.ndim == left_out.ndim and left_out.any():
         y = np.where(left_out, 0, y)
     same = y.ndim == len(shape) + 1 and all(
@@ -176,8 +151,13 @@ def integer_choices(
     )
     if not same or y.dtype.kind not in "iubf" or not np.isin(y, range(num_classes)).all():
         raise ValueError(
-            f"Labels must be integers from 0 to {num_classes - 1} of shape {list(shape)} for each "
-            "example; to compare other values, use Target(model, outputs='values')."
+            f"Labels must be integers from 0 to {num_classes - 1}"
+            + (
+                f" of shape {list(shape)} for each example; to compare other values, use "
+                "Target(model, outputs='values')."
+                if shape
+                else ", one for each example, or one-hot rows."
+            )
         )
     return y if y.dtype.kind in "iu" else y.astype(np.int64)
 
@@ -214,7 +194,7 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
         relative = sample_weight / (unit or 1.0)
         weights.append(sample_weight)
         for measure in averaged:
-            if num_networks >= measure.least_networks:
+            if num_networks >= measure.min_networks:
                 totals[measure.key] += _weighted_sum(_computed(measure, outputs, y), relative)
         if num_classes is not None:
             labels.append(y)
@@ -231,7 +211,7 @@ def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) 
     undefined = frozenset(
         measure.key
         for measure in measures
-        if num_networks < measure.least_networks or not (measure.weighted or different is None)
+        if num_networks < measure.min_networks or not (measure.weighted or different is None)
     )
 
     def value_of(measure: Measure) -> Any:
@@ -278,7 +258,7 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
         weights.append(weight)
         mean = mean_log_probabilities(flat)
         for measure in measures:
-            if num_networks < measure.least_networks:
+            if num_networks < measure.min_networks:
                 continue
             if measure.kind in ("member", "example"):
                 values = _computed(measure, flat, y)
@@ -306,7 +286,7 @@ def evaluate_choices(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int)
     undefined = frozenset(
         measure.key
         for measure in measures
-        if num_networks < measure.least_networks
+        if num_networks < measure.min_networks
         or not (measure.weighted or lowest == highest)
         or (measure.kind == "prediction" and not (measure.of_example or measure.of_bins))
     )

@@ -1,39 +1,17 @@
-"""Writing files aside and moving them into place; ensembles in one .npz file (no pickle)."""
+"""Ensembles in one .npz file (no pickle)."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from hypernet_tf.files import write_aside
+
 _CONFIG = "config"
-
-
-def write_aside(path: str | os.PathLike, save: Callable[[pathlib.Path], Any]) -> None:
-    """Write a file under another name and move it into place, so that no file is half written.
-
-    Args:
-        path: Path of the file. Its folder is made if it is missing.
-        save: Function that writes the file to the path that it gets, which has the same suffix.
-
-    Raises:
-        OSError: The file cannot be written. Nothing is left behind, and an earlier file is kept.
-
-    Example:
-        >>> write_aside("table.md", lambda aside: aside.write_text(text))
-    """
-    path = pathlib.Path(os.path.realpath(path))  # a link goes on leading to the file
-    aside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        save(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def write(path: str | os.PathLike, arrays: dict[str, np.ndarray], config: dict[str, Any]) -> None:

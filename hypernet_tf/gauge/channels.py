@@ -10,6 +10,7 @@ that padding adds are `ZERO`: they stay zero whatever happens to their neighbour
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import keras
@@ -65,7 +66,7 @@ def keeps_channels(target: Target, call: Call) -> bool:
     return moved is not None and np.array_equal(moved, ids)
 
 
-class Channels:
+class Channels(abc.ABC):
     """The ids of every tensor of a plan; subclasses note the layers that make and read them.
 
     Args:
@@ -84,21 +85,21 @@ class Channels:
 
     # ---- what a subclass says ---------------------------------------------------------------
 
+    @abc.abstractmethod
     def passes(self, traits: LayerTraits) -> bool:
         """Whether a layer treats each channel by itself, in the way that matters here."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def weighted(self, call: Call, ids: np.ndarray) -> np.ndarray | None:
         """Note that a weighted layer reads channels.
 
         Returns:
             The ids that it makes; None to hold what it reads.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def norm(self, call: Call, ids: np.ndarray) -> np.ndarray | None:
         """Note that a batch normalisation reads channels; returns as `weighted`."""
-        raise NotImplementedError
 
     # ---- ids --------------------------------------------------------------------------------
 

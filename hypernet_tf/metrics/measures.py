@@ -62,7 +62,7 @@ class Measure:
         all_choices: Whether an example counts only if it does with all its choices; otherwise with
             their mean.
         description: One sentence more than the title, shown by TensorBoard beside the curve.
-        least_networks: Number of networks below which the measure has no value.
+        min_networks: Number of networks below which the measure has no value.
         weighted: Whether the measure is defined for examples with different sample weights.
         is_main: Whether it is one of the few that stand for an ensemble: at the head of a run's
             page, in TensorBoard's table of runs, and in the tables and figures of studies.
@@ -81,7 +81,7 @@ class Measure:
     of_bins: Callable[[calibration.Reliability], float] | None = None
     all_choices: bool = False
     description: str = ""
-    least_networks: int = 1
+    min_networks: int = 1
     weighted: bool = True
     is_main: bool = False
 
@@ -196,7 +196,7 @@ _TABLE = (
         "training",
         better="higher",
         format="{:.3f}",
-        least_networks=2,
+        min_networks=2,
         description="Standard deviation over mean of the L2 norms of 100 networks, or of all.",
     ),
     Measure(
@@ -231,7 +231,7 @@ _TABLE = (
         format="{:.2f}",
         kind="summary",
         compute=_member_accuracies(lambda values: values.std(ddof=1)),
-        least_networks=2,
+        min_networks=2,
     ),
     _percent(
         "member_accuracy_min",
@@ -371,7 +371,7 @@ _TABLE = (
         "diversity",
         kind="example",
         compute=_disagreement,
-        least_networks=2,
+        min_networks=2,
         is_main=True,
         description="Fraction of images on which two networks differ, mean over pairs of networks.",
     ),

@@ -53,7 +53,7 @@ class Score:
         unit: Unit of the score.
         of_logits: Whether both functions take logits instead of log-probabilities.
         is_drawn: Whether analyses draw figures of it; their tables have all scores.
-        least_networks: 2 for a score of disagreement, which one network does not have: its is 0.
+        min_networks: 2 for a score of disagreement, which one network does not have: its is 0.
     """
 
     key: str
@@ -63,7 +63,7 @@ class Score:
     unit: str = ""
     of_logits: bool = False
     is_drawn: bool = True
-    least_networks: int = 1
+    min_networks: int = 1
 
     @property
     def name(self) -> str:
@@ -329,14 +329,14 @@ _TABLE = (
         # Rounding may make the difference negative.
         lambda log_p: tf.maximum(_entropy(_mean(log_p)) - _expected_entropy(log_p), 0.0),
         unit="nats",
-        least_networks=2,
+        min_networks=2,
     ),
     Score(
         "variance",
         "variance of the probabilities",
         probability_variance,
         lambda log_p: tf.reduce_sum(tf.math.reduce_variance(tf.exp(log_p), 0), -1),
-        least_networks=2,
+        min_networks=2,
     ),
     Score(
         "least_confidence",
@@ -350,7 +350,7 @@ _TABLE = (
         variation_ratio,
         lambda log_p: 1.0 - _largest_vote(log_p),
         is_drawn=False,
-        least_networks=2,
+        min_networks=2,
     ),
     Score(
         "energy",

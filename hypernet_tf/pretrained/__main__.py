@@ -14,7 +14,7 @@ import hashlib
 import json
 import pathlib
 
-from hypernet_tf.ensembles.io import write_aside
+from hypernet_tf.files import write_aside
 from hypernet_tf.pretrained import _FOLDER
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
 

@@ -8,8 +8,8 @@ import functools
 import inspect
 import os
 import types
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,13 +24,7 @@ from hypernet_tf.diversity import (
     TrainedTerm,
 )
 from hypernet_tf.ensembles.ensemble import Ensemble
-from hypernet_tf.ensembles.examples import (
-    SomeBatches,
-    arguments_of_fit,
-    is_data_set,
-    some_inputs,
-    trained_inputs,
-)
+from hypernet_tf.ensembles.examples import SomeBatches, is_data_set
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.samplers.batching import (
     Dealt,
@@ -42,6 +36,7 @@ from hypernet_tf.samplers.batching import (
 )
 from hypernet_tf.samplers.draws import SAMPLE, TERMS, TRAIN, Draw, stream_seed
 from hypernet_tf.samplers.evaluation import EvaluationState, build_metrics
+from hypernet_tf.samplers.fit_inputs import arguments_of_fit, some_inputs, trained_inputs
 from hypernet_tf.samplers.losses import (
     check_class_axis,
     check_labels,
@@ -64,8 +59,6 @@ NORM_NETWORKS = 100
 # Weights, of all networks together, that `sample` makes at once: making them takes several times
 # their memory.
 WEIGHTS_AT_ONCE = 2**24
-
-Drawn = TypeVar("Drawn")
 
 
 class WeightSampler(keras.Model, abc.ABC):
@@ -166,7 +159,7 @@ class WeightSampler(keras.Model, abc.ABC):
     # Whether the networks of a step are there in every step, each with weights of its own.
     trains_networks = False
     # The smallest N of a training step.
-    fewest_networks = 1
+    min_networks = 1
     # Samplers that take turns in a draw: network i comes from sampler i mod `num_samplers`.
     num_samplers = 1
     # Whether `initialize` looks at inputs.
@@ -200,10 +193,10 @@ class WeightSampler(keras.Model, abc.ABC):
                 "or 'mixed_bfloat16'."
             )
         num_networks = check_count("num_networks", num_networks)
-        if num_networks < self.fewest_networks:
+        if num_networks < self.min_networks:
             raise ValueError(
                 f"num_networks is {num_networks}: {type(self).__name__} normalises over the "
-                f"networks of a step, so give at least {self.fewest_networks}."
+                f"networks of a step, so give at least {self.min_networks}."
             )
         check_number("lam", lam, above_zero=False)
         seed = check_count("seed", seed, 0)
@@ -367,7 +360,7 @@ class WeightSampler(keras.Model, abc.ABC):
         return None
 
     @property
-    def fewest_on_a_device(self) -> int:
+    def min_networks_per_device(self) -> int:
         """The smallest number of a step's networks on a device; 0 if devices may share one."""
         return 0
 
@@ -409,17 +402,13 @@ class WeightSampler(keras.Model, abc.ABC):
         """The weights of some networks of `_draw_weights(seed, count)`."""
         return self._draw_weights(seed, count, Part(start, size), in_gauge=in_gauge)[1]
 
-    def _draw_in_parts(
-        self, seed: tf.Tensor, count: int, *, in_gauge: bool
-    ) -> tuple[None, WeightSet]:
-        """The weights of `_draw_weights`, made in parts if they are many.
-
-        The `Draw` itself is left out: it would take as much memory again.
-        """
+    def _draw_in_parts(self, seed: tf.Tensor, count: int) -> WeightSet:
+        """The weights of `_draw_weights`, made in parts if they are many."""
+        in_gauge = self._draws_in_gauge
         size = max(1, WEIGHTS_AT_ONCE // self.target.weight_count)
         makes_parts = type(self).draw_share is not WeightSampler.draw_share
         if count <= size or not makes_parts or self.num_available is not None:
-            return None, self._traced_draw(seed, count, in_gauge=in_gauge)[1]
+            return self._traced_draw(seed, count, in_gauge=in_gauge)[1]
         parts = []
         for start in range(0, count, size):
             part = self._traced_part(
@@ -430,30 +419,32 @@ class WeightSampler(keras.Model, abc.ABC):
         del part
         while parts[0]:  # one variable after the other, whose parts are freed
             tensors.append(tf.concat([tensors_of_part.pop(0) for tensors_of_part in parts], 0))
-        return None, WeightSet(tensors[:num_trainable], tensors[num_trainable:])
+        return WeightSet(tensors[:num_trainable], tensors[num_trainable:])
 
-    def _with_statistics(
-        self, draw: Callable[..., tuple[Drawn, WeightSet]], verbose: int = 0
-    ) -> tuple[Drawn, Ensemble]:
-        """Draw networks and, if there is data for them, batch normalisation's statistics.
+    @property
+    def _draws_in_gauge(self) -> bool:
+        """Whether networks are drawn in the gauge.
+
+        Networks that train outside of the gauge get batch normalisation's statistics outside of it
+        as well: the gauge that comes afterwards is exact, the one before up to the normalisation's
+        epsilon.
+        """
+        return self.trains_in_gauge or self.batch_norm_data is None or not self.target.statistics
+
+    def _finished(self, weights: WeightSet, verbose: int = 0) -> Ensemble:
+        """Networks in the gauge, with batch normalisation's statistics if there is data for them.
 
         Args:
-            draw: Function `in_gauge` -> what was drawn, and weights.
+            weights: The weights as they are drawn, see `_draws_in_gauge`.
             verbose: 1 shows a progress bar.
         """
+        ensemble = Ensemble(self.target, weights)
         if self.batch_norm_data is None or not self.target.statistics:
-            drawn, weights = draw(in_gauge=True)
-            return drawn, Ensemble(self.target, weights)
-        # Networks that train outside of the gauge get their statistics outside of it as well: the
-        # gauge that comes afterwards is exact, the one before up to the normalisation's epsilon.
-        drawn, weights = draw(in_gauge=self.trains_in_gauge)
-        ensemble = Ensemble(self.target, weights).update_batch_norm(
-            self.batch_norm_data, verbose=verbose
-        )
-        if not self.trains_in_gauge:
-            weights = self.gauge(ensemble.weights)
-            ensemble = Ensemble(self.target, weights, batch_norm_updated=True)
-        return drawn, ensemble
+            return ensemble
+        ensemble = ensemble.update_batch_norm(self.batch_norm_data, verbose=verbose)
+        if self._draws_in_gauge:
+            return ensemble
+        return Ensemble(self.target, self.gauge(ensemble.weights), batch_norm_updated=True)
 
     def sample(self, count: int, *, seed: int = 0, verbose: int = 0) -> Ensemble:
         """Draw networks.
@@ -478,8 +469,7 @@ class WeightSampler(keras.Model, abc.ABC):
             raise ValueError(
                 f"Cannot sample {count} networks: this sampler holds {self.num_available}."
             )
-        draw = functools.partial(self._draw_in_parts, self.sampling_seed(seed), count)
-        return self._with_statistics(draw, verbose)[1]
+        return self._finished(self._draw_in_parts(self.sampling_seed(seed), count), verbose)
 
     def norm_spread(self, count: int = NORM_NETWORKS, *, seed: int = 0) -> float | None:
         """How much the L2 norms of networks differ: their standard deviation over their mean.
@@ -704,11 +694,11 @@ class WeightSampler(keras.Model, abc.ABC):
         """Check labels as far as they are in memory; returns some of them."""
         labels = some_labels(x, y)
         if self.compiled:
-            is_whole = y is not None and all(
+            in_memory = y is not None and all(
                 isinstance(part, (np.ndarray, tf.Tensor)) or hasattr(part, "__array__")
                 for part in keras.tree.flatten(y)
             )
-            check_labels(self.loss, y if is_whole else labels, self.target)
+            check_labels(self.loss, y if in_memory else labels, self.target)
         return labels
 
     def fit(self, x=None, y=None, *args, **kwargs):
@@ -889,21 +879,13 @@ class WeightSampler(keras.Model, abc.ABC):
         Raises:
             ValueError: The target has batch normalisation, and there is no data for its statistics.
         """
-        return self._prediction_draw()[1]
+        return self._ensemble(None, 0)
 
     @property
     def _num_prediction_networks(self) -> int:
-        """10, or more if a term needs them."""
-        return max([PREDICTION_NETWORKS, *(term.fewest_networks for term in self._terms)])
-
-    def _prediction_draw(self) -> tuple[Draw, Ensemble]:
-        self._check_batch_norm_data()
-        return self._with_statistics(self._drawing(self._traced_draw))
-
-    def _drawing(self, draw: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that draws the networks of predictions."""
-        count = self.num_available or self._num_prediction_networks
-        return functools.partial(draw, self.sampling_seed(0), count)
+        """All of a finite sampler; otherwise 10, or more if a term needs them."""
+        fewest = [PREDICTION_NETWORKS, *(term.min_networks for term in self._terms)]
+        return self.num_available or max(fewest)
 
     def _check_batch_norm_data(self) -> None:
         if self.target.statistics and self.batch_norm_data is None:
@@ -922,7 +904,10 @@ class WeightSampler(keras.Model, abc.ABC):
         with tf.init_scope() if self.target.statistics else contextlib.nullcontext():
             # Not by a graph of before, which would not see the values of a `keras.StatelessScope`,
             # or would keep them.
-            weights = self._with_statistics(self._drawing(self._draw_weights))[1].weights
+            _, weights = self._draw_weights(
+                self.sampling_seed(0), self._num_prediction_networks, in_gauge=self._draws_in_gauge
+            )
+            weights = self._finished(weights).weights
         outputs, _ = self.target.run(weights, inputs)
         return keras.tree.map_structure(
             lambda t: tf.reduce_mean(self.target.activate(t), 0), outputs
@@ -973,7 +958,7 @@ class WeightSampler(keras.Model, abc.ABC):
         """Networks for predictions; None for 10, or all of a finite sampler."""
         self._check_batch_norm_data()
         if num_networks is None:
-            num_networks = self.num_available or self._num_prediction_networks
+            num_networks = self._num_prediction_networks
         return self.sample(num_networks, seed=seed, verbose=verbose)
 
     def export(
@@ -1132,8 +1117,11 @@ class WeightSampler(keras.Model, abc.ABC):
         if self._evaluating:
             self._evaluation.reset()
             # Here callbacks have begun the evaluation: one may have swapped averaged weights in.
-            drawn, ensemble = self._prediction_draw()
-            if self._evaluation.networks.assign(drawn, ensemble.weights):
+            self._check_batch_norm_data()
+            drawn, weights = self._traced_draw(
+                self.sampling_seed(0), self._num_prediction_networks, in_gauge=self._draws_in_gauge
+            )
+            if self._evaluation.networks.assign(drawn, self._finished(weights).weights):
                 self.make_test_function(force=True)  # the graph of before reads other variables
         else:
             super().reset_metrics()

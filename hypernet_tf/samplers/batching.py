@@ -225,11 +225,10 @@ class Share:
 
     def take(self, tensor: Any) -> Any:
         """This replica's part [N / R, ...] of a tensor [N, ...]; None stays None."""
-        if self.replicas == 1 or tensor is None:
+        if self.replicas == 1:
             return tensor
         start = self._replica_id * self.total // self.replicas
-        part = tensor[start : start + self.num_networks]
-        return tf.ensure_shape(part, [self.num_networks, *tensor.shape[1:]])
+        return Part(start, self.num_networks).take(tensor)
 
     def gather(self, tensor: Any) -> Any:
         """The whole [N, ...] of parts [N / R, ...], each network once; None stays None.

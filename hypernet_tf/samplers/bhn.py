@@ -10,11 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hypernet_tf.checks import check_choice, check_count, check_fixed, check_num_data, check_number
-from hypernet_tf.ensembles.examples import some_inputs
+from hypernet_tf.checks import check_choice, check_count, check_fixed, check_number
 from hypernet_tf.ensembles.inference import examples_at_once
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
 from hypernet_tf.samplers.draws import Draw
+from hypernet_tf.samplers.fit_inputs import some_inputs
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.flows import flow as chain_of_steps
 from hypernet_tf.targets import Target, WeightSet
@@ -96,7 +96,7 @@ class BHN(LatentSampler):
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
-        num_data = check_num_data(num_data)
+        num_data = check_count("num_data", num_data)
         check_choice("flow", flow, FlowKind)
         num_steps, hidden = check_count("num_steps", num_steps, 0), check_count("hidden", hidden)
         check_number("precision", precision)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.checks import check_fixed, check_num_data, check_number, is_number
+from hypernet_tf.checks import check_count, check_fixed, check_number, is_number
 from hypernet_tf.samplers.base import WeightSampler
 from hypernet_tf.samplers.batching import Part, Share
 from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weights
@@ -91,7 +91,7 @@ class MCDropout(WeightSampler):
         initializers: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ):
-        num_data = check_num_data(num_data)
+        num_data = check_count("num_data", num_data)
         check_number("length_scale", length_scale, above_zero=False)
         check_number("precision", precision)
         if rates is not None and not isinstance(rates, Mapping):

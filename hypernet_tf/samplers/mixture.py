@@ -107,13 +107,13 @@ class Mixture(LatentSampler):
             "num_networks": sum(sampler.num_networks for sampler in samplers),
         }
         super().__init__(first.target, **defaults | kwargs)
-        fewest = max(sampler.fewest_networks for sampler in samplers)
+        fewest = max(sampler.min_networks for sampler in samplers)
         if self.num_networks < fewest * len(samplers):
             raise ValueError(
                 f"A step of {self.num_networks} networks has fewer than {fewest} for some of "
                 f"{len(samplers)} samplers: give num_networks of at least {fewest * len(samplers)}."
             )
-        self.fewest_networks = fewest * len(samplers)
+        self.min_networks = fewest * len(samplers)
         for sampler in samplers:
             sampler.become_part()
         self.samplers, self.num_samplers = samplers, len(samplers)
@@ -126,7 +126,7 @@ class Mixture(LatentSampler):
         return self.samplers[0].manifold_dim
 
     @property
-    def fewest_on_a_device(self) -> int:
+    def min_networks_per_device(self) -> int:
         """One network of each sampler: batch normalisation is over those of all devices."""
         return len(self.samplers)
 

@@ -25,7 +25,7 @@ def weight_measures(ensemble: Ensemble, sampler: WeightSampler) -> dict[str, flo
     """
     values: dict[str, float | None] = {}
     for measure in of_weights():
-        enough = measure.compute is not None and len(ensemble) >= measure.least_networks
+        enough = measure.compute is not None and len(ensemble) >= measure.min_networks
         value = measure.compute(ensemble, sampler) if enough else None  # type: ignore[misc]
         values[measure.key] = None if value is None else float(value)
     return values
@@ -50,7 +50,7 @@ def ensemble_entropy(ensemble: Ensemble, sampler: WeightSampler) -> float | None
         if isinstance(term, NegativeEntropy) and not term.uses_outputs
     ]
     term = (terms or [NegativeEntropy()])[0]
-    if len(ensemble) < term.fewest_networks:
+    if len(ensemble) < term.min_networks:
         return None
     theta = tf.constant(ensemble.theta())
     return float(term.entropy(StepRecord(theta, manifold_dim=sampler.manifold_dim)))
@@ -89,7 +89,7 @@ register_measure(
         better="higher",
         kind="weights",
         compute=nearest_neighbour_distance,
-        least_networks=NEIGHBOURS_AMONG,
+        min_networks=NEIGHBOURS_AMONG,
         description="L2 distance between the weights of networks.",
     )
 )

@@ -50,7 +50,9 @@ class Call:
     @property
     def inputs(self) -> list[Ref]:
         """The tensors that the call reads, in order."""
-        return [leaf for leaf in keras.tree.flatten((self.args, self.kwargs)) if is_ref(leaf)]
+        return [
+            leaf for leaf in keras.tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Ref)
+        ]
 
     @property
     def reads_constants(self) -> bool:
@@ -90,11 +92,6 @@ class Plan:
     def num_calls(self, operation: Any) -> int:
         """The number of calls of a layer; with more than one, the calls share its weights."""
         return sum(call.operation is operation for call in self.calls)
-
-
-def is_ref(leaf: Any) -> bool:
-    """Whether a leaf of an argument structure stands for a tensor."""
-    return isinstance(leaf, Ref)
 
 
 # ---- models that can be read ----------------------------------------------------------------
@@ -423,20 +420,16 @@ def _unpacked(refs: Any) -> Any:
     return refs[0] if isinstance(refs, (list, tuple)) and len(refs) == 1 else refs
 
 
-def call_layer(call: Call, args: tuple, kwargs: dict) -> Any:
-    """What a call of a plan returns by itself; symbolic tensors get the masks that they carry."""
-    return call.operation(*args, **kwargs)
-
-
 def replay(
-    plan: Plan, inputs: Sequence[Any], run: Callable[[Call, tuple, dict], Any] = call_layer
+    plan: Plan, inputs: Sequence[Any], run: Callable[[Call, tuple, dict], Any] | None = None
 ) -> Any:
     """Run every call of a plan, in order.
 
     Args:
         plan: The plan.
         inputs: Tensors or other values, in the order of the model's inputs.
-        run: Function (call, positional arguments, keyword arguments) -> what the call returns.
+        run: Function (call, positional arguments, keyword arguments) -> what the call returns;
+            None calls the layer itself, to which symbolic tensors bring the masks that they carry.
 
     Returns:
         Values, structured as the model's outputs.
@@ -445,12 +438,14 @@ def replay(
 
     def with_values(arguments: Any) -> Any:
         return keras.tree.map_structure(
-            lambda leaf: values[leaf] if is_ref(leaf) else leaf, arguments
+            lambda leaf: values[leaf] if isinstance(leaf, Ref) else leaf, arguments
         )
 
     for call in plan.calls:
+        args, kwargs = with_values(call.args), with_values(call.kwargs)
+        result = run(call, args, kwargs) if run else call.operation(*args, **kwargs)
         # A layer's symbolic and real outputs may be containers of different types.
-        outputs = keras.tree.flatten(run(call, with_values(call.args), with_values(call.kwargs)))
+        outputs = keras.tree.flatten(result)
         values.update(zip(keras.tree.flatten(call.outputs), outputs, strict=True))
     return with_values(plan.outputs)
 

@@ -110,7 +110,7 @@ def check_batch(
     replicas: int,
     *,
     shared_inputs: bool = False,
-    fewest: int = 0,
+    min_networks: int = 0,
 ) -> None:
     """Check that a step's N networks and their images can be shared among R devices.
 
@@ -119,7 +119,7 @@ def check_batch(
         images: B, number of images of each network.
         replicas: R.
         shared_inputs: Whether all networks see the same images, of which each device reads a part.
-        fewest: The smallest number of networks on a device; 0 if several devices may share one.
+        min_networks: The smallest number of networks on a device; 0 if several devices may share one.
 
     Raises:
         DeviceError: They cannot be shared equally.
@@ -128,10 +128,10 @@ def check_batch(
         Share(num_networks, replicas)
     except ValueError as error:
         raise DeviceError(str(error)) from error
-    if num_networks // replicas < fewest:
+    if num_networks // replicas < min_networks:
         raise DeviceError(
             f"Cannot share {num_networks} networks among {replicas} devices, each of which needs "
-            f"{fewest}: use fewer devices."
+            f"{min_networks}: use fewer devices."
         )
     if shared_inputs and (num_networks < replicas or images % replicas):
         raise DeviceError(

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from hypernet_tf.checks import check_count
 from hypernet_tf.data import Dataset, Split
-from hypernet_tf.ensembles.examples import some_inputs
 from hypernet_tf.samplers.base import WeightSampler
+from hypernet_tf.samplers.fit_inputs import some_inputs
 from hypernet_tf.samplers.optimizers import plain_optimizers
 from hypernet_tf.training.callbacks import HaltOnNaN, Recorder, TrainingStoppedError, Validation
 from hypernet_tf.training.checkpoints import CheckpointError, Checkpoints
@@ -130,7 +130,7 @@ def train(
         images,
         execution.replicas,
         shared_inputs=shared,
-        fewest=sampler.fewest_on_a_device,
+        min_networks=sampler.min_networks_per_device,
     )
     batch_size = images if shared else sampler.num_networks * images
     order = {"batch_size": batch_size, "seed": seed, "first_step": done, "augment": augment}

@@ -18,7 +18,7 @@ import tensorflow as tf
 from hypernet_tf.analysis.filters import layer_operations, layer_pictures
 from hypernet_tf.analysis.pca import spanned_coordinates
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation
-from hypernet_tf.ensembles.io import write_aside
+from hypernet_tf.files import write_aside
 from hypernet_tf.metrics.measures import MEASURES, main_measures
 
 # Columns of the HParams table: the settings that are shown first, because runs differ in them;

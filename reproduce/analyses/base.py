@@ -164,7 +164,7 @@ class Analysis(abc.ABC):
             rows. All rows are in the table at the end of the page.
         num_highlights: How many of the first rows are shown where `highlights` names none.
         order: Place among the analyses, in reports and in `--analyses=all`.
-        least_networks: Number of networks below which the analysis has no answer.
+        min_networks: Number of networks below which the analysis has no answer.
         settings: Settings that `compute` reads; others are not in its `subject.settings`.
         basic: Whether every run has this analysis, asked for or not.
     """
@@ -176,7 +176,7 @@ class Analysis(abc.ABC):
     reading: ClassVar[str] = ""
     highlights: ClassVar[tuple[str, ...]] = ()
     num_highlights: ClassVar[int] = 6
-    least_networks: ClassVar[int] = 1
+    min_networks: ClassVar[int] = 1
     settings: ClassVar[tuple[Setting, ...]] = ()
     basic: ClassVar[bool] = False
 

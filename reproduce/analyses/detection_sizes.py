@@ -42,7 +42,7 @@ class DetectionSizes(Analysis):
     reading = "Whether a larger ensemble detects more: curves that rise to the right."
     order = 92
     num_highlights = 13  # of four sets
-    least_networks = 2
+    min_networks = 2
     settings = (SIZES, OOD, IMAGES, attacks.IMAGES, attacks.STEPS, attacks.SIZES)
 
     def compute(self, subject: Subject) -> Findings:
@@ -120,7 +120,7 @@ class DetectionSizes(Analysis):
                         areas[score][index],
                     )
                     for score in _SCORES
-                    if numbers["sizes"][index] >= SCORES[score].least_networks
+                    if numbers["sizes"][index] >= SCORES[score].min_networks
                 ]
         return rows
 

@@ -34,7 +34,7 @@ class Ensembles(Analysis):
         "ensembles_most_confident_accuracy",
     )
     order = 20
-    least_networks = 2
+    min_networks = 2
     settings = (NUM_NETWORKS, ENSEMBLES)
 
     def compute(self, subject: Subject) -> Findings:

@@ -32,7 +32,7 @@ class FilterDiversity(Analysis):
         "hardly reads."
     )
     order = 70
-    least_networks = 2
+    min_networks = 2
 
     def compute(self, subject: Subject) -> Findings:
         """Compute the diversity of filters; there is no figure if the gauge scales no filter."""

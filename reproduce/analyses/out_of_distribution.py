@@ -137,7 +137,7 @@ class OutOfDistribution(Analysis):
 
         def scores_of(x: np.ndarray) -> dict[str, np.ndarray]:
             scores = ensemble.uncertainty(x, verbose=1).scores
-            return {k: v for k, v in scores.items() if len(ensemble) >= SCORES[k].least_networks}
+            return {k: v for k, v in scores.items() if len(ensemble) >= SCORES[k].min_networks}
 
         id_scores = scores_of(known)
         datasets, left_out = ood_datasets(subject)

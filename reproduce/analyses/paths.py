@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.analysis.paths import direct_path, interpolated_path
 from hypernet_tf.samplers.latent import LatentSampler
@@ -56,7 +55,7 @@ class Paths(Analysis):
         "vectors that stays high shows that all networks on the manifold are good."
     )
     order = 50
-    least_networks = 2
+    min_networks = 2
     settings = (PAIRS, POINTS, IMAGES)
 
     def compute(self, subject: Subject) -> Findings:
@@ -83,7 +82,6 @@ class Paths(Analysis):
             if sampler.batch_norm_data is not None:
                 line = line.update_batch_norm(sampler.batch_norm_data)
             result = line.evaluate(test[:images].x, test[:images].y, verbose=1)
-            assert isinstance(result, hn.Evaluation)
             arrays[kind] = accuracy = result.member_accuracy.reshape(pairs, points)
             ends = accuracy[:, [0, -1]]
             numbers["kinds"][kind] = {

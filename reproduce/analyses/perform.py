@@ -44,11 +44,11 @@ def possible(requested: Sequence[str], num_available: int | None) -> list[str]:
     impossible = [
         name
         for name in names
-        if num_available is not None and ANALYSES[name].least_networks > num_available
+        if num_available is not None and ANALYSES[name].min_networks > num_available
     ]
     for name in impossible:
         reason = (
-            f"the analysis '{name}' needs at least {ANALYSES[name].least_networks} networks, and "
+            f"the analysis '{name}' needs at least {ANALYSES[name].min_networks} networks, and "
             f"this sampler holds {num_available}"
         )
         if name in requested:

@@ -47,7 +47,7 @@ class Posteriors(Analysis):
         "nearly this value, and the spread of the norms says the same of all weights together."
     )
     order = 45
-    least_networks = 2
+    min_networks = 2
     settings = (NETWORKS,)
 
     def compute(self, subject: Subject) -> Findings:

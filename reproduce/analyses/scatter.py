@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.analysis.pca import principal_components, weight_views
 from reproduce.analyses.base import (
@@ -52,7 +51,7 @@ class Scatter(Analysis):
         "weights shuffled over networks would give a round cloud."
     )
     order = 40
-    least_networks = 7
+    min_networks = 7
     settings = (NETWORKS, COLOUR)
 
     def compute(self, subject: Subject) -> Findings:
@@ -62,7 +61,6 @@ class Scatter(Analysis):
         if subject.settings[COLOUR.name]:
             few = subject.test[:_COLOUR_IMAGES]
             result = ensemble.evaluate(few.x, few.y, verbose=1)
-            assert isinstance(result, hn.Evaluation)
             colours = {"accuracy_percent": 100 * result.member_accuracy}
         views, arrays = {}, {}
         for view, vectors in tqdm(weight_views(ensemble).items(), "scatter", leave=False):

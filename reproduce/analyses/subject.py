@@ -103,9 +103,8 @@ class Subject:
             number: Number of the ensemble: 0, 1, ...
         """
         if number not in self._evaluations:
-            result = self.ensemble(number).evaluate(self.test.x, self.test.y, verbose=1)
-            assert isinstance(result, hn.Evaluation)
-            self._evaluations[number] = result
+            ensemble = self.ensemble(number)
+            self._evaluations[number] = ensemble.evaluate(self.test.x, self.test.y, verbose=1)
         return self._evaluations[number]
 
     def evaluations(self) -> list[hn.Evaluation]:

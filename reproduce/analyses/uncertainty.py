@@ -99,7 +99,7 @@ class Uncertainty(Analysis):
         curves = {
             SCORES[score].name: risk_coverage(values, wrong)
             for score, values in scores.items()
-            if SCORES[score].is_drawn and len(log_p) >= SCORES[score].least_networks
+            if SCORES[score].is_drawn and len(log_p) >= SCORES[score].min_networks
         }
         arrays = {
             "reliability": dataclasses.asdict(reliability(mean, labels)),
@@ -151,7 +151,7 @@ class Uncertainty(Analysis):
         scores = [score for score in SCORES.values() if score.key in numbers]
 
         def has(score: Score) -> bool:
-            return numbers["num_networks"] >= score.least_networks
+            return numbers["num_networks"] >= score.min_networks
 
         for score in scores:
             for kind, images in (

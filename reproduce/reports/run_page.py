@@ -68,7 +68,7 @@ def page(title: str, runs: list[Run], learning: pathlib.Path | None = None) -> s
             sentences.append(("" if single else f"{run.label}: ") + _sentence(run.metrics))
             configs[run.label] = run.metrics["config"]
     smaller = any(
-        row.value is not None and row.value < (published.MNIST[row.measure.key] or 0)
+        row.value is not None and row.value < published.MNIST[row.measure.key]
         for column in columns
         for row in column
         if row.measure.key in _SMALLER

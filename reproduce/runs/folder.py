@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from matplotlib.figure import Figure
 
-from hypernet_tf.ensembles.io import write_aside
+from hypernet_tf.files import write_aside
 from hypernet_tf.training.checkpoints import Checkpoints
 
 

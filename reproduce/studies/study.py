@@ -471,7 +471,7 @@ class Study(abc.ABC):
         return [
             name
             for name in self.analyses
-            if available is None or ANALYSES[name].least_networks <= available
+            if available is None or ANALYSES[name].min_networks <= available
         ]
 
     def _resolved_settings(self, config: RunConfig, num_images: int) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from scipy.special import log_softmax
 
 
 @st.composite
-def ensemble_predictions(draw, least_networks=1, least_examples=1):
+def ensemble_predictions(draw, min_networks=1, least_examples=1):
     """Log-probabilities [N, M, C] in float32 or float64, and labels [M]."""
-    num_networks = draw(st.integers(least_networks, 7))
+    num_networks = draw(st.integers(min_networks, 7))
     num_examples, num_classes = draw(st.integers(least_examples, 12)), draw(st.integers(2, 5))
     sharpness = draw(st.sampled_from((0.1, 1.0, 5.0)))
     dtype = draw(st.sampled_from((np.float32, np.float64)))

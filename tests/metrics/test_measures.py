@@ -70,7 +70,7 @@ def test_measures_that_are_not_defined_have_no_value(task):
     weighted = an_evaluation(task, sample_weight=weights).summary()
     for measure in evaluation_measures(task):
         never = task == "choices" and measure.key == "adaptive_calibration_error"
-        assert (one[measure.key] is None) == (measure.least_networks > 1 or never), measure.key
+        assert (one[measure.key] is None) == (measure.min_networks > 1 or never), measure.key
         assert (weighted[measure.key] is None) == (not measure.weighted), measure.key
 
 

@@ -39,7 +39,7 @@ def test_every_function_is_tested():
 
 
 @moderately
-@given(ensemble_predictions(least_networks=2))
+@given(ensemble_predictions(min_networks=2))
 def test_disagreement_equals_the_loop_over_pairs(drawn):
     log_p, _ = drawn
     exact = over_pairs(log_p, lambda a, b: a.argmax(-1) != b.argmax(-1))
@@ -56,7 +56,7 @@ def test_disagreement_by_hand():
 
 
 @moderately
-@given(ensemble_predictions(least_networks=2))
+@given(ensemble_predictions(min_networks=2))
 def test_pairwise_divergences_equal_loops_over_pairs(drawn):
     log_p, _ = drawn
     kl = over_pairs(log_p, lambda a, b: scipy.special.rel_entr(a, b).sum(-1))
@@ -172,7 +172,7 @@ def test_outputs_without_a_similarity_raise():
 
 
 @moderately
-@given(ensemble_predictions(least_networks=2, least_examples=2), st.randoms(use_true_random=False))
+@given(ensemble_predictions(min_networks=2, least_examples=2), st.randoms(use_true_random=False))
 def test_the_order_of_networks_and_classes_has_no_effect(drawn, random):
     log_p, _ = drawn
     networks = random.sample(range(len(log_p)), len(log_p))

@@ -207,7 +207,7 @@ def test_one_network_has_no_disagreement():
 
 
 @moderately
-@given(ensemble_predictions(least_networks=2), st.randoms(use_true_random=False))
+@given(ensemble_predictions(min_networks=2), st.randoms(use_true_random=False))
 def test_the_order_of_networks_and_classes_has_no_effect(drawn, random):
     log_p, _ = drawn
     networks = random.sample(range(len(log_p)), len(log_p))

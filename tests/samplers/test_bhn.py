@@ -257,7 +257,7 @@ def test_seeds_share_no_first_weights_of_the_flow():
 def test_errors():
     with pytest.raises(ValueError, match="Unknown flow='nvp': choose 'realnvp' or 'iaf'"):
         bhn(flow="nvp")
-    with pytest.raises(ValueError, match="num_data is 0: give the number"):
+    with pytest.raises(ValueError, match="num_data is 0: give a whole number, at least 1"):
         bhn(num_data=0)
     with pytest.raises(ValueError, match="num_steps is -1"):
         bhn(num_steps=-1)

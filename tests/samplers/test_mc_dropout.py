@@ -282,7 +282,7 @@ def test_errors():
     with pytest.raises(ValueError, match=r"rate of '\w+' is 1: give a number from 0 to below 1"):
         model = classifier()
         hn.MCDropout(model, num_data=10, rates={model.layers[-1].name: 1})
-    with pytest.raises(ValueError, match="num_data is 0: give the number"):
+    with pytest.raises(ValueError, match="num_data is 0: give a whole number, at least 1"):
         mc_dropout(num_data=0)
     assert mc_dropout(num_data=np.int64(50)).num_data == 50
     with pytest.raises(ValueError, match="length_scale is -1"):

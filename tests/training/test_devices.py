@@ -64,9 +64,9 @@ class TestReplicas:
             devices.check_batch(10, 32, 4)
         with pytest.raises(DeviceError, match="Cannot share 33 images of a network among 2"):
             devices.check_batch(2, 33, 4)
-        devices.check_batch(16, 32, 2, fewest=8)
+        devices.check_batch(16, 32, 2, min_networks=8)
         with pytest.raises(DeviceError, match="Cannot share 16 networks among 4 devices, each of"):
-            devices.check_batch(16, 32, 4, fewest=8)
+            devices.check_batch(16, 32, 4, min_networks=8)
 
 
 def free_ports(count):

@@ -102,7 +102,7 @@ class HyperGAN(LatentSampler):
     """
 
     trains_in_gauge = False
-    fewest_networks = 2  # batch normalisation is over the networks of a step
+    min_networks = 2  # batch normalisation is over the networks of a step
 
     def __init__(
         self,
@@ -140,8 +140,8 @@ class HyperGAN(LatentSampler):
             shared_inputs=shared_inputs,
             **kwargs,
         )
-        noise_dim = check_count("noise_dim", noise_dim)
-        code_dim = check_count("code_dim", code_dim)
+        self.noise_dim = check_count("noise_dim", noise_dim)
+        self.code_dim = check_count("code_dim", code_dim)
         for name, number in (
             ("mixer_noise", mixer_noise),
             ("generator_noise", generator_noise),
@@ -156,8 +156,6 @@ class HyperGAN(LatentSampler):
         mixer_hidden = check_sizes("mixer_hidden", mixer_hidden)
         names = [unit[0].name for unit in units]
         hidden = check_sizes_per_layer("generator_hidden", generator_hidden, names)
-        noise_dim, code_dim = int(noise_dim), int(code_dim)
-        self.noise_dim, self.code_dim = noise_dim, code_dim
         self.mixer_noise, self.generator_noise, self.l2 = mixer_noise, generator_noise, l2
         self.pretrain_steps, self.pretrain_error = pretrain_steps, pretrain_error
         self._arguments = {

@@ -79,7 +79,7 @@ class Hypernetwork(LatentSampler):
     Networks", arXiv 1905.02898.
     """
 
-    fewest_networks = 2  # batch normalisation is over the networks of a step
+    min_networks = 2  # batch normalisation is over the networks of a step
 
     def __init__(
         self,

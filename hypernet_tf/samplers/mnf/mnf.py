@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hypernet_tf.checks import check_num_data, check_number
+from hypernet_tf.checks import check_count, check_number
 from hypernet_tf.samplers.draws import MASK, Draw, stream_seed
 from hypernet_tf.samplers.latent import LatentSampler
 from hypernet_tf.samplers.mnf.posteriors import (
@@ -84,7 +84,7 @@ class MNF(LatentSampler):
         **kwargs: Any,
     ):
         super().__init__(target, lam=lam, diversity=diversity, **kwargs)
-        num_data = check_num_data(num_data)
+        num_data = check_count("num_data", num_data)
         check_number("prior_scale", prior_scale)
         self.num_data = num_data
         self.prior_scale = prior_scale  # part of the KL: the base class adds no term for it

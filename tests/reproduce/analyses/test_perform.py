@@ -107,7 +107,7 @@ def test_one_network_has_the_analyses_of_one_network(single):
     assert metrics["networks"]["num_networks"] == 1
     assert metrics["networks"]["member_accuracy_std"] is None
     assert set(metrics["diversity"].values()) == {None}
-    of_several = {name for name, analysis in ANALYSES.items() if analysis.least_networks > 1}
+    of_several = {name for name, analysis in ANALYSES.items() if analysis.min_networks > 1}
     assert of_several == {
         *("ensembles", "scatter", "posteriors", "paths", "filter_diversity"),
         "detection_sizes",

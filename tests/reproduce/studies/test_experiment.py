@@ -350,7 +350,7 @@ def test_every_analysis_runs_on_every_method(method, tiny_run, tmp_path):
     possible = {
         name
         for name, analysis in ANALYSES.items()
-        if available is None or analysis.least_networks <= available
+        if available is None or analysis.min_networks <= available
     }
     assert set(metrics["analyses"]) == possible
     assert {"uncertainty", "out_of_distribution"} <= possible
