@@ -119,7 +119,7 @@ def check_batch(
         images: B, number of images of each network.
         replicas: R.
         shared_inputs: Whether all networks see the same images, of which each device reads a part.
-        min_networks: The smallest number of networks on a device; 0 if several devices may share one.
+        min_networks: The smallest number on a device; 0 if several devices may share a network.
 
     Raises:
         DeviceError: They cannot be shared equally.
