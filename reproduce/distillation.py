@@ -70,6 +70,7 @@ flags.register_validator(
 )
 
 BATCH = 128
+_AT_ONCE = 500  # validation images
 # How students are trained, unless flags say otherwise.
 TRAINING: dict[str, Any] = {
     **{"optimizer": "adam", "momentum": 0.0, "learning_rate": 1e-3, "warmup_steps": 0},
@@ -107,8 +108,11 @@ class _Recorder(keras.callbacks.Callback):
                 f"the loss of '{self.bar.desc}' is not finite in epoch {epoch + 1}: use a smaller "
                 "--learning_rate"
             )
-        outputs = self.model.predict(self.validation.x, verbose=0)
-        accuracy = float(np.mean(outputs.argmax(-1) == self.validation.y))
+        x = self.validation.x
+        parts = [
+            self.model.predict_on_batch(x[i : i + _AT_ONCE]) for i in range(0, len(x), _AT_ONCE)
+        ]
+        accuracy = float(np.mean(np.concatenate(parts).argmax(-1) == self.validation.y))
         step = (epoch + 1) * self.params["steps"]
         entry = {"step": step, "loss": logs["loss"], "validation": {"member_accuracy": accuracy}}
         self.history.append(entry)
