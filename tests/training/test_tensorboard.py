@@ -101,7 +101,8 @@ class TestOverHTTP:
         _, _, record = logs
         assert server.json("runs") == [FIRST, SECOND]
         tags = server.plugin("scalars/tags")[FIRST]
-        validation = list(record["history"][-1]["validation"])
+        last = record["history"][-1]["validation"]
+        validation = [name for name, value in last.items() if value is not None]
         validation.remove("member_accuracies")
         assert {"member_accuracy", "majority_vote_accuracy", "entropy"} <= set(validation)
         training = ["loss", "accuracy_loss", "diversity_loss", "accuracy", "lam", "learning_rate"]
@@ -194,9 +195,11 @@ class TestOverHTTP:
         keys = [metric["tag"].removeprefix("validation/") for metric in metrics]
         assert titles == [MEASURES[key].title for key in keys]
         assert [m["tag"] for m in metrics] == [
-            "validation/majority_vote_accuracy",
             "validation/member_accuracy",
+            "validation/majority_vote_accuracy",
             "validation/negative_log_likelihood",
+            "validation/expected_calibration_error",
+            "validation/disagreement",
             "validation/entropy",
         ]
         table = server.plugin(
@@ -215,7 +218,7 @@ class TestOverHTTP:
         for value in rows[FIRST]["metricValues"]:
             expected = last[value["name"]["tag"].removeprefix("validation/")]
             assert value["value"] == pytest.approx(expected, rel=1e-6)
-        assert len(rows[FIRST]["metricValues"]) == 4
+        assert len(rows[FIRST]["metricValues"]) == 6
         (session,) = rows[FIRST]["sessions"]
         assert session["status"] == "STATUS_SUCCESS"
 
