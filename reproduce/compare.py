@@ -165,14 +165,15 @@ class Comparison(Study):
             seed: Seed of the run.
             choice: Choice of a trial; None for a run of the comparison.
         """
-        config = self._row(method)
+        row = self._row(method)
+        config = row.with_steps(-(-self.passes // row.passes_per_step))
         if self.num_trials:
             config = tuning.configured(config, choice or self._choice(method))
         other = METHODS[method].matches
         runs = "../../.." if choice else ".."  # a trial is in tuning/METHOD
         match = f"{runs}/{self._run_folder(other, seed)}" if other else ""
         steps = -(-self.passes // config.passes_per_step)
-        return dataclasses.replace(config.with_steps(steps), seed=seed, match=match)
+        return dataclasses.replace(config, seed=seed, match=match, steps=steps)
 
     def fixed_settings(self) -> dict[str, Any]:
         """More methods, seeds or trials go on in the same folder; more passes only without tuning.

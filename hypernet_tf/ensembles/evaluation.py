@@ -159,7 +159,7 @@ def integer_labels(
                 else ", one for each example, or one-hot rows."
             )
         )
-    return y if y.dtype.kind in "iu" else y.astype(np.int64)
+    return y.astype(np.int64, copy=False)
 
 
 def evaluate(runs: Iterable[tuple[np.ndarray, Chunk]], num_classes: int | None) -> Evaluation:

@@ -675,7 +675,7 @@ class WeightSampler(keras.Model, abc.ABC):
             lambda t: None if t is None else tf.convert_to_tensor(t), self._by_output(y)
         )
         if self.distribute_strategy.num_replicas_in_sync > 1:
-            check_values(self._compiled_with["loss"], y, y_pred)
+            check_values(self._by_output(self._compiled_with["loss"]), y, y_pred)
         for model in (self, self._evaluation.member, self._evaluation.ensemble):
             build_metrics(model, y, y_pred)
 

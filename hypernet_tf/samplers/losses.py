@@ -72,6 +72,8 @@ def sees_mean_of_logits(loss: Any, target: Target) -> bool:
         target: The target.
     """
     if target.outputs == "probabilities":
+        parts = keras.tree.flatten(loss)
+        loss = parts[0] if len(parts) == 1 else loss
         return (num_columns(target.plan) or 0) > 1 and _known(loss) in _BINARY
     return target.outputs == "logits"
 
@@ -209,9 +211,9 @@ def check_values(loss: Any, y: Any, y_pred: Any) -> None:
     Keras takes a single number for a mean over the whole batch, also where a device has a part.
 
     Args:
-        loss: Loss that `compile` was given, or a structure of losses.
-        y: Labels of a few examples.
-        y_pred: Outputs of the same structure.
+        loss: Loss of the one output, or a structure of losses as the outputs are.
+        y: Labels of a few examples; None for an output without labels.
+        y_pred: Outputs.
 
     Raises:
         ValueError: A function returns one number.
@@ -220,11 +222,27 @@ def check_values(loss: Any, y: Any, y_pred: Any) -> None:
     if len({len(part) for part in parts}) > 1:
         return
     for one, label, output in zip(*parts, strict=True):
-        if inspect.isfunction(one) and not tf.convert_to_tensor(one(label, output)).shape.rank:
+        is_own = inspect.isfunction(one) and not one.__module__.startswith("keras.")
+        if label is None or not is_own:
+            continue
+        if output.shape[-1:] == (1,) and label.shape.rank == output.shape.rank - 1:
+            label = label[..., None]
+        if not _LossOfFunction(one)(label, output).shape.rank:
             raise ValueError(
                 f"The loss '{one.__name__}' returns one number for a batch, which devices that "
                 "share the batch would add up: return one for each example."
             )
+
+
+class _LossOfFunction(keras.losses.Loss):
+    """What a function returns of labels and outputs that are cast as Keras casts them."""
+
+    def __init__(self, function: Any):
+        super().__init__(reduction=None)
+        self.function = function
+
+    def call(self, y_true, y_pred):
+        return self.function(y_true, y_pred)
 
 
 def check_class_axis(loss: Any, target: Target) -> None:

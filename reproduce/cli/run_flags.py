@@ -255,7 +255,8 @@ def config_from_flags(experiment: str) -> RunConfig:
     if given.get("learning_rate_schedule") == "exponential":
         given.setdefault("warmup_steps", 0)
         left = given.get("learning_rate_left", config.learning_rate_left)
-        if config.learning_rate_schedule == "cosine" and not left:
+        given_zero = "learning_rate_left" in given  # has an error of its own
+        if config.learning_rate_schedule == "cosine" and not left and not given_zero:
             raise UsageError(
                 "--learning_rate_schedule=exponential needs --learning_rate_left, the fraction "
                 "that is left: add it"

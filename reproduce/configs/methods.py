@@ -746,7 +746,7 @@ register_method(
                 steps=20_000, num_networks=10, networks_per_step=10, images_per_network=100,
                 learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
-            # The best of long trainings that we know (docs/results/cifar10.md).
+            # The best settings of these flags that we know (docs/results/cifar10.md).
             RunConfig(
                 "cifar", "deep_ensemble", "paper", "lenet_normalized", dataset="cifar10",
                 steps=28_670, num_networks=10, networks_per_step=10, images_per_network=100,
@@ -788,7 +788,7 @@ register_method(
                 steps=20_000, num_networks=1, networks_per_step=1, images_per_network=100,
                 learning_rate=2e-3, learning_rate_left=0.01, learning_rate_schedule="cosine",
             ),
-            # The best of long trainings that we know (docs/results/cifar10.md).
+            # The best settings of these flags that we know (docs/results/cifar10.md).
             RunConfig(
                 "cifar", "sgd", "paper", "lenet_normalized", dataset="cifar10",
                 steps=75_000, num_networks=1, networks_per_step=1, images_per_network=128,
@@ -1022,7 +1022,7 @@ _NOISE = register_method(
         name="noise",
         help="one trained network and noise around it, as far apart as the networks of --match",
         build=_noise,
-        flags=("match",),
+        flags=("match", "optimizer", "momentum", "l2"),
         matches="hypernetwork",
         tuned_as="sgd",
         # The one network is trained as that of "sgd".
@@ -1038,7 +1038,7 @@ register_method(
         name="noise_by_layer",
         help="the same, with noise that is as far apart in each layer as the networks of --match",
         build=_noise_by_layer,
-        flags=("match",),
+        flags=("match", "optimizer", "momentum", "l2"),
         matches="hypernetwork",
         tuned_as="sgd",
         presets=tuple(dataclasses.replace(row, method="noise_by_layer") for row in _NOISE.presets),

@@ -50,7 +50,7 @@ def check_step(
     dataset: hn.data.Dataset,
     advice: str = "choose a smaller --images_per_network",
 ) -> None:
-    """Check that a training step has enough images.
+    """Check that a training step has enough images, and that the target takes its L2.
 
     Args:
         config: Configuration of the run.
@@ -58,7 +58,7 @@ def check_step(
         advice: What to do otherwise.
 
     Raises:
-        UsageError: It takes more than there are.
+        UsageError: It takes more than there are, or a layer takes no regularizer.
     """
     shares = METHODS[config.method].shares_images
     images = config.images_per_network if shares else config.images_per_step
@@ -67,6 +67,11 @@ def check_step(
             f"a step of {config.method} takes {images:,} images, and {dataset.name} has "
             f"{len(dataset.train):,} for training: {advice}"
         )
+    if config.l2:
+        try:
+            build_target(config.target, len(dataset.classes), l2=config.l2)
+        except ValueError as error:
+            raise folders.UsageError(f"{config.method}: {error}") from error
 
 
 def augmentation(config: RunConfig) -> Callable[..., tf.Tensor] | None:
@@ -144,10 +149,6 @@ def run(
     if not finished:
         perform.load(names, settings or {}, data_dir)
         check_step(config, dataset)
-        try:
-            build_target(config.target, len(dataset.classes), l2=config.l2)
-        except ValueError as error:
-            raise folders.UsageError(f"{error}") from error
     with folders.occupy(folder, config):
         # What another process did since then, and has finished with.
         if (folders.check(folder, config) == config.steps) != finished:

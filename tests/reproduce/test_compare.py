@@ -283,6 +283,9 @@ class TestTuned:
         configs = {run.entry: run.config for run in study.runs()}
         steps = -(-100_000 // 128)
         assert configs["sgd"].warmup_steps == row.warmup_steps * steps // row.steps == 20
+        choice = {"learning_rate": 0.01, "images_per_network": 32}
+        tuned = dataclasses.replace(study, num_trials=1)._config("sgd", 0, choice)
+        assert (tuned.steps, tuned.warmup_steps) == (3_125, 20 * 4)
 
     def test_folders_are_named_after_what_was_chosen(self):
         runs = {run.entry: run for run in self.tuned().runs() if run.config.seed == 3}

@@ -213,6 +213,9 @@ def test_devices_need_a_loss_of_each_example():
         return tf.reduce_mean(tf.square(y - p), -1)
 
     y = p = tf.ones([2, 3])
+    losses.check_values(of_examples, tf.ones([2, 3], tf.int64), p)
+    losses.check_values(keras.losses.binary_crossentropy, tf.ones([2]), tf.ones([2, 1]))
+    losses.check_values([of_batch, "mse"], [None, y], [p, p])
     losses.check_values([of_examples, "mse", keras.losses.MeanSquaredError()], [y] * 3, [p] * 3)
     for loss in (of_batch, {"a": of_examples, "b": of_batch}):
         outputs = p if loss is of_batch else {"a": p, "b": p}
@@ -227,7 +230,7 @@ def test_one_network_is_its_own_ensemble_where_a_loss_sees_the_mean_of_logits(bl
     model = classifier() if of_logits else sure("softmax", 3)
     target = hn.Target(model, outputs="logits" if of_logits else "probabilities")
     sampler = hn.DeepEnsemble(target, num_networks=1)
-    sampler.compile("sgd", keras.losses.BinaryCrossentropy(from_logits=of_logits))
+    sampler.compile("sgd", [keras.losses.BinaryCrossentropy(from_logits=of_logits)])
     sampler.theta[-1].assign([[3.0, 2.0, 1.0]])  # the biases of the logits
     logs = sampler.evaluate(x, keras.utils.to_categorical(y, 3), verbose=0, return_dict=True)
     assert logs["ensemble_loss"] == pytest.approx(logs["member_loss"], rel=1e-5)
