@@ -24,6 +24,12 @@ from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.run import train
 
 
+@pytest.fixture(autouse=True)
+def deterministic():
+    """Two trainings are equal bit for bit, as in the commands."""
+    tf.config.experimental.enable_op_determinism()
+
+
 @pytest.fixture(scope="module")
 def four_steps(tmp_path_factory):
     """A run of four steps: its folder, what it returned, how often a step was traced."""
@@ -116,7 +122,6 @@ def test_watched_images_are_those_of_the_test(four_steps):
 @pytest.mark.usefixtures("eager_fits", "quick_pictures")
 def test_a_run_goes_on_bit_for_bit_after_a_kill(tmp_path):
     """A checkpoint of which a kill left a half is made again, and events are not repeated."""
-    tf.config.experimental.enable_op_determinism()
     options = {"checkpoint_every": 2, "validate_every": 4}
     whole, record = run(tmp_path / "whole", 6, **options)
     run(tmp_path / "parts", 4, **options)
@@ -170,7 +175,6 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_alike(moments, tmp_path):
     does the run that nothing interrupts.
     """
     steps = 12 if len(moments) > 1 else 6
-    tf.config.experimental.enable_op_determinism()
 
     def here(folder):
         run(folder, steps, checkpoint_every=1, validate_every=1000)
