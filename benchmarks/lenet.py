@@ -77,7 +77,7 @@ def build(images: np.ndarray, activation: str, penalty: float) -> keras.Sequenti
     return keras.Sequential([keras.Input(images.shape[1:]), norm, *layers, last])
 
 
-def silent_filters(model: keras.Sequential, x: np.ndarray) -> list[int]:
+def dead_filters(model: keras.Sequential, x: np.ndarray) -> list[int]:
     """How many filters of each hidden layer are zero on all examples."""
     hidden = [layer.output for layer in model.layers if hasattr(layer, "kernel")][:-1]
     outputs = keras.Model(model.inputs, hidden).predict(x, batch_size=500, verbose=0)
@@ -126,8 +126,8 @@ def main() -> None:
         accuracies.append(model.evaluate(examples, verbose=0)[1])
         print(
             f"epoch {epoch + 1}: training images {logs['accuracy']:.2%}, test images "
-            f"{accuracies[-1]:.2%}, best {max(accuracies):.2%}, silent filters "
-            f"{silent_filters(model, test.x[:2_000])}, {time.monotonic() - start:.0f} s",
+            f"{accuracies[-1]:.2%}, best {max(accuracies):.2%}, dead filters "
+            f"{dead_filters(model, test.x[:2_000])}, {time.monotonic() - start:.0f} s",
             flush=True,
         )
 
