@@ -254,9 +254,8 @@ def config_from_flags(experiment: str) -> RunConfig:
         given["restart_every"] = 0
     if given.get("learning_rate_schedule") == "exponential":
         given.setdefault("warmup_steps", 0)
-        left = given.get("learning_rate_left", config.learning_rate_left)
-        given_zero = "learning_rate_left" in given  # has an error of its own
-        if config.learning_rate_schedule == "cosine" and not left and not given_zero:
+        falls_to_zero = config.learning_rate_schedule == "cosine" and not config.learning_rate_left
+        if falls_to_zero and "learning_rate_left" not in given:
             raise UsageError(
                 "--learning_rate_schedule=exponential needs --learning_rate_left, the fraction "
                 "that is left: add it"
