@@ -50,11 +50,11 @@ flags.adopt_module_key_flags(analysis_flags)
 VARIANTS = {
     name: "the whole HyperGAN" if name == "nothing" else f"without {name}" for name in ABLATIONS
 }
-# Curves of a run (names in its training_curves.npz) that the figure shows: title, unit.
+# Curves that the figure shows, see `_curves`: title, unit.
 CURVES = {
-    "mean of the networks": ("Accuracy of the networks, validation", "%"),
-    "gain of the vote": ("Vote above the networks, validation", "points"),
-    "norm spread": ("Spread of the networks' L2 norms", "standard deviation / mean"),
+    "member_accuracy": ("Accuracy of the networks, validation", "%"),
+    "vote_gain": ("Vote above the networks, validation", "points"),
+    "norm_spread": ("Spread of the networks' L2 norms", "standard deviation / mean"),
 }
 # Accuracy "stays" within a point; diversity "collapses" to less than half.
 STAYS, COLLAPSES = 0.01, 0.5
@@ -180,16 +180,9 @@ def _vote_gain(result: RunResult) -> float:
 def _curves(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """The curves of a run: values of each key of `CURVES`, and their steps."""
     numbers = history.read(folder)
-    member, vote = numbers["mean of the networks"], numbers["majority vote"]
-    steps = numbers["majority vote, step"]
-    return {
-        "mean of the networks": member,
-        "mean of the networks, step": steps,
-        "gain of the vote": vote - member,
-        "gain of the vote, step": steps,
-        "norm spread": numbers["norm spread"],
-        "norm spread, step": numbers["norm spread, step"],
-    }
+    steps = numbers["member_accuracy, step"]
+    gain = numbers["majority_vote_accuracy"] - numbers["member_accuracy"]
+    return numbers | {"vote_gain": gain, "vote_gain, step": steps}
 
 
 def _is_lower(number: Number, whole: Number, factor: float) -> bool | None:
@@ -210,7 +203,7 @@ def _claims(numbers: Numbers, curves: Mapping[str, Mapping[str, list]]) -> list[
         return numbers[key][entry].mean  # type: ignore[return-value]
 
     def compared(entry: str) -> str:
-        spreads = (curves[name]["norm spread"][-1] for name in ("nothing", entry))
+        spreads = (curves[name]["norm_spread"][-1] for name in ("nothing", entry))
         return (
             "Spread of norms {:.3f} with all parts, {:.3f} ".format(*spreads)
             + f"{VARIANTS[entry]}; disagreement {last('disagreement', 'nothing'):.2%} and "
@@ -219,13 +212,13 @@ def _claims(numbers: Numbers, curves: Mapping[str, Mapping[str, list]]) -> list[
         )
 
     def less_diverse(entry: str, factor: float = 1.0) -> bool | None:
-        spread, whole = (curves[name]["norm spread"][-1] for name in (entry, "nothing"))
+        spread, whole = (curves[name]["norm_spread"][-1] for name in (entry, "nothing"))
         disagreement = numbers["disagreement"]
         lower = _is_lower(disagreement[entry], disagreement["nothing"], factor)
         return spread < factor * whole and lower
 
     accuracy_stays = last("member_accuracy", "mixer") > last("member_accuracy", "nothing") - STAYS
-    spread = curves["nothing"]["norm spread"]
+    spread = curves["nothing"]["norm_spread"]
     return [
         {
             "claim": "without the discriminator diversity falls",

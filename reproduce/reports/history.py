@@ -12,12 +12,72 @@ from hypernet_tf.metrics import MEASURES
 from reproduce.analyses import Drawing
 from reproduce.runs import folder as folders
 
-_ACCURACIES = {
+# Keys of the curves, which are those of records and measures -> what figures call them.
+LABELS = {
     "member_accuracy": "mean of the networks",
     "majority_vote_accuracy": "majority vote",
     "mean_probability_accuracy": "mean probability",
     "most_confident_accuracy": "most confident",
+    "accuracy_loss": "accuracy loss",
+    "diversity_loss": "diversity loss",
+    "norm_spread": "norm spread",
+    "entropy": "entropy",
 }
+_SHOWN = ("member_accuracy", "majority_vote_accuracy")  # against the cost of a training
+_ACCURACIES = tuple(key for key in LABELS if key.endswith("_accuracy"))
+
+
+def _panels(history: list[dict]) -> list[dict]:
+    """The panels of `panels`, whose curves have keys instead of labels."""
+    steps = [entry["step"] for entry in history]
+    validated = [entry for entry in history if "validation" in entry]
+    validated_steps = [entry["step"] for entry in validated]
+
+    def training(key: str) -> dict[str, tuple]:
+        return {key: (steps, [entry[key] for entry in history])}
+
+    def validation(key: str) -> tuple:
+        factor = MEASURES[key].factor
+        return validated_steps, [factor * entry["validation"][key] for entry in validated]
+
+    panels = [
+        {
+            "title": "Accuracy on the validation images",
+            "unit": "%",
+            "curves": {key: validation(key) for key in _ACCURACIES},
+            "low_high": (*validation("member_accuracy_min"), validation("member_accuracy_max")[1]),
+        },
+        {
+            "title": "Accuracy loss (cross-entropy), training",
+            "unit": "nats",
+            "curves": training("accuracy_loss"),
+        },
+    ]
+    if any(entry["diversity_loss"] for entry in history):
+        panels.append(
+            {
+                "title": "Diversity loss, training",
+                "unit": "nats",
+                "curves": training("diversity_loss"),
+            }
+        )
+    if all(entry.get("norm_spread") is not None for entry in history):
+        panels.append(
+            {
+                "title": "Spread of the networks' L2 norms",
+                "unit": "standard deviation / mean",
+                "curves": training("norm_spread"),
+            }
+        )
+    if all(entry["validation"]["entropy"] is not None for entry in validated):
+        panels.append(
+            {
+                "title": "Entropy of the validated networks",
+                "unit": "nats",
+                "curves": {"entropy": validation("entropy")},
+            }
+        )
+    return panels
 
 
 def panels(history: list[dict]) -> list[dict]:
@@ -26,70 +86,28 @@ def panels(history: list[dict]) -> list[dict]:
     Args:
         history: Records of the training, see `hypernet_tf.training.callbacks.Recorder`.
     """
-    steps = [entry["step"] for entry in history]
-    validated = [entry for entry in history if "validation" in entry]
-    validated_steps = [entry["step"] for entry in validated]
-
-    def training(key: str) -> tuple:
-        return steps, [entry[key] for entry in history]
-
-    def validation(key: str) -> tuple:
-        factor = MEASURES[key].factor
-        return validated_steps, [factor * entry["validation"][key] for entry in validated]
-
-    curves = [
-        {
-            "title": "Accuracy on the validation images",
-            "unit": "%",
-            "curves": {label: validation(key) for key, label in _ACCURACIES.items()},
-            "low_high": (*validation("member_accuracy_min"), validation("member_accuracy_max")[1]),
-        },
-        {
-            "title": "Accuracy loss (cross-entropy), training",
-            "unit": "nats",
-            "curves": {"accuracy loss": training("accuracy_loss")},
-        },
+    return [
+        panel | {"curves": {LABELS[key]: curve for key, curve in panel["curves"].items()}}
+        for panel in _panels(history)
     ]
-    if any(entry["diversity_loss"] for entry in history):
-        curves.append(
-            {
-                "title": "Diversity loss, training",
-                "unit": "nats",
-                "curves": {"diversity loss": training("diversity_loss")},
-            }
-        )
-    if all(entry.get("norm_spread") is not None for entry in history):
-        curves.append(
-            {
-                "title": "Spread of the networks' L2 norms",
-                "unit": "standard deviation / mean",
-                "curves": {"norm spread": training("norm_spread")},
-            }
-        )
-    if all(entry["validation"]["entropy"] is not None for entry in validated):
-        curves.append(
-            {
-                "title": "Entropy of the validated networks",
-                "unit": "nats",
-                "curves": {"entropy": validation("entropy")},
-            }
-        )
-    return curves
 
 
 def arrays(history: list[dict]) -> dict[str, np.ndarray]:
-    """Return the numbers behind the curves: "<curve>" [T], and its steps "<curve>, step" [T].
+    """Return the numbers behind the curves: "<key>" [T] and its steps "<key>, step" [T].
+
+    Keys are those of `LABELS`; and "member_accuracy_min" and "member_accuracy_max", whose steps are
+    those of "member_accuracy".
 
     Args:
         history: Records of the training.
     """
     numbers: dict[str, np.ndarray] = {}
-    for panel in panels(history):
+    for panel in _panels(history):
         if "low_high" in panel:
-            names = ("members, step", "members, lowest", "members, highest")
-            numbers |= {n: np.array(v) for n, v in zip(names, panel["low_high"], strict=True)}
-        for name, (steps, values) in panel["curves"].items():
-            numbers |= {name: np.array(values), f"{name}, step": np.array(steps)}
+            _, lowest, highest = map(np.array, panel["low_high"])
+            numbers |= {"member_accuracy_min": lowest, "member_accuracy_max": highest}
+        for key, (steps, values) in panel["curves"].items():
+            numbers |= {key: np.array(values), f"{key}, step": np.array(steps)}
     return numbers
 
 
@@ -105,7 +123,7 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
     path = folder / "figures" / "training_curves.npz"
     try:
         with np.load(path) as numbers:
-            return dict(numbers)
+            return {key: numbers[key] for key in (*_SHOWN, *numbers)}  # every run has these two
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged archive raises
@@ -126,9 +144,8 @@ def against_cost(folder: pathlib.Path, passes_per_step: int) -> dict[str, list[f
         RunError: The run's curves are missing or damaged.
     """
     numbers = read(folder)
-    steps = numbers["majority vote, step"]
-    curves = {name: numbers[name].tolist() for name in ("mean of the networks", "majority vote")}
-    return {"image passes": (steps * passes_per_step).tolist()} | curves
+    passes = numbers["member_accuracy, step"] * passes_per_step
+    return {"image_passes": passes.tolist()} | {key: numbers[key].tolist() for key in _SHOWN}
 
 
 def learning_curves(
@@ -142,14 +159,14 @@ def learning_curves(
     """
     panels: dict[str, dict[str, tuple]] = {}
     arrays: dict[str, np.ndarray] = {}
-    for key in ("mean of the networks", "majority vote"):
+    for key in _SHOWN:
         drawn = {
-            name: (np.array(one["image passes"]), np.array(one[key]))
+            name: (np.array(one["image_passes"]), np.array(one[key]))
             for name, one in curves.items()
-            if key == "mean of the networks" or name not in single
+            if key == "member_accuracy" or name not in single
         }
         if drawn:
-            panels[key.capitalize()] = drawn
+            panels[LABELS[key].capitalize()] = drawn
         arrays |= {f"{name}, {key}": np.stack(pair) for name, pair in drawn.items()}
     figure = plots.learning_curves(panels, "accuracy on the validation images (%)")
     return Drawing("learning", "Along the training", figure, arrays)

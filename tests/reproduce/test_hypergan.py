@@ -33,7 +33,7 @@ def test_the_study_trains_every_variant_and_judges_the_claims(
     parameters = {k: n["mean"] for k, n in metrics["numbers"]["parameters"].items()}
     assert parameters["nothing"] == parameters["discriminator"] + 296_449
     assert parameters["discriminator"] > parameters["mixer"]
-    assert [len(metrics["curves"][name]["norm spread"]) for name in VARIANTS] == [2, 2, 2]
+    assert [len(metrics["curves"][name]["norm_spread"]) for name in VARIANTS] == [2, 2, 2]
     with np.load(tmp_path / "study" / "figures" / "ablations.npz") as arrays:
         assert len(arrays) == len(CURVES) * len(VARIANTS)
     assert len(metrics["claims"]) == 3
@@ -75,7 +75,7 @@ def test_a_difference_within_the_error_of_the_seeds_decides_nothing(
         "member_accuracy": {name: Number(0.95, None, [0.95]) for name in values},
     }
     spreads = {"nothing": 0.3, "discriminator": spread, "mixer": 0.3}
-    curves = {name: {"norm spread": [0.4, value]} for name, value in spreads.items()}
+    curves = {name: {"norm_spread": [0.4, value]} for name, value in spreads.items()}
     assert hypergan._claims(numbers, curves)[0]["holds"] is holds
 
 
@@ -98,7 +98,7 @@ def test_claims_follow_from_the_numbers(change, holds):
         key: {name: Number(values[i], None, [values[i]]) for name, values in ends.items()}
         for i, key in ((1, "member_accuracy"), (2, "disagreement"))
     }
-    curves = {name: {"norm spread": [start, values[0]]} for name, values in ends.items()}
+    curves = {name: {"norm_spread": [start, values[0]]} for name, values in ends.items()}
     claims = hypergan._claims(numbers, curves)
     assert [claim["holds"] for claim in claims] == holds
     assert "30" in claims[0]["numbers"]

@@ -47,16 +47,16 @@ def test_their_learning_curves_are_in_files_beside_the_page(analysed, single, tm
     assert figures == [f"v1.2-learning.{suffix}" for suffix in ("npz", "pdf", "png")]
     with np.load(tmp_path / "figures" / "v1.2-learning.npz") as drawn:
         assert sorted(drawn) == [
-            "analysed, majority vote",
-            "analysed, mean of the networks",
-            "one, mean of the networks",
+            "analysed, majority_vote_accuracy",
+            "analysed, member_accuracy",
+            "one, member_accuracy",
         ]
-        passes, accuracy = drawn["one, mean of the networks"]
+        passes, accuracy = drawn["one, member_accuracy"]
     config, curves = metrics["config"], history.read(folders[1])
     step_of = config["networks_per_step"] * config["images_per_network"]
     assert passes[-1] == metrics["steps"] * step_of
-    np.testing.assert_array_equal(passes, curves["mean of the networks, step"] * step_of)
-    np.testing.assert_array_equal(accuracy, curves["mean of the networks"])
+    np.testing.assert_array_equal(passes, curves["member_accuracy, step"] * step_of)
+    np.testing.assert_array_equal(accuracy, curves["member_accuracy"])
     report.write(folders[:1], tmp_path / "alone.html")  # nothing to set beside each other
     assert len(list((tmp_path / "figures").iterdir())) == 3
 

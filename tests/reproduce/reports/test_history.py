@@ -54,13 +54,13 @@ def test_the_spread_of_norms_has_a_curve_where_there_are_several_networks():
 
 def test_the_arrays_are_the_numbers_of_the_curves():
     arrays = history.arrays(HYPERNETWORK)
-    np.testing.assert_array_equal(arrays["majority vote"], [25, 50])
-    np.testing.assert_array_equal(arrays["majority vote, step"], [1, 4])
-    np.testing.assert_array_equal(arrays["members, lowest"], [12.5, 25])
-    np.testing.assert_array_equal(arrays["members, highest"], [50, 100])
+    np.testing.assert_array_equal(arrays["majority_vote_accuracy"], [25, 50])
+    np.testing.assert_array_equal(arrays["majority_vote_accuracy, step"], [1, 4])
+    np.testing.assert_array_equal(arrays["member_accuracy_min"], [12.5, 25])
+    np.testing.assert_array_equal(arrays["member_accuracy_max"], [50, 100])
     np.testing.assert_array_equal(arrays["entropy"], [3, 5])
     curves = [name for panel in history.panels(HYPERNETWORK) for name in panel["curves"]]
-    assert len(arrays) == 2 * len(curves) + 3
+    assert len(arrays) == 2 * len(curves) + 2
 
 
 def test_they_are_drawn():
