@@ -302,9 +302,7 @@ class APD(LatentSampler):
 
     def get_config(self) -> dict:
         """The arguments of the constructor, without the ensemble."""
-        config = super().get_config()
-        del config["diversity"], config["prior_scale"]
-        return config | {
+        return super().get_config() | {
             "latent_dim": self.latent_dim,
             "hidden": list(self.hidden),
             "critic_steps": self.critic_steps,

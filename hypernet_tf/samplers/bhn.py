@@ -282,9 +282,7 @@ class BHN(LatentSampler):
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        config = super().get_config()
-        del config["diversity"], config["prior_scale"]
-        return config | {
+        return super().get_config() | {
             "num_data": self.num_data,
             "flow": self.flow,
             "num_steps": self.num_steps,

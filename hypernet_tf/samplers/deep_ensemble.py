@@ -120,9 +120,7 @@ class DeepEnsemble(WeightSampler):
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        config = super().get_config()
-        del config["diversity"]
-        return config | {"initializers": initializer_config(self.initializers)}
+        return super().get_config() | {"initializers": initializer_config(self.initializers)}
 
 
 def trained_weights(

@@ -143,9 +143,7 @@ class MCDropout(WeightSampler):
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        config = super().get_config()
-        del config["diversity"], config["prior_scale"]
-        return config | {
+        return super().get_config() | {
             "target": keras.saving.serialize_keras_object(
                 self._target_with_dropout.with_outputs(self.target.outputs)
             ),

@@ -175,9 +175,7 @@ class NoiseControl(LatentSampler):
 
     def get_config(self) -> dict:
         """The arguments of the constructor."""
-        config = super().get_config()
-        del config["num_networks"], config["diversity"]
-        return config | {
+        return super().get_config() | {
             "scale": self._initial_scale,
             "initializers": initializer_config(self.initializers),
         }
