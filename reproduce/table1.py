@@ -72,9 +72,9 @@ class ColumnOf(NamedTuple):
 COLUMNS = (
     *("sgd", "sgd_chains", "sgd_snapshots"),
     *("hypernetwork-none", "hypernetwork-weights", "hypernetwork-outputs"),
-    *("hypernetwork-published", "hypernetwork-fast", "mixture", "deep_ensemble", "hypergan"),
+    *("hypernetwork-paper", "hypernetwork-fast", "mixture", "deep_ensemble", "hypergan"),
 )
-_RECIPES = {"published": "paper", "fast": "fast"}  # hypernetwork-NAME -> preset of its settings
+_RECIPES = ("paper", "fast")  # presets whose settings hypernetwork-NAME has
 # Of the shared flags only these mean something here.
 SHARED_FLAGS = (
     *("dataset", "target", "data_dir", "run_dir", "preset", "steps", "seed", "lam", "extension"),
@@ -114,8 +114,7 @@ def column_of(name: str) -> ColumnOf:
         return ColumnOf(name, "", METHODS[name].help)
     method, _, variant = name.partition("-")
     if variant in _RECIPES:
-        recipe = _RECIPES[variant]
-        return ColumnOf(method, "", f"recipe of the preset {recipe}", recipe)
+        return ColumnOf(method, "", f"recipe of the preset {variant}", variant)
     option = DIVERSITY[variant]
     return ColumnOf(method, variant, option.title or option.help)
 

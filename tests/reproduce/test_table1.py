@@ -167,7 +167,7 @@ class TestColumns:
             assert (recipe.steps, recipe.lam) == (steps, 1e3)
             assert recipe.image_passes == table.config("hypernetwork-weights").image_passes
         short = dataclasses.replace(table, steps=2)
-        assert short.config("hypernetwork-published").steps == 1
+        assert short.config("hypernetwork-paper").steps == 1
 
     def test_a_method_of_the_table_of_methods_is_a_column(self):
         one = Table1(("mnf",), "cifar10", "resnet32", "paper")
@@ -243,9 +243,9 @@ class TestFlags:
     @pytest.mark.parametrize(
         ("target", "preset", "missing"),
         [
-            ("lenet", "paper", {"hypernetwork-published"}),
+            ("lenet", "paper", {"hypernetwork-paper"}),
             ("lenet", "quick", {"hypernetwork-fast"}),
-            ("resnet32", "paper", {"hypernetwork-published", "mixture", "hypergan"}),
+            ("resnet32", "paper", {"hypernetwork-paper", "mixture", "hypergan"}),
             ("resnet32", "quick", {"hypernetwork-fast", "mixture", "hypergan"}),
             (
                 "lenet",
