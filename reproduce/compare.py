@@ -402,7 +402,7 @@ class Comparison(Study):
                 for key in numbers
                 if _is_ood(key, score)
             }
-            title = f"OOD detection by {score.replace('_', ' ')}"
+            title = f"OOD detection by {SCORES[score].name}"
             panels.append(_Panel(title, "area under ROC (%)", labels, factor=100.0))
         arrays: dict[str, np.ndarray] = {"methods": np.array(self.methods)}
         drawn = []
@@ -501,7 +501,7 @@ def claims_of(numbers: Numbers) -> list[dict[str, Any]]:
         answers.append(True if chance < 0.05 else False if chance > 0.95 else None)
     if not correlations:
         return []
-    by_score = (f"by {key.replace('_', ' ')} {', '.join(text)}" for key, text in texts.items())
+    by_score = (f"by {SCORES[key].name} {', '.join(text)}" for key, text in texts.items())
     return [
         {
             "claim": "the more diverse an ensemble, the better it detects unknown images, of every "

@@ -9,20 +9,13 @@ add 0.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from scipy.special import entr, logsumexp
 
-from hypernet_tf.metrics.accuracy import (
-    check_log_probabilities,
-    concatenated,
-    mean_log_probabilities,
-    votes,
-)
+from hypernet_tf.metrics.accuracy import check_log_probabilities, concatenated
 
 
 class Predictions(NamedTuple):
@@ -48,18 +41,17 @@ class Score:
     Attributes:
         key: Name in code, JSON, rows of tables and exported models.
         title: Title in tables and figures, without the unit.
-        compute: Function of log-probabilities [N, M, C] that returns scores [M].
-        in_graph: The same function of a float64 tensor, for exported models.
+        compute: Function of log-probabilities, a float64 tensor [N, M, C], that returns scores [M];
+            exported models contain it.
         unit: Unit of the score.
-        of_logits: Whether both functions take logits instead of log-probabilities.
+        of_logits: Whether the function takes logits instead of log-probabilities.
         is_drawn: Whether analyses draw figures of it; their tables have all scores.
         min_networks: 2 for a score of disagreement, which one network does not have: its is 0.
     """
 
     key: str
     title: str
-    compute: Callable[[np.ndarray], np.ndarray]
-    in_graph: Callable[[tf.Tensor], tf.Tensor]
+    compute: Callable[[tf.Tensor], tf.Tensor]
     unit: str = ""
     of_logits: bool = False
     is_drawn: bool = True
@@ -69,6 +61,16 @@ class Score:
     def name(self) -> str:
         """The key in words."""
         return self.key.replace("_", " ")
+
+    def of_array(self, values: np.ndarray) -> np.ndarray:
+        """The scores [...] of log-probabilities or logits, an array [N, ..., C].
+
+        They are computed in float64: float32 loses most of the difference between the entropies.
+
+        Args:
+            values: The log-probabilities, or the logits.
+        """
+        return _of_array(self.compute, values)
 
     @property
     def heading(self) -> str:
@@ -126,9 +128,7 @@ def measure_uncertainty(predictions: Predictions | Iterable[Predictions]) -> Unc
     chunks = [predictions] if isinstance(predictions, Predictions) else predictions
     parts = [
         {
-            key: score.compute(values.reshape(len(values), -1, values.shape[-1])).reshape(
-                values.shape[1:-1]
-            )
+            key: score.of_array(values)
             for key, score in SCORES.items()
             if (values := _inputs(score, *chunk)) is not None
         }
@@ -147,7 +147,7 @@ def uncertainty_in_graph(
         logits: Logits [N, M, C], or None; see `Predictions`.
     """
     return {
-        key: tf.cast(score.in_graph(tf.cast(values, tf.float64)), tf.float32)
+        key: tf.cast(score.compute(tf.cast(values, tf.float64)), tf.float32)
         for key, score in SCORES.items()
         if (values := _inputs(score, log_probabilities, logits)) is not None
     }
@@ -155,6 +155,11 @@ def uncertainty_in_graph(
 
 def _inputs(score: Score, log_probabilities: Any, logits: Any) -> Any:
     return logits if score.of_logits else log_probabilities
+
+
+def _of_array(compute: Callable[[tf.Tensor], tf.Tensor], values: np.ndarray) -> np.ndarray:
+    flat = tf.constant(values.reshape(len(values), -1, values.shape[-1]), tf.float64)
+    return compute(flat).numpy().reshape(values.shape[1:-1])
 
 
 def predictive_entropy(log_probabilities: np.ndarray) -> np.ndarray:
@@ -165,10 +170,7 @@ def predictive_entropy(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
-    # In float64 before the mean: float32 loses most of the difference to the expected entropy.
-    mean = mean_log_probabilities(log_probabilities.astype(np.float64))
-    return entr(np.exp(mean)).sum(-1)
+    return _of_array(_predictive_entropy, check_log_probabilities(log_probabilities, 3, 4, 5, 6))
 
 
 def expected_entropy(log_probabilities: np.ndarray) -> np.ndarray:
@@ -179,8 +181,7 @@ def expected_entropy(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
-    return _mean_over_networks(entr(np.exp(log_probabilities, dtype=np.float64)).sum(-1))
+    return _of_array(_expected_entropy, check_log_probabilities(log_probabilities, 3, 4, 5, 6))
 
 
 def mutual_information(log_probabilities: np.ndarray) -> np.ndarray:
@@ -196,11 +197,7 @@ def mutual_information(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Houlsby et al. 2011, "Bayesian Active Learning for Classification and Preference
     Learning", equation 2.
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
-    if len(log_probabilities) == 1:
-        return np.zeros(log_probabilities.shape[1:-1])
-    difference = predictive_entropy(log_probabilities) - expected_entropy(log_probabilities)
-    return np.maximum(difference, 0.0)  # rounding
+    return _of_array(_mutual_information, check_log_probabilities(log_probabilities, 3, 4, 5, 6))
 
 
 def probability_variance(log_probabilities: np.ndarray) -> np.ndarray:
@@ -211,9 +208,7 @@ def probability_variance(log_probabilities: np.ndarray) -> np.ndarray:
     Args:
         log_probabilities: Log-probabilities [N, M, C].
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
-    p = np.exp(log_probabilities, dtype=np.float64)
-    return (p - p[:1]).var(0).sum(-1)  # exactly 0 for equal networks
+    return _of_array(_probability_variance, check_log_probabilities(log_probabilities, 3, 4, 5, 6))
 
 
 def least_confidence(log_probabilities: np.ndarray) -> np.ndarray:
@@ -227,11 +222,7 @@ def least_confidence(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Hendrycks and Gimpel 2017, "A Baseline for Detecting Misclassified and
     Out-of-Distribution Examples in Neural Networks".
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
-    # The sum of the other classes: a probability near 1 rounds to 1.
-    p = np.exp(mean_log_probabilities(log_probabilities.astype(np.float64)))
-    np.put_along_axis(p, p.argmax(-1, keepdims=True), 0.0, -1)
-    return p.sum(-1)
+    return _of_array(_least_confidence, check_log_probabilities(log_probabilities, 3, 4, 5, 6))
 
 
 def variation_ratio(log_probabilities: np.ndarray) -> np.ndarray:
@@ -246,11 +237,7 @@ def variation_ratio(log_probabilities: np.ndarray) -> np.ndarray:
     Source: Freeman 1965, "Elementary Applied Statistics"; Gal 2016, "Uncertainty in Deep Learning",
     equation 3.19.
     """
-    log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
-    num_networks, *shape, num_classes = log_probabilities.shape
-    chosen = log_probabilities.argmax(-1).reshape(num_networks, -1)
-    most = votes(chosen, num_classes).max(-1).reshape(shape)
-    return 1.0 - most / num_networks
+    return _of_array(_variation_ratio, check_log_probabilities(log_probabilities, 3, 4, 5, 6))
 
 
 def energy(logits: np.ndarray) -> np.ndarray:
@@ -271,53 +258,67 @@ def energy(logits: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"Logits have the shape {list(logits.shape)}: give [networks, examples, classes]."
         )
-    return -logsumexp(logits.mean(0, dtype=np.float64), axis=-1)
+    return _of_array(_energy, logits)
 
 
-def _mean_over_networks(values: np.ndarray) -> np.ndarray:
+# ---- the formulas ------------------------------------------------------------------------------
+
+
+def _over_networks(values: tf.Tensor) -> tf.Tensor:
     """The mean [M] of values [N, M]; of equal values the value itself, without rounding."""
-    return values[0] + (values - values[0]).mean(0)
-
-
-# ---- the same in TensorFlow --------------------------------------------------------------------
+    return values[0] + tf.reduce_mean(values - values[0], 0)
 
 
 def _mean(log_p: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_logsumexp(log_p, 0) - math.log(log_p.shape[0])
+    """Logarithms [M, C] of the mean probabilities; of equal networks their own."""
+    highest = tf.maximum(tf.reduce_max(log_p, 0), log_p.dtype.min)
+    return highest + tf.math.log(tf.reduce_mean(tf.exp(log_p - highest), 0))
 
 
 def _entropy(log_p: tf.Tensor) -> tf.Tensor:
     """-sum_c p_c log p_c; a probability of 0 adds 0."""
-    return -tf.reduce_sum(tf.math.multiply_no_nan(log_p, tf.exp(log_p)), -1)
+    return tf.reduce_sum(tf.math.multiply_no_nan(-log_p, tf.exp(log_p)), -1)
+
+
+def _predictive_entropy(log_p: tf.Tensor) -> tf.Tensor:
+    return _entropy(_mean(log_p))
 
 
 def _expected_entropy(log_p: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(_entropy(log_p), 0)
+    return _over_networks(_entropy(log_p))
 
 
-def _least_confidence(p: tf.Tensor) -> tf.Tensor:
-    """The sum of all classes but the highest, of probabilities [M, C]."""
+def _mutual_information(log_p: tf.Tensor) -> tf.Tensor:
+    # Rounding may make the difference negative.
+    return tf.maximum(_predictive_entropy(log_p) - _expected_entropy(log_p), 0.0)
+
+
+def _probability_variance(log_p: tf.Tensor) -> tf.Tensor:
+    p = tf.exp(log_p)
+    return tf.reduce_sum(tf.math.reduce_variance(p - p[:1], 0), -1)  # exactly 0 for equal networks
+
+
+def _least_confidence(log_p: tf.Tensor) -> tf.Tensor:
+    # The sum of the other classes: a probability near 1 rounds to 1.
+    p = tf.exp(_mean(log_p))
     others = tf.one_hot(tf.argmax(p, -1), p.shape[-1], on_value=0.0, off_value=1.0, dtype=p.dtype)
     return tf.reduce_sum(p * others, -1)
 
 
-def _largest_vote(log_p: tf.Tensor) -> tf.Tensor:
+def _variation_ratio(log_p: tf.Tensor) -> tf.Tensor:
     chosen = tf.one_hot(tf.argmax(log_p, -1), log_p.shape[-1], dtype=log_p.dtype)
-    return tf.reduce_max(tf.reduce_mean(chosen, 0), -1)
+    return 1.0 - tf.reduce_max(tf.reduce_mean(chosen, 0), -1)
+
+
+def _energy(logits: tf.Tensor) -> tf.Tensor:
+    return -tf.reduce_logsumexp(tf.reduce_mean(logits, 0), -1)
 
 
 _TABLE = (
-    Score(
-        "entropy",
-        "entropy of the mean prediction",
-        predictive_entropy,
-        lambda log_p: _entropy(_mean(log_p)),
-        unit="nats",
-    ),
+    Score("entropy", "entropy of the mean prediction", _predictive_entropy, unit="nats"),
     Score(
         "expected_entropy",
         "entropy of the networks' predictions, mean",
-        expected_entropy,
         _expected_entropy,
         unit="nats",
         is_drawn=False,
@@ -325,41 +326,20 @@ _TABLE = (
     Score(
         "mutual_information",
         "mutual information of class and network",
-        mutual_information,
-        # Rounding may make the difference negative.
-        lambda log_p: tf.maximum(_entropy(_mean(log_p)) - _expected_entropy(log_p), 0.0),
+        _mutual_information,
         unit="nats",
         min_networks=2,
     ),
-    Score(
-        "variance",
-        "variance of the probabilities",
-        probability_variance,
-        lambda log_p: tf.reduce_sum(tf.math.reduce_variance(tf.exp(log_p), 0), -1),
-        min_networks=2,
-    ),
-    Score(
-        "least_confidence",
-        "1 - highest mean probability",
-        least_confidence,
-        lambda log_p: _least_confidence(tf.exp(_mean(log_p))),
-    ),
+    Score("variance", "variance of the probabilities", _probability_variance, min_networks=2),
+    Score("least_confidence", "1 - highest mean probability", _least_confidence),
     Score(
         "variation_ratio",
         "share of the networks that do not choose the most frequent class",
-        variation_ratio,
-        lambda log_p: 1.0 - _largest_vote(log_p),
+        _variation_ratio,
         is_drawn=False,
         min_networks=2,
     ),
-    Score(
-        "energy",
-        "free energy of the mean logits",
-        energy,
-        lambda logits: -tf.reduce_logsumexp(tf.reduce_mean(logits, 0), -1),
-        unit="nats",
-        of_logits=True,
-    ),
+    Score("energy", "free energy of the mean logits", _energy, unit="nats", of_logits=True),
 )
 
 SCORES: dict[str, Score] = {score.key: score for score in _TABLE}

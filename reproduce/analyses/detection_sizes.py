@@ -95,7 +95,7 @@ class DetectionSizes(Analysis):
     ) -> Figure:
         """Draw a curve for each data set, a panel for each score."""
         panels = {
-            f"by {score.replace('_', ' ')}": {
+            f"by {SCORES[score].name}": {
                 _title(name): 100 * arrays[f"{name}, {score}"] for name in numbers["sets"]
             }
             for score in _SCORES
@@ -114,7 +114,7 @@ class DetectionSizes(Analysis):
                     Row(
                         percent(
                             f"{self.name}_{name}_{score}_{which}",
-                            f"{_title(name)} by {score.replace('_', ' ')} of the {which} "
+                            f"{_title(name)} by {SCORES[score].name} of the {which} "
                             "ensemble: area under ROC",
                         ),
                         areas[score][index],
@@ -144,6 +144,6 @@ def _areas(known: np.ndarray, unknown: np.ndarray, size: int) -> dict[str, np.nd
     for start in range(0, len(known) - size + 1, size):
         group = slice(start, start + size)
         for score in _SCORES:
-            ours, others = (SCORES[score].compute(log_p[group]) for log_p in (known, unknown))
+            ours, others = (SCORES[score].of_array(log_p[group]) for log_p in (known, unknown))
             areas[score].append(ood_metrics(ours, others).auroc)
     return {score: np.array(values) for score, values in areas.items()}

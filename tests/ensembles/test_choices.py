@@ -167,7 +167,7 @@ def test_uncertainty_has_one_value_for_each_choice(case, x):
     for key, values in scores.scores.items():
         assert values.shape == case.y.shape
         if not SCORES[key].of_logits:
-            exact = SCORES[key].compute(log_p)
+            exact = SCORES[key].of_array(log_p)
             np.testing.assert_allclose(values.ravel(), exact, rtol=1e-3, atol=1e-5, err_msg=key)
     assert ("energy" in scores.scores) == (case.ensemble.target.outputs == "logits")
     assert case.ensemble.log_probabilities(x).shape == (5, *case.y.shape, case.p.shape[-1])
