@@ -20,7 +20,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-import sys
 import time
 from typing import Any
 
@@ -36,6 +35,7 @@ import hypernet_tf as hn
 from hypernet_tf import plots
 from hypernet_tf.metrics import MEASURES
 from hypernet_tf.training.callbacks import TrainingDivergedError
+from hypernet_tf.training.progress import progress_bar
 from reproduce.cli import analysis_flags, device_flags, run_flags, shared_flags
 from reproduce.configs.methods import build_optimizer
 from reproduce.reports.summary import late_gain
@@ -209,8 +209,7 @@ def run(
         "histories": histories,
     }
     for name, student in students.items():
-        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file keeps every line
-        with tqdm(total=epochs, desc=name, unit="epoch", mininterval=every) as bar:
+        with progress_bar(total=epochs, desc=name, unit="epoch") as bar:
             recorder = _Recorder(dataset.validation, bar)
             network = hn.distill(
                 ensemble,

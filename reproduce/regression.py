@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,6 +34,7 @@ from hypernet_tf.metrics import Measure
 from hypernet_tf.training.callbacks import HaltOnNaN, TrainingDivergedError
 from hypernet_tf.training.devices import Execution
 from hypernet_tf.training.loop import loop
+from hypernet_tf.training.progress import progress_bar
 from reproduce.cli import methods_flag, shared_flags
 from reproduce.configs.regression import METHODS, Config
 from reproduce.reports import regression_page
@@ -251,7 +251,7 @@ def sample_reference(config: Config, x: np.ndarray, y: np.ndarray) -> dict[str, 
     per_call = min(DRAWS_PER_CALL, config.draws)
     burn_in, kept = -(-config.burn_in // per_call), -(-config.draws // per_call)
     parts = []
-    for number in _bar(range(burn_in + kept), desc="reference", unit="call"):
+    for number in progress_bar(range(burn_in + kept), desc="reference", unit="call"):
         chain, trace, results = advance(theta, results, tf.constant([config.seed, number]))
         theta = chain[-1]
         if number >= burn_in:
@@ -274,11 +274,6 @@ def sample_reference(config: Config, x: np.ndarray, y: np.ndarray) -> dict[str, 
         "acceptance": accepted.mean(),
         "seconds": np.array(time.monotonic() - start),
     }
-
-
-def _bar(iterable: Any = None, **options: Any) -> tqdm:
-    every = 0.5 if sys.stderr.isatty() else 30.0  # a log file gets a line for each update
-    return tqdm(iterable, mininterval=every, **options)
 
 
 # ---- measures -------------------------------------------------------------------------------
@@ -367,7 +362,7 @@ def run(config: Config, methods: Sequence[str], folder: pathlib.Path) -> dict[st
         reference = _load(path)
         missing = [name for name in methods if not _is_trained(folder, name, config)]
         total = len(missing) * config.steps
-        with _bar(total=total, desc="training", unit="step", disable=not missing) as bar:
+        with progress_bar(total=total, desc="training", unit="step", disable=not missing) as bar:
             for name in missing:
                 try:
                     drawn = train(name, config, x, y, bar)

@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import math
 import pathlib
-import sys
 import time
 from typing import Any
 
@@ -30,6 +29,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from hypernet_tf.diversity import nearest_neighbour_distances
+from hypernet_tf.training.progress import progress_bar
 from reproduce.cli import seeds_flag, shared_flags
 from reproduce.reports import toy_figures
 from reproduce.runs import folder as folders
@@ -287,8 +287,7 @@ def run(config: Config, folder: pathlib.Path) -> dict:
         seeds = [int(seed) for seed in config.seeds.split(",")]
         rows, lines = [], []
         total = config.steps * len(seeds)
-        every = 0.5 if sys.stderr.isatty() else 30.0  # a log file gets a line for each update
-        with tqdm(total=total, desc="training", unit="step", mininterval=every) as bar:
+        with progress_bar(total=total, desc="training", unit="step") as bar:
             for seed in seeds:
                 start = time.monotonic()
                 model, losses = train(config, seed, mixture, bar)

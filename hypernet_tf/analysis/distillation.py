@@ -287,9 +287,10 @@ def _outputs(target: Target) -> str:
 
 def _new_weights(target: Target, seed: int) -> WeightSet:
     """New weights of one network, from the initializers of the layers."""
-    slots = sorted((s for layer in target.layers for s in layer.slots), key=lambda s: s.index)
-    # A word that no sampler takes: a student is not to begin where one of its teachers began.
-    tensors = [seeded(slot.initializer, seed, 2**20, slot.index)(slot.shape) for slot in slots]
+    # A word that no sampler takes, so that a student does not begin where a teacher began.
+    tensors = [
+        seeded(slot.initializer, seed, 2**20, slot.index)(slot.shape) for slot in target.slots
+    ]
     return WeightSet(
         [tf.convert_to_tensor(t)[None] for t in tensors], target.initial_state(1, (seed, 0))
     )

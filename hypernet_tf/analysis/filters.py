@@ -15,6 +15,7 @@ from hypernet_tf.ensembles.ensemble import Ensemble
 from hypernet_tf.gauge import Gauge
 from hypernet_tf.gauge.scales import Step
 from hypernet_tf.targets import Target
+from hypernet_tf.targets.layers import channels_last
 
 # ---- pictures -------------------------------------------------------------------------------
 
@@ -102,8 +103,9 @@ def _flattened_shape(target: Target, dense: Any) -> tuple | None:
     if maker is None or not isinstance(maker.operation, keras.layers.Flatten):
         return None
     shape = plan.shapes[maker.inputs[0]]
-    last = getattr(maker.operation, "data_format", None) != "channels_first"
-    return shape if last and len(shape) == 3 and None not in shape else None
+    return (
+        shape if channels_last(maker.operation) and len(shape) == 3 and None not in shape else None
+    )
 
 
 # ---- diversity ------------------------------------------------------------------------------

@@ -249,7 +249,7 @@ class Ensemble:
         if tf.as_dtype(outputs.dtype).size < 4:  # half precision, in which they would overflow
             is_array = isinstance(outputs, np.ndarray)
             outputs = outputs.astype("float32") if is_array else tf.cast(outputs, tf.float32)
-        return outputs / self.temperature
+        return outputs if self.temperature == 1.0 else outputs / self.temperature
 
     def _run_classes(
         self, examples: Examples, batch_size: int | None, verbose: int
@@ -258,23 +258,18 @@ class Ensemble:
 
         They are computed from logits where there are some: a probability near 1 rounds to 1.
         """
-        target = self.target.with_logits
-        for outputs, chunk in self._run(examples, batch_size, verbose, target):
-            (values,) = keras.tree.flatten(outputs)
-            yield self._at_temperature(target.log_probabilities(tf.constant(values))).numpy(), chunk
+        runs = self._run_predictions(examples, batch_size, verbose)
+        return ((predicted.log_probabilities, chunk) for predicted, chunk in runs)
 
     def _run_predictions(
         self, examples: Examples, batch_size: int | None, verbose: int
-    ) -> Iterator[Predictions]:
-        """Yields predictions for chunks of examples."""
-        if self.target.outputs != "logits":
-            runs = self._run_classes(examples, batch_size, verbose)
-            yield from (Predictions(log_p) for log_p, _ in runs)
-            return
-        for outputs, _ in self._run(examples, batch_size, verbose):
+    ) -> Iterator[tuple[Predictions, Chunk]]:
+        """Yields predictions and the examples, for chunks of examples."""
+        target = self.target.with_logits
+        for outputs, chunk in self._run(examples, batch_size, verbose, target):
             (values,) = keras.tree.flatten(outputs)
-            log_p = self.log_probabilities_of(tf.constant(values)).numpy()
-            yield Predictions(log_p, self._logits(values))
+            log_p = self._at_temperature(target.log_probabilities(tf.constant(values))).numpy()
+            yield Predictions(log_p, self._logits(values)), chunk
 
     def predictions(
         self, x: Any, *, batch_size: int | None = None, verbose: int = 0
@@ -296,8 +291,8 @@ class Ensemble:
             >>> hn.metrics.energy(predicted.logits)
         """
         self.target.require_choices("predictions()")
-        parts = list(self._run_predictions(Examples(x), batch_size, verbose))
-        log_p, logits = zip(*parts, strict=True)
+        runs = self._run_predictions(Examples(x), batch_size, verbose)
+        log_p, logits = zip(*(predicted for predicted, _ in runs), strict=True)
         return Predictions(
             concatenated(log_p, 1), None if logits[0] is None else concatenated(logits, 1)
         )
@@ -465,7 +460,8 @@ class Ensemble:
             >>> ood_metrics(id_scores, ood_scores).auroc
         """
         self.target.require_choices("uncertainty")
-        return measure_uncertainty(self._run_predictions(Examples(x), batch_size, verbose))
+        runs = self._run_predictions(Examples(x), batch_size, verbose)
+        return measure_uncertainty(predicted for predicted, _ in runs)
 
     # ---- other ensembles ------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from hypernet_tf.samplers.mnf.flows import flow as chain_of_steps
 from hypernet_tf.targets import Target, WeightSet
 from hypernet_tf.targets.filters import Slot, seeded
 from hypernet_tf.targets.graph import Call, in_order, record, replay
+from hypernet_tf.targets.layers import channels_last
 
 # What a step of the flow reads to change an entry: the other half of the vector, or all before it.
 FlowKind = Literal["realnvp", "iaf"]
@@ -262,8 +263,7 @@ class BHN(LatentSampler):
         activation, operation.activation = operation.activation, keras.activations.linear
         outputs = operation(*args, **kwargs)
         operation.activation = activation
-        is_first = getattr(operation, "data_format", None) == "channels_first"
-        axis = 1 if is_first else outputs.shape.rank - 1
+        axis = outputs.shape.rank - 1 if channels_last(operation) else 1
         others = [other for other in range(outputs.shape.rank) if other != axis]
         mean, variance = tf.nn.moments(tf.cast(outputs, tf.float32), others)
         norms = tf.where(variance > 1e-6, tf.math.rsqrt(tf.maximum(variance, 1e-6)), 1.0)  # [F]

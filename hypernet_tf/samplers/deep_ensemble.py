@@ -139,7 +139,7 @@ def trained_weights(
     Raises:
         ValueError: The target has no variable of such a name.
     """
-    slots = [slot for layer in sampler.target.layers for slot in layer.slots]
+    slots = sampler.target.slots
     names = {slot.name for slot in slots}
     unknown = set(initializers) - names
     if unknown:
@@ -154,7 +154,7 @@ def trained_weights(
             shape=(num_networks, *slot.shape),
             initializer=_Stacked(given.get(slot.name, slot.initializer), sampler.seed, slot.index),
         )
-        for slot in sorted(slots, key=lambda slot: slot.index)
+        for slot in slots
     ]
 
 

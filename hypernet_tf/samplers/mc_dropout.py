@@ -17,7 +17,7 @@ from hypernet_tf.samplers.deep_ensemble import initializer_config, trained_weigh
 from hypernet_tf.samplers.draws import Draw
 from hypernet_tf.targets import Target
 from hypernet_tf.targets.graph import Call, Ref
-from hypernet_tf.targets.layers import kernel_axes
+from hypernet_tf.targets.layers import channels_last, kernel_axes
 
 _DROPOUTS = (
     keras.layers.Dropout,
@@ -352,9 +352,7 @@ def _noise_shape(layer: Any, examples: set[tuple]) -> tuple | None:
             full if size is None else size for size, full in zip(given, example, strict=True)
         )
     ones = [1] * (len(example) - 1)
-    if getattr(layer, "data_format", None) == "channels_first":
-        return (example[0], *ones)
-    return (*ones, example[-1])
+    return (*ones, example[-1]) if channels_last(layer) else (example[0], *ones)
 
 
 def _readers(target: Target, ref: Ref, shape: tuple) -> list[MaskedKernel] | None:
@@ -372,7 +370,7 @@ def _readers(target: Target, ref: Ref, shape: tuple) -> list[MaskedKernel] | Non
         if ref not in call.inputs:
             continue
         layer = call.operation
-        is_flat = type(layer) is keras.layers.Flatten and layer.data_format == "channels_last"
+        is_flat = type(layer) is keras.layers.Flatten and channels_last(layer)
         if is_flat and None not in target.plan.shapes[ref]:
             full: Any = target.plan.shapes[ref]
             readers = _readers(target, call.outputs, target.plan.shapes[call.outputs])

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from hypernet_tf.targets.graph import Plan
-from hypernet_tf.targets.layers import kernel_axes, traits_of
+from hypernet_tf.targets.layers import channels_last, kernel_axes, traits_of
 
 _FEW_WEIGHTS = 32  # of so few weights, one draw does not tell the standard deviation
 _DRAWS_OF_FEW = 32
@@ -357,8 +357,7 @@ def _layer_before_norm(plan: Plan, operation: Any, num_readers: Counter) -> Any:
     if maker is None or num_readers[ref] != 1 or type(maker.operation) is keras.layers.Embedding:
         return None
     rank = len(plan.shapes[ref]) + 1  # shapes are without the batch
-    first = getattr(maker.operation, "data_format", None) == "channels_first"
-    channels = 1 if first else rank - 1
+    channels = rank - 1 if channels_last(maker.operation) else 1
     if operation.axis not in (channels, channels - rank):
         return None
     return maker.operation if plan.num_calls(maker.operation) == 1 else None

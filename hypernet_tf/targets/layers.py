@@ -153,7 +153,12 @@ class LayerTraits:
 # ---- what depends on a layer's configuration ------------------------------------------------
 
 
-def _channels_last(layer: Any) -> bool:
+def channels_last(layer: Any) -> bool:
+    """Whether the channels of a layer's pictures are the last axis.
+
+    Args:
+        layer: Keras layer.
+    """
     return getattr(layer, "data_format", None) != "channels_first"  # some layers have none
 
 
@@ -179,16 +184,16 @@ def _softmax_within_examples(layer: Any) -> bool:
 
 
 def _convolution_kernel(layer: Any) -> KernelAxes:
-    follows_channels = _channels_last(layer) and layer.groups == 1
+    follows_channels = channels_last(layer) and layer.groups == 1
     return KernelAxes(filters=-1, inputs=-2 if follows_channels else None)
 
 
 def _transposed_kernel(layer: Any) -> KernelAxes:
-    return KernelAxes(filters=-2, inputs=-1 if _channels_last(layer) else None)
+    return KernelAxes(filters=-2, inputs=-1 if channels_last(layer) else None)
 
 
 def _depthwise_kernel(layer: Any) -> KernelAxes:
-    return KernelAxes(filters=-1, inputs=-2 if _channels_last(layer) else None, depthwise=True)
+    return KernelAxes(filters=-1, inputs=-2 if channels_last(layer) else None, depthwise=True)
 
 
 def _pads_within_examples(operation: Any) -> bool:
@@ -197,7 +202,7 @@ def _pads_within_examples(operation: Any) -> bool:
 
 def _flattened(call: Call, ids: list[np.ndarray], shapes: list[tuple]) -> np.ndarray | None:
     """`Flatten`: the channels once for each pixel."""
-    if not _channels_last(call.operation) or None in shapes[0]:
+    if not channels_last(call.operation) or None in shapes[0]:
         return None
     return np.tile(ids[0], math.prod(shapes[0][:-1]))
 
@@ -245,9 +250,9 @@ _TRANSPOSED = LayerTraits(kernel=_transposed_kernel, **_WITH_ACTIVATION)
 _DEPTHWISE = LayerTraits(kernel=_depthwise_kernel, **_WITH_ACTIVATION)
 _NORMALISATION = LayerTraits(vectors=True)
 # Pooling, padding, cropping, resizing: each channel by itself, all alike.
-_SPATIAL = LayerTraits(homogeneous=_channels_last, per_example=True)
+_SPATIAL = LayerTraits(homogeneous=channels_last, per_example=True)
 _DROPOUT = LayerTraits(homogeneous=True)
-_SPATIAL_DROPOUT = LayerTraits(homogeneous=_channels_last)
+_SPATIAL_DROPOUT = LayerTraits(homogeneous=channels_last)
 _HOMOGENEOUS = LayerTraits(homogeneous=True, elementwise=True)
 _ELEMENTWISE = LayerTraits(elementwise=True)
 _PER_EXAMPLE = LayerTraits(per_example=True)

@@ -69,6 +69,7 @@ class Target:
         layers: The layers whose weights are generated (`WeightedLayer`), in the order of their
             first call.
         units: The same layers, each together with the batch normalisation that directly follows.
+        slots: The variables of a network, in the order of the model's trainable variables.
         weight_count: D, the number of weights of one network.
         outputs: What the model returns, as in the arguments, never None.
         plan: The model's calls (`Plan`).
@@ -111,6 +112,8 @@ class Target:
             )
         self._weighted = describe_layers(self.plan.operations, self._trainable)
         self.layers = tuple(self._weighted.values())
+        slots = (slot for layer in self.layers for slot in layer.slots)
+        self.slots = sorted(slots, key=lambda slot: slot.index)
         self.units = channel_units(self.plan, self._weighted)
         self.weight_count = sum(math.prod(v.shape) for v in self._trainable)
         self._outputs: Outputs = infer_outputs(self.plan) if outputs is None else outputs
@@ -484,11 +487,7 @@ class Target:
         Args:
             other: The other target.
         """
-
-        def shapes(target: Target) -> list[tuple[int, ...]]:
-            return [slot.shape for layer in target.layers for slot in layer.slots]
-
-        return shapes(self) == shapes(other)
+        return [slot.shape for slot in self.slots] == [slot.shape for slot in other.slots]
 
     def assemble(self, rows: list[tf.Tensor]) -> list[tf.Tensor]:
         """Weights from generator rows.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
-from tqdm import tqdm
 
 from hypernet_tf.data import Split
 from hypernet_tf.ensembles.ensemble import Ensemble, Evaluation, NotFiniteError
@@ -19,6 +17,7 @@ from hypernet_tf.metrics.measures import MEASURES, main_measures
 from hypernet_tf.samplers.optimizers import plain_optimizers
 from hypernet_tf.samplers.weight_measures import weight_measures
 from hypernet_tf.training.checkpoints import Checkpoints
+from hypernet_tf.training.progress import progress_bar
 from hypernet_tf.training.tensorboard import TensorBoardWriter
 
 # The measures of training in the progress line.
@@ -177,13 +176,12 @@ class Recorder(keras.callbacks.Callback):
         self._start = time.monotonic() - self.record["seconds"]
         self.tensorboard.start(step)
         self._recorded = step, time.monotonic()
-        self._bar = tqdm(
+        self._bar = progress_bar(
             total=self.last,
             initial=step,
             disable=not self.verbose,
             desc="training",
             unit="step",
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,  # a log file keeps every line
         )
 
     def on_train_batch_end(self, batch, logs=None):

@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from gauge_checks import assert_a_gauge, frozen, functional, relu, sequential
+from gauge_checks import assert_a_gauge, functional, relu, sequential
 from small_graphs import answers, assert_same, some_weights
+from target_models import frozen
 
 import hypernet_tf as hn
 from hypernet_tf.gauge.permutation import Permutation

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from gauge_checks import assert_a_gauge, fixed_layers, frozen, functional, norm, relu, sequential
+from gauge_checks import assert_a_gauge, fixed_layers, functional, norm, relu, sequential
 from small_graphs import Graph, N, answers, assert_same, some_weights
+from target_models import frozen
 
 import hypernet_tf as hn
 

@@ -28,11 +28,6 @@ def relu(units=3, **kwargs):
     return layers.Dense(units, activation="relu", **kwargs)
 
 
-def frozen(layer):
-    layer.trainable = False
-    return layer
-
-
 def first_filters(gauge):
     """Name of a layer -> which of its filters are the first to have their scale."""
     seen, first = {0}, {}

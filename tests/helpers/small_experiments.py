@@ -31,22 +31,6 @@ TINY = RunConfig(
     validate_every=2,
     checkpoint_every=2,
 )
-SMALL_SETTINGS = {
-    "num_networks": 4,
-    "ensembles": 2,
-    "ensemble_sizes": ["1", "3"],
-    "scatter_networks": 8,
-    "posterior_networks": 8,
-    "path_pairs": 2,
-    "path_points": 3,
-    "path_images": 30,
-    "adversarial_images": 30,
-    "adversarial_networks": 3,
-    "attack_images": 20,
-    "attack_steps": 2,
-    "attack_sizes": ["0.1"],
-    "ood": ["glyphs", "noise"],
-}
 
 
 def tiny(method, experiment="mnist", **changes):

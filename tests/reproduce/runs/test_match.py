@@ -6,7 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from small_experiments import SMALL_SETTINGS, modification_times, tiny, tiny_of_study
+from analysed_runs import SMALL
+from small_experiments import modification_times, tiny, tiny_of_study
 
 import hypernet_tf as hn
 from hypernet_tf.diversity.entropy import nearest_neighbour_distances
@@ -47,9 +48,7 @@ def test_noise_is_as_far_apart_as_the_run_that_it_matches(ensemble_run, tmp_path
 
     # What is analysed later is what was evaluated.
     assert distance(sampler.sample(10)) == pytest.approx(distance(other.sample(10)), abs=1e-3)
-    again = experiment.run(
-        config, tmp_path / "noise", analyses=["uncertainty"], settings=SMALL_SETTINGS
-    )
+    again = experiment.run(config, tmp_path / "noise", analyses=["uncertainty"], settings=SMALL)
     assert again["diversity"] == metrics["diversity"]
 
 

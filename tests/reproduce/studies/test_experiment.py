@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_experiments import SMALL_SETTINGS, TINY, modification_times, tiny
+from analysed_runs import SMALL
+from small_experiments import TINY, modification_times, tiny
 from target_models import Scale
 
 import hypernet_tf as hn
@@ -343,7 +344,7 @@ def test_every_analysis_runs_on_every_method(method, tiny_run, tmp_path):
     config = tiny(method, steps=steps, match=match, **changes)
     available = METHODS[method].num_available(config)
     config = dataclasses.replace(config, num_networks=min(available or 4, 4))
-    settings = SMALL_SETTINGS | {"num_networks": config.num_networks}
+    settings = SMALL | {"num_networks": config.num_networks}
     if available is not None:
         del settings["ensembles"]
     metrics = experiment.run(config, tmp_path / "run", analyses=["all"], settings=settings)
