@@ -125,6 +125,7 @@ class Ablations(Study):
     ) -> dict[str, Any]:
         """The curves of each variant, means over seeds, and the paper's claims."""
         curves: dict[str, dict[str, list]] = {}
+        spreads: dict[str, tuple[Number, Number]] = {}
         for entry in VARIANTS:
             runs = [
                 _curves(folder / result.run.folder)
@@ -132,7 +133,12 @@ class Ablations(Study):
                 if result.run.entry == entry
             ]
             curves[entry] = _mean_curves(runs)
-        return {"curves": curves, "claims": _claims(numbers, curves)}
+            first, last = (
+                Number.over_seeds([float(run["norm_spread"][place]) for run in runs])
+                for place in (0, -1)
+            )
+            spreads[entry] = first, last
+        return {"curves": curves, "claims": _claims(numbers, spreads)}
 
     def paragraphs(self, metrics: Mapping[str, Any]) -> list[str]:
         """What was trained, and which claims hold."""
@@ -185,10 +191,15 @@ def _curves(folder: pathlib.Path) -> dict[str, np.ndarray]:
     return numbers | {"vote_gain": gain, "vote_gain, step": steps}
 
 
-def _is_lower(number: Number, whole: Number, factor: float) -> bool | None:
-    """Whether a number is below `factor` of the whole; None within two standard errors of seeds."""
-    assert number.mean is not None and whole.mean is not None  # disagreement is always defined
-    difference = number.mean - factor * whole.mean
+def _is_lower(
+    number: Number, whole: Number, factor: float = 1.0, shift: float = 0.0
+) -> bool | None:
+    """Whether a number is below `factor` · whole - `shift`.
+
+    None within two standard errors of the seeds; a single seed has no error.
+    """
+    assert number.mean is not None and whole.mean is not None  # these are always defined
+    difference = number.mean - factor * whole.mean + shift
     if number.std is not None and whole.std is not None:
         error = math.hypot(number.std, factor * whole.std) / math.sqrt(len(number.values))
         if abs(difference) < 2 * error:
@@ -196,29 +207,41 @@ def _is_lower(number: Number, whole: Number, factor: float) -> bool | None:
     return difference < 0
 
 
-def _claims(numbers: Numbers, curves: Mapping[str, Mapping[str, list]]) -> list[dict[str, Any]]:
-    """The paper's claims on the ablations, whether each holds, and the numbers behind it."""
+def _all(*answers: bool | None) -> bool | None:
+    """Whether all hold: False if one does not, else None if one is not decided."""
+    return False if False in answers else None if None in answers else True
+
+
+def _claims(numbers: Numbers, spreads: Mapping[str, tuple[Number, Number]]) -> list[dict[str, Any]]:
+    """The paper's claims on the ablations, whether each holds, and the numbers behind it.
+
+    Args:
+        numbers: The numbers of the table.
+        spreads: Variant -> spread of the norms in the first and in the last record.
+    """
 
     def last(key: str, entry: str) -> float:
         return numbers[key][entry].mean  # type: ignore[return-value]
 
     def compared(entry: str) -> str:
-        spreads = (curves[name]["norm_spread"][-1] for name in ("nothing", entry))
+        ends = (spreads[name][1].mean for name in ("nothing", entry))
         return (
-            "Spread of norms {:.3f} with all parts, {:.3f} ".format(*spreads)
+            "Spread of norms {:.3f} with all parts, {:.3f} ".format(*ends)
             + f"{VARIANTS[entry]}; disagreement {last('disagreement', 'nothing'):.2%} and "
             f"{last('disagreement', entry):.2%}; accuracy of the networks "
             f"{last('member_accuracy', 'nothing'):.2%} and {last('member_accuracy', entry):.2%}."
         )
 
     def less_diverse(entry: str, factor: float = 1.0) -> bool | None:
-        spread, whole = (curves[name]["norm_spread"][-1] for name in (entry, "nothing"))
-        disagreement = numbers["disagreement"]
-        lower = _is_lower(disagreement[entry], disagreement["nothing"], factor)
-        return spread < factor * whole and lower
+        disagreement, whole = numbers["disagreement"], spreads["nothing"][1]
+        return _all(
+            _is_lower(spreads[entry][1], whole, factor),
+            _is_lower(disagreement[entry], disagreement["nothing"], factor),
+        )
 
-    accuracy_stays = last("member_accuracy", "mixer") > last("member_accuracy", "nothing") - STAYS
-    spread = curves["nothing"]["norm_spread"]
+    accuracy = numbers["member_accuracy"]
+    falls = _is_lower(accuracy["mixer"], accuracy["nothing"], shift=STAYS)
+    first_spread, last_spread = spreads["nothing"]
     return [
         {
             "claim": "without the discriminator diversity falls",
@@ -227,15 +250,15 @@ def _claims(numbers: Numbers, curves: Mapping[str, Mapping[str, list]]) -> list[
         },
         {
             "claim": "without the mixer accuracy stays and diversity collapses",
-            "holds": accuracy_stays and less_diverse("mixer", COLLAPSES),
+            "holds": _all(None if falls is None else not falls, less_diverse("mixer", COLLAPSES)),
             "numbers": f"{compared('mixer')} Accuracy stays where it loses less than "
             f"{100 * STAYS:g} point; diversity collapses where both fall below {COLLAPSES:.0%}.",
         },
         {
             "claim": "diversity falls as training goes on",
-            "holds": spread[-1] < spread[0],
-            "numbers": f"Spread of norms {spread[0]:.3f} in the first record of the whole "
-            f"HyperGAN, {spread[-1]:.3f} in the last.",
+            "holds": _is_lower(last_spread, first_spread),
+            "numbers": f"Spread of norms {first_spread.mean:.3f} in the first record of the whole "
+            f"HyperGAN, {last_spread.mean:.3f} in the last.",
         },
     ]
 

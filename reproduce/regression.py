@@ -413,7 +413,7 @@ class Curves(NamedTuple):
     @classmethod
     def of(cls, networks: np.ndarray) -> Curves:
         """The moments of the predictions [N, G] of networks."""
-        return cls(networks.mean(0), networks.std(0), networks)
+        return cls(networks.mean(0), networks.std(0, ddof=1), networks)
 
 
 def _write(

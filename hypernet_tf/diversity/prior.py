@@ -30,20 +30,31 @@ def moment_error(points: tf.Tensor) -> tf.Tensor:
         The errors [...].
     """
     points = tf.convert_to_tensor(points)
+    mean, excess = _moments(points)
     size = tf.cast(tf.shape(points)[-1], points.dtype)
+    return (tf.reduce_sum(mean**2, -1) + tf.reduce_sum(excess**2, [-2, -1])) / size
+
+
+def _moments(points: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean [..., d] and covariance minus I [..., d, d] of points [..., N, d]."""
+    mean = tf.reduce_mean(points, -2)
+    centred = points - mean[..., None, :]
     count = tf.cast(tf.shape(points)[-2], points.dtype)
-    mean = tf.reduce_mean(points, -2, keepdims=True)
-    centred = points - mean
     covariance = tf.matmul(centred, centred, transpose_a=True) / (count - 1)
-    excess = covariance - tf.eye(tf.shape(points)[-1], dtype=points.dtype)
-    return (tf.reduce_sum(mean**2, [-2, -1]) + tf.reduce_sum(excess**2, [-2, -1])) / size
+    return mean, covariance - tf.eye(tf.shape(points)[-1], dtype=points.dtype)
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")
 class PriorMoments(DiversityTerm):
-    """The `moment_error` of the codes, averaged over codes: it needs no discriminator.
+    """Distance of mean and covariance of the codes from those of the prior: no discriminator.
 
-    Mean and covariance are those over the networks of a step, for each code of a network.
+    For each code of d numbers, an estimate without bias of
+
+        ||mean||² / d + ||covariance - I||² / d        (Frobenius norm)
+
+    from two halves of the networks of a step, (m1 · m2 + <C1 - I, C2 - I>) / d, averaged over
+    codes. It may be negative. The `moment_error` of so few networks would be lowest for codes that
+    are much closer together than those of the prior.
 
     Args:
         weight: Factor on the term.
@@ -51,21 +62,31 @@ class PriorMoments(DiversityTerm):
 
     @property
     def min_networks(self) -> int:
-        """2: the covariance is that over networks."""
-        return 2
+        """4: each half has a covariance."""
+        return 4
 
     def value(self, step: StepRecord) -> tf.Tensor:
         """The mean error, a scalar.
 
         Raises:
-            ValueError: The sampler has no codes, or a step has one network.
+            ValueError: The sampler has no codes, or a step has fewer than four networks.
         """
-        if _codes(step)[0].shape[0] == 1:
+        half = _codes(step)[0].shape[0] // 2
+        if half < 2:
             raise ValueError(
-                "One network has no covariance: give the sampler num_networks of at least 2."
+                "Each half of the networks needs a covariance: give the sampler num_networks of at "
+                "least 4."
             )
-        codes = [tf.transpose(code, [1, 0, 2]) for code in _codes(step)]  # [F, N, code_dim]
-        return tf.reduce_mean(tf.concat([moment_error(code) for code in codes], 0))
+        errors = []
+        for code in _codes(step):
+            points = tf.transpose(code, [1, 0, 2])  # [F, N, code_dim]
+            (mean, excess), (other_mean, other_excess) = (
+                _moments(part) for part in (points[:, :half], points[:, half : 2 * half])
+            )
+            squared = tf.reduce_sum(mean * other_mean, -1)
+            squared += tf.reduce_sum(excess * other_excess, [-2, -1])
+            errors.append(squared / code.shape[-1])
+        return tf.reduce_mean(tf.concat(errors, 0))
 
 
 @keras.saving.register_keras_serializable(package="hypernet_tf")

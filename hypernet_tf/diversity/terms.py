@@ -112,8 +112,8 @@ class NegativeEntropy(DiversityTerm):
             lie (its latent dimension, or D if that is smaller), or the number of coordinates if it
             has no z.
         subset: Number of weights, chosen once at random, from which distances are computed; None is
-            all. The value changes by about d·log(subset / D) for L1, half of it for L2; gradients
-            do not.
+            all. The entropy changes by about d·log(subset / D) for L1, half of it for L2. Only
+            what the sampler shares between weights carries gradients to the other weights.
         weight: Factor on the term.
 
     Raises:

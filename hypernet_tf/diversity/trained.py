@@ -32,17 +32,18 @@ class TrainedTerm(DiversityTerm, keras.layers.Layer):
     Example:
         >>> @keras.saving.register_keras_serializable(package="example")
         ... class WeightCritic(hn.diversity.TrainedTerm):
-        ...     '''A linear function that is high on the weights of networks, low on their mean.'''
+        ...     '''Minus the variance of the weights along the direction in which it is least.'''
         ...
         ...     def build(self, step):
         ...         self.direction = self.add_weight(name="direction", shape=step.theta.shape[1:])
         ...
         ...     def own_loss(self, step):
-        ...         return -self.value(step) + tf.reduce_sum(self.direction**2)
+        ...         return -self.value(step)
         ...
         ...     def value(self, step):
         ...         spread = step.theta - tf.reduce_mean(step.theta, 0)
-        ...         return -tf.reduce_mean(tf.linalg.matvec(spread, self.direction) ** 2)
+        ...         along = tf.linalg.matvec(spread, tf.math.l2_normalize(self.direction))
+        ...         return -tf.reduce_mean(along**2)
     """
 
     def __init__(self, *, optimizer: Any = "adam", weight: float = 1.0, name: str | None = None):

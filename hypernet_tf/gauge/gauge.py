@@ -21,16 +21,23 @@ them is chosen: the *gauge* is fixed (Deutsch et al. 2019, section 3.2). Known s
   own epsilon, which Keras adds to the variance of the scaled channels: it counts where the variance
   of a channel, before or after, is not much larger.
 * **Softmax.** The same number added to all logit biases changes nothing. Fixed by making their sum
-  zero. As an option the same for the last kernel, where a number may be added for every input.
+  zero, for each output that ends in a softmax, or whose loss has one if all outputs are classes. As
+  an option the same for the last kernel, where a number may be added for every input.
 * **Permutation**, as an option: `hypernet_tf.gauge.permutation`.
 
 Channels that are not free (the output, non-homogeneous activations, layers called twice, frozen
 layers, layers without traits in `hypernet_tf.targets.layers`) keep their weights.
+
+Two symmetries are not fixed, so that the entropy of the weights can grow along them: the scale of a
+layer before layer, group or RMS normalisation, and the mean of logits beside an output of another
+kind.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -41,7 +48,7 @@ from hypernet_tf.gauge.channels import HELD, is_depthwise, is_weighted, keeps_ch
 from hypernet_tf.gauge.permutation import Permutation
 from hypernet_tf.gauge.scales import Lookup, Scales, Step
 from hypernet_tf.targets.filters import WeightedLayer
-from hypernet_tf.targets.graph import Call
+from hypernet_tf.targets.graph import Call, Ref
 from hypernet_tf.targets.outputs import is_softmax
 from hypernet_tf.targets.target import Target
 from hypernet_tf.targets.weights import WeightSet
@@ -64,8 +71,8 @@ class Gauge:
     Attributes:
         steps: The layers that make or read channels with a free scale (`Step`), in the order in
             which they are fixed.
-        softmax_bias: The index of the variable with the logit biases, or None.
-        softmax_kernel: The index of the last kernel where it is fixed, or None.
+        softmax_biases: The indices of the variables with logit biases, one for each output at most.
+        softmax_kernels: The indices of the last kernels that are fixed.
 
     Raises:
         ValueError: A negative epsilon, or a layer that breaks what its traits promise.
@@ -110,17 +117,16 @@ class Gauge:
         self._makes = [lookup(step.makes) for step in self.steps]
         self._leading_steps = {number for number, _ in leaders.values()}
         self._fix_permutation = Permutation(target) if permutation else None
-        self.softmax_bias: int | None = None
-        self.softmax_kernel: int | None = None
-        self._class_axis = -1
-        last = _logit_layer(target) if softmax else None
-        if last is not None:
+        class_axes: dict[int, int] = {}  # index of a kernel -> its axis of classes
+        self.softmax_biases: list[int] = []
+        for last in _logit_layers(target) if softmax else ():
             kernel, *bias = target.weighted(last).slots
-            self.softmax_bias = bias[0].index if bias else None
+            self.softmax_biases += [slot.index for slot in bias]
             # A depthwise filter does not read the channels that the other classes' filters read.
             if softmax_kernel and not is_depthwise(last):
-                self.softmax_kernel = kernel.index
-                self._class_axis = kernel.axis + 1
+                class_axes[kernel.index] = kernel.axis + 1
+        self.softmax_kernels = list(class_axes)
+        self._means = class_axes | dict.fromkeys(self.softmax_biases, -1)
 
     def __call__(self, weights: WeightSet) -> WeightSet:
         """The equivalent weight set in the fixed gauge.
@@ -132,9 +138,8 @@ class Gauge:
         """
         trainable, state = ([tf.convert_to_tensor(w) for w in part] for part in weights)
         self._fix_scales(trainable, state)
-        for index, axis in ((self.softmax_kernel, self._class_axis), (self.softmax_bias, -1)):
-            if index is not None:
-                trainable[index] -= tf.reduce_mean(trainable[index], axis, keepdims=True)
+        for index, axis in self._means.items():
+            trainable[index] -= tf.reduce_mean(trainable[index], axis, keepdims=True)
         if self._fix_permutation is not None:
             self._fix_permutation(trainable, state)
         return WeightSet(trainable, state)
@@ -212,17 +217,24 @@ def _divide(layer: WeightedLayer, trainable: list[tf.Tensor], divisor: tf.Tensor
 # ---- the layer before a softmax -------------------------------------------------------------
 
 
-def _logit_layer(target: Target) -> Any:
-    """The layer that makes the logits of a softmax; None if the target has not exactly one."""
-    if target.outputs == "values" or target.has_labels or target.classes is None:
-        return None
-    (ref,) = keras.tree.flatten(target.plan.outputs)
-    if target.plan.shapes[ref][-1] == 1:
+def _logit_layers(target: Target) -> list[Any]:
+    """The layers that make the logits of a softmax which nothing else reads, one of each output."""
+    outputs = keras.tree.flatten(target.plan.outputs)
+    if target.has_labels or (target.outputs == "values" and len(outputs) == 1):
+        return []
+    readers = Counter([*outputs, *(ref for call in target.plan.calls for ref in call.inputs)])
+    layers = [_logit_layer(target, ref, readers) for ref in outputs]
+    return [layer for layer in layers if layer is not None]
+
+
+def _logit_layer(target: Target, ref: Ref, readers: Mapping[Ref, int]) -> Any:
+    """The layer that makes the logits of an output, or None."""
+    if target.plan.shapes[ref][-1:] in ((), (1,)) or readers[ref] > 1:
         return None
     ends_in_softmax = target.outputs == "logits"
     call = target.plan.maker(ref)
     while call is not None and target.weighted(call.operation) is None:
-        if not _hands_on_logits(target, call):
+        if not _hands_on_logits(target, call) or readers[call.inputs[0]] > 1:
             return None
         ends_in_softmax = ends_in_softmax or is_softmax(call.operation)
         call = target.plan.maker(call.inputs[0])

@@ -141,7 +141,7 @@ def _squared_errors_of_mean(outputs: np.ndarray, values: np.ndarray) -> np.ndarr
 
 
 def _standard_deviations(outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    deviations = outputs.astype(np.float64).std(0)
+    deviations = outputs.astype(np.float64).std(0, ddof=1)
     return deviations.reshape(len(deviations), -1).mean(-1)
 
 
@@ -383,6 +383,7 @@ _TABLE = (
         kind="example",
         task="regression",
         compute=_standard_deviations,
+        min_networks=2,
         description="Standard deviation of the predictions over networks, mean over examples.",
     ),
     # Studies.

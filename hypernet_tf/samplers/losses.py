@@ -68,14 +68,19 @@ def sees_mean_of_logits(loss: Any, target: Target) -> bool:
     Of the outputs of a softmax only Keras's binary losses do: they go back to its logits.
 
     Args:
-        loss: Loss that `compile` was given, not one of a softmax.
+        loss: Loss, or losses of several outputs, that `compile` was given, not all of a softmax.
         target: The target.
     """
-    if target.outputs == "probabilities":
-        parts = keras.tree.flatten(loss)
-        loss = parts[0] if len(parts) == 1 else loss
-        return (num_columns(target.plan) or 0) > 1 and _known(loss) in _BINARY
-    return target.outputs == "logits"
+    if target.outputs == "logits":
+        return True
+    shapes = [target.plan.shapes[ref] for ref in keras.tree.flatten(target.plan.outputs)]
+    if target.outputs != "probabilities" and len(shapes) == 1:
+        return False  # values, whose mean counts
+    losses = _by_output(loss, target) if len(shapes) > 1 else keras.tree.flatten(loss)
+    return any(
+        shape[-1:] != (1,) and _known(one) in _BINARY
+        for one, shape in zip(losses, shapes, strict=True)
+    )
 
 
 def check_loss(loss: Any, target: Target) -> Outputs | None:

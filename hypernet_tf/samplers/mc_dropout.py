@@ -56,7 +56,9 @@ class MCDropout(WeightSampler):
             model's own dropout layers. In a convolution, whole channels are dropped.
         length_scale: Length scale of the prior; its inverse is the standard deviation of a normal
             prior on the weights. 0 for no prior.
-        precision: Precision of the observations in a regression; 1 for a classification.
+        precision: Precision of the observations in a regression; 1 for a classification. The
+            accuracy loss is then -log p / precision: half the squared error, so give lam=0.5 with
+            Keras's mean squared error.
         initializers: Initializers of the trained weights; see `DeepEnsemble`.
         **kwargs: Options of `WeightSampler`, except prior_scale and diversity: num_networks, lam,
             gauge, seed, ...

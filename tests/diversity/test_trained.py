@@ -74,9 +74,9 @@ class TestPriorDiscriminator:
             make = term.attach if isinstance(term, TrainedTerm) else term
             with pytest.raises(ValueError, match="makes no codes"):
                 make(step._replace(codes=None))
-        alone = step._replace(codes=[code[:1] for code in step.codes])
-        with pytest.raises(ValueError, match="One network has no covariance"):
-            PriorMoments()(alone)
+        few = step._replace(codes=[code[:3] for code in step.codes])
+        with pytest.raises(ValueError, match="num_networks of at least 4"):
+            PriorMoments()(few)
         several = [step.codes[0], step.codes[1][..., :2]]
         with pytest.raises(ValueError, match=r"codes of several sizes \(2, 3\)"):
             PriorDiscriminator().attach(step._replace(codes=several))
@@ -91,6 +91,14 @@ def test_moment_error_of_zeros_and_of_the_prior():
     assert float(moment_error(normal(50_000, 4))) < 1e-3
     errors = [float(moment_error(normal(200, 64, seed=s))) for s in range(20)]
     assert np.mean(errors) == pytest.approx(66 / 200, rel=0.03)
+
+
+@pytest.mark.parametrize(("scale", "error"), [(1.0, 0.0), (0.5, 0.5625), (0.0, 1.0)])
+def test_moments_of_few_networks_have_no_bias(scale, error):
+    """Of N(0, scale² I): (1 - scale²)², so that codes which collapse are not better."""
+    codes = [scale * normal(16, 64 * 200).reshape(16, 200, 64)]
+    value = float(PriorMoments()(StepRecord(None, codes=[tf.constant(codes[0], tf.float32)])))
+    assert value == pytest.approx(error, abs=0.05)
 
 
 @pytest.mark.parametrize(

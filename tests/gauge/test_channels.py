@@ -283,7 +283,7 @@ def test_a_scale_that_is_not_free_is_left_alone(case):
     target = hn.Target(LEFT_ALONE[case](), outputs="values")
     weights = some_weights(target)
     gauge = hn.Gauge(target, epsilon=0.0)
-    assert gauge.steps == () and gauge.softmax_bias is None
+    assert gauge.steps == () and gauge.softmax_biases == []
     for fixed, weight in zip(gauge(weights).trainable, weights.trainable, strict=True):
         assert fixed is weight
 

@@ -4,7 +4,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from gauge_checks import assert_a_gauge, fixed_layers, functional, norm, relu, sequential
+from gauge_checks import (
+    assert_a_gauge,
+    fixed_layers,
+    functional,
+    norm,
+    relu,
+    rescaled,
+    sequential,
+)
 from small_graphs import Graph, N, answers, assert_same, some_weights
 from target_models import frozen
 
@@ -20,9 +28,9 @@ def test_the_mnist_target():
     first, second, third = (step.makes.tolist() for step in gauge.steps[:3])
     reads = [(step.layer.slots[0].index, step.axis, step.reads.tolist()) for step in gauge.steps]
     assert reads == [(0, 3, [0]), (2, 3, first), (4, 1, 49 * second), (6, 1, third)]
-    assert gauge.softmax_bias == 7
+    assert gauge.softmax_biases == [7]
     as_values = hn.Gauge(hn.Target(hn.zoo.mnist(), outputs="values"))
-    assert len(as_values.steps) == 4 and as_values.softmax_bias is None
+    assert len(as_values.steps) == 4 and as_values.softmax_biases == []
 
 
 @pytest.mark.parametrize("kind", [tf.Variable, np.array])
@@ -111,7 +119,7 @@ def test_gradients_pass_through_the_gauge():
 def test_the_bias_of_a_softmax(steps, outputs, has_symmetry):
     target = hn.Target(sequential((4,), *[step() for step in steps]), outputs=outputs)
     gauge = hn.Gauge(target, epsilon=0.0)
-    assert (gauge.softmax_bias is not None) == has_symmetry
+    assert bool(gauge.softmax_biases) == has_symmetry
     if not has_symmetry:
         weights = some_weights(target)
         assert_same(gauge(weights).trainable[-1:], weights.trainable[-1:], 0.0)
@@ -128,12 +136,12 @@ def test_a_normalisation_of_another_precision(float64):
 def test_the_bias_of_a_softmax_behind_a_layer_that_returns_its_input(end):
     steps = layers.Dense(3), layers.Identity(dtype="float32"), *(make() for make in end)
     target = hn.Target(sequential((4,), *steps), outputs=None if end else "logits")
-    assert hn.Gauge(target).softmax_bias == 1
+    assert hn.Gauge(target).softmax_biases == [1]
 
 
 def test_the_bias_of_a_softmax_that_is_an_operation():
     target = hn.Target(functional((4,), lambda x: keras.ops.softmax(layers.Dense(3)(x))))
-    assert hn.Gauge(target, epsilon=0.0).softmax_bias == 1
+    assert hn.Gauge(target, epsilon=0.0).softmax_biases == [1]
     weights = some_weights(target)
     gauge = hn.Gauge(target, epsilon=0.0)
     assert_same(answers(target, gauge(weights)), answers(target, weights))
@@ -147,7 +155,7 @@ def test_one_output_may_be_structured(structured):
     target = hn.Target(functional((1, 1, 4), ending))
     weights = some_weights(target)
     gauge = hn.Gauge(target, epsilon=0.0, softmax_kernel=True)
-    assert (gauge.softmax_kernel, gauge.softmax_bias) == (0, 1)
+    assert (gauge.softmax_kernels, gauge.softmax_biases) == ([0], [1])
     x = np.random.default_rng(0).normal(size=(3, 1, 1, 4))
     before, after = (keras.tree.flatten(target(w, x))[0] for w in (weights, gauge(weights)))
     np.testing.assert_allclose(after, before, rtol=1e-6)
@@ -157,24 +165,48 @@ def test_a_softmax_over_another_axis_is_no_softmax_of_classes():
     target = hn.Target(sequential((6, 5), layers.Dense(4), layers.Softmax(axis=1)))
     assert (target.outputs, target.classes) == ("values", None)
     gauge = hn.Gauge(target, softmax_kernel=True)
-    assert (gauge.softmax_kernel, gauge.softmax_bias) == (None, None)
+    assert (gauge.softmax_kernels, gauge.softmax_biases) == ([], [])
 
 
 def test_a_softmax_per_pixel():
     target = hn.Target(sequential((3, 3, 1), layers.Conv2D(3, 2)), outputs="logits")
-    assert assert_a_gauge(target, []).softmax_bias == 1
+    assert assert_a_gauge(target, []).softmax_biases == [1]
 
 
 def test_the_bias_of_a_softmax_may_be_left_alone():
     target = hn.Target(sequential((4,), relu(), layers.Dense(3)), outputs="logits")
     gauge, weights = hn.Gauge(target, softmax=False), some_weights(target)
-    assert gauge.softmax_bias is None
+    assert gauge.softmax_biases == []
     assert_same(gauge(weights).trainable[-1:], weights.trainable[-1:], 0.0)
 
 
-def test_two_outputs_have_no_softmax_gauge():
-    model = functional((4,), lambda x: [layers.Dense(3)(x), layers.Dense(3)(x)])
-    assert hn.Gauge(hn.Target(model, outputs="logits")).softmax_bias is None
+@pytest.mark.parametrize("outputs", ["logits", "probabilities"])
+def test_each_of_several_outputs_has_a_softmax(outputs):
+    end = "softmax" if outputs == "probabilities" else None
+    graph = lambda x: [layers.Dense(3, end)(x), layers.Dense(5, end)(relu()(x))]  # noqa: E731
+    target = hn.Target(functional((4,), graph), outputs=outputs)
+    gauge, weights = hn.Gauge(target, epsilon=0.0, softmax_kernel=True), some_weights(target)
+    assert len(gauge.softmax_biases) == len(gauge.softmax_kernels) == 2
+    fixed, moved = gauge(weights), rescaled(gauge, weights)
+    for index in gauge.softmax_biases:
+        assert not np.allclose(moved.trainable[index], weights.trainable[index])
+    assert_same(gauge(moved).trainable, fixed.trainable, 1e-9)
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    shown = target.activate if outputs == "logits" else tf.identity
+    before, after = ([shown(y) for y in target(w, x)] for w in (weights, fixed))
+    assert_same(after, before, 1e-9)
+
+
+def test_logits_that_another_output_reads_keep_their_mean():
+    def graph(x):
+        logits = layers.Dense(3)(x)
+        return [layers.Softmax()(logits), layers.Dense(4, "softmax")(logits)]
+
+    target = hn.Target(functional((4,), graph))
+    gauge, weights = hn.Gauge(target, epsilon=0.0), some_weights(target)
+    assert gauge.softmax_biases == [3]
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    assert_same(target(gauge(weights), x), target(weights, x), 1e-9)
 
 
 # ---- the numbers --------------------------------------------------------------------------

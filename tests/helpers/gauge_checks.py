@@ -75,11 +75,11 @@ def rescaled(gauge, weights):
         for slot in step.layer.slots if step.layer else ():
             tensor = trainable[slot.index]
             trainable[slot.index] = times(tensor, makes, slot.split, slot.axis)
-    if gauge.softmax_bias is not None:
-        trainable[gauge.softmax_bias] += rng.normal(size=[N, 1]).astype(dtype)
-    if gauge.softmax_kernel is not None:
-        kernel = trainable[gauge.softmax_kernel]
-        trainable[gauge.softmax_kernel] += rng.normal(size=[*kernel.shape[:-1], 1]).astype(dtype)
+    for index in gauge.softmax_biases:
+        trainable[index] += rng.normal(size=[N, 1]).astype(dtype)
+    for index in gauge.softmax_kernels:
+        kernel = trainable[index]
+        trainable[index] += rng.normal(size=[*kernel.shape[:-1], 1]).astype(dtype)
     return hn.WeightSet(trainable, state)
 
 
@@ -91,7 +91,7 @@ def moved(before, after):
 
 def touched(gauge):
     """The variables that the gauge may change: trainable ones, and state."""
-    trainable, state = {gauge.softmax_bias, gauge.softmax_kernel} - {None}, set()
+    trainable, state = {*gauge.softmax_biases, *gauge.softmax_kernels}, set()
     for step in gauge.steps:
         if (step.makes > 0).any():
             trainable |= {slot.index for slot in step.layer.slots}
@@ -133,7 +133,7 @@ def assert_a_gauge(target, expected, tolerance=1e-9, **options):
         rows = rows_of[name].rows([fixed.trainable[s.index] for s in rows_of[name].slots])
         mean_square = tf.reduce_mean(rows**2, -1).numpy()[:, new]
         np.testing.assert_allclose(mean_square, np.ones(mean_square.shape), rtol=tolerance)
-    for index in {gauge.softmax_bias, gauge.softmax_kernel} - {None}:
+    for index in (*gauge.softmax_biases, *gauge.softmax_kernels):
         total = tf.reduce_sum(fixed.trainable[index], -1)
         np.testing.assert_allclose(total, np.zeros(total.shape), atol=tolerance)
     for step in gauge.steps:

@@ -64,6 +64,7 @@ def test_means_of_curves_are_over_the_steps_that_all_runs_have():
         (0.0195, 0.0001, 0.2, True),
         (0.0205, 0.0001, 0.2, False),
         (0.0195, 0.002, 0.45, False),  # the spread alone tells
+        (0.0195, 0.0001, 0.299, None),  # the spread alone does not
     ],
 )
 def test_a_difference_within_the_error_of_the_seeds_decides_nothing(
@@ -74,9 +75,10 @@ def test_a_difference_within_the_error_of_the_seeds_decides_nothing(
         "disagreement": {name: Number(value, std, [value] * 3) for name, value in values.items()},
         "member_accuracy": {name: Number(0.95, None, [0.95]) for name in values},
     }
-    spreads = {"nothing": 0.3, "discriminator": spread, "mixer": 0.3}
-    curves = {name: {"norm_spread": [0.4, value]} for name, value in spreads.items()}
-    assert hypergan._claims(numbers, curves)[0]["holds"] is holds
+    ends = {"nothing": 0.3, "discriminator": spread, "mixer": 0.3}
+    first = Number(0.4, 0.002, [0.4] * 3)
+    spreads = {name: (first, Number(value, 0.002, [value] * 3)) for name, value in ends.items()}
+    assert hypergan._claims(numbers, spreads)[0]["holds"] is holds
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,8 @@ def test_claims_follow_from_the_numbers(change, holds):
         key: {name: Number(values[i], None, [values[i]]) for name, values in ends.items()}
         for i, key in ((1, "member_accuracy"), (2, "disagreement"))
     }
-    curves = {name: {"norm_spread": [start, values[0]]} for name, values in ends.items()}
-    claims = hypergan._claims(numbers, curves)
+    first = Number(start, None, [start])
+    spreads = {name: (first, Number(one[0], None, [one[0]])) for name, one in ends.items()}
+    claims = hypergan._claims(numbers, spreads)
     assert [claim["holds"] for claim in claims] == holds
     assert "30" in claims[0]["numbers"]

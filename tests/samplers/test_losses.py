@@ -223,6 +223,18 @@ def test_devices_need_a_loss_of_each_example():
             losses.check_values(loss, outputs, outputs)
 
 
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_the_mean_of_logits_is_fixed_beside_a_value_unless_a_loss_sees_it(is_binary):
+    inputs = keras.Input((4,))
+    kind = layers.Dense(3, "softmax", name="kind", bias_initializer="ones")
+    heads = {"kind": kind(inputs), "size": layers.Dense(1, name="size")(inputs)}
+    sampler = hn.DeepEnsemble(keras.Model(inputs, heads), num_networks=2)
+    of_classes = "binary_crossentropy" if is_binary else "sparse_categorical_crossentropy"
+    sampler.compile(loss={"kind": of_classes, "size": "mse"})
+    bias = sampler.sample(2).weights.trainable[1]
+    np.testing.assert_allclose(bias, np.full([2, 3], float(is_binary)), atol=1e-6)
+
+
 @pytest.mark.usefixtures("eager_fits")
 @pytest.mark.parametrize("of_logits", [True, False])
 def test_one_network_is_its_own_ensemble_where_a_loss_sees_the_mean_of_logits(blobs, of_logits):

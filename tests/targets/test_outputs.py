@@ -105,7 +105,7 @@ def test_what_a_layer_of_ones_own_does_with_an_activation_is_not_known():
         model = keras.Sequential([keras.Input((2,)), layers.Dense(3), Residual()])
         target = hn.Target(model)
     assert target.outputs == "values"
-    assert hn.Gauge(target).softmax_bias is None
+    assert hn.Gauge(target).softmax_biases == []
 
 
 def test_a_layer_of_one_of_keras_kinds_ends_in_its_activation():

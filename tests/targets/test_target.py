@@ -275,7 +275,7 @@ def test_with_outputs_shares_the_model_and_leaves_the_target_alone():
     weights = some_weights(target, model)
     x = some_inputs(model, B)
     assert_equal([logits(weights, x)], [target(weights, x)])
-    assert (hn.Gauge(target).softmax_bias, hn.Gauge(logits).softmax_bias) == (None, 3)
+    assert (hn.Gauge(target).softmax_biases, hn.Gauge(logits).softmax_biases) == ([], [3])
     assert logits.with_outputs("values").classes is None
 
 

@@ -296,8 +296,8 @@ class HyperGAN(LatentSampler):
 
         Each step minimises the `moment_error` of 1,000 draws, averaged over layers. The codes of
         the prior itself have an error of about (code_dim + 2) / 1,000, so that codes of more than
-        100 numbers never come below 0.1. It is a function of the sampler's seed and variables, and
-        the same on any number of devices. (The published program divides
+        about 110 numbers never come below 0.1. It is a function of the sampler's seed and
+        variables, and the same on any number of devices. (The published program divides
         the squared error of the covariance by code_dim² instead of code_dim; codes of size 64 that
         are all zero would then have an error of 0.016, and its threshold of 0.1 would stop
         nothing.)
