@@ -11,7 +11,8 @@ memory. The processes take turns, one call each; a ratio is the median over neig
     python -m benchmarks.peers --rounds 20
     python -m benchmarks.peers --rounds 20 --torch_python /path/to/venv/bin/python
 
-PyTorch is no dependency: its two ways run where `--torch_python` names an interpreter that has it.
+PyTorch is not a dependency: its two ways run where `--torch_python` names an interpreter that has
+it.
 """
 
 from __future__ import annotations

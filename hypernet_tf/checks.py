@@ -25,7 +25,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
         least: The smallest number allowed.
 
     Raises:
-        ValueError: It is no whole number, or smaller.
+        ValueError: It is not a whole number, or smaller.
     """
     if not is_whole(value) or value < least:
         raise ValueError(f"{name} is {value!r}: give a whole number, at least {least}.")
@@ -41,7 +41,7 @@ def check_number(name: str, value: Any, *, above_zero: bool = True) -> None:
         above_zero: Whether it must be above 0; otherwise 0 is allowed.
 
     Raises:
-        ValueError: It is no number, negative or not finite.
+        ValueError: It is not a number, negative or not finite.
     """
     if not is_number(value) or not 0 <= value < float("inf") or (above_zero and value == 0):
         wanted = "above 0" if above_zero else "that is not negative"
@@ -72,7 +72,7 @@ def check_sizes(name: str, value: Any) -> tuple[int, ...]:
         value: What the user gave.
 
     Raises:
-        ValueError: It is no list of whole numbers above 0.
+        ValueError: It is not a list of whole numbers above 0.
     """
     if not isinstance(value, list | tuple) or not all(is_whole(n) and n > 0 for n in value):
         raise ValueError(f"{name} is {value!r}: give a list of sizes, such as (100, 100).")
@@ -89,7 +89,7 @@ def per_layer(name: str, value: Any, layers: list[str], *, same: bool) -> list:
         same: Whether all layers have this value, rather than one each of a list.
 
     Raises:
-        ValueError: It is no list, or has other than one entry for each layer.
+        ValueError: It is not a list, or has other than one entry for each layer.
     """
     if not same and not isinstance(value, list | tuple):
         raise ValueError(f"{name} is {value!r}: give whole numbers, or a list for each layer.")

@@ -303,7 +303,7 @@ def from_flags() -> Sweep:
     """The sweep that the flags ask for; says on stdout which data set `auto` became.
 
     Raises:
-        UsageError: Flags that do not fit each other, or lams that are no numbers above 0.
+        UsageError: Flags that do not fit each other, or lams that are not numbers above 0.
     """
     values = command.FLAGS
     shared_flags.accept_only(SHARED_FLAGS, "a sweep", others=(run_flags,))

@@ -379,7 +379,7 @@ def _checked_sizes(name: str, sizes: Any, most: float, ndim: int = 1) -> np.ndar
     """Sizes of attacks, or a single one, as an array [E].
 
     Raises:
-        ValueError: One is no number, is negative, or is more than the range of the pixels.
+        ValueError: One is not a number, is negative, or is more than the range of the pixels.
     """
     try:
         checked = np.asarray(sizes, float)

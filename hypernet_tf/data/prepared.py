@@ -18,7 +18,7 @@ from hypernet_tf.data.errors import DataError, guard
 from hypernet_tf.data.splits import VALIDATION_IMAGES, Dataset, Split
 
 _SCRATCH = ".hypernet_tf-"  # prefix of temporary folders
-_ABANDONED = 86_400.0  # seconds after which a temporary folder is nobody's
+_ABANDONED = 86_400.0  # seconds after which a temporary folder is not in use
 PROBE_SECONDS = 3.0  # in which a server has to answer, name look-up included
 # Training, validation, test.
 TFDS_SPLITS = (f"train[:-{VALIDATION_IMAGES}]", f"train[-{VALIDATION_IMAGES}:]", "test")
@@ -98,7 +98,7 @@ def _locate(name: str, root: Path) -> tuple[Any, bool, Path | None]:
 
 
 def _is_writable(path: Path) -> bool:
-    """Whether a path may be made. What nobody may write counts for root as well, who could."""
+    """Whether a path may be made. A folder that is read-only for everybody is so for root, too."""
     folder = next(parent for parent in path.parents if parent.exists())
     return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)
 

@@ -46,7 +46,7 @@ class DatasetOption:
 
     @property
     def original(self) -> str:
-        """Name of the data set whose images it has: its own, if it is no copy."""
+        """Name of the data set whose images it has: its own, if it is not a copy."""
         return self.copy_of or self.name
 
 

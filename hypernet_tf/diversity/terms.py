@@ -227,7 +227,7 @@ class NegativeLogPrior(DiversityTerm):
     `NegativeEntropy(distance="l2", constants=True, epsilon=0.0)` and no gauge, the loss is the
     negative evidence lower bound, |data set| · E[-log p(y|x, theta)] - H(theta) - E log p(theta),
     if z has at least as many dimensions as theta. With fewer, networks lie on a surface; the
-    entropy is that on the surface, and the loss is no bound.
+    entropy is that on the surface, and the loss is not a bound.
 
     Args:
         scale: Standard deviation of the prior.

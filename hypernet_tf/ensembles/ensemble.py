@@ -563,7 +563,7 @@ class Ensemble:
             An ensemble of one.
 
         Raises:
-            ValueError: The networks differ in dropout masks that are no part of their weights.
+            ValueError: The networks differ in dropout masks that are not part of their weights.
 
         Example:
             >>> average = ensemble.polyak_average(x_train)
@@ -759,11 +759,11 @@ def require_weights_only(ensemble: Ensemble, what: str) -> None:
         what: What cannot be done with others, for the error.
 
     Raises:
-        ValueError: Masks of dropout, one for each network, are no part of the weights.
+        ValueError: Masks of dropout, one for each network, are not part of the weights.
     """
     if any(getattr(one, "masks_networks", False) for one in ensemble.target.plan.operations):
         raise ValueError(
-            f"Cannot {what} networks that differ in dropout masks which are no part of their "
+            f"Cannot {what} networks that differ in dropout masks which are not part of their "
             "weights: give networks of another sampler."
         )
 

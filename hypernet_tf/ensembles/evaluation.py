@@ -318,7 +318,7 @@ def _evaluation(
         measures: The measures; a summary stands behind those that it takes.
         num_networks: N.
         undefined: Keys of measures that are not defined.
-        value_of: The value of a measure that is no summary.
+        value_of: The value of a measure that is not a summary.
         **fields: Further fields of the evaluation.
     """
     members: dict[str, np.ndarray] = {}

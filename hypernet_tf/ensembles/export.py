@@ -42,7 +42,7 @@ def write(
     archive = keras.export.ExportArchive()
     for layer in target.plan.operations:
         if isinstance(layer, keras.Layer):
-            archive.track(layer)  # its tables of words, which are no variables
+            archive.track(layer)  # its tables of words, which are not variables
     archive.add_endpoint("serve", serve, input_signature=[target.input_spec])
     _write_aside(archive, pathlib.Path(os.path.realpath(path)))  # a link leads to it as before
 

@@ -59,7 +59,7 @@ def check_log_probabilities(log_probabilities: ArrayLike, *ranks: int) -> np.nda
     # Rounding in half precision takes the largest a little above 0.
     if array.size and (largest := array.max()) > 1e-2:
         raise ValueError(
-            f"These are no log-probabilities, the largest is {largest:.3g}: give their logarithm, "
+            f"These are not log-probabilities, the largest is {largest:.3g}: give their logarithm, "
             "or ensemble.log_probabilities(x)."
         )
     some = array.reshape(-1, array.shape[-1])[:1_000] if array.size else array
@@ -67,7 +67,7 @@ def check_log_probabilities(log_probabilities: ArrayLike, *ranks: int) -> np.nda
     if array.size and (np.abs(total - 1.0) > 0.1).any():  # NaN is not
         worst = total[np.nanargmax(np.abs(total - 1.0))]
         raise ValueError(
-            f"These are no log-probabilities, the probabilities of an example sum to {worst:.3g}: "
+            f"These are not log-probabilities, the probabilities of an example sum to {worst:.3g}: "
             "give tf.nn.log_softmax(logits), or a model that ends in a softmax or sigmoid."
         )
     return array
@@ -80,7 +80,7 @@ def mean_log_probabilities(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C].
 
     Raises:
-        ValueError: These are no log-probabilities of several networks.
+        ValueError: These are not log-probabilities of several networks.
     """
     log_probabilities = check_log_probabilities(log_probabilities, *range(3, 8))
     # A class that every network rules out has -inf, and so has its mean.
@@ -247,7 +247,7 @@ def votes(predictions: np.ndarray, num_classes: int) -> np.ndarray:
         num_classes: C.
 
     Raises:
-        ValueError: A prediction is no class.
+        ValueError: A prediction is not a class.
     """
     predictions = _check_classes(predictions, num_classes)
     num_examples = predictions.shape[1]
@@ -273,7 +273,7 @@ def majority_vote(predictions: np.ndarray, num_classes: int) -> np.ndarray:
         num_classes: C.
 
     Raises:
-        ValueError: A prediction is no class.
+        ValueError: A prediction is not a class.
 
     Example:
         >>> majority_vote(np.array([[0, 1], [2, 1], [2, 0]]), 3)
@@ -292,7 +292,7 @@ def most_confident(log_probabilities: np.ndarray) -> np.ndarray:
         Classes [M], of the first network where several are as sure.
 
     Raises:
-        ValueError: These are no log-probabilities of several networks.
+        ValueError: These are not log-probabilities of several networks.
     """
     log_probabilities = check_log_probabilities(log_probabilities, 3)
     # By the sum of the other classes: probabilities near 1 round to 1.
@@ -318,7 +318,7 @@ def confusion(
         sample_weight: Weights [M] of the examples, which are summed instead of counting; or None.
 
     Raises:
-        ValueError: The labels are not one class for each example, or a prediction is no class.
+        ValueError: The labels are not one class for each example, or a prediction is not a class.
 
     Example:
         >>> confusion(np.array([1, 1, 0]), np.array([0, 1, 0]), 2)

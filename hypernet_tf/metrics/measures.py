@@ -445,8 +445,8 @@ def register_measure(measure: Measure) -> Measure:
     if measure.kind == "prediction":
         if measure.task == "regression":
             raise ValueError(
-                f"The measure '{measure.key}' is of kind 'prediction', which a regression has not: "
-                "use 'example'."
+                f"The measure '{measure.key}' is of kind 'prediction', which a regression does not "
+                "have: use 'example'."
             )
         parameters = inspect.signature(measure.compute).parameters.values()
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)

@@ -20,7 +20,7 @@ def pairwise_disagreement(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C], N >= 2.
 
     Raises:
-        ValueError: There is one network only, or these are no log-probabilities.
+        ValueError: There is one network only, or these are not log-probabilities.
     """
     log_probabilities = check_log_probabilities(log_probabilities, 3, 4, 5, 6)
     num_networks = _num_networks(log_probabilities, "pairwise disagreement")
@@ -41,7 +41,7 @@ def pairwise_kl_divergence(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C], N >= 2.
 
     Raises:
-        ValueError: There is one network only, or these are no log-probabilities.
+        ValueError: There is one network only, or these are not log-probabilities.
 
     Source: Malinin 2019, "Uncertainty Estimation in Deep Learning", as expected pairwise
     Kullback-Leibler divergence.
@@ -65,7 +65,7 @@ def pairwise_js_divergence(log_probabilities: np.ndarray) -> np.ndarray:
         log_probabilities: Log-probabilities [N, M, C], N >= 2.
 
     Raises:
-        ValueError: There is one network only, or these are no log-probabilities.
+        ValueError: There is one network only, or these are not log-probabilities.
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy".
     """

@@ -458,7 +458,8 @@ class WeightSampler(keras.Model, abc.ABC):
             An `Ensemble` of `count` networks in the fixed gauge.
 
         Raises:
-            ValueError: A finite sampler holds fewer networks, or count is no whole number above 0.
+            ValueError: A finite sampler holds fewer networks, or count is not a whole number above
+                0.
 
         Example:
             >>> sampler.sample(200, seed=0).evaluate(x_test, y_test)
@@ -706,7 +707,7 @@ class WeightSampler(keras.Model, abc.ABC):
 
         Raises:
             ValueError: The inputs do not have the shape that the target takes, or the labels are
-                one-hot where the loss takes numbers of classes, or the reverse, or are no classes;
+                one-hot where the loss takes numbers of classes, or the reverse, or are not classes;
                 also of the validation data.
         """
         self._assert_compile_called("fit")
@@ -991,7 +992,7 @@ class WeightSampler(keras.Model, abc.ABC):
         """
         if format != "tf_saved_model":
             raise ValueError(
-                f"An ensemble is no {format!r} file: write one network, "
+                f"Cannot write an ensemble as {format!r}: write one network, "
                 f"sample(1).to_keras().export(path, format={format!r})."
             )
         self._ensemble(num_networks, seed).export(filepath)

@@ -38,7 +38,7 @@ def some_inputs(x: Any, count: int = 1_000) -> Any:
     """Up to `count` of the inputs that `fit` was given; None for a generator.
 
     Of arrays they are spread over all, in a random order that is always the same: arrays may be
-    sorted by class, and batches of them are to be like those of `fit`. Of a data set they are the
+    sorted by class, and their batches should resemble those of `fit`. Of a data set they are the
     first ones, as far as they have the shape of the first.
     """
     if is_data_set(x):

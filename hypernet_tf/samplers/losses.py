@@ -275,7 +275,7 @@ def check_labels(loss: Any, y: Any, target: Target) -> None:
 
     Args:
         loss: Loss that `compile` was given.
-        y: Labels; an array is searched for numbers that are no class.
+        y: Labels; an array is searched for numbers that are not classes.
         target: The target, of whose last axis the loss takes a class.
 
     Raises:
@@ -330,7 +330,7 @@ def _check_labels_of(loss: Any, y: Any, shape: tuple) -> None:
     if is_numbers and not isinstance(y, tf.TensorSpec) and not leaves_out:
         y = np.asarray(y)
         if y.dtype.kind not in "iubf":
-            raise ValueError("Labels are no numbers: number the classes from 0.")
+            raise ValueError("Labels are not numbers: number the classes from 0.")
         if y.dtype.kind == "f" and (y != np.floor(y)).any():
             raise ValueError(
                 "Labels are numbers of classes, and some are NaN or not whole: remove or round "
@@ -364,7 +364,7 @@ def some_labels(x: Any, y: Any) -> Any:
 
 
 def _labels_of(loss: Any, target: Target) -> Outputs | None:
-    """What a binary loss takes of several columns; None where they are no labels."""
+    """What a binary loss takes of several columns; None where they are not labels."""
     if getattr(loss, "from_logits", False):
         if target.outputs in ("probabilities", "label_probabilities"):
             raise ValueError(

@@ -305,7 +305,7 @@ def read_dropout(
         _check_rate(name, rate)
         if name not in kernels_by_name:
             raise ValueError(
-                f"rates has '{name}', which is no layer with a kernel of its own: choose among "
+                f"rates has '{name}', which is not a layer with a kernel of its own: choose among "
                 f"{', '.join(kernels_by_name)}."
             )
         masks += [Mask(rate, kernel.shape, (kernel,)) for kernel in kernels_by_name[name] if rate]

@@ -34,7 +34,7 @@ def ends_in_probabilities(plan: Plan, ref: Ref) -> bool:
 
 
 def ends_linear(plan: Plan, ref: Ref) -> bool:
-    """Whether an output ends in a layer of Keras's without a function: it is no probabilities."""
+    """Whether an output ends in a layer of Keras's without a function, not in probabilities."""
     return last_activation(_operation(plan, ref)) is keras.activations.linear
 
 

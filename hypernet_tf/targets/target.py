@@ -206,7 +206,7 @@ class Target:
     def with_logits(self) -> Target:
         """The same networks without the softmax or sigmoid of their last layer: on equal weights.
 
-        It is the target itself where outputs are no probabilities of classes, or something else
+        It is the target itself where outputs are not probabilities of classes, or something else
         than the softmax or sigmoid of a layer makes them; see `without_activations`.
         """
         kinds: dict[str, Outputs] = {
@@ -642,7 +642,7 @@ class Target:
     def has_masks(self) -> bool:
         """Whether Keras leaves parts of the outputs out of losses and metrics.
 
-        So it is with an output for each step of a sequence after `Embedding(mask_zero=True)` or
+        An output for each step of a sequence has one after `Embedding(mask_zero=True)` or
         `Masking`.
         """
         return self._masks is not None

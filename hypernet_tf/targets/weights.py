@@ -39,7 +39,7 @@ def weights_of(target: Any, model: Any) -> WeightSet:
             f"A network is a Keras model, not {type(model).__name__}: pass a model with the "
             "target's architecture."
         )
-    # A copy, as the target's template is: the variables of an adapted Normalization are no weights.
+    # A copy, as the target's template is: variables of an adapted Normalization are not weights.
     network = copied(model)
     if normalization_constants(record(network)) != normalization_constants(target.plan):
         raise ValueError(

@@ -29,7 +29,7 @@ class DiversityStopping(keras.callbacks.Callback):
             not.
 
     Raises:
-        ValueError: An argument is out of range; or, as `fit` begins, the model is no sampler, or
+        ValueError: An argument is out of range; or, as `fit` begins, the model is not a sampler, or
             one that trains in the gauge.
 
     Example:

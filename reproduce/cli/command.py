@@ -59,7 +59,7 @@ def parse(arguments: list[str]) -> list[str]:
         arguments: The command line, the name of the program first.
 
     Returns:
-        The name of the program and the arguments that are no flags.
+        The name of the program and the arguments that are not flags.
     """
     try:
         load_extensions(arguments)

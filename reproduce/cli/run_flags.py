@@ -187,7 +187,7 @@ def check_preset(experiment: str, method: str, name: str) -> None:
         name: Name of the preset.
 
     Raises:
-        UsageError: It has not.
+        UsageError: The method has no such preset.
     """
     known = presets_of(experiment, method)
     if name not in known:

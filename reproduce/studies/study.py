@@ -216,7 +216,7 @@ class Study(abc.ABC):
         """The values of `fixed_settings` that the name of its folder leaves out."""
 
     def default_folder(self) -> pathlib.Path:
-        """Its folder without `--run_dir`: named after what must not change and is no default."""
+        """Its folder without `--run_dir`: named after what must not change and is not a default."""
         settings, defaults = self.fixed_settings(), self.default_settings()
         return pathlib.Path("runs", folders.folder_name(self.command, settings, defaults))
 

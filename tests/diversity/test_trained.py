@@ -121,7 +121,7 @@ def test_configuration_survives_serialisation(term, options):
 
 @pytest.mark.usefixtures("eager_fits")
 class TestInASampler:
-    """A term that is no discriminator, in a sampler that is no HyperGAN."""
+    """A term that is not a discriminator, in a sampler that is not a HyperGAN."""
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -160,7 +160,7 @@ def test_the_most_confident_network_is_found_where_confidence_rounds_to_1():
     assert accuracy.most_confident(scipy.special.log_softmax(logits, -1)) == [1]
 
 
-# ---- what is no log-probability ----------------------------------------------------------------
+# ---- what is not a log-probability ----------------------------------------------------------
 
 
 def test_probabilities_and_other_shapes_are_refused():
@@ -175,7 +175,9 @@ def test_probabilities_and_other_shapes_are_refused():
     )
     for function in functions:
         function(np.log(p).tolist(), labels)  # lists are arrays
-        with pytest.raises(ValueError, match=r"no log-probabilities, the largest is 0\.9: give th"):
+        with pytest.raises(
+            ValueError, match=r"not log-probabilities, the largest is 0\.9: give th"
+        ):
             function(p, labels)
         with pytest.raises(ValueError, match=r"have the shape \[2\]: give \[examples, classes\]"):
             function(np.log(p[0]), labels)
@@ -186,7 +188,7 @@ def test_probabilities_and_other_shapes_are_refused():
     for function in (accuracy.mean_log_probabilities, accuracy.most_confident):
         with pytest.raises(ValueError, match=words):
             function(np.log(p))
-        with pytest.raises(ValueError, match="no log-probabilities"):
+        with pytest.raises(ValueError, match="not log-probabilities"):
             function(p[None])
     for logits, total in (([[-5.0, -1.0]], "0.375"), (np.full([3, 200], np.log(1e-3)), "0.2")):
         with pytest.raises(ValueError, match=rf"probabilities of an example sum to {total}: give"):

@@ -125,7 +125,10 @@ class TestRegistration:
             ({"kind": "run"}, "is not computed: give it a function"),
             ({"compute": None}, "is not computed: give it a function"),
             ({"kind": "prediction"}, "takes no sample_weight: add it, or say weighted=False"),
-            ({"kind": "prediction", "task": "regression"}, "which a regression has not: use 'ex"),
+            (
+                {"kind": "prediction", "task": "regression"},
+                "which a regression does not have: use 'ex",
+            ),
             ({"group": "seconds"}, "no evaluation fills: choose one of networks, ensemble"),
         ],
     )

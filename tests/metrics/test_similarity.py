@@ -146,7 +146,7 @@ def test_probabilities_are_refused():
         similarity.pairwise_kl_divergence,
         similarity.pairwise_js_divergence,
     ):
-        with pytest.raises(ValueError, match="no log-probabilities"):
+        with pytest.raises(ValueError, match="not log-probabilities"):
             measure(p)
 
 

@@ -124,7 +124,7 @@ def test_labels_of_the_wrong_kind_are_one_line(blobs):
     for broken, words in (
         (y / 10, "some are NaN or not whole"),
         (np.where(y == 1, np.nan, y), "some are NaN or not whole"),
-        (np.array(["a", "b"])[y % 2], "Labels are no numbers: number the classes from 0"),
+        (np.array(["a", "b"])[y % 2], "Labels are not numbers: number the classes from 0"),
         (tf.constant(y + 1), "Labels run from 1 to 3, but the target has 3 classes"),
     ):
         for use in (
@@ -184,7 +184,7 @@ def test_pixels_from_0_to_1_are_values_for_a_binary_loss():
 
 @pytest.mark.usefixtures("eager_fits")
 def test_the_mean_of_logits_stays_where_a_loss_sees_it(blobs, tmp_path):
-    """One class against the rest: the mean of the logits is no symmetry of sigmoids."""
+    """One class against the rest: the mean of the logits is not a symmetry of sigmoids."""
     x, y = blobs
     one_hot = keras.utils.to_categorical(y, 3)
     target = hn.Target(classifier(), outputs="logits")

@@ -176,7 +176,7 @@ class TestWhereMasksAct:
             ("draw lines between", lambda: hn.analysis.direct_path(ensemble, ensemble, 3)),
             ("match", lambda: control.match(ensemble)),
         ):
-            words = f"^Cannot {what} networks that differ in dropout masks which are no part"
+            words = f"^Cannot {what} networks that differ in dropout masks which are not part"
             with pytest.raises(ValueError, match=words):
                 use()
 
@@ -277,7 +277,7 @@ def test_errors():
         hn.MCDropout(classifier(), num_data=10)
     with pytest.raises(ValueError, match="no dropout"):
         hn.MCDropout(classifier(layers.Dropout(0.0)), num_data=10)
-    with pytest.raises(ValueError, match=r"rates has 'dens', which is no layer .* choose among"):
+    with pytest.raises(ValueError, match=r"rates has 'dens', which is not a layer .* choose among"):
         mc_dropout(rates={"dens": 0.5})
     with pytest.raises(ValueError, match=r"rate of '\w+' is 1: give a number from 0 to below 1"):
         model = classifier()

@@ -76,7 +76,7 @@ def test_traits_of_a_layer_follow_its_configuration(layer, trait, expected):
 def test_every_activation_function_of_keras_is_in_the_table():
     functions = {f for f in vars(keras.activations).values() if callable(f)}
     functions -= {getattr(keras.activations, name) for name in ("get", "serialize", "deserialize")}
-    functions.remove(keras.activations.threshold)  # takes arguments, so it is no activation
+    functions.remove(keras.activations.threshold)  # takes arguments, so it is not an activation
     assert functions == {keras.activations.get(name) for name in ACTIVATIONS}
     assert activation_traits(lambda x: x) == activation_traits(layers.ReLU()) is not None
 

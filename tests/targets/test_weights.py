@@ -12,7 +12,7 @@ layers = keras.layers
 
 
 class TestNormalization:
-    """An adapted layer computes with constants, which are no weights."""
+    """An adapted layer computes with constants, which are not weights."""
 
     def model(self, scale):
         norm = layers.Normalization()
