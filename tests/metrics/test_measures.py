@@ -127,7 +127,7 @@ class TestRegistration:
             ({"kind": "prediction"}, "takes no sample_weight: add it, or say weighted=False"),
             (
                 {"kind": "prediction", "task": "regression"},
-                "which a regression does not have: use 'ex",
+                "a regression does not have: use 'ex",
             ),
             ({"group": "seconds"}, "no evaluation fills: choose one of networks, ensemble"),
         ],
