@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from hypernet_tf.files import write_aside
+
 RECORDED = pathlib.Path(__file__).with_name("recorded.json")
 STEPS = (  # target, method, preset, networks in a step, rounds
     ("mnist", "hypernetwork", "paper", None, 40),
@@ -66,8 +68,8 @@ def measure_evaluation(target: str, networks: int, images: int, rounds: int) -> 
         lambda: ensemble.log_probabilities(x),
         lambda: [call(part).numpy() for _ in range(networks) for part in parts],
     )
-    ours, theirs = alternate(both, rounds + 1)[1:].T
-    return [*np.quantile(ours / theirs, [0.25, 0.5, 0.75])]
+    ensembles, models = alternate(both, rounds + 1)[1:].T
+    return [*np.quantile(ensembles / models, [0.25, 0.5, 0.75])]
 
 
 def measure_memory(target: str, method: str, preset: str, networks: int | None, kind: str) -> float:
@@ -89,10 +91,10 @@ def alternate(functions: Sequence[Callable[[], Any]], turns: int) -> np.ndarray:
     """
     seconds = np.empty([turns, len(functions)])
     for turn in seconds:
-        for place, function in enumerate(functions):
+        for number, function in enumerate(functions):
             start = time.perf_counter()
             function()
-            turn[place] = time.perf_counter() - start
+            turn[number] = time.perf_counter() - start
     return seconds
 
 
@@ -116,14 +118,14 @@ def main() -> None:
     given = parser.parse_args()
     rows = given.rows or kinds
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-    found: dict[str, float] = {}
+    ratios: dict[str, float] = {}
     print("| | ratio (quartiles) | recorded | first call (s) |\n|---|---:|---:|---:|", flush=True)
 
     def row(name: str, quartiles: list[float], first: float | None = None) -> None:
-        low, found[name], high = quartiles
+        low, ratios[name], high = quartiles
         known = f"{recorded[name]:.2f}" if name in recorded else ""
         seconds = "" if first is None else f"{first:.1f}"
-        numbers = f"{found[name]:.2f} ({low:.2f} to {high:.2f})"
+        numbers = f"{ratios[name]:.2f} ({low:.2f} to {high:.2f})"
         print(f"| {name} | {numbers} | {known} | {seconds} |", flush=True)
 
     for target, method, preset, networks, rounds in STEPS if "steps" in rows else ():
@@ -140,7 +142,6 @@ def main() -> None:
         ratio = (ours - base) / (ordinary - base)
         row(f"memory above TensorFlow's: {target}, {method}, {preset}", [ratio] * 3)
     if given.record:
-        aside = RECORDED.with_suffix(".aside")
-        rounded = {name: round(value, 3) for name, value in found.items()}
-        aside.write_text(json.dumps(recorded | rounded, indent=2) + "\n")
-        aside.replace(RECORDED)
+        rounded = {name: round(value, 3) for name, value in ratios.items()}
+        text = json.dumps(recorded | rounded, indent=2) + "\n"
+        write_aside(RECORDED, lambda aside: aside.write_text(text))

@@ -17,13 +17,9 @@ import keras
 import tensorflow as tf
 
 import hypernet_tf as hn
+from reproduce.configs.methods import DIVERSITY
 
 NUM_OOD_IMAGES = 2_000  # of each data set
-TERMS = {
-    "weights": lambda: [hn.diversity.NegativeEntropy()],
-    "outputs": lambda: [hn.diversity.NegativeOutputEntropy()],
-    "none": list,
-}
 
 
 def parse() -> argparse.Namespace:
@@ -45,7 +41,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lam", type=float, default=1e3)
     parser.add_argument("--lam_end", type=float, help="lam after the last step")
     parser.add_argument("--ema", type=float, help="momentum of the average of the parameters")
-    parser.add_argument("--diversity", choices=list(TERMS), default="weights")
+    parser.add_argument("--diversity", choices=list(DIVERSITY), default="weights")
     parser.add_argument("--sampled", type=int, default=100, help="networks of the ensemble")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -67,7 +63,7 @@ def build(given: argparse.Namespace) -> hn.WeightSampler:
             generator_hidden=(given.hidden, given.hidden),
             latent_dim=given.latent_dim,
             initialization=given.initialization,
-            diversity=TERMS[given.diversity](),
+            diversity=DIVERSITY[given.diversity].terms(),
             seed=given.seed,
         )
         for _ in range(given.hypernetworks)

@@ -31,6 +31,7 @@ from benchmarks.ratios import alternate
 from hypernet_tf.diversity import StepRecord
 from reproduce.configs import METHODS, TARGETS, RunConfig, build_sampler, preset
 from reproduce.configs.methods import presets_of
+from reproduce.configs.run_config import PRESETS
 from reproduce.runs import memory
 from reproduce.studies.experiment import load
 
@@ -64,8 +65,7 @@ def configure(target: str, method: str, name: str, networks: int | None = None) 
         name: Name of the preset.
         networks: Number of networks in a step; None keeps the preset's.
     """
-    experiment = "mnist" if target == "mnist" else "cifar"
-    config = preset(experiment, method, name, target=target, dataset="mnist_5k")
+    config = preset(TARGETS[target].experiment, method, name, target=target, dataset="mnist_5k")
     return dataclasses.replace(config, networks_per_step=networks or config.networks_per_step)
 
 
@@ -159,11 +159,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--target", choices=list(TARGETS), default="mnist")
     parser.add_argument("--method", choices=TRAINED_ALONE, default="hypernetwork")
-    parser.add_argument("--preset", choices=["paper", "fast", "quick"], default="paper")
+    parser.add_argument("--preset", choices=list(PRESETS), default="paper")
     parser.add_argument("--networks", type=int, help="networks in a step; default: the preset's")
     parser.add_argument("--memory", choices=[*KINDS, "nothing"], help="measure peak memory alone")
     given = parser.parse_args()
-    known = presets_of("mnist" if given.target == "mnist" else "cifar", given.method)
+    known = presets_of(TARGETS[given.target].experiment, given.method)
     if given.preset not in known:
         names = " or ".join(known)
         parser.error(f"{given.method} has no preset '{given.preset}': choose {names}")
