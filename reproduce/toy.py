@@ -94,7 +94,7 @@ class Mixture:
     p: np.ndarray
 
     def score(self, theta: Any) -> tf.Tensor:
-        """Return f(theta) = sum_i p_i · 2πσ_i² · exp(-|theta - mu_i|² / 2σ_i²).
+        """F(theta) = sum_i p_i · 2πσ_i² · exp(-|theta - mu_i|² / 2σ_i²).
 
         The factor 2πσ_i² multiplies, as published; f is not a density.
 
@@ -112,7 +112,7 @@ class Mixture:
 
 
 def published_mixture() -> Mixture:
-    """Return the published score, which depends on the order of these random numbers."""
+    """The published score, which depends on the order of these random numbers."""
     random = np.random.RandomState(69319)
     count = random.randint(10, 11)
     mu = random.uniform(-5, 5, (count, 2))
@@ -122,7 +122,7 @@ def published_mixture() -> Mixture:
 
 
 def build(seed: int) -> keras.Model:
-    """Return the generator z -> theta.
+    """The generator z -> theta.
 
     Biases are initialised like kernels; their fan-in is their number of units.
 
@@ -143,7 +143,7 @@ def build(seed: int) -> keras.Model:
 
 
 def diversity_loss(theta: tf.Tensor) -> tf.Tensor:
-    """Return minus the entropy of N points on a curve (d = 1), in nats, with all its constants.
+    """Minus the entropy of N points on a curve (d = 1), in nats, with all its constants.
 
     Args:
         theta: Points [N, 2].
@@ -156,7 +156,7 @@ def diversity_loss(theta: tf.Tensor) -> tf.Tensor:
 
 
 def loss(config: Config, mixture: Mixture, theta: tf.Tensor) -> tf.Tensor:
-    """Return the training loss, -mean f + 2.2 · L_diversity + 0.05 · mean |theta|².
+    """The training loss, -mean f + 2.2 · L_diversity + 0.05 · mean |theta|².
 
     Args:
         config: Configuration, whose factors replace 2.2 and 0.05.
@@ -238,7 +238,7 @@ def measure(mixture: Mixture, curve: np.ndarray) -> tuple[dict[str, Any], dict[s
 def arrays(
     mixture: Mixture, z: np.ndarray, seeds: list[int], lines: list[dict[str, np.ndarray]]
 ) -> dict[str, dict[str, Any]]:
-    """Return the arrays of each figure, which its npz holds.
+    """The arrays of each figure, which its npz holds.
 
     Args:
         mixture: The score.

@@ -99,7 +99,7 @@ class Adversarial(Analysis):
         return plots.success_curves(arrays["epsilons"] / 255, curves)
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the counts, and the success of attacks of three sizes."""
+        """The counts, and the success of attacks of three sizes."""
         rows = [
             Row(count("adversarial_num_images", "test images for attacks"), numbers["num_images"]),
             Row(

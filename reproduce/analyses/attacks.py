@@ -148,7 +148,7 @@ class Attacks(Analysis):
         return Drawing("attacks", caption, figure, arrays)
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return success and detection of each attack at its size nearest to 0.1."""
+        """Success and detection of each attack at its size nearest to 0.1."""
         index = main_size(numbers["sizes"])
         size = f"eps = {numbers['sizes'][index]:g}"
         rows = [

@@ -70,7 +70,7 @@ def _unchanged(value: Any, limits: Limits) -> Any:
 
 
 def at_most_available(value: int, limits: Limits) -> int:
-    """Return a number of networks, or all that a finite sampler holds: `Setting.resolve`.
+    """A number of networks, or all that a finite sampler holds: `Setting.resolve`.
 
     Args:
         value: Number of networks.
@@ -236,7 +236,7 @@ class Analysis(abc.ABC):
         """
 
     def caption(self, figure_name: str) -> str:
-        """Return the caption of a figure on the page of a run; captions of a run differ.
+        """The caption of a figure on the page of a run; captions of a run differ.
 
         Args:
             figure_name: Name of the figure.
@@ -252,7 +252,7 @@ class Analysis(abc.ABC):
         return None
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the rows of the page's table; none for an analysis of pictures alone.
+        """The rows of the page's table; none for an analysis of pictures alone.
 
         Args:
             numbers: Numbers that `compute` returned, as read from metrics.json.
@@ -268,7 +268,7 @@ ANALYSES: dict[str, Analysis] = {}
 
 
 def count(key: str, title: str) -> Measure:
-    """Return the measure of a whole number that an analysis reports.
+    """The measure of a whole number that an analysis reports.
 
     Args:
         key: Key, unique among all measures.
@@ -280,7 +280,7 @@ def count(key: str, title: str) -> Measure:
 def percent(
     key: str, title: str, better: Literal["higher", "lower", "neither"] = "higher"
 ) -> Measure:
-    """Return the measure of a fraction that an analysis reports and a table shows in percent.
+    """The measure of a fraction that an analysis reports and a table shows in percent.
 
     Args:
         key: Key, unique among all measures.

@@ -103,7 +103,7 @@ class DetectionSizes(Analysis):
         return plots.curves_by_size(arrays["sizes"], panels, "area under ROC (%)")
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the detection by the smallest and by the largest ensemble."""
+        """The detection by the smallest and by the largest ensemble."""
         if not numbers["sizes"]:
             return []
         largest = count(f"{self.name}_largest", "networks of the largest ensemble")

@@ -85,7 +85,7 @@ class EnsembleSizes(Analysis):
         return plots.ensemble_sizes({int(size): 100 * arrays[size] for size in arrays})
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return accuracy and likelihood of each size."""
+        """Accuracy and likelihood of each size."""
         rows = []
         for size, values in numbers["sizes"].items():
             networks = "1 network" if size == "1" else f"{size} networks"

@@ -61,7 +61,7 @@ class Ensembles(Analysis):
         return plots.ensembles(100 * arrays["members"].mean(1), kinds)
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return means and standard deviations over ensembles."""
+        """Means and standard deviations over ensembles."""
         rows = [
             Row(count("ensembles_num_ensembles", "ensembles"), numbers["num_ensembles"]),
             Row(

@@ -65,7 +65,7 @@ class FilterDiversity(Analysis):
         return plots.filter_diversity(panels)
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the rank correlation in each layer."""
+        """The rank correlation in each layer."""
         return [
             Row(
                 Measure(

@@ -29,7 +29,7 @@ _REPORTED: dict[str, tuple[str, Literal["higher", "lower"]]] = {
 def ood_names(
     names: Sequence[str], dataset: str, image_shape: tuple[int, ...] = (32, 32, 3)
 ) -> list[str]:
-    """Return the data sets that are out of distribution.
+    """The data sets that are out of distribution.
 
     Args:
         names: Names of the data sets; none for the default ones.
@@ -186,7 +186,7 @@ class OutOfDistribution(Analysis):
         return plots.score_distributions(arrays["in distribution"], ood_values, label)
 
     def caption(self, figure_name: str) -> str:
-        """Return the caption, which names the score."""
+        """The caption, which names the score."""
         for prefix, text in (
             ("ood_roc_", "Detection of images that are out of distribution by the"),
             ("ood_", "Test images, and images that are out of distribution, by the"),
@@ -196,7 +196,7 @@ class OutOfDistribution(Analysis):
         raise KeyError(figure_name)
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the detection of each data set by each score."""
+        """The detection of each data set by each score."""
         rows = []
         for name, values in numbers["sets"].items():
             title = hn.data.title(name)

@@ -100,7 +100,7 @@ class Paths(Analysis):
         return plots.paths(arrays["t"], kinds)
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the accuracies of each kind of path."""
+        """The accuracies of each kind of path."""
         rows = [
             Row(count("paths_num_paths", "paths"), numbers["num_paths"]),
             Row(count("paths_num_networks", "networks on a path"), numbers["num_networks"]),

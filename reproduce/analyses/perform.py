@@ -14,7 +14,7 @@ from reproduce.runs.folder import UsageError
 
 
 def names_of(requested: Sequence[str]) -> list[str]:
-    """Return the names of the requested analyses, in the order of the analyses.
+    """The names of the requested analyses, in the order of the analyses.
 
     Args:
         requested: Names, or "all".
@@ -31,7 +31,7 @@ def names_of(requested: Sequence[str]) -> list[str]:
 
 
 def possible(requested: Sequence[str], num_available: int | None) -> list[str]:
-    """Return the names of the requested analyses for which a sampler holds enough networks.
+    """The names of the requested analyses for which a sampler holds enough networks.
 
     Args:
         requested: Names; or "all", from which impossible analyses are left out with a notice.
@@ -58,7 +58,7 @@ def possible(requested: Sequence[str], num_available: int | None) -> list[str]:
 
 
 def settings_of(names: Sequence[str]) -> list[Setting]:
-    """Return the settings of analyses, each once.
+    """The settings of analyses, each once.
 
     Args:
         names: Names of analyses.
@@ -85,7 +85,7 @@ def load(names: Sequence[str], values: Mapping[str, Any], data_dir: str | None) 
 def resolved_settings(
     names: Sequence[str], values: Mapping[str, Any], limits: Limits
 ) -> dict[str, Any]:
-    """Return the values of all settings that the analyses of a run need.
+    """The values of all settings that the analyses of a run need.
 
     Args:
         names: Names of the requested analyses. Those that every run has are added.
@@ -116,7 +116,7 @@ def resolved_settings(
 
 
 def is_current(name: str, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Return whether metrics.json holds an analysis of the run's steps with these settings.
+    """Whether metrics.json holds an analysis of the run's steps with these settings.
 
     Args:
         name: Name of the analysis.
@@ -128,7 +128,7 @@ def is_current(name: str, metrics: Mapping[str, Any], settings: Mapping[str, Any
 
 
 def is_done(name: str, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Return whether an analysis is current and left out no data set.
+    """Whether an analysis is current and left out no data set.
 
     Data sets that were left out may be available by now.
 

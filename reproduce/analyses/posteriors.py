@@ -90,7 +90,7 @@ class Posteriors(Analysis):
         )
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the spread of the networks' norms."""
+        """The spread of the networks' norms."""
         return [
             Row(
                 count("posteriors_num_networks", "networks in the histograms of weights"),

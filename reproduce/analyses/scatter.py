@@ -92,12 +92,12 @@ class Scatter(Analysis):
         )
 
     def caption(self, figure_name: str) -> str:
-        """Return the caption, which names the view."""
+        """The caption, which names the view."""
         view = figure_name.removeprefix("scatter_").replace("_", " ")
         return f"Principal components of the weights (of a filter: the first of its layer): {view}"
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the share of the variance that the components of each view explain."""
+        """The share of the variance that the components of each view explain."""
         rows = [
             Row(
                 count("scatter_num_networks", "networks in the scatter matrices"),

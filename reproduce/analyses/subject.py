@@ -76,7 +76,7 @@ class Subject:
         self._evaluations: dict[int, hn.Evaluation] = {}
 
     def restricted_to(self, settings: Iterable[Setting]) -> Subject:
-        """Return the same subject with these settings only.
+        """The same subject with these settings only.
 
         An analysis cannot read a setting that it does not name, and so its result depends on those
         that it names. Evaluations are shared.
@@ -89,7 +89,7 @@ class Subject:
         return restricted
 
     def ensemble(self, number: int = 0) -> hn.Ensemble:
-        """Return an ensemble of the run.
+        """An ensemble of the run.
 
         Args:
             number: Number of the ensemble: 0, 1, ...
@@ -97,7 +97,7 @@ class Subject:
         return self.sampler.sample(self.settings[NUM_NETWORKS.name], seed=1 + number)
 
     def evaluation(self, number: int = 0) -> hn.Evaluation:
-        """Return the evaluation of an ensemble on the test images; it is computed once.
+        """The evaluation of an ensemble on the test images; it is computed once.
 
         Args:
             number: Number of the ensemble: 0, 1, ...
@@ -108,6 +108,6 @@ class Subject:
         return self._evaluations[number]
 
     def evaluations(self) -> list[hn.Evaluation]:
-        """Return the evaluations of all ensembles."""
+        """The evaluations of all ensembles."""
         numbers = range(self.settings[ENSEMBLES.name])
         return [self.evaluation(number) for number in tqdm(numbers, "ensembles", leave=False)]

@@ -124,7 +124,7 @@ class Uncertainty(Analysis):
         return plots.risk_coverage(curves_of(arrays))
 
     def caption(self, figure_name: str) -> str:
-        """Return the caption."""
+        """The caption."""
         return {
             "reliability": "Accuracy of the ensemble against its confidence",
             "risk_coverage": "Errors of the ensemble on the images of which it is most certain",
@@ -133,7 +133,7 @@ class Uncertainty(Analysis):
         }[figure_name]
 
     def rows(self, numbers: Mapping[str, Any]) -> list[Row]:
-        """Return the networks' calibration, the uncertainty, and the similarity of networks."""
+        """The networks' calibration, the uncertainty, and the similarity of networks."""
         rows = [
             Row(
                 dataclasses.replace(
@@ -250,7 +250,7 @@ def _examples(
 
 
 def curve_arrays(curves: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return the points of curves as arrays by name: "<curve>, x" beside "<curve>, y".
+    """The points of curves as arrays by name: "<curve>, x" beside "<curve>, y".
 
     Args:
         curves: Name -> (x, y, ...).
@@ -263,7 +263,7 @@ def curve_arrays(curves: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.nda
 
 
 def curves_of(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the curves whose points `curve_arrays` has named.
+    """The curves whose points `curve_arrays` has named.
 
     Args:
         arrays: "<curve>, x" and "<curve>, y" -> points.

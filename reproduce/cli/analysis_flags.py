@@ -55,7 +55,7 @@ define_flags()
 
 
 def requested() -> list[str]:
-    """Return the names that --analyses holds.
+    """The names that --analyses holds.
 
     Raises:
         UsageError: A name is unknown, or --analyses is empty.
@@ -68,7 +68,7 @@ def requested() -> list[str]:
 
 
 def settings(names: Sequence[str], *, trains: bool) -> dict[str, Any]:
-    """Return the settings that the command line gives, by name.
+    """The settings that the command line gives, by name.
 
     Args:
         names: Names of the analyses that are performed.
@@ -86,7 +86,7 @@ def settings(names: Sequence[str], *, trains: bool) -> dict[str, Any]:
 
 
 def of_study(always: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the analyses of a study's runs and their settings, as arguments of a `Study`.
+    """The analyses of a study's runs and their settings, as arguments of a `Study`.
 
     Args:
         always: Names of analyses that every run has.

@@ -81,7 +81,7 @@ def _panels(history: list[dict]) -> list[dict]:
 
 
 def panels(history: list[dict]) -> list[dict]:
-    """Return the history of a training as the panels of `plots.training_curves`.
+    """The history of a training as the panels of `plots.training_curves`.
 
     Args:
         history: Records of the training, see `hypernet_tf.training.callbacks.Recorder`.
@@ -93,7 +93,7 @@ def panels(history: list[dict]) -> list[dict]:
 
 
 def arrays(history: list[dict]) -> dict[str, np.ndarray]:
-    """Return the numbers behind the curves: "<key>" [T] and its steps "<key>, step" [T].
+    """The numbers behind the curves: "<key>" [T] and its steps "<key>, step" [T].
 
     Keys are those of `LABELS`; and "member_accuracy_min" and "member_accuracy_max", whose steps are
     those of "member_accuracy".
@@ -112,7 +112,7 @@ def arrays(history: list[dict]) -> dict[str, np.ndarray]:
 
 
 def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """Return the `arrays` that a run folder holds.
+    """The `arrays` that a run folder holds.
 
     Args:
         folder: Run folder.
@@ -134,7 +134,7 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def against_cost(folder: pathlib.Path, passes_per_step: int) -> dict[str, list[float]]:
-    """Return the mean accuracy and the vote of each validation of a run, by its image passes.
+    """The mean accuracy and the vote of each validation of a run, by its image passes.
 
     Args:
         folder: Run folder.

@@ -59,7 +59,7 @@ def page(
     figures: Mapping[str, Mapping[str, pathlib.Path]],
     config: str,
 ) -> str:
-    """Return the HTML of a page.
+    """The HTML of a page.
 
     Args:
         title: Heading.
@@ -82,7 +82,7 @@ def report(
     table: str,
     config: str,
 ) -> str:
-    """Return the HTML of a report: the headline, a contents list, sections, all numbers folded.
+    """The HTML of a report: the headline, a contents list, sections, all numbers folded.
 
     Args:
         title: Heading.

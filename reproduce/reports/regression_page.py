@@ -10,7 +10,7 @@ from reproduce.reports import page as pages
 
 
 def page(metrics: dict[str, Any], table: str, figures: pathlib.Path) -> str:
-    """Return the HTML of a run's page.
+    """The HTML of a run's page.
 
     Args:
         metrics: Contents of metrics.json.

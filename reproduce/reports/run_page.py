@@ -49,7 +49,7 @@ class Run(NamedTuple):
 
 
 def page(title: str, runs: list[Run], learning: pathlib.Path | None = None) -> str:
-    """Return the HTML of the page.
+    """The HTML of the page.
 
     Args:
         title: Heading of the page.
@@ -117,7 +117,7 @@ def _is_shown(row: Row, keys: Collection[str] | None) -> bool:
 
 
 def highlights(analysis: Analysis, metrics: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys of the few rows that stand for an analysis: its own choice, or the first.
+    """The keys of the few rows that stand for an analysis: its own choice, or the first.
 
     Args:
         analysis: The analysis.
@@ -133,7 +133,7 @@ def highlights(analysis: Analysis, metrics: Sequence[Mapping[str, Any]]) -> list
 def rows(
     metrics: Mapping[str, Any], path: pathlib.Path = pathlib.Path("metrics.json")
 ) -> list[Row]:
-    """Return every number of a run that the page shows; None of a measure newer than the run.
+    """Every number of a run that the page shows; None of a measure newer than the run.
 
     Args:
         metrics: Contents of metrics.json.

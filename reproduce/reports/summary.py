@@ -20,7 +20,7 @@ from reproduce.configs import RunConfig
 def summarise(
     config: RunConfig, dataset: hn.data.Dataset, subject: Subject, history: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the contents of metrics.json, except the seconds and the peak memory.
+    """The contents of metrics.json, except the seconds and the peak memory.
 
     Numbers stand by the keys of `hypernet_tf.metrics.MEASURES` in the groups of their measures.
 
@@ -68,7 +68,7 @@ def _measured(subject: Subject) -> dict[str, float | None]:
 
 
 def missing_measures(metrics: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the measures of an evaluation that were not known when a run finished.
+    """The keys of the measures of an evaluation that were not known when a run finished.
 
     Args:
         metrics: Contents of metrics.json.
@@ -93,7 +93,7 @@ def add_missing_measures(metrics: dict[str, Any], subject: Subject) -> None:
 
 
 def best_on_test(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the best test accuracies of the validations, which the paper prints.
+    """The best test accuracies of the validations, which the paper prints.
 
     Args:
         history: Record of the training.
@@ -112,7 +112,7 @@ def best_on_test(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def late_gain(history: list[dict[str, Any]]) -> float | None:
-    """Return what the networks' mean accuracy gained in the last quarter of the training.
+    """What the networks' mean accuracy gained in the last quarter of the training.
 
     Args:
         history: Record of the training, which ends with a validation.
@@ -131,7 +131,7 @@ def late_gain(history: list[dict[str, Any]]) -> float | None:
 
 
 def seconds_to_sample(sampler: hn.WeightSampler, count: int) -> float:
-    """Return the seconds that sampling takes after the graph is built.
+    """The seconds that sampling takes after the graph is built.
 
     Args:
         sampler: The sampler.

@@ -138,7 +138,7 @@ FIGURES: dict[str, Callable[..., Figure]] = {"curve": curve, "score": score, "sp
 
 
 def page(metrics: dict, figures: pathlib.Path) -> str:
-    """Return the HTML of a run's page.
+    """The HTML of a run's page.
 
     Args:
         metrics: Contents of metrics.json.

@@ -118,7 +118,7 @@ class Progress:
         self._done = 0
 
     def text(self, passes_left: int) -> str:
-        """Return the time so far and the rest, as one phrase.
+        """The time so far and the rest, as one phrase.
 
         Args:
             passes_left: Number of image passes of all runs that are still to do.

@@ -32,7 +32,7 @@ def rounded(value: float, digits: int = 6) -> float:
 
 
 def values_of(trial: Any) -> dict[str, Any]:
-    """Return the settings of a trial, rounded because Keras Tuner's messages have single precision.
+    """The settings of a trial, rounded because Keras Tuner's messages have single precision.
 
     Args:
         trial: Trial of Keras Tuner.
@@ -59,7 +59,7 @@ def ended_settings(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def text_of(values: Mapping[str, Any]) -> str:
-    """Return settings in one line.
+    """Settings in one line.
 
     Args:
         values: Name of a setting -> value.

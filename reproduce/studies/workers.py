@@ -52,7 +52,7 @@ def refuse() -> None:
 
 
 def part() -> Part | None:
-    """Return the part of this process, or None if it searches alone.
+    """The part of this process, or None if it searches alone.
 
     Raises:
         UsageError: Keras Tuner's variables are incomplete or malformed.
