@@ -402,7 +402,7 @@ class Curves(NamedTuple):
 
     Attributes:
         mean: Mean over networks [G].
-        std: Standard deviation over networks [G].
+        std: Standard deviation over networks [G], without bias for few of them.
         networks: Predictions of single networks [N, G].
     """
 

@@ -141,7 +141,7 @@ def _squared_errors_of_mean(outputs: np.ndarray, values: np.ndarray) -> np.ndarr
 
 
 def _standard_deviations(outputs: np.ndarray, values: np.ndarray) -> np.ndarray:
-    deviations = outputs.astype(np.float64).std(0, ddof=1)
+    deviations = outputs.astype(np.float64).std(0)
     return deviations.reshape(len(deviations), -1).mean(-1)
 
 

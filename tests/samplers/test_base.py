@@ -1384,6 +1384,6 @@ def test_a_call_without_state_uses_the_values_that_it_is_given(blobs):
 
 def test_files_of_other_formats_are_those_of_one_network(tmp_path):
     sampler = deep_ensemble(num_networks=2)
-    with pytest.raises(ValueError, match=r"no 'litert' file: write one network, sample\(1\)"):
+    with pytest.raises(ValueError, match=r"as 'litert': write one network, sample\(1\)"):
         sampler.export(tmp_path / "model", format="litert")
     assert not list(tmp_path.iterdir())
