@@ -105,7 +105,8 @@ class Checkpoints:
         except (MemoryError, tf.errors.ResourceExhaustedError):
             raise
         except Exception as error:  # whole, but its classes are others by now
-            cause = str(error).strip() or type(error).__name__
+            # Keras appends the whole configuration to its messages.
+            cause = str(error).partition("Full object config")[0].strip() or type(error).__name__
             raise CheckpointError(
                 f"Checkpoint {newest} cannot be loaded ({cause.splitlines()[0]}): if it is "
                 "of another version of the package or of an extension, go on with that one, or "

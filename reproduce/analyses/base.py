@@ -6,8 +6,10 @@ Example:
     >>> import numpy as np
     >>> from hypernet_tf import plots
     >>> from hypernet_tf.metrics import Measure
-    >>> from reproduce.analyses.base import Analysis, Findings, Row, Setting
-    >>> COUNT = Setting("norm_networks", 100, "Number of networks whose norm is taken.")
+    >>> from reproduce.analyses import Analysis, Findings, Row, Setting, at_most_available
+    >>> COUNT = Setting(
+    ...     "norm_networks", 100, "Number of networks.", resolve=at_most_available
+    ... )
     >>> class Norms(Analysis):
     ...     name = "norms"
     ...     title = "L2 norms of the networks' weights"

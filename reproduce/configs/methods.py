@@ -244,10 +244,19 @@ def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.Wei
         config: Configuration of the run.
         num_data: Number of training images.
         classes: Number of classes.
+
+    Raises:
+        ValueError: The sampler draws another number of networks in a step than is configured.
     """
     method = METHODS[config.method]
     target = build_target(config.target, classes, l2=config.l2)
     sampler = method.build(target, config, num_data)
+    if sampler.num_networks != config.networks_per_step:  # costs and batches would be wrong
+        raise ValueError(
+            f"The method '{config.method}' has a sampler of {sampler.num_networks} networks in a "
+            f"step, not the {config.networks_per_step} of its preset: build it with "
+            "num_networks=config.networks_per_step"
+        )
     rate = config.learning_rate / (num_data if method.learning_rate_of_mean_loss else 1)
     sampler.compile(
         optimizer=build_optimizer(config, rate),

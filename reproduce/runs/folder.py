@@ -313,6 +313,8 @@ def write_json(path: pathlib.Path, contents: Any) -> None:
 
 
 def _finite(contents: Any) -> Any:
+    if isinstance(contents, np.generic):
+        contents = contents.item()
     if isinstance(contents, dict):
         return {name: _finite(value) for name, value in contents.items()}
     if isinstance(contents, list | tuple):
