@@ -470,7 +470,8 @@ class WeightSampler(keras.Model, abc.ABC):
             raise ValueError(
                 f"Cannot sample {count} networks: this sampler holds {self.num_available}."
             )
-        return self._finished(self._draw_in_parts(self.sampling_seed(seed), count), verbose)
+        # A NumPy integer would become a tensor in the traced function.
+        return self._finished(self._draw_in_parts(self.sampling_seed(seed), int(count)), verbose)
 
     def norm_spread(self, count: int = NORM_NETWORKS, *, seed: int = 0) -> float | None:
         """How much the L2 norms of networks differ: their standard deviation over their mean.

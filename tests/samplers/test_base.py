@@ -456,6 +456,12 @@ def test_a_new_sampler_needs_one_method():
     assert sampler.get_config()["num_networks"] == 8
 
 
+def test_the_number_of_networks_may_be_numpys():
+    sampler = hypernetwork()
+    same = sampler.sample(np.int64(3)).theta(), sampler.sample(3).theta()
+    np.testing.assert_array_equal(*same)
+
+
 @pytest.mark.usefixtures("eager_fits")
 @pytest.mark.parametrize(("make", "count"), [(hypernetwork, 20), (deep_ensemble, 12)])
 def test_norm_spread_is_standard_deviation_over_mean(make, count):
