@@ -103,9 +103,8 @@ def _flattened_shape(target: Target, dense: Any) -> tuple | None:
     if maker is None or not isinstance(maker.operation, keras.layers.Flatten):
         return None
     shape = plan.shapes[maker.inputs[0]]
-    return (
-        shape if channels_last(maker.operation) and len(shape) == 3 and None not in shape else None
-    )
+    is_picture = channels_last(maker.operation) and len(shape) == 3 and None not in shape
+    return shape if is_picture else None
 
 
 # ---- diversity ------------------------------------------------------------------------------

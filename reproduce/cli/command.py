@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 USER_ERRORS = (
+    ExtensionError,
     DataError,
     RunError,
     CheckpointError,

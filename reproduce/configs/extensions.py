@@ -12,7 +12,7 @@ _LOADED: list[str] = []
 
 
 class ExtensionError(Exception):
-    """A module that cannot be loaded; the message is one line that says what to do."""
+    """A module that cannot be loaded or used; the message is one line that says what to do."""
 
 
 def load_extensions(arguments: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ import keras
 
 import hypernet_tf as hn
 from reproduce.configs.experiments import EXPERIMENTS
+from reproduce.configs.extensions import ExtensionError
 from reproduce.configs.run_config import PRESETS, RunConfig
 from reproduce.configs.targets import TARGETS, build_target, targets_of
 
@@ -246,14 +247,14 @@ def build_sampler(config: RunConfig, num_data: int, classes: int = 10) -> hn.Wei
         classes: Number of classes.
 
     Raises:
-        ValueError: The sampler draws another number of networks in a step than is configured.
+        ExtensionError: The sampler draws another number of networks in a step than is configured.
     """
     method = METHODS[config.method]
     target = build_target(config.target, classes, l2=config.l2)
     sampler = method.build(target, config, num_data)
     if sampler.num_networks != config.networks_per_step:  # costs and batches would be wrong
-        raise ValueError(
-            f"The method '{config.method}' has a sampler of {sampler.num_networks} networks in a "
+        raise ExtensionError(
+            f"the method '{config.method}' has a sampler of {sampler.num_networks} networks in a "
             f"step, not the {config.networks_per_step} of its preset: build it with "
             "num_networks=config.networks_per_step"
         )

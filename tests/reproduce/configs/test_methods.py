@@ -16,6 +16,7 @@ from reproduce.configs import (
     preset,
     register_method,
 )
+from reproduce.configs.extensions import ExtensionError
 from reproduce.configs.methods import (
     DIVERSITY,
     DiversityOption,
@@ -253,6 +254,12 @@ class TestRegistration:
         assert preset("mnist", "mine", "quick").steps == 10
         sampler = build_sampler(preset("mnist", "mine", "quick"), NUM_DATA)
         assert isinstance(sampler, hn.DeepEnsemble)
+
+    def test_a_sampler_of_another_number_of_networks_would_have_wrong_costs(self):
+        other = lambda target, *_: hn.DeepEnsemble(target, num_networks=3)  # noqa: E731
+        register_method(dataclasses.replace(method(), build=other))
+        with pytest.raises(ExtensionError, match=r"of 3 networks in a step, not the 2 of its pre"):
+            build_sampler(preset("mnist", "mine", "quick"), NUM_DATA)
 
     @pytest.mark.parametrize(
         ("changes", "words"),

@@ -195,7 +195,8 @@ class TestLock:
 class TestFiles:
     def test_numbers_that_are_not_finite_become_null(self, tmp_path):
         path = tmp_path / "new" / "numbers.json"
-        folders.write_json(path, {"a": [1.5, float("nan")], "b": {"c": (float("inf"), 2)}})
+        numbers = {"a": [np.float32(1.5), float("nan")], "b": {"c": (np.inf, np.int64(2))}}
+        folders.write_json(path, numbers)
         assert json.loads(path.read_text()) == {"a": [1.5, None], "b": {"c": [None, 2]}}
 
     def test_a_failure_leaves_the_old_file_and_nothing_else(self, tmp_path):
